@@ -1,0 +1,26 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: GPL-2.0
+#
+# Regenerate everything that is made from Documentation/netlink/specs: the C
+# uAPI headers, the kernel's policy tables and the userland's constants.
+# Needs python3-yaml and, for the headers, a kernel source tree (KSRC).
+set -euo pipefail
+cd "$(dirname "$0")/.."
+: "${KSRC:?set KSRC to a kernel source tree, for its tools/net/ynl}"
+
+for spec in Documentation/netlink/specs/nlb-*.yaml; do
+	family=$(basename "$spec" .yaml)
+	part=${family#nlb-}
+	header=include/uapi/linux/nlb_$part.h
+	# The generator looks for the schema beside the folder of the spec.
+	copy=$(mktemp -d)
+	mkdir -p "$copy/Documentation/netlink/specs"
+	cp "$KSRC/Documentation/netlink/genetlink.yaml" "$copy/Documentation/netlink/"
+	cp "$spec" "$copy/$spec"
+	(cd "$copy" && python3 "$KSRC/tools/net/ynl/pyynl/ynl_gen_c.py" \
+		--mode uapi --header --spec "$spec") |
+		sed 's,^/\* To regenerate run: .*,/* To regenerate run: scripts/gen-netlink.sh */,' >"$header"
+	rm -r "$copy"
+	python3 scripts/gen-netlink.py kernel "$spec" >"nlb_$part/uapi.rs"
+	python3 scripts/gen-netlink.py user "$spec" >"tools/nlb-netlink/src/uapi/$part.rs"
+done
