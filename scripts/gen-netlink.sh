@@ -12,13 +12,15 @@ for spec in Documentation/netlink/specs/nlb-*.yaml; do
 	family=$(basename "$spec" .yaml)
 	part=${family#nlb-}
 	header=include/uapi/linux/nlb_$part.h
-	# The generator looks for the schema beside the folder of the spec.
+	# The generator looks for the schema above the spec, and for a file
+	# MAINTAINERS to know where the tree begins.
 	copy=$(mktemp -d)
 	mkdir -p "$copy/Documentation/netlink/specs"
 	cp "$KSRC/Documentation/netlink/genetlink.yaml" "$copy/Documentation/netlink/"
 	cp "$spec" "$copy/$spec"
-	(cd "$copy" && python3 "$KSRC/tools/net/ynl/pyynl/ynl_gen_c.py" \
-		--mode uapi --header --spec "$spec") |
+	touch "$copy/MAINTAINERS"
+	python3 "$KSRC/tools/net/ynl/pyynl/ynl_gen_c.py" \
+		--mode uapi --header --spec "$copy/$spec" |
 		sed 's,^/\* To regenerate run: .*,/* To regenerate run: scripts/gen-netlink.sh */,' >"$header"
 	rm -r "$copy"
 	python3 scripts/gen-netlink.py kernel "$spec" >"nlb_$part/uapi.rs"

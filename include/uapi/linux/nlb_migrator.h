@@ -2,7 +2,7 @@
 /* Do not edit directly, auto-generated from: */
 /*	Documentation/netlink/specs/nlb-migrator.yaml */
 /* YNL-GEN uapi header */
-/* To regenerate run: tools/net/ynl/ynl-regen.sh */
+/* To regenerate run: scripts/gen-netlink.sh */
 
 #ifndef _UAPI_LINUX_NLB_MIGRATOR_H
 #define _UAPI_LINUX_NLB_MIGRATOR_H
