@@ -15,7 +15,9 @@ packages=(
 )
 
 key() {
-	cat "$top/scripts/recipes/guest.sh" "$top/scripts/guest-initrd"
+	declare -p packages
+	declare -f build guest_modules
+	cat "$top/scripts/guest-initrd"
 	"$top/scripts/get" kernel
 }
 

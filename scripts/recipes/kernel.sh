@@ -14,7 +14,7 @@ key() {
 	local v
 	v=$(pick_kernel) || exit $?
 	printf '%s\n' "$v"
-	cat "$top/scripts/recipes/kernel.sh"
+	declare -f build fetch unpack_source prepare_tree
 	"$top/scripts/get" root
 }
 

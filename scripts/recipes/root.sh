@@ -11,10 +11,13 @@ packages=(
 	rust-src rustc rustfmt shellcheck xz-utils yamllint
 )
 
-key() { cat "$top/scripts/recipes/root.sh"; }
+key() {
+	declare -p packages
+	declare -f build
+}
 
 build() {
 	logged "Build root: Debian 13 with the kernel's compilers (about 1 min)" debootstrap_into "$1" "${packages[@]}"
 	# Where sources and results are mounted, see in_root().
-	mkdir -p "$1"/w/{src,out,kernel,cargo}
+	mkdir -p "$1"/w/{src,out,kernel,uml,cargo}
 }

@@ -1,0 +1,189 @@
+# SPDX-License-Identifier: GPL-2.0
+# shellcheck shell=bash
+#
+# What the selftests and the demo share. A test starts with
+#
+#	. "$(dirname "$0")/../lib.sh"
+#	ktap_begin
+#	load_modules nlb_fwd nlb_migrator
+#	topology
+#	vip_add lbu host1 host2
+#	ktap_run "what is shown" some_function
+#	ktap_end
+#
+# and is run by run.sh in process, mount and network namespaces of its own. The machines are network
+# namespaces, and a device is named after the machine it leads to:
+#
+#	          10.0.1.0/24           10.0.2.0/24
+#	 client ---------------- lbu ------------------ host1
+#	   | | .2             .1  | .1               .2 |
+#	   | |                    |     10.0.3.0/24     |
+#	   | |                    +------------------ host2
+#	   | |                      .1               .2 | |
+#	   | +-- 10.0.4.0/24 (.2) ----------- (.1) host1  |
+#	   +---- 10.0.5.0/24 (.2) ------------------ (.1) host2
+#
+# The client reaches the VIP through the LBU; hosts reach the client's address 10.0.1.2 by the direct
+# links, so that replies do not pass the LBU.
+
+# shellcheck source=selftests/ktap.sh
+. "$(dirname "${BASH_SOURCE[0]}")/ktap.sh"
+
+# Addresses for the tests to use.
+# shellcheck disable=SC2034
+VIP=192.0.2.10 CLIENT=10.0.1.2 LBU=10.0.1.1 HOST1=10.0.2.2 HOST2=10.0.3.2 \
+	LBU_TO_HOST1=10.0.2.1 LBU_TO_HOST2=10.0.3.1
+
+nlb_namespaces=()
+tmp=$(mktemp -d)
+
+# ns MACHINE COMMAND...: run COMMAND on that machine.
+ns() {
+	local n=$1
+	shift
+	ip netns exec "$n" "$@"
+}
+
+netns_add() {
+	local n
+	for n in "$@"; do
+		ip netns add "$n" || fail "cannot add the namespace $n"
+		nlb_namespaces+=("$n")
+		ip -n "$n" link set lo up
+	done
+}
+
+# netns_del NAME...: what runs there is killed first.
+netns_del() {
+	local n p
+	for n in "$@"; do
+		for p in $(ip netns pids "$n" 2>/dev/null); do kill -KILL "$p" 2>/dev/null; done
+		ip netns del "$n"
+		nlb_namespaces=("${nlb_namespaces[@]/#%$n/}")
+	done
+}
+
+# link_add A ADDR_A B ADDR_B: a veth pair; its end on A is called B, and the other way round.
+link_add() {
+	ip link add "$3" netns "$1" type veth peer name "$1" netns "$3" &&
+		ip -n "$1" addr add "$2" dev "$3" && ip -n "$1" link set "$3" up &&
+		ip -n "$3" addr add "$4" dev "$1" && ip -n "$3" link set "$1" up ||
+		fail "cannot link $1 and $3"
+}
+
+topology() {
+	netns_add client lbu host1 host2
+	link_add client 10.0.1.2/24 lbu 10.0.1.1/24
+	link_add lbu 10.0.2.1/24 host1 10.0.2.2/24
+	link_add lbu 10.0.3.1/24 host2 10.0.3.2/24
+	link_add client 10.0.4.2/24 host1 10.0.4.1/24
+	link_add client 10.0.5.2/24 host2 10.0.5.1/24
+	ns lbu sysctl -qw net.ipv4.ip_forward=1
+	# Replies from the VIP come in by another link than the one that leads to it.
+	ns client sysctl -qw net.ipv4.conf.all.rp_filter=2
+	ip -n client route add default via 10.0.1.1
+	ip -n client route add "$VIP" via 10.0.1.1
+	ip -n host1 route add 10.0.1.2 via 10.0.4.2
+	ip -n host2 route add 10.0.1.2 via 10.0.5.2
+	ip -n host1 route add default via 10.0.2.1
+	ip -n host2 route add default via 10.0.3.1
+}
+
+# vip_add MACHINE...: nlb0 with the VIP on it.
+vip_add() {
+	local n
+	for n in "$@"; do
+		ip -n "$n" link add nlb0 type nlb && ip -n "$n" addr add "$VIP/32" dev nlb0 &&
+			ip -n "$n" link set nlb0 up || fail "cannot put the VIP on nlb0 of $n"
+	done
+}
+
+# load_modules NAME...: with what they depend on, as installed.
+load_modules() {
+	local m
+	for m in "$@"; do modprobe "$m" || fail "cannot load $m"; done
+}
+
+# The loaded modules that were built here.
+our_modules() {
+	local m
+	for m in /nlb/modules/*.ko; do
+		m=$(basename "$m" .ko)
+		m=${m//-/_}
+		[ ! -d "/sys/module/$m" ] || printf '%s\n' "$m"
+	done
+}
+
+# unload_modules: all of ours, users before what they use. Namespaces that are still being torn down
+# may hold a module for a moment.
+unload_modules() {
+	local deadline=$((SECONDS + 20)) m
+	while [ -n "$(our_modules)" ]; do
+		for m in $(our_modules); do rmmod "$m" 2>/dev/null; done
+		((SECONDS < deadline)) || {
+			for m in $(our_modules); do rmmod "$m"; done
+			return 1
+		}
+		[ -z "$(our_modules)" ] || sleep 0.1
+	done
+	return 0
+}
+
+# wait_for SECONDS COMMAND...: until COMMAND succeeds.
+wait_for() {
+	local deadline=$((SECONDS + $1))
+	shift
+	until "$@" >/dev/null 2>&1; do
+		((SECONDS <= deadline)) || {
+			echo "did not become true in time: $*"
+			return 1
+		}
+		sleep 0.1
+	done
+}
+
+# wait_listen MACHINE PORT: until a TCP socket listens there.
+wait_listen() {
+	# shellcheck disable=SC2016
+	wait_for 30 ns "$1" sh -c '[ -n "$(ss -Htln "sport = :$1")" ]' sh "$2"
+}
+
+# background MACHINE LOGFILE COMMAND...: start COMMAND there; its pid is in $!.
+background() {
+	local n=$1 log=$2
+	shift 2
+	ip netns exec "$n" "$@" >"$log" 2>&1 </dev/null &
+}
+
+# Capture on a device: capture_start MACHINE DEVICE FILE [FILTER...]; capture_stop ends all of them.
+capture_pids=()
+capture_start() {
+	local n=$1 dev=$2 file=$3
+	shift 3
+	ip netns exec "$n" tcpdump -q -n -U --immediate-mode -s 0 -i "$dev" -w "$file" "$@" 2>"$file.err" &
+	capture_pids+=($!)
+	wait_for 30 grep -q 'listening on' "$file.err"
+}
+capture_stop() {
+	# What was sent just before has to pass tcpdump's buffer first.
+	sleep 0.5
+	((${#capture_pids[@]} == 0)) || kill -INT "${capture_pids[@]}" 2>/dev/null
+	wait "${capture_pids[@]}" 2>/dev/null
+	capture_pids=()
+}
+
+lib_cleanup() {
+	local rc=$? n
+	set +e
+	trap - EXIT
+	# shellcheck disable=SC2046
+	kill -KILL $(jobs -p) 2>/dev/null
+	wait 2>/dev/null
+	for n in "${nlb_namespaces[@]}"; do
+		[ -z "$n" ] || [ ! -e "/run/netns/$n" ] || netns_del "$n"
+	done
+	rm -rf "$tmp"
+	exit $rc
+}
+trap lib_cleanup EXIT
+trap 'exit 143' TERM INT

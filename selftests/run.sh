@@ -1,0 +1,70 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+#
+# run.sh [NAME]: run, inside the guest, all selftests whose name contains NAME, and report in KTAP.
+# Each runs in new process, mount and network namespaces: what it leaves there ends with it. After
+# each, our modules must unload, nothing of it may be left, and the kernel log must be free of
+# complaints. A test that hangs is killed and has failed (limit: 240 s, or a line "# timeout: N").
+
+cd "$(dirname "$0")" || exit 1
+# Only for its functions; the runner makes no namespaces of its own.
+. ./lib.sh
+
+complaints='WARNING:|BUG:|Oops|Call Trace|general protection|Kernel panic|refcount_t|UBSAN|KASAN|KFENCE'
+complaints+='|leaked|unreferenced object|suspicious RCU|circular locking|possible recursive|lock held'
+complaints+='|scheduling while atomic|sleeping function|blocked for more than|soft lockup|hard LOCKUP'
+complaints+='|self-detected stall|detected stalls|unregister_netdevice: waiting|list_(add|del) corruption'
+complaints+='|Rust panic|rust_kernel: panicked|BUG '
+
+# Namespaces other than the runner's own that have a process or a mount.
+strangers() {
+	lsns -n -t pid -o NS,COMMAND | grep -v "$(readlink /proc/self/ns/pid | tr -dc 0-9)"
+	lsns -n -t net -o NS,COMMAND | grep -v "$(readlink /proc/self/ns/net | tr -dc 0-9)"
+}
+nobody_left() { [ -z "$(strangers)" ]; }
+
+mapfile -t tests < <(find . -mindepth 2 -name 'test_*' -type f -executable | sed 's|^\./||' | sort)
+chosen=()
+for t in "${tests[@]}"; do
+	[[ $t != *"${1:-}"* ]] || chosen+=("$t")
+done
+((${#chosen[@]})) || fail "no selftest has '${1:-}' in its name"
+
+# The console keeps the whole log; the tests see only what they caused.
+dmesg -n warn
+ktap_begin
+echo "1..${#chosen[@]}"
+for t in "${chosen[@]}"; do
+	start=$SECONDS
+	mark="nlb-selftest $t $RANDOM$RANDOM"
+	echo "$mark" >/dev/kmsg
+	limit=$(sed -n 's/^# timeout: \([0-9]*\)$/\1/p' "$t")
+	echo "# selftests: $t"
+	timeout -k 5 -s KILL "${limit:-240}" unshare --mount --pid --fork --kill-child --mount-proc --net \
+		sh -c 'ip link set lo up; exec "$0"' "./$t" </dev/null 2>&1 | sed -u 's/^/    /'
+	rc=${PIPESTATUS[0]}
+	why=()
+	case $rc in
+	0 | "$KSFT_SKIP") ;;
+	124 | 137) why+=("killed after ${limit:-240} s") ;;
+	*) why+=("exit status $rc") ;;
+	esac
+	wait_for 10 nobody_left >/dev/null || why+=("left behind: $(strangers | tr '\n' ';')")
+	unload_modules >/tmp/unload 2>&1 || why+=("modules do not unload: $(tr '\n' ' ' </tmp/unload)")
+	log=$(dmesg | sed "1,/$(printf %s "$mark" | sed 's|/|\\/|g')/d")
+	if grep -qE "$complaints" <<<"$log"; then
+		why+=("the kernel complained:")
+		mapfile -t -O "${#why[@]}" why < <(grep -E -m1 -B3 -A40 "$complaints" <<<"$log")
+	fi
+	((${#why[@]} == 0)) || ktap_note "${why[@]}"
+	ktap_note "$((SECONDS - start)) s"
+	if ((${#why[@]})); then
+		ktap_not_ok "$t"
+	elif [ "$rc" = "$KSFT_SKIP" ]; then
+		ktap_skip "$t" "see above"
+	else
+		ktap_ok "$t"
+	fi
+done
+((ktap_failed == 0)) || exit 1
+exit 0
