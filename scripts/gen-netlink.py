@@ -80,25 +80,43 @@ def policy(attr: dict) -> str:
     return f"Policy::{function}_{suffix}({bounds})"
 
 
-def attribute_ids(spec: dict, kind: str) -> str:
+def attribute_ids(spec: dict, user: bool) -> str:
     out = ""
     for group in spec["attribute-sets"]:
-        out += f"/// Attributes of a {group['name']}.\npub {kind} {snake(group['name'])} {{\n"
+        out += f"/// Attributes of a {group['name']}.\npub mod {snake(group['name'])} {{\n"
         for index, attr in enumerate(group["attributes"], start=1):
             out += doc(attr.get("doc"), "    ", f"The {attr['name'].replace('-', ' ')}.")
             out += f"    pub const {upper(attr['name'])}: u16 = {index};\n"
+        if user:
+            out += names([attr["name"] for attr in group["attributes"]])
         out += "}\n\n"
     return out
+
+
+def names(entries_: list) -> str:
+    """The names in the order of their ids, which start at 1; for messages to people."""
+    out = "    /// Names, in the order of the ids, which begin at 1.\n"
+    out += "    #[rustfmt::skip]\n    pub const NAMES: &[&str] = &[\n"
+    return out + "".join(f'        "{name}",\n' for name in entries_) + "    ];\n"
 
 
 def operations(spec: dict) -> list:
     return spec["operations"]["list"]
 
 
-def command_ids(spec: dict) -> str:
+def command_ids(spec: dict, user: bool) -> str:
     out = "/// Command ids.\npub mod cmd {\n"
     for index, op in enumerate(operations(spec), start=1):
         out += doc(op.get("doc"), "    ", "") + f"    pub const {upper(op['name'])}: u8 = {index};\n"
+    if user:
+        out += names([op["name"] for op in operations(spec)])
+        out += "    /// Names of the attributes each command takes or gives, in the same order.\n"
+        out += "    #[rustfmt::skip]\n    pub const ATTRIBUTES: &[&[&str]] = &[\n"
+        groups = {op["name"]: op.get("attribute-set") for op in operations(spec)}
+        for op in operations(spec):
+            group = groups[op["name"]] or groups[op["notify"]]
+            out += f"        super::{snake(group)}::NAMES,\n"
+        out += "    ];\n"
     return out + "}\n\n"
 
 
@@ -180,13 +198,13 @@ def kernel(spec: dict, path: str) -> str:
     code = "".join(
         line.replace(' = "', ' = c"') + "\n" for line in code.splitlines()
     )
-    text = code + enums(spec, False) + attribute_ids(spec, "mod") + command_ids(spec)
+    text = code + enums(spec, False) + attribute_ids(spec, False) + command_ids(spec, False)
     return body + text.replace("pub ", "pub(crate) ").replace("pub(crate) (crate)", "pub(crate)") + policies(spec)
 
 
 def user(spec: dict, path: str) -> str:
     body = header(path, "MIT OR Apache-2.0") + f"//! Attribute ids, commands and enums of the family `{spec['name']}`.\n\n"
-    return body + constants(spec) + enums(spec, True) + attribute_ids(spec, "mod") + command_ids(spec)
+    return body + constants(spec) + enums(spec, True) + attribute_ids(spec, True) + command_ids(spec, True)
 
 
 def main() -> int:

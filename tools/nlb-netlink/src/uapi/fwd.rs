@@ -134,6 +134,18 @@ pub mod service {
     pub const PACKETS: u16 = 7;
     /// The bytes.
     pub const BYTES: u16 = 8;
+    /// Names, in the order of the ids, which begin at 1.
+    #[rustfmt::skip]
+    pub const NAMES: &[&str] = &[
+        "vip-addr",
+        "vip-port",
+        "proto",
+        "mode",
+        "endpoints",
+        "connections",
+        "packets",
+        "bytes",
+    ];
 }
 
 /// Attributes of a endpoint.
@@ -158,6 +170,20 @@ pub mod endpoint {
     pub const PACKETS: u16 = 9;
     /// The bytes.
     pub const BYTES: u16 = 10;
+    /// Names, in the order of the ids, which begin at 1.
+    #[rustfmt::skip]
+    pub const NAMES: &[&str] = &[
+        "vip-addr",
+        "vip-port",
+        "proto",
+        "host-addr",
+        "source-addr",
+        "weight",
+        "routes",
+        "connections",
+        "packets",
+        "bytes",
+    ];
 }
 
 /// Attributes of a route.
@@ -188,6 +214,23 @@ pub mod route {
     pub const PACKETS: u16 = 12;
     /// The bytes.
     pub const BYTES: u16 = 13;
+    /// Names, in the order of the ids, which begin at 1.
+    #[rustfmt::skip]
+    pub const NAMES: &[&str] = &[
+        "proto",
+        "client-addr",
+        "client-port",
+        "vip-addr",
+        "vip-port",
+        "host-addr",
+        "forwarder-addr",
+        "flow-id",
+        "state",
+        "origin",
+        "expires",
+        "packets",
+        "bytes",
+    ];
 }
 
 /// Attributes of a counter.
@@ -196,12 +239,23 @@ pub mod counter {
     pub const NAME: u16 = 1;
     /// The value.
     pub const VALUE: u16 = 2;
+    /// Names, in the order of the ids, which begin at 1.
+    #[rustfmt::skip]
+    pub const NAMES: &[&str] = &[
+        "name",
+        "value",
+    ];
 }
 
 /// Attributes of a stats.
 pub mod stats {
     /// The counter.
     pub const COUNTER: u16 = 1;
+    /// Names, in the order of the ids, which begin at 1.
+    #[rustfmt::skip]
+    pub const NAMES: &[&str] = &[
+        "counter",
+    ];
 }
 
 /// Command ids.
@@ -240,4 +294,46 @@ pub mod cmd {
     pub const ROUTE_DEL_NTF: u8 = 16;
     /// Counters of the namespace, drops by reason.
     pub const STATS_GET: u8 = 17;
+    /// Names, in the order of the ids, which begin at 1.
+    #[rustfmt::skip]
+    pub const NAMES: &[&str] = &[
+        "service-new",
+        "service-del",
+        "service-get",
+        "endpoint-new",
+        "endpoint-set",
+        "endpoint-del",
+        "endpoint-get",
+        "route-new",
+        "route-del",
+        "route-get",
+        "service-ntf",
+        "service-del-ntf",
+        "endpoint-ntf",
+        "endpoint-del-ntf",
+        "route-ntf",
+        "route-del-ntf",
+        "stats-get",
+    ];
+    /// Names of the attributes each command takes or gives, in the same order.
+    #[rustfmt::skip]
+    pub const ATTRIBUTES: &[&[&str]] = &[
+        super::service::NAMES,
+        super::service::NAMES,
+        super::service::NAMES,
+        super::endpoint::NAMES,
+        super::endpoint::NAMES,
+        super::endpoint::NAMES,
+        super::endpoint::NAMES,
+        super::route::NAMES,
+        super::route::NAMES,
+        super::route::NAMES,
+        super::service::NAMES,
+        super::service::NAMES,
+        super::endpoint::NAMES,
+        super::endpoint::NAMES,
+        super::route::NAMES,
+        super::route::NAMES,
+        super::stats::NAMES,
+    ];
 }

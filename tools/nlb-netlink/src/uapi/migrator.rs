@@ -156,6 +156,17 @@ pub mod peer {
     pub const REFUSED: u16 = 6;
     /// Records from the peer that did not parse; each closed a connection.
     pub const BAD_RECORDS: u16 = 7;
+    /// Names, in the order of the ids, which begin at 1.
+    #[rustfmt::skip]
+    pub const NAMES: &[&str] = &[
+        "addr",
+        "port",
+        "state",
+        "migrations-out",
+        "migrations-in",
+        "refused",
+        "bad-records",
+    ];
 }
 
 /// Attributes of a migration.
@@ -200,6 +211,30 @@ pub mod migration {
     pub const AGE: u16 = 19;
     /// Why the migration was refused, aborted or reset.
     pub const ERROR: u16 = 20;
+    /// Names, in the order of the ids, which begin at 1.
+    #[rustfmt::skip]
+    pub const NAMES: &[&str] = &[
+        "id",
+        "role",
+        "peer-addr",
+        "phase",
+        "proto",
+        "client-addr",
+        "client-port",
+        "vip-addr",
+        "vip-port",
+        "flow-id",
+        "fd",
+        "timeout",
+        "unread-bytes",
+        "held-packets",
+        "export-ns",
+        "inject-ns",
+        "freeze-ns",
+        "total-ns",
+        "age",
+        "error",
+    ];
 }
 
 /// Attributes of a counter.
@@ -208,12 +243,23 @@ pub mod counter {
     pub const NAME: u16 = 1;
     /// The value.
     pub const VALUE: u16 = 2;
+    /// Names, in the order of the ids, which begin at 1.
+    #[rustfmt::skip]
+    pub const NAMES: &[&str] = &[
+        "name",
+        "value",
+    ];
 }
 
 /// Attributes of a stats.
 pub mod stats {
     /// The counter.
     pub const COUNTER: u16 = 1;
+    /// Names, in the order of the ids, which begin at 1.
+    #[rustfmt::skip]
+    pub const NAMES: &[&str] = &[
+        "counter",
+    ];
 }
 
 /// Command ids.
@@ -234,4 +280,26 @@ pub mod cmd {
     pub const MIGRATION_NTF: u8 = 6;
     /// Counters of the namespace, drops by reason.
     pub const STATS_GET: u8 = 7;
+    /// Names, in the order of the ids, which begin at 1.
+    #[rustfmt::skip]
+    pub const NAMES: &[&str] = &[
+        "peer-new",
+        "peer-del",
+        "peer-get",
+        "migrate",
+        "migration-get",
+        "migration-ntf",
+        "stats-get",
+    ];
+    /// Names of the attributes each command takes or gives, in the same order.
+    #[rustfmt::skip]
+    pub const ATTRIBUTES: &[&[&str]] = &[
+        super::peer::NAMES,
+        super::peer::NAMES,
+        super::peer::NAMES,
+        super::migration::NAMES,
+        super::migration::NAMES,
+        super::migration::NAMES,
+        super::stats::NAMES,
+    ];
 }

@@ -79,6 +79,13 @@ pub mod forwarder {
     pub const PACKETS: u16 = 2;
     /// Bytes (IP total length) of these packets.
     pub const BYTES: u16 = 3;
+    /// Names, in the order of the ids, which begin at 1.
+    #[rustfmt::skip]
+    pub const NAMES: &[&str] = &[
+        "addr",
+        "packets",
+        "bytes",
+    ];
 }
 
 /// Attributes of a mapping.
@@ -112,6 +119,24 @@ pub mod mapping {
     pub const BYTES: u16 = 13;
     /// The mapping was added by hand and does not expire.
     pub const STATIC: u16 = 14;
+    /// Names, in the order of the ids, which begin at 1.
+    #[rustfmt::skip]
+    pub const NAMES: &[&str] = &[
+        "side",
+        "flow-id",
+        "forwarder-addr",
+        "host-addr",
+        "proto",
+        "client-addr",
+        "client-port",
+        "vip-addr",
+        "vip-port",
+        "state",
+        "idle",
+        "packets",
+        "bytes",
+        "static",
+    ];
 }
 
 /// Attributes of a counter.
@@ -120,12 +145,23 @@ pub mod counter {
     pub const NAME: u16 = 1;
     /// The value.
     pub const VALUE: u16 = 2;
+    /// Names, in the order of the ids, which begin at 1.
+    #[rustfmt::skip]
+    pub const NAMES: &[&str] = &[
+        "name",
+        "value",
+    ];
 }
 
 /// Attributes of a stats.
 pub mod stats {
     /// The counter.
     pub const COUNTER: u16 = 1;
+    /// Names, in the order of the ids, which begin at 1.
+    #[rustfmt::skip]
+    pub const NAMES: &[&str] = &[
+        "counter",
+    ];
 }
 
 /// Command ids.
@@ -150,4 +186,30 @@ pub mod cmd {
     pub const MAPPING_DEL_NTF: u8 = 8;
     /// Counters of the namespace, drops by reason.
     pub const STATS_GET: u8 = 9;
+    /// Names, in the order of the ids, which begin at 1.
+    #[rustfmt::skip]
+    pub const NAMES: &[&str] = &[
+        "forwarder-new",
+        "forwarder-del",
+        "forwarder-get",
+        "mapping-new",
+        "mapping-del",
+        "mapping-get",
+        "mapping-ntf",
+        "mapping-del-ntf",
+        "stats-get",
+    ];
+    /// Names of the attributes each command takes or gives, in the same order.
+    #[rustfmt::skip]
+    pub const ATTRIBUTES: &[&[&str]] = &[
+        super::forwarder::NAMES,
+        super::forwarder::NAMES,
+        super::forwarder::NAMES,
+        super::mapping::NAMES,
+        super::mapping::NAMES,
+        super::mapping::NAMES,
+        super::mapping::NAMES,
+        super::mapping::NAMES,
+        super::stats::NAMES,
+    ];
 }
