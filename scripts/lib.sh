@@ -102,8 +102,8 @@ need_tool() {
 }
 
 # in_root ROOT [-b SRC:DST | -r SRC:DST]... [-e VAR=VALUE]... -- COMMAND...
-# Run COMMAND inside ROOT, in its own mount and process namespaces, with SRC visible as DST (-r: read
-# only). Nothing is mounted outside, and nothing survives the command.
+# Run COMMAND inside ROOT, in its own mount and process namespaces, with SRC visible as DST, which is
+# below /w (-r: read only). Nothing is mounted outside, and nothing survives the command.
 in_root() {
 	local root=$1 binds=() env=()
 	shift
@@ -121,8 +121,10 @@ in_root() {
 		root=$1 n=$2
 		shift 2
 		mount --bind "$root" "$root"
+		mount -t tmpfs tmpfs "$root/w"
 		while ((n)); do
 			src=${2%%:*} dst=$root${2#*:}
+			mkdir -p "$dst"
 			mount --bind "$src" "$dst"
 			[ "$1" != -r ] || mount -o remount,bind,ro "$dst"
 			shift 2

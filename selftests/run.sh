@@ -10,12 +10,6 @@ cd "$(dirname "$0")" || exit 1
 # Only for its functions; the runner makes no namespaces of its own.
 . ./lib.sh
 
-complaints='WARNING:|BUG:|Oops|Call Trace|general protection|Kernel panic|refcount_t|UBSAN|KASAN|KFENCE'
-complaints+='|leaked|unreferenced object|suspicious RCU|circular locking|possible recursive|lock held'
-complaints+='|scheduling while atomic|sleeping function|blocked for more than|soft lockup|hard LOCKUP'
-complaints+='|self-detected stall|detected stalls|unregister_netdevice: waiting|list_(add|del) corruption'
-complaints+='|Rust panic|rust_kernel: panicked|BUG '
-
 # Namespaces other than the runner's own that have a process or a mount.
 strangers() {
 	lsns -n -t pid -o NS,COMMAND | grep -v "$(readlink /proc/self/ns/pid | tr -dc 0-9)"
@@ -52,9 +46,9 @@ for t in "${chosen[@]}"; do
 	wait_for 10 nobody_left >/dev/null || why+=("left behind: $(strangers | tr '\n' ';')")
 	unload_modules >/tmp/unload 2>&1 || why+=("modules do not unload: $(tr '\n' ' ' </tmp/unload)")
 	log=$(dmesg | sed "1,/$(printf %s "$mark" | sed 's|/|\\/|g')/d")
-	if grep -qE "$complaints" <<<"$log"; then
+	if grep -qEf complaints <<<"$log"; then
 		why+=("the kernel complained:")
-		mapfile -t -O "${#why[@]}" why < <(grep -E -m1 -B3 -A40 "$complaints" <<<"$log")
+		mapfile -t -O "${#why[@]}" why < <(grep -Ef complaints -m1 -B3 -A40 <<<"$log")
 	fi
 	((${#why[@]} == 0)) || ktap_note "${why[@]}"
 	ktap_note "$((SECONDS - start)) s"
