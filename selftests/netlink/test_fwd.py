@@ -1,0 +1,161 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0
+"""Every command of the family nlb-fwd, with good and with bad attributes."""
+
+import errno
+import pathlib
+import subprocess
+import sys
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+import genl  # noqa: E402
+from genl import Case, Request, be16, ip, u32  # noqa: E402
+
+VIP = [("SERVICE_VIP_ADDR", ip("192.0.2.10")), ("SERVICE_VIP_PORT", be16(80)), ("SERVICE_PROTO", u32(6))]
+SERVICE = VIP + [("SERVICE_MODE", u32(2))]
+OF = [("ENDPOINT_VIP_ADDR", ip("192.0.2.10")), ("ENDPOINT_VIP_PORT", be16(80)), ("ENDPOINT_PROTO", u32(6))]
+HOST = OF + [("ENDPOINT_HOST_ADDR", ip("127.0.0.2"))]
+ENDPOINT = HOST + [("ENDPOINT_SOURCE_ADDR", ip("127.0.0.1")), ("ENDPOINT_WEIGHT", u32(3))]
+TUPLE = [("ROUTE_PROTO", u32(6)), ("ROUTE_CLIENT_ADDR", ip("198.51.100.7")), ("ROUTE_CLIENT_PORT", be16(40000)),
+         ("ROUTE_VIP_ADDR", ip("192.0.2.10")), ("ROUTE_VIP_PORT", be16(80))]
+ROUTE = TUPLE + [("ROUTE_HOST_ADDR", ip("127.0.0.2"))]
+
+REQUESTS = [
+    Request("SERVICE_NEW", SERVICE),
+    Request("SERVICE_DEL", VIP),
+    Request("SERVICE_GET", VIP, privileged=False),
+    Request("ENDPOINT_NEW", ENDPOINT, optional=("ENDPOINT_SOURCE_ADDR", "ENDPOINT_WEIGHT")),
+    Request("ENDPOINT_SET", HOST + [("ENDPOINT_WEIGHT", u32(5))]),
+    Request("ENDPOINT_DEL", HOST),
+    Request("ENDPOINT_GET", HOST, privileged=False),
+    Request("ROUTE_NEW", ROUTE),
+    Request("ROUTE_DEL", TUPLE),
+    Request("ROUTE_GET", TUPLE, privileged=False),
+]
+
+
+def replaced(attrs, name, value):
+    return [(key, value if key == name else old) for key, old in attrs]
+
+
+# What only these commands can get wrong. The namespace has the service, the
+# endpoint and the route above when they run.
+SPECIAL = [
+    Case("exists", "SERVICE_NEW", SERVICE, errno.EEXIST, "service exists"),
+    Case("mode 3", "SERVICE_NEW", replaced(SERVICE, "SERVICE_MODE", u32(3)), errno.ERANGE,
+         "integer out of range", attr="SERVICE_MODE"),
+    Case("mode 0", "SERVICE_NEW", replaced(SERVICE, "SERVICE_MODE", u32(0)), errno.ERANGE,
+         "integer out of range", attr="SERVICE_MODE"),
+    Case("protocol ICMP", "SERVICE_NEW", replaced(SERVICE, "SERVICE_PROTO", u32(1)), errno.EINVAL,
+         "protocol must be TCP (6) or UDP (17)", attr="SERVICE_PROTO"),
+    Case("protocol 256", "SERVICE_NEW", replaced(SERVICE, "SERVICE_PROTO", u32(256)), errno.ERANGE,
+         "integer out of range", attr="SERVICE_PROTO"),
+    Case("peek at UDP", "SERVICE_NEW", replaced(replaced(SERVICE, "SERVICE_PROTO", u32(17)), "SERVICE_MODE", u32(1)),
+         errno.EINVAL, "mode peek needs TCP", attr="SERVICE_MODE"),
+    Case("VIP 0.0.0.0", "SERVICE_NEW", replaced(SERVICE, "SERVICE_VIP_ADDR", ip("0.0.0.0")), errno.EINVAL,
+         "not a unicast address", attr="SERVICE_VIP_ADDR"),
+    Case("VIP multicast", "SERVICE_NEW", replaced(SERVICE, "SERVICE_VIP_ADDR", ip("224.0.0.1")), errno.EINVAL,
+         "not a unicast address", attr="SERVICE_VIP_ADDR"),
+    Case("unknown", "SERVICE_DEL", replaced(VIP, "SERVICE_VIP_PORT", be16(81)), errno.ENOENT, "no such service"),
+    Case("unknown", "SERVICE_GET", replaced(VIP, "SERVICE_VIP_PORT", be16(81)), errno.ENOENT, "no such service"),
+    Case("exists", "ENDPOINT_NEW", ENDPOINT, errno.EEXIST, "endpoint exists"),
+    Case("unknown service", "ENDPOINT_NEW", replaced(ENDPOINT, "ENDPOINT_VIP_PORT", be16(81)), errno.ENOENT,
+         "no such service"),
+    Case("weight 101", "ENDPOINT_NEW", replaced(ENDPOINT, "ENDPOINT_WEIGHT", u32(101)), errno.ERANGE,
+         "integer out of range", attr="ENDPOINT_WEIGHT"),
+    Case("host 0.0.0.0", "ENDPOINT_NEW", replaced(ENDPOINT, "ENDPOINT_HOST_ADDR", ip("0.0.0.0")), errno.EINVAL,
+         "not a unicast address", attr="ENDPOINT_HOST_ADDR"),
+    Case("unknown host", "ENDPOINT_SET", replaced(HOST, "ENDPOINT_HOST_ADDR", ip("127.0.0.9")) +
+         [("ENDPOINT_WEIGHT", u32(5))], errno.ENOENT, "no such endpoint"),
+    Case("unknown host", "ENDPOINT_DEL", replaced(HOST, "ENDPOINT_HOST_ADDR", ip("127.0.0.9")), errno.ENOENT,
+         "no such endpoint"),
+    Case("unknown host", "ENDPOINT_GET", replaced(HOST, "ENDPOINT_HOST_ADDR", ip("127.0.0.9")), errno.ENOENT,
+         "no such endpoint"),
+    Case("exists", "ROUTE_NEW", ROUTE, errno.EEXIST, "route exists"),
+    Case("unknown service", "ROUTE_NEW", replaced(ROUTE, "ROUTE_VIP_PORT", be16(81)), errno.ENOENT,
+         "no such service"),
+    Case("unknown", "ROUTE_DEL", replaced(TUPLE, "ROUTE_CLIENT_PORT", be16(1)), errno.ENOENT, "no such route"),
+    Case("unknown", "ROUTE_GET", replaced(TUPLE, "ROUTE_CLIENT_PORT", be16(1)), errno.ENOENT, "no such route"),
+    Case("not a request: weight of a service", "SERVICE_DEL", VIP + [("SERVICE_CONNECTIONS", b"\0" * 8)],
+         errno.EINVAL, "Unknown attribute type"),
+]
+
+
+def main():
+    subprocess.run(["modprobe", "nlb_fwd"], check=True)
+    ktap = genl.Ktap()
+    fwd = genl.Family("nlb-fwd")
+    identity = {"SERVICE_GET": 4, "ENDPOINT_GET": 6, "ROUTE_GET": 6}
+
+    def state():
+        """Services, endpoints with their weights, and routes with their host."""
+        found = {}
+        for command, last in identity.items():
+            found[command] = sorted(
+                str([(kind, value) for kind, value in genl.attributes(reply[4:]) if kind <= last])
+                for reply in fwd.dump(command).replies)
+        return found
+
+    def accepted(name, command, attrs):
+        answer = fwd.do(command, attrs)
+        ktap.result(answer.error == 0, f"{command.lower()}: {name}",
+                    f"{genl.name_of(answer.error)} {answer.text}")
+        return answer
+
+    empty = state()
+    ktap.result(empty == {key: [] for key in identity}, "a new namespace has nothing", str(empty))
+    fwd.join("events")
+    fwd.join("routes")
+    accepted("good", "SERVICE_NEW", SERVICE)
+    accepted("good", "ENDPOINT_NEW", ENDPOINT)
+    accepted("good", "ROUTE_NEW", ROUTE)
+    events = fwd.events()
+    for name in ("SERVICE_NTF", "ENDPOINT_NTF", "ROUTE_NTF"):
+        ktap.result(fwd.ids[f"NLB_FWD_CMD_{name}"] in [event[0] for event in events],
+                    f"{name.lower()} is sent", str(events))
+
+    fwd = genl.Family("nlb-fwd")
+    full = state()
+    ktap.result(all(len(entries) == 1 for entries in full.values()), "each dump has one entry", str(full))
+    for command, attrs in (("SERVICE_GET", VIP), ("ENDPOINT_GET", HOST), ("ROUTE_GET", TUPLE)):
+        answer = accepted("good", command, attrs)
+        sent = {fwd.attr(key): value for key, value in attrs}
+        got = dict(genl.attributes(answer.replies[0][4:])) if answer.replies else {}
+        ktap.result(sent.items() <= got.items(), f"{command.lower()}: the reply names the object", f"{got}")
+
+    for request in REQUESTS:
+        for case in genl.hostile(request):
+            genl.refuse(ktap, fwd, case, state)
+    for case in SPECIAL:
+        genl.refuse(ktap, fwd, case, state)
+    genl.unprivileged(ktap, "nlb-fwd", REQUESTS, state)
+    ktap.result(genl.without_privilege(lambda: len(genl.Family("nlb-fwd").dump("SERVICE_GET").replies)) == "1",
+                "looking needs no privilege")
+
+    accepted("a new weight", "ENDPOINT_SET", HOST + [("ENDPOINT_WEIGHT", u32(5))])
+    weights = [dict(genl.attributes(reply[4:]))[fwd.attr("ENDPOINT_WEIGHT")] for reply in fwd.dump("ENDPOINT_GET").replies]
+    ktap.result(weights == [u32(5)], "the weight has changed", str(weights))
+    stats = fwd.do("STATS_GET")
+    counters = [genl.attributes(value) for _, value in genl.attributes(stats.replies[0][4:])] if stats.replies else []
+    ktap.result(stats.error == 0 and len(counters) > 3 and all(len(entry) == 2 for entry in counters),
+                "stats_get: named counters", str(counters))
+
+    fwd.join("events")
+    fwd.join("routes")
+    accepted("good", "ROUTE_DEL", TUPLE)
+    accepted("good", "ENDPOINT_DEL", HOST)
+    accepted("good", "SERVICE_DEL", VIP)
+    events = [event[0] for event in fwd.events()]
+    for name in ("SERVICE_DEL_NTF", "ENDPOINT_DEL_NTF", "ROUTE_DEL_NTF"):
+        ktap.result(fwd.ids[f"NLB_FWD_CMD_{name}"] in events, f"{name.lower()} is sent", str(events))
+    ktap.result(genl.Family("nlb-fwd") and state() == empty, "all is gone again", str(state()))
+    accepted("good", "SERVICE_NEW", SERVICE)
+    accepted("good", "ENDPOINT_NEW", ENDPOINT)
+    accepted("good", "ROUTE_NEW", ROUTE)
+    accepted("with endpoint and route", "SERVICE_DEL", VIP)
+    ktap.result(state() == empty, "service_del takes endpoints and routes along", str(state()))
+    ktap.end()
+
+
+if __name__ == "__main__":
+    main()
