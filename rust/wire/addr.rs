@@ -350,10 +350,7 @@ mod tests {
     #[test]
     fn tuple_shows_and_refuses_mixed_families() {
         let tuple = FourTuple::v4([192, 0, 2, 1], 40000, [198, 51, 100, 1], 80, Proto::Tcp);
-        assert_eq!(
-            tuple.to_string(),
-            "192.0.2.1:40000 -> 198.51.100.1:80/tcp"
-        );
+        assert_eq!(tuple.to_string(), "192.0.2.1:40000 -> 198.51.100.1:80/tcp");
         assert_eq!(
             tuple.v4_words(),
             Some([0xc000_0201, 0xc633_6401, 0x9c40_0050, 6])

@@ -90,7 +90,10 @@ pub const fn update32(check: u16, old: u32, new: u32) -> u16 {
 #[inline]
 pub fn update_addr(check: u16, old: Addr, new: Addr) -> u16 {
     let mut check = check;
-    let words = old.octets().chunks_exact(2).zip(new.octets().chunks_exact(2));
+    let words = old
+        .octets()
+        .chunks_exact(2)
+        .zip(new.octets().chunks_exact(2));
     for (old, new) in words {
         if let ([a, b], [c, d]) = (old, new) {
             check = update16(
@@ -135,7 +138,10 @@ mod tests {
 
     #[test]
     fn odd_length_pads_with_zero() {
-        assert_eq!(checksum(&[0x12, 0x34, 0x56]), checksum(&[0x12, 0x34, 0x56, 0]));
+        assert_eq!(
+            checksum(&[0x12, 0x34, 0x56]),
+            checksum(&[0x12, 0x34, 0x56, 0])
+        );
     }
 
     #[test]

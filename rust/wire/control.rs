@@ -1,0 +1,296 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The datagrams by which a host learns a mapping: UDP port 4770, in both directions.
+//!
+//! ```text
+//!  0               1               2               3
+//! +-------+-------+---------------+-------------------------------+
+//! |version| type  |   protocol    |          reserved, 0          |
+//! +-------+-------+---------------+-------------------------------+
+//! |                            flow id                            |
+//! +---------------------------------------------------------------+
+//! |                            cookie                             |
+//! |                           (64 bits)                           |
+//! +---------------------------------------------------------------+
+//! ```
+//!
+//! All fields are big-endian. A LEARN goes on with the 4-tuple (client address, VIP, client port,
+//! VIP port: 12 bytes) and, if it fits, with the whole inner IPv4 packet.
+
+use super::{
+    addr::{
+        FourTuple,
+        Proto, //
+    },
+    error::DropReason,
+    field,
+    flow_id::FlowId,
+    parse::{
+        parse_ipv4,
+        Frame, //
+    },
+};
+
+/// The UDP port of forwarders and hosts.
+pub const PORT: u16 = 4770;
+
+/// Bytes of CONFIRM and UNKNOWN.
+pub const HEADER_LEN: usize = 16;
+
+/// Bytes of LEARN in front of the inner packet.
+pub const LEARN_LEN: usize = 28;
+
+const VERSION: u8 = 1;
+const LEARN: u8 = 1;
+const CONFIRM: u8 = 2;
+const UNKNOWN: u8 = 3;
+
+/// A control datagram without the inner packet.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Message {
+    /// Forwarder to host: this flow id is this connection.
+    Learn(Learn),
+    /// Host to forwarder: the mapping is in place.
+    Confirm {
+        /// The flow id.
+        flow_id: FlowId,
+        /// The cookie of the LEARN.
+        cookie: u64,
+    },
+    /// Host to forwarder: a packet came with this flow id and there is no mapping.
+    Unknown {
+        /// The flow id.
+        flow_id: FlowId,
+    },
+}
+
+/// What a LEARN says.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Learn {
+    /// The flow id.
+    pub flow_id: FlowId,
+    /// A random number of the mapping, which the CONFIRM echoes.
+    pub cookie: u64,
+    /// The connection; IPv4.
+    pub tuple: FourTuple,
+}
+
+fn header(kind: u8, protocol: u8, flow_id: FlowId, cookie: u64) -> [u8; HEADER_LEN] {
+    let mut bytes = [0; HEADER_LEN];
+    field::put(&mut bytes, 0, [(VERSION << 4) | kind, protocol]);
+    field::put(&mut bytes, 4, flow_id.value().to_be_bytes());
+    field::put(&mut bytes, 8, cookie.to_be_bytes());
+    bytes
+}
+
+impl Learn {
+    /// The bytes in front of the inner packet.
+    ///
+    /// Errors with [`DropReason::Family`] if the connection is not IPv4.
+    pub fn emit(&self) -> Result<[u8; LEARN_LEN], DropReason> {
+        let (Some(client), Some(vip)) = (self.tuple.client().to_v4(), self.tuple.vip().to_v4())
+        else {
+            return Err(DropReason::Family);
+        };
+        let mut bytes = [0; LEARN_LEN];
+        let protocol = self.tuple.proto().number();
+        field::put(
+            &mut bytes,
+            0,
+            header(LEARN, protocol, self.flow_id, self.cookie),
+        );
+        field::put(&mut bytes, 16, client);
+        field::put(&mut bytes, 20, vip);
+        field::put(&mut bytes, 24, self.tuple.client_port().to_be_bytes());
+        field::put(&mut bytes, 26, self.tuple.vip_port().to_be_bytes());
+        Ok(bytes)
+    }
+}
+
+/// The whole CONFIRM datagram.
+pub fn confirm(flow_id: FlowId, cookie: u64) -> [u8; HEADER_LEN] {
+    header(CONFIRM, 0, flow_id, cookie)
+}
+
+/// The whole UNKNOWN datagram.
+pub fn unknown(flow_id: FlowId) -> [u8; HEADER_LEN] {
+    header(UNKNOWN, 0, flow_id, 0)
+}
+
+impl Message {
+    /// Reads the front of a datagram of `len` bytes (UDP payload).
+    ///
+    /// `head` are its first bytes: [`LEARN_LEN`] of them, or all if there are fewer. The inner
+    /// packet is not looked at. Anything not exactly as specified is refused: another version or
+    /// type ([`DropReason::BadVersion`], [`DropReason::BadValue`]), reserved bits or an impossible
+    /// protocol, cookie, address or port ([`DropReason::BadValue`]), a value that is no flow id
+    /// ([`DropReason::BadFlowId`]), a wrong length ([`DropReason::Truncated`],
+    /// [`DropReason::BadLength`]).
+    pub fn parse_head(head: &[u8], len: usize) -> Result<Message, DropReason> {
+        if head.len() < HEADER_LEN || len < HEADER_LEN {
+            return Err(DropReason::Truncated);
+        }
+        let kind = field::u8(head, 0);
+        if kind >> 4 != VERSION {
+            return Err(DropReason::BadVersion);
+        }
+        if field::u16(head, 2) != 0 {
+            return Err(DropReason::BadValue);
+        }
+        let flow_id = FlowId::new(field::u32(head, 4)).ok_or(DropReason::BadFlowId)?;
+        let cookie = u64::from_be_bytes(field::array(head, 8));
+        match (kind & 0x0f, field::u8(head, 1)) {
+            (LEARN, protocol) => {
+                let proto = Proto::from_number(protocol).ok_or(DropReason::BadValue)?;
+                if head.len() < LEARN_LEN || len < LEARN_LEN {
+                    return Err(DropReason::Truncated);
+                }
+                let tuple = FourTuple::v4(
+                    field::array(head, 16),
+                    field::u16(head, 24),
+                    field::array(head, 20),
+                    field::u16(head, 26),
+                    proto,
+                );
+                let addresses = tuple.client().is_unicast() && tuple.vip().is_unicast();
+                if !addresses || tuple.client_port() == 0 || tuple.vip_port() == 0 {
+                    return Err(DropReason::BadValue);
+                }
+                Ok(Message::Learn(Learn {
+                    flow_id,
+                    cookie,
+                    tuple,
+                }))
+            }
+            (CONFIRM | UNKNOWN, _) if len != HEADER_LEN => Err(DropReason::BadLength),
+            (CONFIRM, 0) => Ok(Message::Confirm { flow_id, cookie }),
+            (UNKNOWN, 0) if cookie == 0 => Ok(Message::Unknown { flow_id }),
+            _ => Err(DropReason::BadValue),
+        }
+    }
+
+    /// Reads a whole datagram: the message and, for a LEARN that has one, the inner packet.
+    ///
+    /// An inner packet must parse, be of the connection that the LEARN names and fill the
+    /// datagram ([`DropReason::BadLength`] or [`DropReason::BadValue`] otherwise).
+    pub fn parse(datagram: &[u8]) -> Result<(Message, Option<&[u8]>), DropReason> {
+        let message = Message::parse_head(datagram, datagram.len())?;
+        let Message::Learn(learn) = &message else {
+            return Ok((message, None));
+        };
+        let inner = match datagram.get(LEARN_LEN..) {
+            None | Some([]) => return Ok((message, None)),
+            Some(inner) => inner,
+        };
+        let parsed = parse_ipv4(inner, Frame::complete(inner.len()))?;
+        if parsed.total_len != inner.len() {
+            return Err(DropReason::BadLength);
+        }
+        if parsed.tuple != learn.tuple {
+            return Err(DropReason::BadValue);
+        }
+        Ok((message, Some(inner)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        super::vectors::VECTORS,
+        *, //
+    };
+    use std::vec::Vec;
+
+    const ID: FlowId = match FlowId::new(0xee48_0102) {
+        Some(id) => id,
+        None => panic!(),
+    };
+    const COOKIE: u64 = 0x0123_4567_89ab_cdef;
+
+    fn learn() -> Learn {
+        Learn {
+            flow_id: ID,
+            cookie: COOKIE,
+            tuple: VECTORS[0].tuple,
+        }
+    }
+
+    const LEARN_BYTES: [u8; 28] = [
+        0x11, 6, 0, 0, 0xee, 0x48, 0x01, 0x02, 0x01, 0x23, 0x45, 0x67, 0x89, 0xab, 0xcd, 0xef, 192,
+        0, 2, 1, 198, 51, 100, 1, 0x9c, 0x40, 0, 80,
+    ];
+
+    #[test]
+    fn exact_bytes() {
+        assert_eq!(learn().emit(), Ok(LEARN_BYTES));
+        let mut bytes: [u8; 16] = LEARN_BYTES[..16].try_into().unwrap();
+        bytes[..2].copy_from_slice(&[0x12, 0]);
+        assert_eq!(confirm(ID, COOKIE), bytes);
+        bytes[0] = 0x13;
+        bytes[8..].fill(0);
+        assert_eq!(unknown(ID), bytes);
+    }
+
+    #[test]
+    fn round_trip() {
+        let flow_id = ID;
+        let cookie = COOKIE;
+        for (bytes, want) in [
+            (&learn().emit().unwrap()[..], Message::Learn(learn())),
+            (&confirm(ID, COOKIE), Message::Confirm { flow_id, cookie }),
+            (&unknown(ID), Message::Unknown { flow_id }),
+        ] {
+            assert_eq!(Message::parse(bytes), Ok((want, None)));
+            assert_eq!(Message::parse_head(bytes, bytes.len()), Ok(want));
+            for len in 0..bytes.len() {
+                assert_eq!(Message::parse(&bytes[..len]), Err(DropReason::Truncated));
+            }
+        }
+    }
+
+    #[test]
+    fn inner_packet() {
+        let inner = VECTORS[0].inner;
+        let mut bytes = Vec::from(LEARN_BYTES);
+        bytes.extend(inner);
+        assert_eq!(
+            Message::parse(&bytes),
+            Ok((Message::Learn(learn()), Some(inner)))
+        );
+        bytes.push(0);
+        assert_eq!(Message::parse(&bytes), Err(DropReason::BadLength));
+        bytes.truncate(bytes.len() - 2);
+        assert_eq!(Message::parse(&bytes), Err(DropReason::Truncated));
+        let mut bytes = Vec::from(LEARN_BYTES);
+        bytes.extend(VECTORS[1].inner);
+        assert_eq!(Message::parse(&bytes), Err(DropReason::BadValue));
+    }
+
+    #[test]
+    fn refusals() {
+        for (base, offset, value, reason) in [
+            (&LEARN_BYTES[..], 0, 0x21, DropReason::BadVersion),
+            (&LEARN_BYTES, 0, 0x10, DropReason::BadValue),
+            (&LEARN_BYTES[..16], 0, 0x14, DropReason::BadValue),
+            (&LEARN_BYTES, 1, 0, DropReason::BadValue),
+            (&LEARN_BYTES, 1, 1, DropReason::BadValue),
+            (&LEARN_BYTES, 2, 1, DropReason::BadValue),
+            (&LEARN_BYTES, 3, 1, DropReason::BadValue),
+            (&LEARN_BYTES, 4, 0x10, DropReason::BadFlowId),
+            (&LEARN_BYTES, 16, 0, DropReason::BadValue),
+            (&LEARN_BYTES, 20, 224, DropReason::BadValue),
+            (&LEARN_BYTES, 27, 0, DropReason::BadValue),
+            (&LEARN_BYTES, 0, 0x12, DropReason::BadLength),
+            (&confirm(ID, COOKIE), 1, 6, DropReason::BadValue),
+            (&unknown(ID), 15, 1, DropReason::BadValue),
+        ] {
+            let mut bytes = Vec::from(base);
+            bytes[offset] = value;
+            assert_eq!(
+                Message::parse(&bytes),
+                Err(reason),
+                "byte {offset} = {value:#x}"
+            );
+        }
+    }
+}

@@ -1,0 +1,295 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! From the headers of a packet to its connection: the step every hook begins with.
+
+use super::{
+    addr::{
+        FourTuple,
+        Proto, //
+    },
+    error::DropReason,
+    field,
+    flow_id::FlowId,
+    ipv4,
+    tcp,
+    udp, //
+};
+
+/// How many bytes from the network header on [`parse_ipv4`] can need: a header with all options
+/// and a TCP header without.
+pub const MAX_HEADER_LEN: usize = 60 + tcp::HEADER_LEN;
+
+/// What is known about a packet besides its bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct Frame {
+    /// Bytes from the network header to the end of the packet. C: `skb->len` in a hook.
+    pub len: usize,
+    /// The packet is a batch (GSO), so its length may be beyond what the IP header can say.
+    pub gso: bool,
+    /// The checksum field holds the pseudo-header sum only, the device or
+    /// `skb_checksum_help()` does the rest. C: `skb->ip_summed == CHECKSUM_PARTIAL`.
+    pub csum_partial: bool,
+}
+
+impl Frame {
+    /// An ordinary packet of `len` bytes whose checksums are complete.
+    pub const fn complete(len: usize) -> Frame {
+        Frame {
+            len,
+            gso: false,
+            csum_partial: false,
+        }
+    }
+}
+
+/// What is to be done about the transport checksum when addresses or ports change.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum L4Checksum {
+    /// Nothing: a UDP datagram over IPv4 without checksum.
+    Absent,
+    /// Update the field at this offset from the network header.
+    Tcp(usize),
+    /// Update the field at this offset from the network header; a zero result becomes all ones.
+    Udp(usize),
+}
+
+impl L4Checksum {
+    /// Offset of the field from the network header, if it is to be updated.
+    #[inline]
+    pub const fn offset(self) -> Option<usize> {
+        match self {
+            L4Checksum::Absent => None,
+            L4Checksum::Tcp(offset) | L4Checksum::Udp(offset) => Some(offset),
+        }
+    }
+
+    /// Whether a zero result is to be written as all ones (`CSUM_MANGLED_0`).
+    #[inline]
+    pub const fn is_udp(self) -> bool {
+        matches!(self, L4Checksum::Udp(_))
+    }
+}
+
+/// The headers of a TCP or UDP packet. Offsets count from the network header.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Parsed {
+    /// Source as `client`, destination as `vip`.
+    pub tuple: FourTuple,
+    /// Offset of the transport header, which is the length of the IP header.
+    pub l4_offset: usize,
+    /// Bytes of IP header and payload.
+    pub total_len: usize,
+    /// TCP control bits; none set for UDP.
+    pub flags: tcp::Flags,
+    /// Time to live.
+    pub ttl: u8,
+    /// Whether routers must not fragment the packet.
+    pub dont_fragment: bool,
+    /// What to do about the transport checksum.
+    pub checksum: L4Checksum,
+}
+
+impl Parsed {
+    /// The flow id in the ports, if they are one.
+    #[inline]
+    pub const fn flow_id(&self) -> Option<FlowId> {
+        FlowId::from_ports(self.tuple.client_port(), self.tuple.vip_port())
+    }
+}
+
+/// Reads the headers of an IPv4 packet.
+///
+/// `header` are the bytes from the network header on, as many as are at hand, and at least the IP
+/// header and the TCP (20 bytes) or UDP (8 bytes) header; [`MAX_HEADER_LEN`] bytes or the whole
+/// packet are always enough. Checked are both headers' lengths against [`Frame::len`]. No checksum
+/// is judged.
+///
+/// Errors: [`DropReason::Fragment`] and [`DropReason::Protocol`] stand for good packets that this
+/// does not apply to, everything else is malformed; [`DropReason::Truncated`] also if `header` is
+/// too short.
+#[inline]
+pub fn parse_ipv4(header: &[u8], frame: Frame) -> Result<Parsed, DropReason> {
+    let ip = ipv4::Packet::new_header(header)?;
+    let l4_offset = ip.header_len();
+    let total_len = match ip.total_len() {
+        // BIG TCP: a batch beyond 65535 bytes has the length zero. C: `iph_totlen()`.
+        0 if frame.gso => frame.len,
+        len => len,
+    };
+    let l4_len = total_len
+        .checked_sub(l4_offset)
+        .ok_or(DropReason::BadLength)?;
+    if total_len > frame.len {
+        return Err(DropReason::Truncated);
+    }
+    if ip.is_fragment() {
+        return Err(DropReason::Fragment);
+    }
+    let proto = Proto::from_number(ip.protocol()).ok_or(DropReason::Protocol)?;
+    let l4 = header.get(l4_offset..).ok_or(DropReason::Truncated)?;
+    let min_len = match proto {
+        Proto::Tcp => tcp::HEADER_LEN,
+        Proto::Udp => udp::HEADER_LEN,
+    };
+    if l4.len() < min_len || l4_len < min_len {
+        return Err(DropReason::Truncated);
+    }
+    let (checksum, flags) = match proto {
+        Proto::Tcp => {
+            let data_offset = usize::from(field::u8(l4, 12) >> 4) << 2;
+            if data_offset < tcp::HEADER_LEN {
+                return Err(DropReason::BadHeaderLength);
+            }
+            if data_offset > l4_len {
+                return Err(DropReason::Truncated);
+            }
+            let offset = l4_offset.wrapping_add(tcp::CHECKSUM);
+            (L4Checksum::Tcp(offset), tcp::Flags(field::u8(l4, 13)))
+        }
+        Proto::Udp => {
+            let length = usize::from(field::u16(l4, 4));
+            if length < udp::HEADER_LEN || length > l4_len {
+                return Err(DropReason::BadLength);
+            }
+            let offset = l4_offset.wrapping_add(udp::CHECKSUM);
+            let checksum = if field::u16(l4, udp::CHECKSUM) == 0 && !frame.csum_partial {
+                L4Checksum::Absent
+            } else {
+                L4Checksum::Udp(offset)
+            };
+            (checksum, tcp::Flags::default())
+        }
+    };
+    Ok(Parsed {
+        tuple: FourTuple::v4(
+            field::array(header, ipv4::SOURCE),
+            field::u16(l4, 0),
+            field::array(header, ipv4::DESTINATION),
+            field::u16(l4, 2),
+            proto,
+        ),
+        l4_offset,
+        total_len,
+        flags,
+        ttl: ip.ttl(),
+        dont_fragment: ip.dont_fragment(),
+        checksum,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::vec::Vec;
+
+    fn packet(proto: u8, l4: &[u8]) -> Vec<u8> {
+        let repr = ipv4::Repr {
+            source: [192, 0, 2, 1],
+            destination: [198, 51, 100, 1],
+            protocol: proto,
+            payload_len: l4.len() as u16,
+            ident: 0,
+            dont_fragment: true,
+            tos: 0,
+            ttl: 64,
+        };
+        let mut bytes = repr.emit().unwrap().to_vec();
+        bytes.extend(l4);
+        bytes
+    }
+
+    fn tcp_segment() -> [u8; 24] {
+        let mut bytes = [0; 24];
+        bytes[..4].copy_from_slice(&[0x9c, 0x40, 0, 80]);
+        bytes[12] = 0x60;
+        bytes[13] = 0x18;
+        bytes
+    }
+
+    fn parse(bytes: &[u8]) -> Result<Parsed, DropReason> {
+        parse_ipv4(bytes, Frame::complete(bytes.len()))
+    }
+
+    #[test]
+    fn tcp_packet() {
+        let bytes = packet(6, &tcp_segment());
+        let parsed = parse(&bytes).unwrap();
+        let tuple = FourTuple::v4([192, 0, 2, 1], 40000, [198, 51, 100, 1], 80, Proto::Tcp);
+        assert_eq!(parsed.tuple, tuple);
+        assert_eq!(parsed.l4_offset, 20);
+        assert_eq!(parsed.total_len, 44);
+        assert_eq!(parsed.flags, tcp::Flags::PSH | tcp::Flags::ACK);
+        assert_eq!(parsed.checksum, L4Checksum::Tcp(36));
+        assert_eq!(parsed.flow_id(), None);
+        // The 40 bytes of the headers are enough, the rest may be elsewhere.
+        assert_eq!(parse_ipv4(&bytes[..40], Frame::complete(44)), Ok(parsed));
+        for len in 0..40 {
+            assert_eq!(
+                parse_ipv4(&bytes[..len], Frame::complete(44)),
+                Err(DropReason::Truncated)
+            );
+        }
+    }
+
+    #[test]
+    fn udp_checksum_rules() {
+        let mut l4 = udp::emit(0xee48, 7, 0).unwrap();
+        let frame = Frame::complete(28);
+        let partial = Frame {
+            csum_partial: true,
+            ..frame
+        };
+        let absent = packet(17, &l4);
+        assert_eq!(
+            parse_ipv4(&absent, frame).unwrap().checksum,
+            L4Checksum::Absent
+        );
+        assert_eq!(
+            parse_ipv4(&absent, partial).unwrap().checksum,
+            L4Checksum::Udp(26)
+        );
+        l4[7] = 1;
+        let parsed = parse_ipv4(&packet(17, &l4), frame).unwrap();
+        assert_eq!(parsed.checksum, L4Checksum::Udp(26));
+        assert_eq!(parsed.flow_id(), FlowId::new(0xee48_0007));
+    }
+
+    #[test]
+    fn batches_beyond_64k() {
+        let mut bytes = packet(6, &tcp_segment());
+        bytes[2] = 0;
+        bytes[3] = 0;
+        let frame = Frame {
+            len: 100_000,
+            gso: true,
+            csum_partial: true,
+        };
+        assert_eq!(parse_ipv4(&bytes, frame).unwrap().total_len, 100_000);
+        assert_eq!(
+            parse_ipv4(&bytes, Frame::complete(100_000)),
+            Err(DropReason::BadLength)
+        );
+    }
+
+    #[test]
+    fn refusals() {
+        type Change = fn(&mut Vec<u8>);
+        let cases: [(u8, Change, DropReason); 9] = [
+            (6, |b| b[6] = 0x20, DropReason::Fragment),
+            (6, |b| b[7] = 1, DropReason::Fragment),
+            (1, |_| {}, DropReason::Protocol),
+            (6, |b| b[32] = 0x40, DropReason::BadHeaderLength),
+            (6, |b| b[32] = 0x70, DropReason::Truncated),
+            (6, |b| b[3] = 39, DropReason::Truncated),
+            (6, |b| b[3] = 45, DropReason::Truncated),
+            (17, |b| b[25] = 7, DropReason::BadLength),
+            (17, |b| b[25] = 25, DropReason::BadLength),
+        ];
+        for (index, (proto, change, reason)) in cases.into_iter().enumerate() {
+            let mut bytes = packet(proto, &tcp_segment());
+            change(&mut bytes);
+            assert_eq!(parse(&bytes), Err(reason), "case {index}");
+        }
+        assert_eq!(parse(&[0x60; 60]), Err(DropReason::BadVersion));
+    }
+}
