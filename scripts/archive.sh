@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2154 # lib.sh sets what is not set here
 #
 # Debian packages from the mirror this machine already uses, with signatures checked, and without
 # touching the machine's own package state. Sourced by get.

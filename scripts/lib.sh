@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2034 # used by those who source it
 #
 # What all scripts share: messages with elapsed time, logged commands, the cache, and running a
 # command inside a Debian root. Meant to be sourced.
@@ -102,8 +102,8 @@ need_tool() {
 }
 
 # in_root ROOT [-b SRC:DST | -r SRC:DST]... [-e VAR=VALUE]... -- COMMAND...
-# Run COMMAND inside ROOT, in its own mount and process namespaces, with SRC visible as DST, which is
-# below /w (-r: read only). Nothing is mounted outside, and nothing survives the command.
+# Run COMMAND inside ROOT, in its own mount and process namespaces, with SRC visible as DST, below
+# /w or an existing file (-r: read only). Nothing is mounted outside, and nothing survives the command.
 in_root() {
 	local root=$1 binds=() env=()
 	shift
@@ -124,7 +124,7 @@ in_root() {
 		mount -t tmpfs tmpfs "$root/w"
 		while ((n)); do
 			src=${2%%:*} dst=$root${2#*:}
-			mkdir -p "$dst"
+			if [ -d "$src" ]; then mkdir -p "$dst"; else : >>"$dst"; fi
 			mount --bind "$src" "$dst"
 			[ "$1" != -r ] || mount -o remount,bind,ro "$dst"
 			shift 2

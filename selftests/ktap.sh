@@ -41,7 +41,7 @@ ktap_run() {
 	set +e
 	(
 		set -eE
-		trap 'echo "failed: line $LINENO: $BASH_COMMAND"' ERR
+		trap 'echo "failed: line $LINENO: ${BASH_COMMAND%%$'"'\\n'"'*}"' ERR
 		"$@"
 	) >"$log" 2>&1
 	rc=$?

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-# shellcheck shell=bash disable=SC2034
+# shellcheck shell=bash disable=SC2034,SC2154 # shared with lib.sh and get
 #
 # guest: what the virtual machine boots.
 #   vmlinuz      Debian's kernel, as it is
@@ -40,7 +40,7 @@ build() {
 	version=$(<"$kernel/version")
 	logged "Guest: Debian 13 with the programs for tests (about 1 min)" debootstrap_into "$1/root" "${packages[@]}"
 	cp "$kernel/boot/vmlinuz" "$1/vmlinuz"
-	mkdir -p "$1/modules/lib/modules/$version/updates" "$1/initrd.d"/{bin,dev,proc,sys,root} "$1/root/nlb"
+	mkdir -p "$1/modules/lib/modules/$version/updates" "$1/initrd.d"/{bin,dev,proc,sys,new} "$1/root/nlb"
 	{
 		declare -f guest_modules
 		echo 'set -e; guest_modules "/w/kernel/boot/lib/modules/$1" "/w/out/modules/lib/modules/$1"'

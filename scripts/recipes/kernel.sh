@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-# shellcheck shell=bash disable=SC2034
+# shellcheck shell=bash disable=SC2034,SC2154 # shared with lib.sh and get
 #
 # kernel: the pinned Debian kernel, and its source configured as Debian configured it, with the Rust
 # metadata that the headers package does not ship.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-# shellcheck shell=bash disable=SC2034
+# shellcheck shell=bash disable=SC2034,SC2154 # shared with lib.sh and get
 #
 # root: Debian 13 with the compilers Debian's own kernels are built with. The rustc there has to be
 # the one of the kernel, to the letter: the hash in every mangled Rust symbol depends on it.
@@ -19,5 +19,5 @@ key() {
 build() {
 	logged "Build root: Debian 13 with the kernel's compilers (about 1 min)" debootstrap_into "$1" "${packages[@]}"
 	# Where sources and results are mounted, see in_root().
-	mkdir -p "$1"/w/{src,out,kernel,uml,cargo}
+	mkdir -p "$1/w"
 }

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-# shellcheck shell=bash disable=SC2034
+# shellcheck shell=bash disable=SC2034,SC2154 # shared with lib.sh and get
 #
 # uml: the pinned kernel source as a user-mode Linux debug kernel, for KUnit.
 #   o/   output tree: give it to "make ARCH=um -C"; the kernel is o/linux

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-# shellcheck shell=bash disable=SC2034
+# shellcheck shell=bash disable=SC2034,SC2154 # shared with lib.sh and get
 #
 # userland: Debian 13 with the newer Rust of its backports, for machines without a recent cargo.
 

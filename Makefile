@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: GPL-2.0
+#
+# make help. The work is done by scripts/; kbuild reads Kbuild, not this file.
+
+include kernel.mk
+
+BUILD ?= $(CURDIR)/build
+export KVER BUILD
+# An installation prefix for modules_install.
+INSTALL_MOD_PATH ?=
+MAKEFLAGS += --no-print-directory
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test modules modules_install tools cargo-test kunit selftests check spec vm clean clean-cache
+
+help:
+	@cat scripts/help.txt
+
+demo: modules tools
+	@scripts/demo
+
+test:
+	@scripts/test
+
+ifdef KDIR
+# A kernel tree that has its Rust metadata, with this machine's compilers, like any module elsewhere.
+modules:
+	@scripts/kdir-check "$(KDIR)"
+	$(MAKE) -C $(KDIR) M=$(CURDIR) MO=$(BUILD)/modules modules
+
+modules_install:
+	$(MAKE) -C $(KDIR) M=$(CURDIR) MO=$(BUILD)/modules INSTALL_MOD_PATH=$(INSTALL_MOD_PATH) modules_install
+else
+modules:
+	@scripts/build-modules
+
+modules_install: modules
+	@scripts/install-modules "$(INSTALL_MOD_PATH)"
+endif
+
+tools:
+	@scripts/build-tools
+
+cargo-test:
+	@scripts/test cargo
+
+kunit:
+	@scripts/test kunit
+
+selftests:
+	@scripts/test selftests $(T)
+
+check:
+	@scripts/test check
+
+vm: modules tools
+	@scripts/vm --shell
+
+clean:
+	rm -rf $(BUILD)
+
+clean-cache:
+	@scripts/clean-cache
