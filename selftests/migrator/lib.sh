@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: GPL-2.0
+# shellcheck shell=bash
+#
+# A client, an LBU with a classifier and two hosts with a server, ready to
+# migrate connections to the VIP, port 80.
+
+. "$(dirname "${BASH_SOURCE[0]}")/../lib.sh"
+
+tcp=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)/tcp.py
+pcap=$(dirname "$tcp")/../pcap.py
+
+cluster() {
+	load_modules nlb_fwd nlb_migrator
+	topology
+	vip_add lbu host1 host2
+	ns host1 nlb forwarder add $LBU_TO_HOST1
+	ns host1 nlb peer add $LBU_TO_HOST1
+	ns host2 nlb forwarder add $LBU_TO_HOST2
+	ns host2 nlb peer add $LBU_TO_HOST2
+	ns lbu nlb peer add $HOST1
+	ns lbu nlb peer add $HOST2
+	ns lbu nlb service add $VIP:80/tcp mode peek
+	ns lbu nlb endpoint add $VIP:80/tcp host $HOST1
+	ns lbu nlb endpoint add $VIP:80/tcp host $HOST2
+}
+
+# A program started by one of these ends when stop_NAME is called or the test ends.
+pids=()
+start() {
+	local name=$1 machine=$2
+	shift 2
+	: >"$tmp/$name.log"
+	background "$machine" "$tmp/$name.log" "$tcp" "$@"
+	pids+=("$name:$!")
+}
+stop() {
+	local entry
+	for entry in "${pids[@]}"; do
+		[ "${entry%%:*}" != "$1" ] || kill "${entry#*:}" 2>/dev/null
+	done
+	# ip netns exec is replaced by the program, so its end is the port's end.
+	sleep 0.2
+}
+server() { start "server-$1" "$@" && wait_listen "$1" 80; }
+classifier() {
+	start classifier lbu classifier $VIP 80 "$@"
+	wait_listen lbu 80
+}
+client() { ns client "$tcp" client $VIP 80 "$@"; }
+
+# migrated N: N attempts said they succeeded; refused N TEXT: N said TEXT.
+migrated() { [ "$(jq -s '[.[] | select(.place == "migrate" and .error == null)] | length' "$tmp/classifier.log")" = "$1" ]; }
+refused() {
+	cat "$tmp/classifier.log"
+	[ "$(jq -s --arg text "$2" '[.[] | select(.place == "migrate" and .error != null and (.text | contains($text)))] | length' "$tmp/classifier.log")" = "$1" ]
+}
+# served PLACE N: PLACE (server, classifier) finished N connections without an error.
+served() {
+	cat "$tmp"/*.log | jq -s --arg place "$1" '[.[] | select(.place == $place and .error == null)] | length' | grep -qx "$2"
+}
+
+# counter MACHINE FAMILY NAME
+counter() { ns "$1" nlb -j stats show "$2" | jq ".[0].counters[\"$3\"] // 0"; }
+migrations() { ns "$1" nlb -j migration show; }
+no_routes() { [ "$(ns lbu nlb -j route show | jq '[.[] | select(.state != "closed")] | length')" = 0 ]; }
+no_mappings() { [ "$(ns "$1" nlb -j mapping show side host | jq length)" = 0 ]; }
+
+# Answers of host1's migrator arrive this much later (tc's time format).
+slow_answers() {
+	ns host1 tc qdisc replace dev lbu root handle 1: prio bands 4 priomap 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0
+	ns host1 tc qdisc replace dev lbu parent 1:4 handle 40: netem delay "$1"
+	ns host1 tc filter replace dev lbu parent 1: protocol ip prio 1 u32 match ip sport 4770 0xffff flowid 1:4
+}
+prompt_answers() { ns host1 tc qdisc del dev lbu root; }
+
+# Cut the wire between the migrators of LBU and host1, both ways.
+cut_peers() { ns host1 nft 'add table ip cut; add chain ip cut in { type filter hook input priority -400; }; add chain ip cut out { type filter hook output priority -400; }; add rule ip cut in tcp dport 4770 drop; add rule ip cut out tcp sport 4770 drop'; }
+mend_peers() { ns host1 nft delete table ip cut; }

@@ -1,0 +1,186 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0
+"""The programs at both ends of a migrated connection, and the one in between.
+
+server      echoes what it gets; knows nothing of migrations
+client      sends pseudo-random bytes while it reads them back, checks each one
+classifier  accepts on the VIP, peeks, asks the kernel to migrate; what stays
+            with it, it serves like the server
+
+Each prints one JSON object a connection on its standard output.
+"""
+
+import argparse
+import errno
+import json
+import pathlib
+import random
+import select
+import socket
+import sys
+import threading
+import time
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+import genl  # noqa: E402
+
+lock = threading.Lock()
+
+
+def report(**facts):
+    with lock:
+        print(json.dumps(facts), flush=True)
+
+
+def listen(address, port, backlog):
+    sock = socket.socket()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    sock.bind((address, port))
+    sock.listen(backlog)
+    return sock
+
+
+def echo(connection, peer, place):
+    """Send everything back until the other side has finished."""
+    total, error = 0, None
+    try:
+        while data := connection.recv(1 << 16):
+            connection.sendall(data)
+            total += len(data)
+    except OSError as failure:
+        error = errno.errorcode.get(failure.errno, str(failure))
+    connection.close()
+    report(place=place, client=f"{peer[0]}:{peer[1]}", bytes=total, error=error)
+
+
+def server(args):
+    sock = listen(args.address, args.port, args.backlog)
+    if args.no_accept:
+        threading.Event().wait()
+    while True:
+        connection, peer = sock.accept()
+        threading.Thread(target=echo, args=(connection, peer, "server"), daemon=True).start()
+
+
+def classify(connection, peer, args):
+    """Wait for the first bytes, then try to hand the connection over."""
+    deadline = time.monotonic() + 20
+    while len(data := connection.recv(1 << 20, socket.MSG_PEEK)) < args.peek:
+        if not data or time.monotonic() > deadline:
+            break
+        time.sleep(0.01)
+    if args.read:
+        connection.recv(args.read)
+    answer = genl.Family("nlb-migrator").do("MIGRATE", [
+        ("MIGRATION_FD", genl.u32(connection.fileno())),
+        ("MIGRATION_PEER_ADDR", genl.ip(args.to)),
+        ("MIGRATION_TIMEOUT", genl.u32(args.timeout))])
+    report(place="migrate", client=f"{peer[0]}:{peer[1]}", error=genl.name_of(answer.error) if answer.error else None,
+           text=answer.text)
+    if answer.error:
+        echo(connection, peer, "classifier")
+    else:
+        connection.close()
+
+
+def classifier(args):
+    sock = listen(args.address, args.port, 1024)
+    while True:
+        connection, peer = sock.accept()
+        threading.Thread(target=classify, args=(connection, peer, args), daemon=True).start()
+
+
+def client_once(args, seed):
+    """One connection; what went wrong, or None."""
+    data = random.Random(seed).randbytes(args.bytes)
+    sock = socket.create_connection((args.address, args.port), timeout=args.patience)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sock.settimeout(args.patience)
+    failure = []
+
+    def send():
+        try:
+            for at in range(0, len(data), args.chunk):
+                sock.sendall(data[at:at + args.chunk])
+                if at == 0 and args.first_pause:
+                    time.sleep(args.first_pause)
+                elif args.pause:
+                    time.sleep(args.pause)
+            if not args.keep_open:
+                sock.shutdown(socket.SHUT_WR)
+        except OSError as error:
+            failure.append(f"send: {errno.errorcode.get(error.errno, error)}")
+
+    sender = threading.Thread(target=send, daemon=True)
+    sender.start()
+    got = 0
+    try:
+        while got < len(data):
+            part = sock.recv(1 << 16)
+            if not part:
+                failure.append(f"end of stream after {got} of {len(data)} bytes")
+                break
+            if part != data[got:got + len(part)]:
+                failure.append(f"wrong bytes at {got}")
+                break
+            got += len(part)
+        if not failure and not args.keep_open and sock.recv(1):
+            failure.append("more bytes than were sent")
+    except OSError as error:
+        failure.append(f"recv after {got} bytes: {errno.errorcode.get(error.errno, error)}")
+    sender.join(args.patience)
+    if args.keep_open:
+        select.select([sock], [], [], args.keep_open)
+    local = sock.getsockname()
+    sock.close()
+    report(place="client", client=f"{local[0]}:{local[1]}", bytes=got, error=failure[0] if failure else None)
+    return not failure
+
+
+def client(args):
+    results = []
+    at_once = threading.Semaphore(args.parallel)
+
+    def run(seed):
+        with at_once:
+            results.append(client_once(args, seed))
+
+    threads = [threading.Thread(target=run, args=(seed,)) for seed in range(args.count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return 0 if len(results) == args.count and all(results) else 1
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    roles = parser.add_subparsers(dest="role", required=True)
+    for name, function in (("server", server), ("client", client), ("classifier", classifier)):
+        role = roles.add_parser(name)
+        role.set_defaults(function=function)
+        role.add_argument("address")
+        role.add_argument("port", type=int)
+        if name == "server":
+            role.add_argument("--backlog", type=int, default=1024)
+            role.add_argument("--no-accept", action="store_true")
+        if name == "classifier":
+            role.add_argument("--to", required=True)
+            role.add_argument("--peek", type=int, default=1)
+            role.add_argument("--read", type=int, default=0, help="bytes to take away before (not only peek)")
+            role.add_argument("--timeout", type=int, default=2000)
+        if name == "client":
+            role.add_argument("--bytes", type=int, default=200_000)
+            role.add_argument("--chunk", type=int, default=10_000)
+            role.add_argument("--pause", type=float, default=0)
+            role.add_argument("--first-pause", type=float, default=0)
+            role.add_argument("--count", type=int, default=1)
+            role.add_argument("--parallel", type=int, default=16)
+            role.add_argument("--patience", type=float, default=30)
+            role.add_argument("--keep-open", type=float, default=0, help="seconds to stay, without a FIN")
+    args = parser.parse_args()
+    return args.function(args)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

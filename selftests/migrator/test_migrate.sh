@@ -1,0 +1,123 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+#
+# Connections move from the LBU into a host, with every byte in its place and
+# nobody the wiser, whatever options the client uses and however much it had
+# sent before.
+
+. "$(dirname "$0")/lib.sh"
+
+one_connection() {
+	classifier --to $HOST1
+	capture_start client lbu "$tmp/to.pcap" tcp port 80
+	capture_start client host1 "$tmp/from.pcap" tcp port 80
+	capture_start lbu host1 "$tmp/tunnel.pcap" tcp and not port 4770
+	client --bytes 300000
+	capture_stop
+	migrated 1
+	wait_for 5 served server 1
+	served classifier 0
+	"$pcap" no-rst "$tmp/to.pcap" "$tmp/from.pcap"
+	"$pcap" same-length "$tmp/to.pcap" "$tmp/tunnel.pcap"
+	"$pcap" no-data-from $VIP "$tmp/to.pcap"
+	stop classifier
+}
+
+is_reported() {
+	migrations lbu
+	migrations lbu | jq -e '.[0] | .role == "origin" and .peer_addr == "10.0.2.2" and .vip_port == 80 and .export_ns > 0 and .freeze_ns > 0'
+	migrations host1 | jq -e '.[0] | .role == "target" and .peer_addr == "10.0.2.1" and .inject_ns > 0'
+}
+
+leaves_nothing() {
+	wait_for 30 no_routes
+	wait_for 30 no_mappings host1
+	migrations lbu | jq -e 'all(.phase == "closed")'
+	migrations host1 | jq -e 'all(.phase == "closed")'
+}
+
+# Nothing read, some unread, more than one segment unread.
+unread() {
+	classifier --to $HOST1 --peek "$1"
+	client --bytes 400000 --chunk "$1" --first-pause 0.3
+	migrated 1
+	migrations lbu | jq -e --argjson n "$1" '[.[] | select(.unread_bytes >= $n)] | length >= 1'
+	stop classifier
+}
+
+# The classifier may have taken bytes; the rest goes on where it stopped.
+after_read() {
+	classifier --to $HOST1 --peek 100 --read 40
+	# The server echoes what it gets, which is all but the first 40 bytes.
+	ns client python3 - <<-'EOF'
+	import socket
+	s = socket.create_connection(("192.0.2.10", 80), timeout=20)
+	s.sendall(bytes(range(100)))
+	got = b""
+	while len(got) < 60:
+	    part = s.recv(100)
+	    assert part, got
+	    got += part
+	assert got == bytes(range(40, 100)), got
+	s.sendall(b"more")
+	assert s.recv(100) == b"more"
+	EOF
+	migrated 1
+	stop classifier
+}
+
+# NAME=VALUE...: options that the client does not offer.
+without() {
+	local setting
+	for setting in "$@"; do ns client sysctl -qw "net.ipv4.$setting=0"; done
+	classifier --to $HOST2
+	capture_start client lbu "$tmp/to.pcap" tcp port 80
+	client --bytes 300000 --count 3
+	capture_stop
+	migrated 3
+	"$pcap" no-rst "$tmp/to.pcap"
+	stop classifier
+	for setting in "$@"; do ns client sysctl -qw "net.ipv4.$setting=1"; done
+}
+
+many() {
+	classifier --to $HOST1
+	client --count 100 --parallel 20 --bytes 30000
+	migrated 100
+	wait_for 10 no_routes
+	stop classifier
+}
+
+application_ends_first() {
+	classifier --to $HOST1
+	ns client python3 - <<-'EOF'
+	import socket
+	s = socket.create_connection(("192.0.2.10", 80), timeout=20)
+	s.sendall(b"x" * 1000)
+	s.shutdown(socket.SHUT_WR)
+	got = 0
+	while part := s.recv(4096):
+	    got += len(part)
+	assert got == 1000, got
+	EOF
+	stop classifier
+}
+
+ktap_begin
+cluster
+server host1 server 0.0.0.0 80
+server host2 server 0.0.0.0 80
+ktap_run "a connection moves with every byte, unseen" one_connection
+ktap_run "both sides report it" is_reported
+ktap_run "after its end nothing is left" leaves_nothing
+ktap_run "1 unread byte" unread 1
+ktap_run "10,000 unread bytes" unread 10000
+ktap_run "60,000 unread bytes" unread 60000
+ktap_run "bytes the classifier has read stay with it" after_read
+ktap_run "client without timestamps" without tcp_timestamps
+ktap_run "client without window scaling" without tcp_window_scaling
+ktap_run "client without SACK" without tcp_sack
+ktap_run "client without any option" without tcp_timestamps tcp_window_scaling tcp_sack
+ktap_run "100 connections, 20 at a time" many
+ktap_run "the application ends a connection" application_ends_first
+ktap_end

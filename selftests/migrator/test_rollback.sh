@@ -1,0 +1,133 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+#
+# When a migration can not be, the connection stays with the classifier and
+# works as if nobody had tried. When nobody can know who owns it, the client
+# gets a RST instead of silence.
+# timeout: 400
+
+. "$(dirname "$0")/lib.sh"
+
+# TEXT: host1 refuses with it, the client is served by the classifier.
+stays() {
+	capture_start client lbu "$tmp/to.pcap" tcp port 80
+	client --bytes 100000
+	capture_stop
+	refused 1 "$1"
+	served classifier 1
+	"$pcap" no-rst "$tmp/to.pcap"
+	no_routes
+	wait_for 10 no_mappings host1
+	stop classifier
+}
+
+no_listener() {
+	classifier --to $HOST1
+	stays "no listener"
+}
+
+queue_full() {
+	local i
+	start full-host1 host1 server 0.0.0.0 80 --backlog 0 --no-accept
+	wait_listen host1 80
+	classifier --to $HOST1
+	# The first goes into the queue and stays there; then there is no room.
+	for i in 1 2; do
+		background client "$tmp/filler$i.log" "$tcp" client $VIP 80 --bytes 100 --patience 200
+	done
+	wait_for 20 refused 1 "accept queue"
+	: >"$tmp/classifier.log"
+	stays "accept queue"
+	stop full-host1
+}
+
+unknown_forwarder() {
+	start server-host1 host1 server 0.0.0.0 80
+	wait_listen host1 80
+	ns host1 nlb forwarder del $LBU_TO_HOST1
+	classifier --to $HOST1
+	stays "forwarder"
+	ns host1 nlb forwarder add $LBU_TO_HOST1
+}
+
+vip_not_here() {
+	ip -n host1 addr del $VIP/32 dev nlb0
+	classifier --to $HOST1
+	stays "VIP"
+	ip -n host1 addr add $VIP/32 dev nlb0
+}
+
+options_differ() {
+	ns host1 sysctl -qw "net.ipv4.$1=0"
+	classifier --to $HOST1
+	stays "$2"
+	ns host1 sysctl -qw "net.ipv4.$1=1"
+}
+
+# The peer does not take calls.
+peer_unreachable() {
+	cut_peers
+	classifier --to $HOST1 --timeout 500
+	stays ""
+	mend_peers
+}
+
+# host1 falls silent when the migration has come to PHASE.
+silent_in() {
+	classifier --to $HOST1 --timeout 3000
+	# The connection between the migrators is up before the answers get slow.
+	client --bytes 1000
+	slow_answers 700ms
+	: >"$tmp/classifier.log"
+	background client "$tmp/client.log" "$tcp" client $VIP 80 --bytes 100000
+	wait_for 10 in_phase "$1"
+	cut_peers
+	wait_for 20 test -s "$tmp/client.log"
+	mend_peers
+	prompt_answers
+	cat "$tmp/client.log" "$tmp/classifier.log"
+}
+in_phase() { migrations lbu | jq -e --arg phase "$1" 'any(.phase == $phase)'; }
+
+silent_before_commit() {
+	silent_in "$1"
+	refused 1 ""
+	jq -e '.error == null' "$tmp/client.log"
+	migrations lbu | jq -e 'any(.phase == "aborted")'
+	no_routes
+	stop classifier
+}
+
+silent_after_commit() {
+	capture_start client lbu "$tmp/to.pcap" tcp port 80
+	silent_in committed
+	capture_stop
+	jq -e '.error != null' "$tmp/client.log"
+	migrations lbu | jq -e 'any(.phase == "reset")'
+	! "$pcap" no-rst "$tmp/to.pcap"
+	no_routes
+	stop classifier
+}
+
+works_again() {
+	classifier --to $HOST1
+	client --bytes 100000 --count 5
+	migrated 5
+	stop classifier
+}
+
+ktap_begin
+cluster
+ktap_run "no listener on the host" no_listener
+ktap_run "accept queue full" queue_full
+ktap_run "forwarder not known to the host" unknown_forwarder
+ktap_run "VIP not on the host" vip_not_here
+ktap_run "host without timestamps" options_differ tcp_timestamps timestamps
+ktap_run "host without window scaling" options_differ tcp_window_scaling scaling
+ktap_run "host without SACK" options_differ tcp_sack SACK
+ktap_run "peer unreachable" peer_unreachable
+ktap_run "target falls silent after PREPARE" silent_before_commit preparing
+ktap_run "target falls silent after STATE" silent_before_commit frozen
+ktap_run "target falls silent after COMMIT: one RST" silent_after_commit
+ktap_run "the next connections move" works_again
+ktap_end
