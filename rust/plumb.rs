@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Where a migration meets the forwarder.
+//!
+//! A migrator must work on hosts, which have no forwarder, and so must not depend on `nlb_fwd`. Yet
+//! the connection it moves needs a route. `nlb_fwd` offers its route table here when it is loaded,
+//! and `nlb_migrator` finds it here.
+
+use crate::{
+    net::Net,
+    wire::{
+        addr::FourTuple,
+        flow_id::FlowId, //
+    }, //
+};
+use kernel::prelude::*;
+
+/// A table of routes.
+///
+/// All functions are called in process context, with a mutex held that keeps the plumber from being
+/// unregistered.
+pub trait Plumber: Sync {
+    /// Whether there is a service in namespace `net` that connections to the VIP of `tuple` belong
+    /// to.
+    fn serves(&self, net: &Net, tuple: &FourTuple) -> bool;
+
+    /// Lets packets of the connection travel by the mapping of `flow_id`, from now on.
+    ///
+    /// The route owns the mapping then and releases it at its end. Errors: `EEXIST`, `ENOENT` (no
+    /// such mapping, or no service), `ENOSPC`, `ENOMEM`.
+    fn plumb(&self, net: &Net, tuple: &FourTuple, flow_id: FlowId) -> Result;
+
+    /// Removes the route at once: packets go to the local stack again.
+    fn unplumb(&self, net: &Net, tuple: &FourTuple, flow_id: FlowId);
+
+    /// The connection has ended at the host: the route goes as soon as nothing of it can come any
+    /// more, and does not stand in the way of a new connection with this tuple.
+    fn closed(&self, net: &Net, tuple: &FourTuple, flow_id: FlowId);
+}
+
+kernel::sync::global_lock! {
+    // SAFETY: `init` is called when this module is loaded, before others can use it.
+    unsafe(uninit) static PLUMBER: Mutex<Option<&'static dyn Plumber>> = None;
+}
+
+/// Prepares the registration.
+///
+/// # Safety
+///
+/// Must be called exactly once, before anything else here.
+pub(crate) unsafe fn init() {
+    // SAFETY: By the safety requirements.
+    unsafe { PLUMBER.init() };
+}
+
+/// A plumber that can be found; no more once this is dropped.
+pub struct Registration(());
+
+impl Registration {
+    /// Registers the one plumber there can be. `EBUSY`: there is one.
+    pub fn new(plumber: &'static dyn Plumber) -> Result<Self> {
+        let mut slot = PLUMBER.lock();
+        if slot.is_some() {
+            return Err(EBUSY);
+        }
+        *slot = Some(plumber);
+        Ok(Self(()))
+    }
+}
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        // Waits for a call that is under way.
+        *PLUMBER.lock() = None;
+    }
+}
+
+/// Calls the plumber; `None` if there is none.
+///
+/// May sleep. `f` must not drop or make a [`Registration`].
+pub fn with<R>(f: impl FnOnce(&dyn Plumber) -> R) -> Option<R> {
+    let slot = PLUMBER.lock();
+    slot.map(f)
+}

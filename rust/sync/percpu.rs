@@ -1,0 +1,125 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Counters that every CPU has for itself, so that counting a packet touches no shared cache line.
+//!
+//! C header: [`include/linux/percpu.h`](srctree/include/linux/percpu.h)
+
+use crate::bindings;
+use core::{
+    mem::{
+        align_of,
+        size_of, //
+    },
+    ptr::NonNull, //
+};
+use kernel::prelude::*;
+
+/// `N` 64-bit counters for each CPU, zero at first.
+///
+/// Counting neither locks nor allocates, and may be done in any context. A sum is exact once
+/// nobody counts any more.
+///
+/// # Invariants
+///
+/// The pointer is to per-CPU memory from `__alloc_percpu()` for `[u64; N]`, owned by this object.
+pub struct PerCpuCounters<const N: usize>(NonNull<u64>);
+
+// SAFETY: Each CPU writes its own copy by atomic (towards itself) additions, others only read.
+unsafe impl<const N: usize> Send for PerCpuCounters<N> {}
+
+// SAFETY: As above.
+unsafe impl<const N: usize> Sync for PerCpuCounters<N> {}
+
+impl<const N: usize> PerCpuCounters<N> {
+    /// Allocates the counters. May sleep.
+    pub fn new() -> Result<Self> {
+        // SAFETY: No preconditions; memory from it is zeroed.
+        let ptr = unsafe { bindings::alloc_percpu(size_of::<[u64; N]>(), align_of::<u64>()) };
+        // CAST: The memory is for `[u64; N]`.
+        // INVARIANT: As just allocated.
+        NonNull::new(ptr.cast()).map(Self).ok_or(ENOMEM)
+    }
+
+    /// The per-CPU address of a counter, `None` if there is none with this index.
+    #[inline]
+    fn counter(&self, index: usize) -> Option<*mut u64> {
+        // The address is an offset into each CPU's area, nothing to be followed.
+        (index < N).then(|| self.0.as_ptr().wrapping_add(index))
+    }
+
+    /// Adds `n` to counter `index` of this CPU. An index out of range counts nothing.
+    #[inline]
+    pub fn add(&self, index: usize, n: u64) {
+        if let Some(counter) = self.counter(index) {
+            // SAFETY: By the type invariants and the check of the index, this is a per-CPU `u64`.
+            unsafe { bindings::this_cpu_add_u64(counter.cast(), n) };
+        }
+    }
+
+    /// Adds one to counter `index` of this CPU.
+    #[inline]
+    pub fn inc(&self, index: usize) {
+        self.add(index, 1);
+    }
+
+    /// The sum of counter `index` over all CPUs.
+    pub fn sum(&self, index: usize) -> u64 {
+        let Some(counter) = self.counter(index) else {
+            return 0;
+        };
+        let mut sum = 0u64;
+        let mut cpu: c_int = -1;
+        loop {
+            // SAFETY: No preconditions; any number is searched from.
+            let next = unsafe { bindings::cpumask_next_possible(cpu) };
+            // SAFETY: Set at boot and constant since.
+            if next >= unsafe { bindings::nr_cpu_ids } {
+                return sum;
+            }
+            // CAST: CPU numbers are small.
+            cpu = next as c_int;
+            // SAFETY: By the type invariants, and as `cpu` is a possible CPU, this is the address
+            // of its copy.
+            let copy: *const u64 = unsafe { bindings::per_cpu_ptr(counter.cast(), cpu) }.cast();
+            // SAFETY: As above. The copy is aligned and written in one piece on 64-bit machines; a
+            // volatile read makes that one read.
+            sum = sum.wrapping_add(unsafe { copy.read_volatile() });
+        }
+    }
+}
+
+impl<const N: usize> Drop for PerCpuCounters<N> {
+    fn drop(&mut self) {
+        // SAFETY: By the type invariants, this is ours and comes from `__alloc_percpu()`.
+        unsafe { bindings::free_percpu(self.0.as_ptr().cast()) };
+    }
+}
+
+#[kunit_tests(nlb_core_percpu)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counters_are_apart() -> Result {
+        let counters = PerCpuCounters::<3>::new()?;
+        assert_eq!(counters.sum(0), 0);
+        for _ in 0..5 {
+            counters.inc(0);
+        }
+        counters.add(2, u64::MAX);
+        counters.add(2, 3);
+        assert_eq!(counters.sum(0), 5);
+        assert_eq!(counters.sum(1), 0);
+        assert_eq!(counters.sum(2), 2);
+        Ok(())
+    }
+
+    #[test]
+    fn out_of_range_counts_nothing() -> Result {
+        let counters = PerCpuCounters::<2>::new()?;
+        counters.inc(2);
+        counters.inc(usize::MAX);
+        assert_eq!(counters.sum(0) + counters.sum(1) + counters.sum(2), 0);
+        Ok(())
+    }
+}
