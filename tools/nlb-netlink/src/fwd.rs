@@ -1,0 +1,256 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! The family `nlb-fwd`: services, endpoints and routes.
+
+use std::net::IpAddr;
+
+use crate::{
+    connection::Connection,
+    error::Result,
+    message::Request,
+    object::{
+        Endpoint,
+        Route,
+        Service,
+        Stats, //
+    },
+    uapi::fwd::{
+        cmd,
+        endpoint,
+        route,
+        service,
+        stats,
+        ServiceMode,
+        FAMILY, //
+    },
+    value::{
+        ConnectionKey,
+        ServiceKey, //
+    },
+};
+
+/// An endpoint to add.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NewEndpoint {
+    /// Address of the host.
+    pub host: IpAddr,
+    /// Source address of the tunnel packets; what routing chooses when `None`.
+    pub source: Option<IpAddr>,
+    /// Share of new connections, up to 100; 1 when `None`.
+    pub weight: Option<u32>,
+}
+
+/// A handle of the family `nlb-fwd`.
+pub struct Fwd {
+    connection: Connection,
+}
+
+impl Fwd {
+    /// Open a handle in the calling thread's network namespace.
+    pub fn open() -> Result<Self> {
+        let connection = Connection::open(FAMILY)?;
+        Ok(Self { connection })
+    }
+
+    /// Add a service.
+    pub fn service_add(&mut self, key: &ServiceKey, mode: ServiceMode) -> Result<()> {
+        self.connection
+            .execute(&service_new(key, mode), service::NAMES)
+    }
+
+    /// Remove a service with its endpoints and routes.
+    pub fn service_del(&mut self, key: &ServiceKey) -> Result<()> {
+        let request = service_request(cmd::SERVICE_DEL, key);
+        self.connection.execute(&request, service::NAMES)
+    }
+
+    /// One service.
+    pub fn service(&mut self, key: &ServiceKey) -> Result<Service> {
+        let request = service_request(cmd::SERVICE_GET, key);
+        self.connection
+            .get(&request, service::NAMES, Service::decode)
+    }
+
+    /// All services.
+    pub fn services(&mut self) -> Result<Vec<Service>> {
+        let request = Request::new(cmd::SERVICE_GET);
+        self.connection
+            .dump(request, service::NAMES, Service::decode)
+    }
+
+    /// Add an endpoint to a service.
+    pub fn endpoint_add(&mut self, key: &ServiceKey, new: &NewEndpoint) -> Result<()> {
+        self.connection
+            .execute(&endpoint_new(key, new), endpoint::NAMES)
+    }
+
+    /// Change the weight of an endpoint.
+    pub fn endpoint_set(&mut self, key: &ServiceKey, host: IpAddr, weight: u32) -> Result<()> {
+        let request =
+            endpoint_request(cmd::ENDPOINT_SET, key, Some(host)).u32(endpoint::WEIGHT, weight);
+        self.connection.execute(&request, endpoint::NAMES)
+    }
+
+    /// Remove an endpoint; routes of existing connections stay until they end.
+    pub fn endpoint_del(&mut self, key: &ServiceKey, host: IpAddr) -> Result<()> {
+        let request = endpoint_request(cmd::ENDPOINT_DEL, key, Some(host));
+        self.connection.execute(&request, endpoint::NAMES)
+    }
+
+    /// One endpoint.
+    pub fn endpoint(&mut self, key: &ServiceKey, host: IpAddr) -> Result<Endpoint> {
+        let request = endpoint_request(cmd::ENDPOINT_GET, key, Some(host));
+        self.connection
+            .get(&request, endpoint::NAMES, Endpoint::decode)
+    }
+
+    /// All endpoints, or those of one service.
+    pub fn endpoints(&mut self, of: Option<&ServiceKey>) -> Result<Vec<Endpoint>> {
+        let request = match of {
+            Some(key) => endpoint_request(cmd::ENDPOINT_GET, key, None),
+            None => Request::new(cmd::ENDPOINT_GET),
+        };
+        self.connection
+            .dump(request, endpoint::NAMES, Endpoint::decode)
+    }
+
+    /// Plumb a route by hand.
+    pub fn route_add(&mut self, key: &ConnectionKey, host: IpAddr) -> Result<()> {
+        let request = route_request(cmd::ROUTE_NEW, key).addr(route::HOST_ADDR, host);
+        self.connection.execute(&request, route::NAMES)
+    }
+
+    /// Remove the route of a connection.
+    pub fn route_del(&mut self, key: &ConnectionKey) -> Result<()> {
+        let request = route_request(cmd::ROUTE_DEL, key);
+        self.connection.execute(&request, route::NAMES)
+    }
+
+    /// The route of a connection.
+    pub fn route(&mut self, key: &ConnectionKey) -> Result<Route> {
+        let request = route_request(cmd::ROUTE_GET, key);
+        self.connection.get(&request, route::NAMES, Route::decode)
+    }
+
+    /// All routes.
+    pub fn routes(&mut self) -> Result<Vec<Route>> {
+        let request = Request::new(cmd::ROUTE_GET);
+        self.connection.dump(request, route::NAMES, Route::decode)
+    }
+
+    /// The counters.
+    pub fn stats(&mut self) -> Result<Stats> {
+        let request = Request::new(cmd::STATS_GET);
+        self.connection
+            .get(&request, stats::NAMES, |attrs| Stats::decode(FAMILY, attrs))
+    }
+}
+
+fn service_request(cmd: u8, key: &ServiceKey) -> Request {
+    Request::new(cmd)
+        .addr(service::VIP_ADDR, key.vip.ip())
+        .port(service::VIP_PORT, key.vip.port())
+        .u32(service::PROTO, key.proto.0)
+}
+
+fn service_new(key: &ServiceKey, mode: ServiceMode) -> Request {
+    service_request(cmd::SERVICE_NEW, key).u32(service::MODE, mode as u32)
+}
+
+fn endpoint_request(cmd: u8, key: &ServiceKey, host: Option<IpAddr>) -> Request {
+    let request = Request::new(cmd)
+        .addr(endpoint::VIP_ADDR, key.vip.ip())
+        .port(endpoint::VIP_PORT, key.vip.port())
+        .u32(endpoint::PROTO, key.proto.0);
+    match host {
+        Some(host) => request.addr(endpoint::HOST_ADDR, host),
+        None => request,
+    }
+}
+
+fn endpoint_new(key: &ServiceKey, new: &NewEndpoint) -> Request {
+    let mut request = endpoint_request(cmd::ENDPOINT_NEW, key, Some(new.host));
+    if let Some(source) = new.source {
+        request = request.addr(endpoint::SOURCE_ADDR, source);
+    }
+    if let Some(weight) = new.weight {
+        request = request.u32(endpoint::WEIGHT, weight);
+    }
+    request
+}
+
+fn route_request(cmd: u8, key: &ConnectionKey) -> Request {
+    Request::new(cmd)
+        .u32(route::PROTO, key.proto.0)
+        .addr(route::CLIENT_ADDR, key.client.ip())
+        .port(route::CLIENT_PORT, key.client.port())
+        .addr(route::VIP_ADDR, key.vip.ip())
+        .port(route::VIP_PORT, key.vip.port())
+}
+
+#[cfg(all(test, target_endian = "little"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn service_new_bytes() {
+        let key: ServiceKey = "192.0.2.10:80/tcp".parse().unwrap();
+        let bytes = service_new(&key, ServiceMode::L4).finish(0x23, 5).unwrap();
+        #[rustfmt::skip]
+        assert_eq!(bytes, [
+            52, 0, 0, 0, 0x23, 0, 5, 0, 5, 0, 0, 0, 0, 0, 0, 0,
+            1, 1, 0, 0,
+            8, 0, 1, 0, 192, 0, 2, 10,
+            6, 0, 2, 0, 0, 80, 0, 0,
+            8, 0, 3, 0, 6, 0, 0, 0,
+            8, 0, 4, 0, 2, 0, 0, 0,
+        ]);
+    }
+
+    #[test]
+    fn endpoint_new_bytes() {
+        let key: ServiceKey = "[2001:db8::1]:53/udp".parse().unwrap();
+        let new = NewEndpoint {
+            host: [10, 0, 2, 2].into(),
+            source: Some([10, 0, 1, 1].into()),
+            weight: Some(3),
+        };
+        let bytes = endpoint_new(&key, &new).finish(0x23, 1).unwrap();
+        #[rustfmt::skip]
+        assert_eq!(bytes[16..], [
+            4, 1, 0, 0,
+            20, 0, 1, 0, 0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1,
+            6, 0, 2, 0, 0, 53, 0, 0,
+            8, 0, 3, 0, 17, 0, 0, 0,
+            8, 0, 4, 0, 10, 0, 2, 2,
+            8, 0, 5, 0, 10, 0, 1, 1,
+            8, 0, 6, 0, 3, 0, 0, 0,
+        ]);
+        let plain = NewEndpoint {
+            source: None,
+            weight: None,
+            ..new
+        };
+        let short = endpoint_new(&key, &plain).finish(0x23, 1).unwrap();
+        assert_eq!(short[20..], bytes[20..bytes.len() - 16]);
+    }
+
+    #[test]
+    fn route_get_bytes() {
+        let key = ConnectionKey {
+            proto: crate::Proto::TCP,
+            client: "198.51.100.7:40000".parse().unwrap(),
+            vip: "192.0.2.10:80".parse().unwrap(),
+        };
+        let bytes = route_request(cmd::ROUTE_GET, &key).finish(0x23, 1).unwrap();
+        #[rustfmt::skip]
+        assert_eq!(bytes[16..], [
+            10, 1, 0, 0,
+            8, 0, 1, 0, 6, 0, 0, 0,
+            8, 0, 2, 0, 198, 51, 100, 7,
+            6, 0, 3, 0, 0x9c, 0x40, 0, 0,
+            8, 0, 4, 0, 192, 0, 2, 10,
+            6, 0, 5, 0, 0, 80, 0, 0,
+        ]);
+    }
+}

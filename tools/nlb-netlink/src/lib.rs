@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! Typed interface of the generic netlink families of the nlb kernel modules.
+//!
+//! | handle       | family         | objects                             |
+//! |--------------|----------------|-------------------------------------|
+//! | [`Fwd`]      | `nlb-fwd`      | [`Service`] [`Endpoint`] [`Route`]  |
+//! | [`Tunnel`]   | `nlb-tunnel`   | [`Forwarder`] [`Mapping`]           |
+//! | [`Migrator`] | `nlb-migrator` | [`Peer`] [`Migration`]              |
+//!
+//! A handle owns one netlink socket, belongs to the network namespace in which it was opened and
+//! may be moved to another thread; a program that wants to have several requests under way opens
+//! several handles. All calls block until the kernel has answered. [`Monitor`] receives the
+//! notifications of all families on a socket of its own.
+//!
+//! What the kernel refuses comes back as [`Error::Refused`] with the errno, the kernel's text and
+//! the attribute it complained about. Answers are parsed without trust: a malformed one is
+//! [`Error::Malformed`], never a panic.
+//!
+//! The serialised form of the objects is stable: keys are the names of the specification in snake
+//! case, absent attributes are left out, addresses are text, ports and counters numbers, protocols
+//! and enums names, and flow ids text with eight hexadecimal digits.
+
+#![forbid(unsafe_code)]
+
+pub mod attr;
+mod connection;
+mod error;
+mod fwd;
+mod message;
+mod migrator;
+mod monitor;
+mod object;
+pub mod raw;
+mod tunnel;
+pub mod uapi;
+mod value;
+
+pub use crate::{
+    connection::family_is_loaded, //
+    error::{
+        errno_name,
+        Error,
+        Malformed,
+        Offender,
+        Refusal,
+        Result, //
+    },
+    fwd::{
+        Fwd,
+        NewEndpoint, //
+    },
+    migrator::Migrator,
+    monitor::{
+        Event,
+        Group,
+        Monitor, //
+    },
+    object::{
+        Counter,
+        Endpoint,
+        Forwarder,
+        Mapping,
+        Migration,
+        Peer,
+        Route,
+        Service,
+        Stats, //
+    },
+    tunnel::Tunnel,
+    uapi::{
+        fwd::{
+            RouteOrigin,
+            RouteState,
+            ServiceMode, //
+        },
+        migrator::{
+            PeerState,
+            Phase,
+            Role, //
+        },
+        tunnel::{
+            MappingSide,
+            MappingState, //
+        },
+    },
+    value::{
+        ConnectionKey,
+        Enumeration,
+        FlowId,
+        Named,
+        ParseError,
+        Proto,
+        ServiceKey, //
+    },
+};

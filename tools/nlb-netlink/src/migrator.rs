@@ -1,0 +1,165 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! The family `nlb-migrator`: peers and migrations.
+
+use std::{
+    net::IpAddr,
+    os::fd::{
+        AsFd,
+        AsRawFd, //
+    },
+    time::Duration, //
+};
+
+use crate::{
+    connection::Connection,
+    error::Result,
+    message::Request,
+    object::{
+        Migration,
+        Peer,
+        Stats, //
+    },
+    uapi::migrator::{
+        cmd,
+        migration,
+        peer,
+        stats,
+        Role,
+        FAMILY, //
+    },
+};
+
+/// A handle of the family `nlb-migrator`.
+pub struct Migrator {
+    connection: Connection,
+}
+
+impl Migrator {
+    /// Open a handle in the calling thread's network namespace.
+    pub fn open() -> Result<Self> {
+        let connection = Connection::open(FAMILY)?;
+        Ok(Self { connection })
+    }
+
+    /// Allow migrations to and from a peer; `port` is its migrator's TCP port, 4770 when `None`.
+    pub fn peer_add(&mut self, addr: IpAddr, port: Option<u16>) -> Result<()> {
+        self.connection.execute(&peer_new(addr, port), peer::NAMES)
+    }
+
+    /// Remove a peer and close its connections.
+    pub fn peer_del(&mut self, addr: IpAddr) -> Result<()> {
+        let request = Request::new(cmd::PEER_DEL).addr(peer::ADDR, addr);
+        self.connection.execute(&request, peer::NAMES)
+    }
+
+    /// One peer.
+    pub fn peer(&mut self, addr: IpAddr) -> Result<Peer> {
+        let request = Request::new(cmd::PEER_GET).addr(peer::ADDR, addr);
+        self.connection.get(&request, peer::NAMES, Peer::decode)
+    }
+
+    /// All peers.
+    pub fn peers(&mut self) -> Result<Vec<Peer>> {
+        let request = Request::new(cmd::PEER_GET);
+        self.connection.dump(request, peer::NAMES, Peer::decode)
+    }
+
+    /// Hand the connection of `socket` to a peer.
+    ///
+    /// Blocks until it lives there, which takes up to a few times `timeout` (the time to wait for
+    /// each answer of the target; 2 s when `None`). On success the descriptor is dead and may only
+    /// be closed. On an error the connection stayed with the caller and works as before, unless the
+    /// kernel's text says that it was reset.
+    pub fn migrate(
+        &mut self,
+        socket: impl AsFd,
+        peer: IpAddr,
+        timeout: Option<Duration>,
+    ) -> Result<Migration> {
+        let socket = socket.as_fd();
+        let request = migrate(socket.as_raw_fd(), peer, timeout);
+        self.connection
+            .get(&request, migration::NAMES, Migration::decode)
+    }
+
+    /// One migration; the role tells two with the same id apart.
+    pub fn migration(&mut self, id: u64, role: Role) -> Result<Migration> {
+        let request = Request::new(cmd::MIGRATION_GET)
+            .u64(migration::ID, id)
+            .u32(migration::ROLE, role as u32);
+        self.connection
+            .get(&request, migration::NAMES, Migration::decode)
+    }
+
+    /// The migrations under way, the live ones and the last that ended.
+    pub fn migrations(&mut self) -> Result<Vec<Migration>> {
+        let request = Request::new(cmd::MIGRATION_GET);
+        self.connection
+            .dump(request, migration::NAMES, Migration::decode)
+    }
+
+    /// The counters.
+    pub fn stats(&mut self) -> Result<Stats> {
+        let request = Request::new(cmd::STATS_GET);
+        self.connection
+            .get(&request, stats::NAMES, |attrs| Stats::decode(FAMILY, attrs))
+    }
+}
+
+fn peer_new(addr: IpAddr, port: Option<u16>) -> Request {
+    let request = Request::new(cmd::PEER_NEW).addr(peer::ADDR, addr);
+    match port {
+        Some(port) => request.port(peer::PORT, port),
+        None => request,
+    }
+}
+
+fn migrate(fd: i32, peer: IpAddr, timeout: Option<Duration>) -> Request {
+    let request = Request::new(cmd::MIGRATE)
+        // A borrowed descriptor is never negative.
+        .u32(migration::FD, u32::try_from(fd).unwrap_or(u32::MAX))
+        .addr(migration::PEER_ADDR, peer);
+    match timeout {
+        Some(timeout) => {
+            let milliseconds = u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX);
+            request.u32(migration::TIMEOUT, milliseconds)
+        }
+        None => request,
+    }
+}
+
+#[cfg(all(test, target_endian = "little"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn migrate_bytes() {
+        let request = migrate(5, [10, 0, 2, 2].into(), Some(Duration::from_millis(1500)));
+        #[rustfmt::skip]
+        assert_eq!(request.finish(0x24, 3).unwrap(), [
+            44, 0, 0, 0, 0x24, 0, 5, 0, 3, 0, 0, 0, 0, 0, 0, 0,
+            4, 1, 0, 0,
+            8, 0, 11, 0, 5, 0, 0, 0,
+            8, 0, 3, 0, 10, 0, 2, 2,
+            8, 0, 12, 0, 0xdc, 5, 0, 0,
+        ]);
+        let without = migrate(5, [10, 0, 2, 2].into(), None)
+            .finish(0x24, 3)
+            .unwrap();
+        assert_eq!(without.len(), 36);
+    }
+
+    #[test]
+    fn peer_new_bytes() {
+        let bytes = peer_new([10, 0, 2, 2].into(), Some(4771))
+            .finish(0x24, 1)
+            .unwrap();
+        #[rustfmt::skip]
+        assert_eq!(bytes[16..], [
+            1, 1, 0, 0,
+            8, 0, 1, 0, 10, 0, 2, 2,
+            6, 0, 2, 0, 0x12, 0xa3, 0, 0,
+        ]);
+    }
+}

@@ -1,0 +1,302 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! Notifications of all three families.
+
+use std::{
+    collections::VecDeque,
+    os::fd::{
+        AsFd,
+        BorrowedFd, //
+    },
+    time::Duration, //
+};
+
+use serde::{
+    ser::SerializeMap,
+    Serialize,
+    Serializer, //
+};
+
+use crate::{
+    connection::Endpoint as Socket,
+    error::{
+        Error,
+        Malformed,
+        Result, //
+    },
+    message::{
+        Message,
+        Messages, //
+    },
+    object::{
+        Endpoint,
+        Mapping,
+        Migration,
+        Route,
+        Service, //
+    },
+    uapi::{
+        fwd,
+        migrator,
+        tunnel, //
+    },
+};
+
+/// Room for the notifications of a burst, in bytes; the kernel's limit may make it less.
+const RECEIVE_BUFFER: usize = 4 << 20;
+
+const ENOBUFS: i32 = 105;
+
+/// A multicast group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Group {
+    /// Services and endpoints of the forwarder.
+    Services,
+    /// Routes of the forwarder.
+    Routes,
+    /// Mappings of the tunnel.
+    Mappings,
+    /// Migrations.
+    Migrations,
+}
+
+impl Group {
+    /// All groups.
+    pub const ALL: [Self; 4] = [
+        Self::Services,
+        Self::Routes,
+        Self::Mappings,
+        Self::Migrations,
+    ];
+
+    /// Family and name of the group.
+    pub fn source(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Services => (fwd::FAMILY, fwd::MCGRP_EVENTS),
+            Self::Routes => (fwd::FAMILY, fwd::MCGRP_ROUTES),
+            Self::Mappings => (tunnel::FAMILY, tunnel::MCGRP_MAPPINGS),
+            Self::Migrations => (migrator::FAMILY, migrator::MCGRP_MIGRATIONS),
+        }
+    }
+}
+
+/// Something happened in the kernel. Serialised as the event's name and the object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Event {
+    /// A service was added.
+    Service(Service),
+    /// A service was removed.
+    ServiceDel(Service),
+    /// An endpoint was added or changed.
+    Endpoint(Endpoint),
+    /// An endpoint was removed.
+    EndpointDel(Endpoint),
+    /// A route was added.
+    Route(Route),
+    /// A route was removed or expired.
+    RouteDel(Route),
+    /// A mapping was added or changed its state.
+    Mapping(Mapping),
+    /// A mapping was removed.
+    MappingDel(Mapping),
+    /// A migration reached its end or a migrated connection was closed.
+    Migration(Box<Migration>),
+    /// The receiver was too slow, and some events are lost.
+    Overrun,
+}
+
+impl Event {
+    /// The notification's name in the specification, without `-ntf`.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Service(_) => "service",
+            Self::ServiceDel(_) => "service-del",
+            Self::Endpoint(_) => "endpoint",
+            Self::EndpointDel(_) => "endpoint-del",
+            Self::Route(_) => "route",
+            Self::RouteDel(_) => "route-del",
+            Self::Mapping(_) => "mapping",
+            Self::MappingDel(_) => "mapping-del",
+            Self::Migration(_) => "migration",
+            Self::Overrun => "overrun",
+        }
+    }
+
+    /// Parse a message of the family. `None` for a command this crate does not know.
+    fn decode(family: &str, cmd: u8, attrs: &[u8]) -> Result<Option<Self>, Malformed> {
+        let event = match (family, cmd) {
+            (fwd::FAMILY, fwd::cmd::SERVICE_NTF) => Self::Service(Service::decode(attrs)?),
+            (fwd::FAMILY, fwd::cmd::SERVICE_DEL_NTF) => Self::ServiceDel(Service::decode(attrs)?),
+            (fwd::FAMILY, fwd::cmd::ENDPOINT_NTF) => Self::Endpoint(Endpoint::decode(attrs)?),
+            (fwd::FAMILY, fwd::cmd::ENDPOINT_DEL_NTF) => {
+                Self::EndpointDel(Endpoint::decode(attrs)?)
+            }
+            (fwd::FAMILY, fwd::cmd::ROUTE_NTF) => Self::Route(Route::decode(attrs)?),
+            (fwd::FAMILY, fwd::cmd::ROUTE_DEL_NTF) => Self::RouteDel(Route::decode(attrs)?),
+            (tunnel::FAMILY, tunnel::cmd::MAPPING_NTF) => Self::Mapping(Mapping::decode(attrs)?),
+            (tunnel::FAMILY, tunnel::cmd::MAPPING_DEL_NTF) => {
+                Self::MappingDel(Mapping::decode(attrs)?)
+            }
+            (migrator::FAMILY, migrator::cmd::MIGRATION_NTF) => {
+                Self::Migration(Box::new(Migration::decode(attrs)?))
+            }
+            _ => return Ok(None),
+        };
+        Ok(Some(event))
+    }
+}
+
+impl Serialize for Event {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("event", self.name())?;
+        match self {
+            Self::Service(service) | Self::ServiceDel(service) => {
+                map.serialize_entry("service", service)?;
+            }
+            Self::Endpoint(endpoint) | Self::EndpointDel(endpoint) => {
+                map.serialize_entry("endpoint", endpoint)?;
+            }
+            Self::Route(route) | Self::RouteDel(route) => map.serialize_entry("route", route)?,
+            Self::Mapping(mapping) | Self::MappingDel(mapping) => {
+                map.serialize_entry("mapping", mapping)?;
+            }
+            Self::Migration(migration) => map.serialize_entry("migration", migration)?,
+            Self::Overrun => {}
+        }
+        map.end()
+    }
+}
+
+/// A subscription to notifications of the calling thread's network namespace.
+pub struct Monitor {
+    socket: Socket,
+    families: Vec<(u16, &'static str)>,
+    pending: VecDeque<Result<Event>>,
+}
+
+impl Monitor {
+    /// Subscribe to groups. Families whose module is not loaded are left out; if that leaves
+    /// nothing, it is the error.
+    pub fn open(groups: &[Group]) -> Result<Self> {
+        let mut socket = Socket::open()?;
+        // A smaller buffer only makes an overrun likelier, and that is reported.
+        let _ = socket.socket().set_rx_buf_sz(RECEIVE_BUFFER);
+        let mut families = Vec::new();
+        let mut missing = None;
+        for group in groups {
+            let (family, name) = group.source();
+            let resolved = match socket.resolve(family) {
+                Ok(resolved) => resolved,
+                Err(error @ Error::FamilyMissing(_)) => {
+                    missing = Some(error);
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            let id = resolved.groups.iter().find(|(other, _)| other == name);
+            let (_, id) = id.ok_or(Error::GroupMissing(name))?;
+            socket
+                .socket()
+                .add_membership(*id)
+                .map_err(|error| Error::Io("cannot join a multicast group", error))?;
+            families.push((resolved.id, family));
+        }
+        match missing {
+            Some(error) if families.is_empty() => Err(error),
+            _ => Ok(Self {
+                socket,
+                families,
+                pending: VecDeque::new(),
+            }),
+        }
+    }
+
+    /// The next event, or `None` when the time is over. No time means for ever.
+    pub fn next(&mut self, timeout: Option<Duration>) -> Result<Option<Event>> {
+        loop {
+            if let Some(event) = self.pending.pop_front() {
+                return event.map(Some);
+            }
+            match self.socket.receive(timeout) {
+                Ok(None) => return Ok(None),
+                Ok(Some(datagram)) => {
+                    for message in Messages::new(datagram) {
+                        let event = message
+                            .and_then(|message| decode(&self.families, &message))
+                            .map_err(Error::from);
+                        self.pending.extend(event.transpose());
+                    }
+                }
+                Err(error) if error.errno() == Some(ENOBUFS) => return Ok(Some(Event::Overrun)),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
+
+impl AsFd for Monitor {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.socket().as_fd()
+    }
+}
+
+fn decode(
+    families: &[(u16, &'static str)],
+    message: &Message<'_>,
+) -> Result<Option<Event>, Malformed> {
+    let Some((_, family)) = families.iter().find(|(id, _)| *id == message.kind) else {
+        return Ok(None);
+    };
+    let (cmd, attrs) = message.genl()?;
+    Event::decode(family, cmd, attrs)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::message::Request;
+
+    #[test]
+    fn a_notification_becomes_an_event() {
+        let bytes = Request::new(tunnel::cmd::MAPPING_DEL_NTF)
+            .u32(tunnel::mapping::SIDE, 2)
+            .u32(tunnel::mapping::FLOW_ID, 0xee48_0001)
+            .finish(0x22, 0)
+            .unwrap();
+        let message = Messages::new(&bytes).next().unwrap().unwrap();
+        let families = [(0x21, fwd::FAMILY), (0x22, tunnel::FAMILY)];
+        let event = decode(&families, &message).unwrap().unwrap();
+        assert_eq!(
+            serde_json::to_string(&event).unwrap(),
+            r#"{"event":"mapping-del","mapping":{"side":"host","flow_id":"0xee480001","static":false}}"#
+        );
+        assert_eq!(decode(&families[..1], &message), Ok(None));
+        // The migrator has no command with this number.
+        assert!(decode(&[(0x22, migrator::FAMILY)], &message)
+            .unwrap()
+            .is_none());
+    }
+
+    #[test]
+    fn without_modules_the_family_is_named() {
+        // Runs on machines with and without the modules.
+        match Monitor::open(&[Group::Migrations]) {
+            Ok(_) => assert!(crate::family_is_loaded(migrator::FAMILY).unwrap()),
+            Err(Error::FamilyMissing(family)) => assert_eq!(family, migrator::FAMILY),
+            Err(other) => panic!("{other}"),
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_notification_panics(cmd in any::<u8>(), attrs in proptest::collection::vec(any::<u8>(), 0..80)) {
+            for family in [fwd::FAMILY, tunnel::FAMILY, migrator::FAMILY] {
+                let _ = Event::decode(family, cmd, &attrs);
+            }
+        }
+    }
+}

@@ -1,0 +1,429 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! The objects of the three families as the kernel reports them.
+//!
+//! What identifies an object is always there; everything else is an `Option`, so that this crate
+//! reads the answers of modules that are older or newer than itself.
+
+use std::net::{
+    IpAddr,
+    SocketAddr, //
+};
+
+use serde::{
+    ser::SerializeMap,
+    Serialize,
+    Serializer, //
+};
+
+use crate::{
+    attr::{
+        self,
+        Attrs, //
+    },
+    error::Malformed,
+    uapi,
+    uapi::{
+        fwd::{
+            RouteOrigin,
+            RouteState,
+            ServiceMode, //
+        },
+        migrator::{
+            PeerState,
+            Phase,
+            Role, //
+        },
+        tunnel::{
+            MappingSide,
+            MappingState, //
+        },
+    },
+    value::{
+        ConnectionKey,
+        FlowId,
+        Named,
+        Proto,
+        ServiceKey, //
+    },
+};
+
+/// Define an object: a public struct, and its `decode` from the attributes of a message.
+macro_rules! object {
+    (
+        $(#[$meta:meta])*
+        $name:ident: $($set:ident)::+,
+        required { $($(#[$rmeta:meta])* $rfield:ident: $rtype:ty = $rid:ident, $rdecode:expr;)* }
+        optional { $($(#[$ometa:meta])* $ofield:ident: $otype:ty = $oid:ident, $odecode:expr;)* }
+        flags { $($(#[$fmeta:meta])* $ffield:ident = $fid:ident;)* }
+    ) => {
+        $(#[$meta])*
+        #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+        pub struct $name {
+            $($(#[$rmeta])* pub $rfield: $rtype,)*
+            $(
+                $(#[$ometa])*
+                #[serde(skip_serializing_if = "Option::is_none")]
+                pub $ofield: Option<$otype>,
+            )*
+            $($(#[$fmeta])* pub $ffield: bool,)*
+        }
+
+        impl $name {
+            /// Parse the attributes of a message. Attributes this crate does not know are skipped.
+            pub fn decode(attrs: &[u8]) -> Result<Self, Malformed> {
+                use $($set)::+ as ids;
+                let name = |id: u16| {
+                    let index = usize::from(id).wrapping_sub(1);
+                    ids::NAMES.get(index).copied().unwrap_or("?")
+                };
+                $(let mut $rfield = None;)*
+                $(let mut $ofield = None;)*
+                $(let mut $ffield = false;)*
+                for attr in Attrs::new(attrs) {
+                    let attr = attr?;
+                    let bad = Malformed::Value(name(attr.id));
+                    match attr.id {
+                        $(ids::$rid => $rfield = Some($rdecode(attr.payload).ok_or(bad)?),)*
+                        $(ids::$oid => $ofield = Some($odecode(attr.payload).ok_or(bad)?),)*
+                        $(ids::$fid => $ffield = true,)*
+                        _ => {}
+                    }
+                }
+                Ok(Self {
+                    $($rfield: $rfield.ok_or(Malformed::Missing(name(ids::$rid)))?,)*
+                    $($ofield,)*
+                    $($ffield,)*
+                })
+            }
+        }
+    };
+}
+
+object! {
+    /// A virtual service of the forwarder.
+    Service: uapi::fwd::service,
+    required {
+        /// Virtual IP address.
+        vip_addr: IpAddr = VIP_ADDR, attr::addr;
+        /// Port of the service.
+        vip_port: u16 = VIP_PORT, attr::be16;
+        /// TCP or UDP.
+        proto: Proto = PROTO, Proto::decode;
+    }
+    optional {
+        /// Who picks the endpoint.
+        mode: Named<ServiceMode> = MODE, Named::decode;
+        /// Number of endpoints.
+        endpoints: u32 = ENDPOINTS, attr::u32;
+        /// Connections or flows since the service was added.
+        connections: u64 = CONNECTIONS, attr::uint;
+        /// Packets from clients.
+        packets: u64 = PACKETS, attr::uint;
+        /// Bytes of these packets.
+        bytes: u64 = BYTES, attr::uint;
+    }
+    flags {}
+}
+
+impl Service {
+    /// What identifies the service.
+    pub fn key(&self) -> ServiceKey {
+        ServiceKey {
+            vip: SocketAddr::new(self.vip_addr, self.vip_port),
+            proto: self.proto,
+        }
+    }
+}
+
+object! {
+    /// A host that serves a service.
+    Endpoint: uapi::fwd::endpoint,
+    required {
+        /// VIP of the service.
+        vip_addr: IpAddr = VIP_ADDR, attr::addr;
+        /// Port of the service.
+        vip_port: u16 = VIP_PORT, attr::be16;
+        /// TCP or UDP.
+        proto: Proto = PROTO, Proto::decode;
+        /// Address of the host.
+        host_addr: IpAddr = HOST_ADDR, attr::addr;
+    }
+    optional {
+        /// Source address of the tunnel packets.
+        source_addr: IpAddr = SOURCE_ADDR, attr::addr;
+        /// Share of new connections.
+        weight: u32 = WEIGHT, attr::u32;
+        /// Routes that point to the endpoint now.
+        routes: u32 = ROUTES, attr::u32;
+        /// Connections or flows since the endpoint was added.
+        connections: u64 = CONNECTIONS, attr::uint;
+        /// Packets sent to the host.
+        packets: u64 = PACKETS, attr::uint;
+        /// Bytes of these packets.
+        bytes: u64 = BYTES, attr::uint;
+    }
+    flags {}
+}
+
+impl Endpoint {
+    /// The service the endpoint belongs to.
+    pub fn service(&self) -> ServiceKey {
+        ServiceKey {
+            vip: SocketAddr::new(self.vip_addr, self.vip_port),
+            proto: self.proto,
+        }
+    }
+}
+
+object! {
+    /// Where the packets of one connection go.
+    Route: uapi::fwd::route,
+    required {
+        /// TCP or UDP.
+        proto: Proto = PROTO, Proto::decode;
+        /// Address of the client.
+        client_addr: IpAddr = CLIENT_ADDR, attr::addr;
+        /// Port of the client.
+        client_port: u16 = CLIENT_PORT, attr::be16;
+        /// Virtual IP address.
+        vip_addr: IpAddr = VIP_ADDR, attr::addr;
+        /// Port of the service.
+        vip_port: u16 = VIP_PORT, attr::be16;
+    }
+    optional {
+        /// Host that the packets go to.
+        host_addr: IpAddr = HOST_ADDR, attr::addr;
+        /// Source address of the tunnel packets.
+        forwarder_addr: IpAddr = FORWARDER_ADDR, attr::addr;
+        /// Flow id of the tunnel packets.
+        flow_id: FlowId = FLOW_ID, FlowId::decode;
+        /// State of the connection as the forwarder sees it.
+        state: Named<RouteState> = STATE, Named::decode;
+        /// Who plumbed the route.
+        origin: Named<RouteOrigin> = ORIGIN, Named::decode;
+        /// Time until the route expires if no packet comes, in milliseconds.
+        expires: u64 = EXPIRES, attr::uint;
+        /// Packets that took the route.
+        packets: u64 = PACKETS, attr::uint;
+        /// Bytes of these packets.
+        bytes: u64 = BYTES, attr::uint;
+    }
+    flags {}
+}
+
+impl Route {
+    /// What identifies the route.
+    pub fn key(&self) -> ConnectionKey {
+        ConnectionKey {
+            proto: self.proto,
+            client: SocketAddr::new(self.client_addr, self.client_port),
+            vip: SocketAddr::new(self.vip_addr, self.vip_port),
+        }
+    }
+}
+
+object! {
+    /// A machine whose tunnel packets are accepted.
+    Forwarder: uapi::tunnel::forwarder,
+    required {
+        /// Address the tunnel packets come from.
+        addr: IpAddr = ADDR, attr::addr;
+    }
+    optional {
+        /// Tunnel packets taken from the forwarder.
+        packets: u64 = PACKETS, attr::uint;
+        /// Bytes of these packets.
+        bytes: u64 = BYTES, attr::uint;
+    }
+    flags {}
+}
+
+object! {
+    /// The connection behind a flow id, on either side of the tunnel.
+    Mapping: uapi::tunnel::mapping,
+    required {
+        /// Which end of the tunnel this is.
+        side: Named<MappingSide> = SIDE, Named::decode;
+        /// The flow id.
+        flow_id: FlowId = FLOW_ID, FlowId::decode;
+    }
+    optional {
+        /// Source address of the tunnel packets.
+        forwarder_addr: IpAddr = FORWARDER_ADDR, attr::addr;
+        /// Destination address of the tunnel packets.
+        host_addr: IpAddr = HOST_ADDR, attr::addr;
+        /// TCP or UDP.
+        proto: Proto = PROTO, Proto::decode;
+        /// Address of the client.
+        client_addr: IpAddr = CLIENT_ADDR, attr::addr;
+        /// Port of the client.
+        client_port: u16 = CLIENT_PORT, attr::be16;
+        /// Virtual IP address.
+        vip_addr: IpAddr = VIP_ADDR, attr::addr;
+        /// Port of the service.
+        vip_port: u16 = VIP_PORT, attr::be16;
+        /// Whether the host has confirmed it.
+        state: Named<MappingState> = STATE, Named::decode;
+        /// Time since the last packet, in milliseconds.
+        idle: u64 = IDLE, attr::uint;
+        /// Packets that used the mapping.
+        packets: u64 = PACKETS, attr::uint;
+        /// Bytes of these packets.
+        bytes: u64 = BYTES, attr::uint;
+    }
+    flags {
+        /// Added by hand, does not expire. `static` in the serialised form.
+        #[serde(rename = "static")]
+        is_static = STATIC;
+    }
+}
+
+object! {
+    /// A machine that connections are handed to or taken from.
+    Peer: uapi::migrator::peer,
+    required {
+        /// Address of the peer.
+        addr: IpAddr = ADDR, attr::addr;
+    }
+    optional {
+        /// TCP port of its migrator.
+        port: u16 = PORT, attr::be16;
+        /// State of the connections with it.
+        state: Named<PeerState> = STATE, Named::decode;
+        /// Connections handed to the peer.
+        migrations_out: u64 = MIGRATIONS_OUT, attr::uint;
+        /// Connections taken from the peer.
+        migrations_in: u64 = MIGRATIONS_IN, attr::uint;
+        /// Migrations refused by either side.
+        refused: u64 = REFUSED, attr::uint;
+        /// Records from the peer that did not parse.
+        bad_records: u64 = BAD_RECORDS, attr::uint;
+    }
+    flags {}
+}
+
+object! {
+    /// One connection's way to another machine, or from one.
+    Migration: uapi::migrator::migration,
+    required {
+        /// Id, unique on the origin since it booted.
+        id: u64 = ID, attr::uint;
+    }
+    optional {
+        /// Whether this machine hands over or takes.
+        role: Named<Role> = ROLE, Named::decode;
+        /// The machine at the other end.
+        peer_addr: IpAddr = PEER_ADDR, attr::addr;
+        /// How far it has come.
+        phase: Named<Phase> = PHASE, Named::decode;
+        /// TCP.
+        proto: Proto = PROTO, Proto::decode;
+        /// Address of the client.
+        client_addr: IpAddr = CLIENT_ADDR, attr::addr;
+        /// Port of the client.
+        client_port: u16 = CLIENT_PORT, attr::be16;
+        /// Virtual IP address.
+        vip_addr: IpAddr = VIP_ADDR, attr::addr;
+        /// Port of the service.
+        vip_port: u16 = VIP_PORT, attr::be16;
+        /// Flow id of the connection's tunnel packets.
+        flow_id: FlowId = FLOW_ID, FlowId::decode;
+        /// Bytes received and not yet read that moved along.
+        unread_bytes: u64 = UNREAD_BYTES, attr::uint;
+        /// Early packets the target held and delivered.
+        held_packets: u64 = HELD_PACKETS, attr::uint;
+        /// Time to take the state out of the socket.
+        export_ns: u64 = EXPORT_NS, attr::uint;
+        /// Time to build the connection at the target.
+        inject_ns: u64 = INJECT_NS, attr::uint;
+        /// Time the connection was owned by nobody who may transmit.
+        freeze_ns: u64 = FREEZE_NS, attr::uint;
+        /// Time from the request to the end.
+        total_ns: u64 = TOTAL_NS, attr::uint;
+        /// Time since it began, in milliseconds.
+        age: u64 = AGE, attr::uint;
+        /// Why it was refused, aborted or reset.
+        error: String = ERROR, attr::string;
+    }
+    flags {}
+}
+
+/// One counter of a family.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Counter {
+    /// What is counted.
+    pub name: String,
+    /// How many.
+    pub value: u64,
+}
+
+impl Counter {
+    // All three families have the same set of attributes.
+    fn decode(attrs: &[u8]) -> Result<Self, Malformed> {
+        let (mut name, mut value) = (None, None);
+        for attr in Attrs::new(attrs) {
+            let attr = attr?;
+            match attr.id {
+                uapi::fwd::counter::NAME => name = attr::string(attr.payload),
+                uapi::fwd::counter::VALUE => {
+                    value = Some(attr::uint(attr.payload).ok_or(Malformed::Value("value"))?);
+                }
+                _ => {}
+            }
+        }
+        Ok(Self {
+            name: name.ok_or(Malformed::Missing("name"))?,
+            value: value.ok_or(Malformed::Missing("value"))?,
+        })
+    }
+}
+
+/// The counters of a family in this network namespace, in the kernel's order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stats {
+    /// Name of the family.
+    pub family: &'static str,
+    /// Its counters.
+    pub counters: Vec<Counter>,
+}
+
+impl Stats {
+    /// Value of the counter with this name.
+    pub fn get(&self, name: &str) -> Option<u64> {
+        let counter = self.counters.iter().find(|counter| counter.name == name);
+        counter.map(|counter| counter.value)
+    }
+
+    /// Parse the attributes of a message.
+    pub fn decode(family: &'static str, attrs: &[u8]) -> Result<Self, Malformed> {
+        let mut counters = Vec::new();
+        for attr in Attrs::new(attrs) {
+            let attr = attr?;
+            if attr.id == uapi::fwd::stats::COUNTER {
+                counters.push(Counter::decode(attr.payload)?);
+            }
+        }
+        Ok(Self { family, counters })
+    }
+}
+
+impl Serialize for Stats {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        struct Values<'a>(&'a [Counter]);
+
+        impl Serialize for Values<'_> {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_map(self.0.iter().map(|counter| (&counter.name, counter.value)))
+            }
+        }
+
+        let mut map = serializer.serialize_map(Some(2))?;
+        map.serialize_entry("family", self.family)?;
+        map.serialize_entry("counters", &Values(&self.counters))?;
+        map.end()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,334 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! Values of attributes as people write and read them.
+
+use std::{
+    fmt,
+    net::SocketAddr,
+    str::FromStr, //
+};
+
+use serde::{
+    Serialize,
+    Serializer, //
+};
+
+use crate::uapi::{
+    fwd::{
+        RouteOrigin,
+        RouteState,
+        ServiceMode, //
+    },
+    migrator::{
+        PeerState,
+        Phase,
+        Role, //
+    },
+    tunnel::{
+        MappingSide,
+        MappingState, //
+    },
+};
+
+/// A text that is not what it should be; says what would be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ParseError(String);
+
+impl fmt::Display for ParseError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for ParseError {}
+
+/// An IP protocol number. Written as `tcp`, `udp` or the number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Proto(pub u32);
+
+impl Proto {
+    /// TCP.
+    pub const TCP: Self = Self(6);
+    /// UDP.
+    pub const UDP: Self = Self(17);
+
+    pub(crate) fn decode(payload: &[u8]) -> Option<Self> {
+        crate::attr::u32(payload).map(Self)
+    }
+}
+
+impl fmt::Display for Proto {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::TCP => f.write_str("tcp"),
+            Self::UDP => f.write_str("udp"),
+            Self(number) => number.fmt(f),
+        }
+    }
+}
+
+impl FromStr for Proto {
+    type Err = ParseError;
+
+    fn from_str(text: &str) -> Result<Self, ParseError> {
+        match text {
+            "tcp" => Ok(Self::TCP),
+            "udp" => Ok(Self::UDP),
+            _ => match text.parse::<u8>() {
+                Ok(number) => Ok(Self(number.into())),
+                Err(_) => Err(ParseError(format!(
+                    "`{text}` is not a protocol, expected tcp, udp or a number up to 255"
+                ))),
+            },
+        }
+    }
+}
+
+impl Serialize for Proto {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// A flow id: source port of the tunnelled packet in the upper half, destination port in the
+/// lower. Written with eight hexadecimal digits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct FlowId(pub u32);
+
+impl FlowId {
+    pub(crate) fn decode(payload: &[u8]) -> Option<Self> {
+        crate::attr::u32(payload).map(Self)
+    }
+}
+
+impl fmt::Display for FlowId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:#010x}", self.0)
+    }
+}
+
+impl FromStr for FlowId {
+    type Err = ParseError;
+
+    fn from_str(text: &str) -> Result<Self, ParseError> {
+        let number = match text.strip_prefix("0x") {
+            // from_str_radix would take a sign.
+            Some(digits) if digits.starts_with('+') => None,
+            Some(digits) => u32::from_str_radix(digits, 16).ok(),
+            None => text.parse().ok(),
+        };
+        match number {
+            Some(number) => Ok(Self(number)),
+            None => Err(ParseError(format!(
+                "`{text}` is not a flow id, expected 32 bits like 0xee480001"
+            ))),
+        }
+    }
+}
+
+impl Serialize for FlowId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// What identifies a service. Written as `VIP:PORT/PROTO`; without protocol it is TCP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ServiceKey {
+    /// Virtual IP address and port.
+    pub vip: SocketAddr,
+    /// TCP or UDP.
+    pub proto: Proto,
+}
+
+impl fmt::Display for ServiceKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.vip, self.proto)
+    }
+}
+
+impl FromStr for ServiceKey {
+    type Err = ParseError;
+
+    fn from_str(text: &str) -> Result<Self, ParseError> {
+        let (vip, proto) = match text.split_once('/') {
+            Some((vip, proto)) => (vip, proto.parse()?),
+            None => (text, Proto::TCP),
+        };
+        match vip.parse() {
+            Ok(vip) => Ok(Self { vip, proto }),
+            Err(_) => Err(ParseError(format!(
+                "`{text}` is not a service, expected VIP:PORT/PROTO like 192.0.2.10:80/tcp"
+            ))),
+        }
+    }
+}
+
+/// What identifies a connection or flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ConnectionKey {
+    /// TCP or UDP.
+    pub proto: Proto,
+    /// Address and port of the client.
+    pub client: SocketAddr,
+    /// Virtual IP address and port.
+    pub vip: SocketAddr,
+}
+
+/// An enum's value, or the number of one that this crate does not know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Named<T> {
+    /// A value of the specification.
+    Known(T),
+    /// A value of a newer kernel module.
+    Unknown(u32),
+}
+
+impl<T: Enumeration> Named<T> {
+    pub(crate) fn decode(payload: &[u8]) -> Option<Self> {
+        let value = crate::attr::u32(payload)?;
+        Some(match T::from_number(value) {
+            Some(known) => Self::Known(known),
+            None => Self::Unknown(value),
+        })
+    }
+}
+
+impl<T: Enumeration> fmt::Display for Named<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Known(value) => f.pad(value.text()),
+            Self::Unknown(number) => f.pad(&format!("unknown-{number}")),
+        }
+    }
+}
+
+impl<T: Enumeration> Serialize for Named<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// An enum of the specification.
+pub trait Enumeration: Sized + Copy + 'static {
+    /// All values.
+    const ALL: &'static [Self];
+    /// The value with this number.
+    fn from_number(number: u32) -> Option<Self>;
+    /// Its name in the specification.
+    fn text(self) -> &'static str;
+}
+
+macro_rules! enumeration {
+    ($($name:ident { $($value:ident)* })*) => { $(
+        impl Enumeration for $name {
+            const ALL: &'static [Self] = &[$(Self::$value),*];
+
+            fn from_number(number: u32) -> Option<Self> {
+                Self::from_u32(number)
+            }
+
+            fn text(self) -> &'static str {
+                self.name()
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = ParseError;
+
+            fn from_str(text: &str) -> Result<Self, ParseError> {
+                match Self::ALL.iter().find(|value| value.name() == text) {
+                    Some(value) => Ok(*value),
+                    None => {
+                        let names: Vec<_> = Self::ALL.iter().map(|value| value.name()).collect();
+                        let names = names.join(", ");
+                        Err(ParseError(format!("`{text}` is none of {names}")))
+                    }
+                }
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.pad(self.name())
+            }
+        }
+
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_str(self.name())
+            }
+        }
+    )* };
+}
+
+enumeration! {
+    ServiceMode { Peek L4 }
+    RouteState { SynRecv Established FinWait Closed Udp }
+    RouteOrigin { L4 Migration Manual }
+    MappingSide { Forwarder Host }
+    MappingState { Learning Confirmed }
+    PeerState { Idle Connecting Up Failed }
+    Role { Origin Target }
+    Phase {
+        Preparing Prepared Frozen Staged Committed Active Closed Refused Aborted Reset
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn services_are_written_as_they_are_read() {
+        for (text, same) in [
+            ("192.0.2.10:80/tcp", "192.0.2.10:80/tcp"),
+            ("192.0.2.10:80", "192.0.2.10:80/tcp"),
+            ("192.0.2.10:53/17", "192.0.2.10:53/udp"),
+            ("[2001:db8::1]:443/132", "[2001:db8::1]:443/132"),
+        ] {
+            assert_eq!(text.parse::<ServiceKey>().unwrap().to_string(), same);
+        }
+        for text in [
+            "",
+            "192.0.2.10",
+            "192.0.2.10:80/",
+            ":80",
+            "a:80",
+            "192.0.2.10:80/256",
+        ] {
+            assert!(text.parse::<ServiceKey>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn flow_ids_are_written_as_they_are_read() {
+        let id: FlowId = "0xee480001".parse().unwrap();
+        assert_eq!((id.0, id.to_string().as_str()), (0xee48_0001, "0xee480001"));
+        assert_eq!("1".parse::<FlowId>().unwrap().to_string(), "0x00000001");
+        for text in [
+            "",
+            "0x",
+            "0x+1",
+            "-1",
+            "0x100000000",
+            "4294967296",
+            "ee480001",
+        ] {
+            assert!(text.parse::<FlowId>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn enums_know_their_names_and_numbers() {
+        for value in Phase::ALL {
+            assert_eq!(value.name().parse::<Phase>().as_ref(), Ok(value));
+            assert_eq!(Phase::from_number(*value as u32), Some(*value));
+        }
+        assert_eq!(Phase::from_number(Phase::ALL.len() as u32 + 1), None);
+        let error = "pek".parse::<ServiceMode>().unwrap_err();
+        assert_eq!(error.to_string(), "`pek` is none of peek, l4");
+        let newer = Named::<ServiceMode>::decode(&99u32.to_ne_bytes()).unwrap();
+        assert_eq!(newer.to_string(), "unknown-99");
+    }
+}
