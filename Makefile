@@ -11,7 +11,7 @@ INSTALL_MOD_PATH ?=
 MAKEFLAGS += --no-print-directory
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test modules modules_install tools cargo-test kunit selftests check spec vm clean clean-cache
+.PHONY: help demo test modules modules_install tools cargo-test kunit selftests check fmt vm clean clean-cache
 
 help:
 	@cat scripts/help.txt
@@ -52,6 +52,9 @@ selftests:
 
 check:
 	@scripts/test check
+
+fmt:
+	@scripts/fmt
 
 vm: modules tools
 	@scripts/vm --shell

@@ -24,14 +24,17 @@ archive_mirror() {
 archive_sources() {
 	local m
 	m=$(archive_mirror) || exit $?
-	[ -f "$keyring" ] || need_tool debian-archive-keyring debian-archive-keyring
+	[ -f "$keyring" ] ||
+		die "the keys that sign Debian's archive are missing; install the package 'debian-archive-keyring'"
 	printf 'deb [signed-by=%s] %s %s main\n' "$keyring" "$m" trixie "$keyring" "$m" trixie-backports
 }
 
-# archive_update: fetch the package lists into a private apt state below the cache, once per run.
+# archive_update: fetch the package lists into a private apt state below the cache, unless that was done a
+# moment ago.
 archive_update() {
 	local d=$cache/apt
 	export APT_CONFIG=$d/apt.conf
+	[ -z "$(find "$d/update.done" -mmin -20 2>/dev/null)" ] || return 0
 	mkdir -p "$d/lists/partial" "$d/archives/partial"
 	[ -f "$d/status" ] || : >"$d/status"
 	cat >"$APT_CONFIG.new" <<-EOF
@@ -61,6 +64,7 @@ archive_update() {
 		tail -n 3 "$d/update.log" >&2
 		die "the package archive cannot be reached or is not signed as expected; check the network and /etc/apt/sources.list"
 	}
+	touch "$d/update.done"
 	exec 8>&-
 }
 
@@ -88,7 +92,7 @@ archive_unpack() {
 debootstrap_into() {
 	local dir=$1 lines
 	shift
-	need_tool mmdebstrap mmdebstrap
+	unset APT_CONFIG
 	lines=$(archive_sources) || exit $?
 	mapfile -t lines <<<"$lines"
 	TMPDIR=$cache mmdebstrap --mode=root --variant=minbase --architectures=amd64 "${mm_opts[@]}" \

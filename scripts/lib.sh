@@ -32,6 +32,7 @@ cleanup_cmds=()
 on_exit() { cleanup_cmds+=("$(printf '%q ' "$@")"); }
 run_cleanup() {
 	local i
+	stop_logged
 	for ((i = ${#cleanup_cmds[@]} - 1; i >= 0; i--)); do
 		eval "${cleanup_cmds[i]}" || true
 	done
@@ -39,6 +40,19 @@ run_cleanup() {
 trap run_cleanup EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM HUP
+
+logged_pid=
+stop_logged() {
+	[ -n "$logged_pid" ] || return 0
+	local i
+	kill -- "-$logged_pid" 2>/dev/null
+	# Nothing may be written any more when we clean up.
+	for ((i = 0; i < 100; i++)); do
+		kill -0 -- "-$logged_pid" 2>/dev/null || break
+		((i != 50)) || kill -KILL -- "-$logged_pid" 2>/dev/null
+		sleep 0.1
+	done
+}
 
 # logged WHAT COMMAND...: run COMMAND with its output in a log file; say what happens, give a sign of
 # life every 20 s, and show the end of the log if it fails.
@@ -49,8 +63,12 @@ logged() {
 	log=$cache/log/$(printf %s "$what" | tr -c 'A-Za-z0-9.+\n' - | cut -c1-60)-$$.log
 	start=$(date +%s)
 	say "$what ..."
+	# In a process group of its own, so that all of it can be stopped.
+	set -m
 	"$@" >"$log" 2>&1 </dev/null &
 	pid=$!
+	set +m
+	logged_pid=$pid
 	t=0
 	while kill -0 $pid 2>/dev/null; do
 		sleep 0.5
@@ -60,6 +78,7 @@ logged() {
 			say "  ... $(($(date +%s) - start)) s: $last"
 		fi
 	done
+	logged_pid=
 	if wait $pid; then
 		say "$what: done in $(($(date +%s) - start)) s"
 		return
