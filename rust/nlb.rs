@@ -8,7 +8,18 @@
 
 use kernel::prelude::*;
 
+mod alloc;
 mod bindings;
+pub mod completion;
+pub mod errno;
+pub mod kthread;
+pub mod net;
+pub mod plumb;
+pub mod random;
+pub mod sync;
+pub mod time;
+pub mod wire;
+pub mod work;
 
 module! {
     type: NlbCore,
@@ -22,12 +33,8 @@ struct NlbCore;
 
 impl kernel::Module for NlbCore {
     fn init(_module: &'static ThisModule) -> Result<Self> {
+        // SAFETY: Called once, when the module is loaded.
+        unsafe { plumb::init() };
         Ok(Self)
     }
-}
-
-/// Tells whether the caller is inside of an RCU read-side section (always, without lockdep).
-pub fn rcu_held() -> bool {
-    // SAFETY: The function has no preconditions.
-    unsafe { bindings::rcu_read_lock_held() }
 }

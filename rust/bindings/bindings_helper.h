@@ -81,3 +81,6 @@
 #include <net/tcp_states.h>
 #include <net/transp_v6.h>
 #include <net/udp.h>
+
+/* Constants that `bindgen` cannot evaluate. */
+const u8 RUST_CONST_HELPER_GENL_MCAST_CAP_NET_ADMIN = GENL_MCAST_CAP_NET_ADMIN;

@@ -35,7 +35,7 @@ DEFINES = re.compile(
 IMPLEMENTS = re.compile(
     r"^(?:unsafe )?impl.*?\bfor (?:\w+::)*(\w+)|^(?:unsafe )?impl(?:<.*?>)? (\w+)", re.M
 )
-FORWARD = "_unused: [u8; 0],"
+FORWARD = re.compile(r"_unused: \[u8; 0\],|_address: u8,")
 
 
 def items(path):
@@ -74,7 +74,7 @@ def main():
     # Numbered by bindgen per run, hence never the same as the kernel's.
     anonymous = {n for n in text if n and n.startswith("_bindgen_ty_")}
     replaced = {
-        n for n, t in text.items() if FORWARD in kernel.get(n, "") and FORWARD not in t
+        n for n, t in text.items() if FORWARD.search(kernel.get(n, "")) and not FORWARD.search(t)
     } | anonymous
     keep = {n for n in text if n not in kernel} | replaced
 

@@ -11,6 +11,17 @@
 
 #define __nlb_helper
 
+#include "bottom_half.c"
+#include "dst.c"
+#include "genetlink.c"
+#include "ip.c"
+#include "kthread.c"
+#include "net_namespace.c"
 #include "netdevice.c"
+#include "percpu.c"
 #include "rcu.c"
+#include "rhashtable.c"
+#include "sched.c"
 #include "skbuff.c"
+#include "socket.c"
+#include "tcp.c"

@@ -1,0 +1,39 @@
+// SPDX-License-Identifier: GPL-2.0
+
+#include <net/dst.h>
+#include <net/dst_cache.h>
+
+__nlb_helper void nlb_helper_dst_cache_reset(struct dst_cache *dst_cache)
+{
+	dst_cache_reset(dst_cache);
+}
+
+__nlb_helper void nlb_helper_dst_hold(struct dst_entry *dst)
+{
+	dst_hold(dst);
+}
+
+__nlb_helper u32 nlb_helper_dst_mtu(const struct dst_entry *dst)
+{
+	return dst_mtu(dst);
+}
+
+__nlb_helper int nlb_helper_dst_output(struct net *net, struct sock *sk, struct sk_buff *skb)
+{
+	return dst_output(net, sk, skb);
+}
+
+__nlb_helper bool nlb_helper_skb_dst_force(struct sk_buff *skb)
+{
+	return skb_dst_force(skb);
+}
+
+__nlb_helper void nlb_helper_skb_dst_drop(struct sk_buff *skb)
+{
+	skb_dst_drop(skb);
+}
+
+__nlb_helper void nlb_helper_skb_dst_set(struct sk_buff *skb, struct dst_entry *dst)
+{
+	skb_dst_set(skb, dst);
+}

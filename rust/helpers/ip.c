@@ -1,0 +1,31 @@
+// SPDX-License-Identifier: GPL-2.0
+
+#include <net/ip.h>
+#include <net/icmp.h>
+#include <net/route.h>
+#include <net/udp.h>
+
+__nlb_helper void nlb_helper_icmp_send(struct sk_buff *skb_in, int type, int code, __be32 info)
+{
+	icmp_send(skb_in, type, code, info);
+}
+
+__nlb_helper struct inet_skb_parm *nlb_helper_IPCB(struct sk_buff *skb)
+{
+	return IPCB(skb);
+}
+
+__nlb_helper void nlb_helper_ip_select_ident(struct net *net, struct sk_buff *skb, struct sock *sk)
+{
+	ip_select_ident(net, skb, sk);
+}
+
+__nlb_helper dscp_t nlb_helper_ip4h_dscp(const struct iphdr *ip4h)
+{
+	return ip4h_dscp(ip4h);
+}
+
+__nlb_helper struct rtable *nlb_helper_skb_rtable(const struct sk_buff *skb)
+{
+	return skb_rtable(skb);
+}

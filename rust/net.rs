@@ -1,0 +1,13 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Networking.
+
+pub mod genetlink;
+pub mod netdevice;
+pub mod netfilter;
+pub mod netns;
+pub mod session;
+pub mod skbuff;
+pub mod socket;
+
+pub use netns::Net;

@@ -1,0 +1,307 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Network devices.
+//!
+//! C header: [`include/linux/netdevice.h`](srctree/include/linux/netdevice.h)
+
+use super::{
+    skbuff::SkBuff,
+    Net, //
+};
+use crate::bindings;
+use core::{
+    ffi::CStr,
+    marker::PhantomData,
+    ops::Deref,
+    ptr::{
+        self,
+        NonNull, //
+    }, //
+};
+use kernel::{
+    error::to_result,
+    prelude::*,
+    sync::rcu,
+    types::Opaque, //
+};
+
+/// A network device, `struct net_device`.
+///
+/// # Invariants
+///
+/// A `&NetDevice` points to a device which is kept, be it by a reference, by RCU or by the RTNL.
+#[repr(transparent)]
+pub struct NetDevice(Opaque<bindings::net_device>);
+
+// SAFETY: Devices are used on all CPUs; what is accessed here is constant or made for that.
+unsafe impl Send for NetDevice {}
+
+// SAFETY: As above.
+unsafe impl Sync for NetDevice {}
+
+impl NetDevice {
+    /// # Safety
+    ///
+    /// `ptr` must be null, or a device that stays for all of `'a`.
+    #[inline]
+    pub(crate) unsafe fn from_raw_opt<'a>(ptr: *mut bindings::net_device) -> Option<&'a Self> {
+        // CAST: `NetDevice` is `repr(transparent)` over `struct net_device`.
+        // SAFETY: By the safety requirements.
+        unsafe { ptr.cast::<Self>().as_ref() }
+    }
+
+    /// # Safety
+    ///
+    /// `ptr` must be a device that stays for all of `'a`.
+    #[inline]
+    pub(crate) unsafe fn from_raw<'a>(ptr: *mut bindings::net_device) -> &'a Self {
+        // CAST: As above.
+        // SAFETY: By the safety requirements.
+        unsafe { &*ptr.cast() }
+    }
+
+    /// The C object.
+    #[inline]
+    pub(crate) fn as_raw(&self) -> *mut bindings::net_device {
+        self.0.get()
+    }
+
+    /// The device that `address` is configured on in `net`, if it is a local one.
+    ///
+    /// If several devices have it, the first one that was given it.
+    pub fn of_ipv4<'a>(net: &'a Net, address: [u8; 4], _guard: &'a rcu::Guard) -> Option<&'a Self> {
+        // SAFETY: Under RCU, which also keeps the device.
+        unsafe {
+            Self::from_raw_opt(bindings::__ip_dev_find(
+                net.as_raw(),
+                u32::from_ne_bytes(address),
+                false,
+            ))
+        }
+    }
+
+    /// The device with this index in `net`.
+    pub fn by_index<'a>(net: &'a Net, index: u32, _guard: &'a rcu::Guard) -> Option<&'a Self> {
+        let index = c_int::try_from(index).ok()?;
+        // SAFETY: Under RCU, which also keeps the device.
+        unsafe { Self::from_raw_opt(bindings::dev_get_by_index_rcu(net.as_raw(), index)) }
+    }
+
+    /// The namespace the device is in at the moment.
+    #[inline]
+    pub fn net(&self) -> &Net {
+        // SAFETY: By the type invariants; a device leaves its namespace before that ends.
+        unsafe { Net::from_raw(bindings::dev_net(self.as_raw())) }
+    }
+
+    /// The interface index, unique within the namespace.
+    #[inline]
+    pub fn ifindex(&self) -> u32 {
+        // SAFETY: By the type invariants.
+        unsafe { ptr::addr_of!((*self.as_raw()).ifindex).read_volatile() as u32 }
+    }
+
+    /// The flags, `IFF_*`.
+    #[inline]
+    pub fn flags(&self) -> u32 {
+        // SAFETY: By the type invariants; changed in one piece.
+        unsafe { ptr::addr_of!((*self.as_raw()).flags).read_volatile() }
+    }
+
+    /// Whether the device is up (`ip link set … up`).
+    #[inline]
+    pub fn is_up(&self) -> bool {
+        self.flags() & bindings::net_device_flags_IFF_UP != 0
+    }
+
+    /// Whether the device answers no address resolution (`ip link set … arp off`).
+    #[inline]
+    pub fn is_noarp(&self) -> bool {
+        self.flags() & bindings::net_device_flags_IFF_NOARP != 0
+    }
+
+    /// Whether the device is the loopback.
+    #[inline]
+    pub fn is_loopback(&self) -> bool {
+        self.flags() & bindings::net_device_flags_IFF_LOOPBACK != 0
+    }
+
+    /// The largest packet the device sends, in bytes.
+    #[inline]
+    pub fn mtu(&self) -> u32 {
+        // SAFETY: By the type invariants; changed in one piece.
+        unsafe { ptr::addr_of!((*self.as_raw()).mtu).read_volatile() }
+    }
+
+    /// An address of this device for talking to `destination`, as ARP announces it; `None` if there
+    /// is none of global or link scope.
+    pub fn select_ipv4(&self, destination: [u8; 4]) -> Option<[u8; 4]> {
+        // SAFETY: By the type invariants; takes RCU itself.
+        let address = unsafe {
+            bindings::inet_select_addr(
+                self.as_raw(),
+                u32::from_ne_bytes(destination),
+                bindings::rt_scope_t_RT_SCOPE_LINK as c_int,
+            )
+        };
+        (address != 0).then(|| address.to_ne_bytes())
+    }
+
+    /// Receives a packet, whose data starts at its network header, as if it had come in by this
+    /// device. Counts it there. Any context but hard interrupts.
+    ///
+    /// A route that is set is kept if it could be counted: then the packet is delivered by it.
+    pub fn receive(&self, mut skb: SkBuff) {
+        let len = skb.len();
+        skb.force_dst();
+        skb.reset_mac_header();
+        skb.reset_network_header();
+        skb.set_dev_raw(self.as_raw());
+        let _bh = super::netns::BottomHalfDisabled::new();
+        // SAFETY: The device is kept by the type invariants, and packets that wait for their
+        // delivery are taken away when it goes. Counting needs the softirqs off.
+        unsafe {
+            if bindings::netif_rx(skb.into_raw()) == bindings::NET_RX_SUCCESS as c_int {
+                bindings::dev_dstats_rx_add(self.as_raw(), len);
+            } else {
+                bindings::dev_dstats_rx_dropped(self.as_raw());
+            }
+        }
+    }
+}
+
+/// A counted reference to a device.
+///
+/// It delays the end of the device: give it back when the device is being unregistered.
+///
+/// # Invariants
+///
+/// Owns a count of the device.
+pub struct DeviceRef(NonNull<NetDevice>);
+
+// SAFETY: `NetDevice` is `Send + Sync`, and counting is atomic.
+unsafe impl Send for DeviceRef {}
+
+// SAFETY: As above.
+unsafe impl Sync for DeviceRef {}
+
+impl DeviceRef {
+    /// Takes a reference.
+    pub fn new(dev: &NetDevice) -> Self {
+        // INVARIANT: The count is taken here.
+        // SAFETY: The device is kept by its type invariants.
+        unsafe { bindings::dev_hold(dev.as_raw()) };
+        Self(NonNull::from(dev))
+    }
+}
+
+impl Clone for DeviceRef {
+    fn clone(&self) -> Self {
+        Self::new(self)
+    }
+}
+
+impl Deref for DeviceRef {
+    type Target = NetDevice;
+
+    fn deref(&self) -> &NetDevice {
+        // SAFETY: By the type invariants.
+        unsafe { self.0.as_ref() }
+    }
+}
+
+impl Drop for DeviceRef {
+    fn drop(&mut self) {
+        // SAFETY: By the type invariants; the count is given back.
+        unsafe { bindings::dev_put(self.as_raw()) };
+    }
+}
+
+/// What happens to a device, `NETDEV_*`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeviceEvent {
+    /// It has come up.
+    Up,
+    /// It is down.
+    Down,
+    /// It was registered, or came into this namespace.
+    Register,
+    /// It goes, or leaves this namespace: references to it must be given back.
+    Unregister,
+    /// Something else.
+    Other(u32),
+}
+
+/// Somebody who wants to know what happens to the devices of all namespaces.
+pub trait DeviceNotifier: 'static {
+    /// Called with the RTNL held; may sleep.
+    ///
+    /// When a notifier is registered it hears of all devices that there are, and that they go when
+    /// it is unregistered.
+    fn event(event: DeviceEvent, dev: &NetDevice);
+}
+
+/// Keeps a [`DeviceNotifier`] registered.
+pub struct NotifierRegistration<T: DeviceNotifier> {
+    block: Pin<KBox<Opaque<bindings::notifier_block>>>,
+    _notifier: PhantomData<T>,
+}
+
+// SAFETY: The block is only used to unregister it, which may be done by any thread.
+unsafe impl<T: DeviceNotifier> Send for NotifierRegistration<T> {}
+
+// SAFETY: Nothing can be done with a shared reference.
+unsafe impl<T: DeviceNotifier> Sync for NotifierRegistration<T> {}
+
+impl<T: DeviceNotifier> NotifierRegistration<T> {
+    /// Registers `T`. May sleep, takes the RTNL.
+    pub fn new() -> Result<Self> {
+        let block = KBox::pin(
+            Opaque::new(bindings::notifier_block {
+                notifier_call: Some(Self::callback),
+                next: ptr::null_mut(),
+                priority: 0,
+            }),
+            GFP_KERNEL,
+        )?;
+        // SAFETY: The block stays where it is until it is unregistered by `drop`.
+        to_result(unsafe { bindings::register_netdevice_notifier(block.get()) })?;
+        Ok(Self {
+            block,
+            _notifier: PhantomData,
+        })
+    }
+
+    unsafe extern "C" fn callback(
+        _block: *mut bindings::notifier_block,
+        event: c_ulong,
+        info: *mut c_void,
+    ) -> c_int {
+        let event = match event as u32 {
+            bindings::netdev_cmd_NETDEV_UP => DeviceEvent::Up,
+            bindings::netdev_cmd_NETDEV_DOWN => DeviceEvent::Down,
+            bindings::netdev_cmd_NETDEV_REGISTER => DeviceEvent::Register,
+            bindings::netdev_cmd_NETDEV_UNREGISTER => DeviceEvent::Unregister,
+            other => DeviceEvent::Other(other),
+        };
+        // SAFETY: Notifiers of devices get this structure, and the RTNL keeps the device.
+        let dev = unsafe {
+            NetDevice::from_raw(bindings::netdev_notifier_info_to_dev(info.cast()))
+        };
+        T::event(event, dev);
+        bindings::NOTIFY_DONE as c_int
+    }
+}
+
+impl<T: DeviceNotifier> Drop for NotifierRegistration<T> {
+    fn drop(&mut self) {
+        // SAFETY: It was registered by `new`.
+        unsafe { bindings::unregister_netdevice_notifier(self.block.get()) };
+    }
+}
+
+/// The name of a C string constant of the kernel, checked at compile time to fit an interface name.
+pub(crate) const fn is_kind(name: &CStr) -> bool {
+    let len = name.count_bytes();
+    len > 0 && len < bindings::IFNAMSIZ as usize
+}

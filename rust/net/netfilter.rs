@@ -1,0 +1,325 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Netfilter hooks, and packets taken out of one for a while.
+//!
+//! C header: [`include/linux/netfilter.h`](srctree/include/linux/netfilter.h)
+
+use super::{
+    netdevice::{
+        DeviceRef,
+        NetDevice, //
+    },
+    skbuff::{
+        DropReason,
+        SkBuff, //
+    },
+    Net, //
+};
+use crate::bindings;
+use core::{
+    marker::PhantomData,
+    ptr::{
+        self,
+        NonNull, //
+    }, //
+};
+use kernel::{
+    error::to_result,
+    prelude::*,
+    sync::rcu, //
+};
+
+/// The protocol family of a hook.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Family {
+    /// IPv4 packets.
+    Ipv4 = bindings::NFPROTO_IPV4 as u8,
+    /// IPv6 packets.
+    Ipv6 = bindings::NFPROTO_IPV6 as u8,
+    /// ARP packets.
+    Arp = bindings::NFPROTO_ARP as u8,
+}
+
+/// The place of a hook in the path of a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum HookNum {
+    /// Every arriving IP packet, before it is routed.
+    PreRouting = bindings::nf_inet_hooks_NF_INET_PRE_ROUTING,
+    /// IP packets for this machine.
+    LocalIn = bindings::nf_inet_hooks_NF_INET_LOCAL_IN,
+    /// IP packets that pass through.
+    Forward = bindings::nf_inet_hooks_NF_INET_FORWARD,
+    /// IP packets made by this machine.
+    LocalOut = bindings::nf_inet_hooks_NF_INET_LOCAL_OUT,
+    /// IP packets about to leave.
+    PostRouting = bindings::nf_inet_hooks_NF_INET_POST_ROUTING,
+}
+
+impl HookNum {
+    /// Arriving ARP packets, with [`Family::Arp`] (`NF_ARP_IN`).
+    pub const ARP_IN: HookNum = HookNum::PreRouting;
+    /// Leaving ARP packets, with [`Family::Arp`] (`NF_ARP_OUT`).
+    pub const ARP_OUT: HookNum = HookNum::LocalIn;
+}
+
+// The two numberings overlap.
+const _: () = assert!(bindings::NF_ARP_IN == HookNum::ARP_IN as u32);
+const _: () = assert!(bindings::NF_ARP_OUT == HookNum::ARP_OUT as u32);
+
+/// What becomes of a packet.
+#[must_use]
+pub enum Verdict {
+    /// It goes on its way. Must be the packet that the hook was given.
+    Accept(SkBuff),
+    /// It is freed, for this reason.
+    Drop(SkBuff, DropReason),
+    /// The hook has sent it on itself, or keeps it.
+    Stolen,
+}
+
+/// A netfilter hook.
+///
+/// Runs in softirq or with softirqs disabled as a rule (in process context on the way out), under
+/// RCU; must not sleep.
+pub trait Hook: 'static {
+    /// Protocol family.
+    const FAMILY: Family;
+    /// Place.
+    const HOOKNUM: HookNum;
+    /// Order among the hooks of a place, ascending.
+    const PRIORITY: i32;
+
+    /// Judges one packet, whose data starts at its network header (with [`Family::Arp`] on the way
+    /// out: at its link-layer header).
+    fn run(state: &HookState<'_>, skb: SkBuff) -> Verdict;
+}
+
+/// A [`Hook`] as the kernel wants it, see [`PerNet::HOOKS`](super::netns::PerNet::HOOKS).
+///
+/// # Invariants
+///
+/// The callback fits to all other fields, and reads none of the private pointer.
+#[repr(transparent)]
+pub struct HookOps(bindings::nf_hook_ops);
+
+// SAFETY: Constant after it was made, on the C side too; the pointers in it are null.
+unsafe impl Sync for HookOps {}
+
+// SAFETY: As above.
+unsafe impl Send for HookOps {}
+
+impl HookOps {
+    /// Describes hook `H`.
+    pub const fn new<H: Hook>() -> Self {
+        // SAFETY: All zeroes are a valid `nf_hook_ops`: null pointers, `None` and numbers.
+        let mut ops: bindings::nf_hook_ops = unsafe { core::mem::zeroed() };
+        ops.hook = Some(hook_callback::<H>);
+        ops.pf = H::FAMILY as u8;
+        ops.hooknum = H::HOOKNUM as u32;
+        ops.priority = H::PRIORITY;
+        Self(ops)
+    }
+
+    /// Registers hooks in one namespace, all or none.
+    ///
+    /// # Safety
+    ///
+    /// [`HookOps::unregister_all`] must be called before `net` ends and before the code of the
+    /// hooks goes away, with an RCU grace period in between.
+    pub(crate) unsafe fn register_all(hooks: &'static [HookOps], net: &Net) -> Result {
+        // CAST: `HookOps` is `repr(transparent)` over `nf_hook_ops`.
+        // SAFETY: The array is static; by the type invariants its entries are filled.
+        to_result(unsafe {
+            bindings::nf_register_net_hooks(net.as_raw(), hooks.as_ptr().cast(), hooks.len() as u32)
+        })
+    }
+
+    /// Unregisters what [`HookOps::register_all`] registered.
+    ///
+    /// # Safety
+    ///
+    /// They are registered in `net`.
+    pub(crate) unsafe fn unregister_all(hooks: &'static [HookOps], net: &Net) {
+        // SAFETY: By the safety requirements.
+        unsafe {
+            bindings::nf_unregister_net_hooks(
+                net.as_raw(),
+                hooks.as_ptr().cast(),
+                hooks.len() as u32,
+            )
+        };
+    }
+}
+
+unsafe extern "C" fn hook_callback<H: Hook>(
+    _priv: *mut c_void,
+    skb: *mut bindings::sk_buff,
+    state: *const bindings::nf_hook_state,
+) -> c_uint {
+    // SAFETY: The kernel passes a valid state, under RCU.
+    let state = unsafe { HookState::from_raw(state) };
+    // SAFETY: The kernel passes a packet, which is ours unless we return `NF_ACCEPT`.
+    let owned = unsafe { SkBuff::from_raw(skb) };
+    match H::run(&state, owned) {
+        Verdict::Accept(owned) if ptr::eq(owned.as_raw(), skb) => {
+            let _ = owned.into_raw();
+            bindings::NF_ACCEPT
+        }
+        // The kernel cannot be given another packet than its own.
+        Verdict::Accept(other) => {
+            other.drop_reason(DropReason::NETFILTER_DROP);
+            bindings::NF_STOLEN
+        }
+        Verdict::Drop(owned, reason) => {
+            owned.drop_reason(reason);
+            bindings::NF_STOLEN
+        }
+        Verdict::Stolen => bindings::NF_STOLEN,
+    }
+}
+
+/// The circumstances of a packet in a hook.
+///
+/// # Invariants
+///
+/// The pointer is to a valid `nf_hook_state` for `'a`, and the RCU read side is held for `'a`.
+pub struct HookState<'a>(NonNull<bindings::nf_hook_state>, PhantomData<&'a rcu::Guard>);
+
+impl<'a> HookState<'a> {
+    /// # Safety
+    ///
+    /// As the invariants say.
+    #[inline]
+    unsafe fn from_raw(ptr: *const bindings::nf_hook_state) -> Self {
+        // INVARIANT: By the safety requirements.
+        // SAFETY: A valid pointer is not null.
+        Self(
+            unsafe { NonNull::new_unchecked(ptr.cast_mut()) },
+            PhantomData,
+        )
+    }
+
+    #[inline]
+    fn state(&self) -> &'a bindings::nf_hook_state {
+        // SAFETY: By the type invariants.
+        unsafe { self.0.as_ref() }
+    }
+
+    /// The network namespace.
+    #[inline]
+    pub fn net(&self) -> &'a Net {
+        // SAFETY: Packets and hooks are gone before their namespace is.
+        unsafe { Net::from_raw(self.state().net) }
+    }
+
+    /// Evidence that hooks run under RCU.
+    #[inline]
+    pub fn rcu(&self) -> &'a rcu::Guard {
+        const { assert!(size_of::<rcu::Guard>() == 0) };
+        // SAFETY: A zero-sized type needs no memory, and by the type invariants the read side is
+        // held, which is all that the guard's invariants ask for. It is never dropped.
+        unsafe { NonNull::<rcu::Guard>::dangling().as_ref() }
+    }
+
+    /// The device that the packet came in by.
+    #[inline]
+    pub fn in_dev(&self) -> Option<&'a NetDevice> {
+        // SAFETY: The device stays for as long as the hook runs.
+        unsafe { NetDevice::from_raw_opt(self.state().in_) }
+    }
+
+    /// The device that the packet shall leave by.
+    #[inline]
+    pub fn out_dev(&self) -> Option<&'a NetDevice> {
+        // SAFETY: As above.
+        unsafe { NetDevice::from_raw_opt(self.state().out) }
+    }
+
+    /// Takes a packet out of the hook; [`HeldPacket::resume`] lets it go on behind it.
+    ///
+    /// A socket that an early lookup has put on the packet is taken off, and will be looked up
+    /// again. Refused, with the packet given back, where it cannot be held: on the way out of a
+    /// socket, or if its route has gone.
+    pub fn hold(&self, mut skb: SkBuff) -> Result<HeldPacket, SkBuff> {
+        let state = self.state();
+        let Some(okfn) = state.okfn else {
+            return Err(skb);
+        };
+        if !state.sk.is_null() || !skb.force_dst() {
+            return Err(skb);
+        }
+        skb.orphan();
+        // INVARIANT: The references to the devices are taken here.
+        Ok(HeldPacket {
+            in_dev: self.in_dev().map(DeviceRef::new),
+            out_dev: self.out_dev().map(DeviceRef::new),
+            // SAFETY: The packet's device stays for as long as the hook runs.
+            skb_dev: unsafe { NetDevice::from_raw_opt(skb.dev_raw()) }.map(DeviceRef::new),
+            net: NonNull::from(self.net()),
+            okfn,
+            skb,
+        })
+    }
+}
+
+/// A packet that was taken out of a hook.
+///
+/// Dropping it frees the packet. It keeps its devices, so whoever keeps it must drop it when one of
+/// them is unregistered ([`HeldPacket::uses`]) and when the namespace ends.
+///
+/// # Invariants
+///
+/// The packet's route is counted, and the devices it refers to are kept by `in_dev`, `out_dev` and
+/// `skb_dev`.
+pub struct HeldPacket {
+    skb: SkBuff,
+    net: NonNull<Net>,
+    in_dev: Option<DeviceRef>,
+    out_dev: Option<DeviceRef>,
+    skb_dev: Option<DeviceRef>,
+    okfn: unsafe extern "C" fn(
+        *mut bindings::net,
+        *mut bindings::sock,
+        *mut bindings::sk_buff,
+    ) -> c_int,
+}
+
+// SAFETY: A packet may be used on any CPU; `net` is only compared.
+unsafe impl Send for HeldPacket {}
+
+impl HeldPacket {
+    /// The packet.
+    pub fn skb(&self) -> &SkBuff {
+        &self.skb
+    }
+
+    /// Whether the packet keeps this device.
+    pub fn uses(&self, dev: &NetDevice) -> bool {
+        [&self.in_dev, &self.out_dev, &self.skb_dev]
+            .into_iter()
+            .flatten()
+            .any(|held| ptr::eq::<NetDevice>(&**held, dev))
+    }
+
+    /// Sends the packet on its way, behind the hook it was taken out of.
+    ///
+    /// In another namespace than its own it is freed. Any context but hard interrupts.
+    pub fn resume(self, net: &Net) {
+        if !ptr::eq(self.net.as_ptr(), net) {
+            return self.drop_reason(DropReason::NETFILTER_DROP);
+        }
+        // The stack expects packets with softirqs disabled and under RCU.
+        let _bh = super::netns::BottomHalfDisabled::new();
+        let _rcu = rcu::Guard::new();
+        // SAFETY: The function is what the hook would have gone on with; by the type invariants
+        // what it needs has been kept, and the packet is handed over.
+        unsafe { (self.okfn)(net.as_raw(), ptr::null_mut(), self.skb.into_raw()) };
+    }
+
+    /// Frees the packet for a reason.
+    pub fn drop_reason(self, reason: DropReason) {
+        self.skb.drop_reason(reason);
+    }
+}
