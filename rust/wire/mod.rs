@@ -39,6 +39,7 @@ pub mod icmp;
 pub mod ipv4;
 pub mod ipv6;
 pub mod parse;
+pub mod record;
 pub mod seq;
 pub mod tcp;
 pub mod tcp_state;
