@@ -9,5 +9,6 @@ pub mod netns;
 pub mod session;
 pub mod skbuff;
 pub mod socket;
+pub mod tcp;
 
 pub use netns::Net;

@@ -1,0 +1,123 @@
+// SPDX-License-Identifier: GPL-2.0
+
+#include <net/mptcp.h>
+#include <net/tcp.h>
+
+__nlb_helper void nlb_helper___skb_queue_tail(struct sk_buff_head *list, struct sk_buff *newsk)
+{
+	__skb_queue_tail(list, newsk);
+}
+
+__nlb_helper void nlb_helper_bh_unlock_sock(struct sock *sk)
+{
+	bh_unlock_sock(sk);
+}
+
+__nlb_helper void nlb_helper_inet_csk_reset_delack_timer(struct sock *sk)
+{
+	inet_csk_reset_xmit_timer(sk, ICSK_TIME_DACK, TCP_DELACK_MIN, tcp_rto_max(sk));
+}
+
+__nlb_helper bool nlb_helper_sk_acceptq_is_full(const struct sock *sk)
+{
+	return sk_acceptq_is_full(sk);
+}
+
+__nlb_helper void nlb_helper_sk_acceptq_added(struct sock *sk)
+{
+	sk_acceptq_added(sk);
+}
+
+__nlb_helper bool nlb_helper_sk_hold_not_zero(struct sock *sk)
+{
+	return refcount_inc_not_zero(&sk->sk_refcnt);
+}
+
+__nlb_helper bool nlb_helper_sk_is_mptcp(const struct sock *sk)
+{
+	return sk_is_mptcp(sk);
+}
+
+__nlb_helper bool nlb_helper_sk_rmem_schedule(struct sock *sk, const struct sk_buff *skb, int size)
+{
+	return sk_rmem_schedule(sk, skb, size);
+}
+
+__nlb_helper void nlb_helper_skb_set_owner_r(struct sk_buff *skb, struct sock *sk)
+{
+	skb_set_owner_r(skb, sk);
+}
+
+__nlb_helper void nlb_helper_sk_slock_lock_bh(struct sock *sk)
+{
+	spin_lock_bh(&sk->sk_lock.slock);
+}
+
+__nlb_helper void nlb_helper_sk_slock_unlock_bh(struct sock *sk)
+{
+	spin_unlock_bh(&sk->sk_lock.slock);
+}
+
+__nlb_helper void nlb_helper_sock_put(struct sock *sk)
+{
+	sock_put(sk);
+}
+
+__nlb_helper bool nlb_helper_tcp_ecn_mode_accecn(const struct tcp_sock *tp)
+{
+	return tcp_ecn_mode_accecn(tp);
+}
+
+__nlb_helper void nlb_helper_tcp_fast_path_check(struct sock *sk)
+{
+	tcp_fast_path_check(sk);
+}
+
+__nlb_helper u32 nlb_helper_tcp_jiffies32(void)
+{
+	return tcp_jiffies32;
+}
+
+__nlb_helper u32 nlb_helper_tcp_ns_to_ts(bool usec_ts, u64 val)
+{
+	return tcp_ns_to_ts(usec_ts, val);
+}
+
+__nlb_helper u32 nlb_helper___tcp_set_rto(const struct tcp_sock *tp)
+{
+	return __tcp_set_rto(tp);
+}
+
+__nlb_helper int nlb_helper_tcp_win_from_space(const struct sock *sk, int space)
+{
+	return tcp_win_from_space(sk, space);
+}
+
+/* Fields which exist with some configurations only. */
+
+__nlb_helper bool nlb_helper_tcp_has_md5sig_info(const struct tcp_sock *tp)
+{
+#ifdef CONFIG_TCP_MD5SIG
+	return rcu_access_pointer(tp->md5sig_info);
+#else
+	return false;
+#endif
+}
+
+__nlb_helper bool nlb_helper_tcp_has_ao_info(const struct tcp_sock *tp)
+{
+#ifdef CONFIG_TCP_AO
+	return rcu_access_pointer(tp->ao_info);
+#else
+	return false;
+#endif
+}
+
+__nlb_helper bool nlb_helper_tcp_syn_smc(const struct tcp_sock *tp)
+{
+#if IS_ENABLED(CONFIG_SMC)
+	return tp->syn_smc;
+#else
+	return false;
+#endif
+}

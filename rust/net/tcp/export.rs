@@ -1,0 +1,515 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The origin: freezing, reading and closing a connection.
+
+use core::{
+    ffi::c_void,
+    marker::PhantomData,
+    ptr,
+    ptr::NonNull, //
+};
+
+use kernel::{
+    prelude::*,
+    types::NotThreadSafe, //
+};
+
+use crate::{
+    bindings,
+    net::{
+        socket::UserSocket,
+        Net, //
+    },
+    wire::{
+        addr::FourTuple,
+        record::ConnectionState, //
+    },
+};
+
+use super::{
+    child::disconnect_silently,
+    refusal::Refusal,
+    sock,
+    sock::{
+        inet_csk,
+        tcp_sk,
+        tcp_skb_cb, //
+    },
+};
+
+/// Most unread bytes that a connection may have and still be moved.
+///
+/// Twice the default window of a connection that nobody reads: more only gathers where an
+/// application has set a large SO_RCVBUF or has read for long, and then stopped.
+pub const MAX_UNREAD: usize = 4 << 20;
+
+/// How often [`TcpSocket::freeze`] lets the stack empty the backlog before it takes it as it is.
+const DRAINS: usize = 8;
+
+/// A connection that belongs to a program in user space, held by its file.
+///
+/// The program may close its descriptor meanwhile; the socket stays until this is dropped.
+///
+/// # Invariants
+///
+/// `sk` is the `struct sock` of `_socket`, which stays for as long as its file does. It is a full
+/// TCP socket.
+pub struct TcpSocket {
+    sk: NonNull<bindings::sock>,
+    _socket: UserSocket,
+}
+
+// SAFETY: `UserSocket` is `Send`, and `sk` is a part of it. The socket lock works in every thread.
+unsafe impl Send for TcpSocket {}
+
+// SAFETY: Whatever is done through a shared reference happens under the socket lock.
+unsafe impl Sync for TcpSocket {}
+
+impl TcpSocket {
+    /// The socket behind the file descriptor `fd` of the calling process.
+    ///
+    /// Only meaningful in the context of that process. `net` is the namespace of the request: its
+    /// privilege does not reach to sockets of another one.
+    pub fn from_fd(net: &Net, fd: u32) -> Result<TcpSocket, Refusal> {
+        let socket = UserSocket::from_fd(fd).map_err(|_| Refusal::NotSocket)?;
+        // SAFETY: The socket is valid for as long as `socket` is.
+        let sk = unsafe { (*socket.as_raw()).sk };
+        let sk = NonNull::new(sk).ok_or(Refusal::NotSocket)?;
+        // SAFETY: The pointer has just been read from the socket, whose file is held.
+        unsafe { check_kind(sk.as_ptr(), net) }?;
+        // INVARIANT: check_kind() says that it is TCP. A descriptor leads to no request or
+        // TIME_WAIT socket.
+        Ok(TcpSocket {
+            sk,
+            _socket: socket,
+        })
+    }
+
+    /// The connection's addresses and ports.
+    pub fn tuple(&self) -> FourTuple {
+        // SAFETY: By the type invariant.
+        unsafe { sock::tuple(self.sk.as_ptr()) }
+    }
+
+    /// Whether the connection could not be moved now, and why.
+    ///
+    /// May sleep. The answer may be another one a moment later; [`TcpSocket::freeze`] asks again.
+    pub fn refusal(&self) -> Option<Refusal> {
+        self.lock().check().err()
+    }
+
+    /// Freezes the connection: until the result is dropped or closed, no byte of it is taken,
+    /// acknowledged or sent.
+    ///
+    /// The socket lock is the freeze. Packets queue on the socket's backlog in order
+    /// (`tcp_add_backlog()`), timers are deferred (`tcp_release_cb()`), system calls block. Unlike
+    /// TCP_REPAIR, which goes on acknowledging what arrives after the dump.
+    ///
+    /// What is in the backlog already is processed first, so that it is part of the state: bytes
+    /// left there would be lost with the socket, and cost the client a retransmission timeout.
+    /// Make sure that no more arrive: plumb the route to the target before, and wait for a grace
+    /// period. May sleep.
+    pub fn freeze(&self) -> Result<Frozen<'_>, Refusal> {
+        let mut frozen = self.lock();
+        for _ in 0..DRAINS {
+            if !frozen.has_backlog() {
+                break;
+            }
+            drop(frozen);
+            frozen = self.lock();
+        }
+        frozen.check()?;
+        Ok(frozen)
+    }
+
+    fn lock(&self) -> Frozen<'_> {
+        // SAFETY: The socket is valid by the type invariant, and this is process context. The lock
+        // is not held by this thread: `Frozen` stays in the thread that made it, and none of the
+        // functions that hold one call this.
+        unsafe { bindings::lock_sock_nested(self.sk.as_ptr(), 0) };
+        // INVARIANT: The lock has just been taken.
+        Frozen {
+            sk: self.sk.as_ptr(),
+            // SAFETY: No preconditions.
+            since: unsafe { bindings::ktime_get() },
+            cursor: Cursor {
+                skb: ptr::null_mut(),
+                seq: 0,
+            },
+            _socket: PhantomData,
+            _not_send: NotThreadSafe,
+        }
+    }
+}
+
+/// What can be told without the lock, because it never changes.
+///
+/// # Safety
+///
+/// `sk` is a valid full socket of any protocol.
+unsafe fn check_kind(sk: *mut bindings::sock, net: &Net) -> Result<(), Refusal> {
+    // SAFETY: The socket is valid. These fields are set at its creation. (`sk_family` may change
+    // from AF_INET6 to AF_INET by IPV6_ADDRFORM; both are right.)
+    let (kind, protocol, family, kernel, own) = unsafe {
+        (
+            u32::from((*sk).sk_type),
+            u32::from((*sk).sk_protocol),
+            u32::from((*sk).__sk_common.skc_family),
+            bindings::sock::sk_kern_sock_raw(sk) != 0,
+            bindings::sock_net(sk) == net.as_raw(),
+        )
+    };
+    if protocol == bindings::IPPROTO_MPTCP {
+        return Err(Refusal::Mptcp);
+    }
+    if kind != bindings::sock_type_SOCK_STREAM
+        || protocol != bindings::IPPROTO_TCP
+        || !matches!(family, bindings::AF_INET | bindings::AF_INET6)
+    {
+        return Err(Refusal::NotTcp);
+    }
+    if !own {
+        return Err(Refusal::OtherNamespace);
+    }
+    if kernel {
+        return Err(Refusal::KernelSocket);
+    }
+    Ok(())
+}
+
+/// Where the last [`Frozen::copy_unread`] ended.
+struct Cursor {
+    /// Null, or a buffer of the receive queue.
+    skb: *mut bindings::sk_buff,
+    /// The sequence number of the buffer's first byte.
+    seq: u32,
+}
+
+/// A connection whose socket lock is held.
+///
+/// Dropping it releases the lock, and the connection goes on as if nothing had happened: packets
+/// that have queued are processed, timers that have expired fire.
+///
+/// System calls on the socket block meanwhile, and not interruptibly: hold it for milliseconds,
+/// seconds at most.
+///
+/// # Invariants
+///
+/// The lock of the valid TCP socket `sk` is held by this thread. `cursor.skb` is null or in its
+/// receive queue, which changes under the lock only.
+pub struct Frozen<'a> {
+    sk: *mut bindings::sock,
+    since: bindings::ktime_t,
+    cursor: Cursor,
+    _socket: PhantomData<&'a TcpSocket>,
+    // Lockdep wants the thread that took the lock to release it.
+    _not_send: NotThreadSafe,
+}
+
+/// What has become of a connection that was closed here.
+#[derive(Clone, Copy, Debug)]
+pub struct Closed {
+    /// Packets that arrived while the connection was frozen and were thrown away with it. The
+    /// client retransmits their bytes.
+    pub backlog_dropped: u32,
+    /// Nanoseconds from the freeze to the end of the socket.
+    pub frozen_ns: u64,
+}
+
+impl Frozen<'_> {
+    /// Whether packets wait for the lock to be released.
+    fn has_backlog(&self) -> bool {
+        // SAFETY: The socket is valid. Other CPUs write the field under a spin lock which is not
+        // held here; a volatile read is READ_ONCE(), and the answer is a hint only.
+        unsafe { !ptr::read_volatile(&raw const (*self.sk).sk_backlog.tail).is_null() }
+    }
+
+    /// Whether the connection can be moved as it is now.
+    fn check(&self) -> Result<(), Refusal> {
+        let sk = self.sk;
+        let tp = tcp_sk(sk);
+        // SAFETY: The socket is valid, and its lock is held by the type invariant.
+        unsafe {
+            if !sock::methods_are_tcp(sk) {
+                // A socket in a sockmap has `tcp_bpf_prots`, one with kernel TLS `tls_prots`.
+                return Err(if (*inet_csk(sk)).icsk_ulp_ops.is_null() {
+                    Refusal::Redirected
+                } else {
+                    Refusal::UpperLayer
+                });
+            }
+            match sock::state(sk) {
+                bindings::TCP_ESTABLISHED => {}
+                bindings::TCP_LISTEN => return Err(Refusal::Listening),
+                // TODAY: a FIN is part of the sequence space and would have to be carried.
+                bindings::TCP_CLOSE_WAIT => return Err(Refusal::FinReceived),
+                _ => return Err(Refusal::NotEstablished),
+            }
+            if !sock::is_ipv4(sk) {
+                return Err(Refusal::Ipv6);
+            }
+            if bindings::sk_is_mptcp(sk) {
+                return Err(Refusal::Mptcp);
+            }
+            if !(*inet_csk(sk)).icsk_ulp_ops.is_null() || bindings::tcp_syn_smc(tp) {
+                return Err(Refusal::UpperLayer);
+            }
+            if bindings::tcp_has_md5sig_info(tp) || bindings::tcp_has_ao_info(tp) {
+                return Err(Refusal::Authenticated);
+            }
+            if bindings::tcp_ecn_mode_accecn(tp) {
+                return Err(Refusal::AccurateEcn);
+            }
+            if bindings::tcp_sock::repair_raw(tp) != 0 {
+                return Err(Refusal::Repair);
+            }
+            if !(*tp).fastopen_rsk.is_null() || !(*tp).fastopen_req.is_null() {
+                return Err(Refusal::FastOpen);
+            }
+            if (*sk).sk_shutdown != 0 {
+                return Err(Refusal::Shutdown);
+            }
+            if (*sk).sk_err != 0 {
+                return Err(Refusal::SocketError);
+            }
+            // `tcp_urg_mode()`: `snd_up` is ahead of `snd_una`.
+            if (*tp).urg_data != 0 || (*tp).snd_up != (*tp).snd_una {
+                return Err(Refusal::UrgentData);
+            }
+            // `tcp_rtx_and_write_queues_empty()`, and nothing that the peer has not acknowledged.
+            if (*tp).snd_una != (*tp).write_seq
+                || (*tp).snd_nxt != (*tp).write_seq
+                || (*tp).packets_out != 0
+            {
+                return Err(Refusal::DataInFlight);
+            }
+            // Left behind, these segments would be reneged on: the peer has seen them in our SACK
+            // blocks and only sends them again after a timeout.
+            if !(*tp).out_of_order_queue.rb_node.is_null() {
+                return Err(Refusal::OutOfOrder);
+            }
+            // Buffers of devmem that user space has not given back.
+            if !(*sk).sk_user_frags.xa_head.is_null() {
+                return Err(Refusal::ZeroCopy);
+            }
+        }
+        if self.unread_len() > MAX_UNREAD {
+            return Err(Refusal::UnreadTooLarge);
+        }
+        Ok(())
+    }
+
+    /// Bytes that have been received and acknowledged, but not read by the program.
+    ///
+    /// Peeking does not count as reading: the truth is `copied_seq`, and SO_PEEK_OFF has no part
+    /// in it.
+    pub fn unread_len(&self) -> usize {
+        let tp = tcp_sk(self.sk);
+        // SAFETY: The socket is valid and locked.
+        let (rcv_nxt, copied_seq) = unsafe { ((*tp).rcv_nxt, (*tp).copied_seq) };
+        // No FIN is in this range: the state is ESTABLISHED.
+        rcv_nxt.wrapping_sub(copied_seq) as usize
+    }
+
+    /// Copies unread bytes from `offset` on to `to`; gives their number, which is less than asked
+    /// for at the end of the data only.
+    ///
+    /// Going on where the last call ended is cheap, an earlier offset is a search from the start.
+    pub fn copy_unread(&mut self, offset: usize, to: &mut [u8]) -> Result<usize> {
+        let left = self.unread_len().checked_sub(offset).ok_or(EINVAL)?;
+        let total = to.len().min(left);
+        let (to, _) = to.split_at_mut_checked(total).ok_or(EINVAL)?;
+        let tp = tcp_sk(self.sk);
+        // SAFETY: The socket is valid and locked.
+        let copied_seq = unsafe { (*tp).copied_seq };
+        // CAST: Less than `unread_len()`, which came from 32 bits.
+        let mut seq = copied_seq.wrapping_add(offset as u32);
+        let mut done = 0;
+
+        if self.cursor.skb.is_null() || (seq.wrapping_sub(self.cursor.seq) as i32) < 0 {
+            self.cursor.skb = self.next_skb(ptr::null_mut());
+        }
+        while done < total {
+            let skb = self.cursor.skb;
+            if skb.is_null() {
+                // The queue is shorter than the sequence numbers say.
+                return Err(EIO);
+            }
+            // SAFETY: The buffer is in the receive queue of the locked socket.
+            let (start, len) = unsafe { ((*tcp_skb_cb(skb)).seq, (*skb).len) };
+            self.cursor.seq = start;
+            let skip = seq.wrapping_sub(start);
+            // After retransmissions a buffer may begin with bytes which the one before had. But
+            // none begins after `seq`: `skip` would be huge then, and the queue end in EIO.
+            if skip >= len {
+                self.cursor.skb = self.next_skb(skb);
+                continue;
+            }
+            let count = ((len - skip) as usize).min(total - done);
+            let part = to.get_mut(done..done + count).ok_or(EINVAL)?;
+            // SAFETY: The buffer is valid, `skip + count` is not more than its length, and `part`
+            // has `count` bytes. CAST: Both are less than the length of a buffer.
+            let err = unsafe {
+                bindings::skb_copy_bits(
+                    skb,
+                    skip as i32,
+                    part.as_mut_ptr().cast::<c_void>(),
+                    count as i32,
+                )
+            };
+            if err != 0 {
+                // Memory of a device (devmem): not readable.
+                return Err(Refusal::ZeroCopy.errno());
+            }
+            done += count;
+            seq = seq.wrapping_add(count as u32);
+        }
+        Ok(done)
+    }
+
+    /// The buffer after `skb` in the receive queue, the first one for null; null at the end.
+    fn next_skb(&self, skb: *mut bindings::sk_buff) -> *mut bindings::sk_buff {
+        // SAFETY: The socket is valid and locked, so the queue does not change, and `skb` is in
+        // it. The head of a queue begins like a buffer.
+        unsafe {
+            let head = (&raw mut (*self.sk).sk_receive_queue).cast::<bindings::sk_buff>();
+            let from = if skb.is_null() { head } else { skb };
+            let next = (*from).__bindgen_anon_1.__bindgen_anon_1.next;
+            if next == head {
+                ptr::null_mut()
+            } else {
+                next
+            }
+        }
+    }
+
+    /// Everything about the connection except for its unread bytes.
+    pub fn state(&self) -> ConnectionState {
+        let sk = self.sk;
+        let tp = tcp_sk(sk);
+        // SAFETY: No preconditions.
+        let (clock_ns, seconds) = unsafe { (bindings::ktime_get(), bindings::ktime_get_seconds()) };
+        // SAFETY: The socket is valid and locked.
+        unsafe {
+            let opt = &raw const (*tp).rx_opt;
+            type Opt = bindings::tcp_options_received;
+            let wscale_ok = Opt::wscale_ok_raw(opt) != 0;
+            let tstamp_ok = Opt::tstamp_ok_raw(opt) != 0;
+            let usec_ts = bindings::tcp_sock::tcp_usec_ts_raw(tp) != 0;
+            // TSval of a segment sent now: `tcp_time_stamp_ts() + tsoffset`. From the clock, not
+            // from the `tcp_mstamp` of the last segment: it must never be less than what was sent.
+            // CAST: The clock is never negative.
+            let tsval = bindings::tcp_ns_to_ts(usec_ts, clock_ns as u64);
+            // `ts_recent_stamp` counts the seconds since this machine has booted, so only the age
+            // means anything elsewhere.
+            // CAST: The kernel keeps the seconds in 32 bits here.
+            let ts_recent_age = (seconds as i32).wrapping_sub((*opt).ts_recent_stamp).max(0) as u32;
+            ConnectionState {
+                tuple: sock::tuple(sk),
+                snd_una: (*tp).snd_una,
+                rcv_nxt: (*tp).rcv_nxt,
+                copied_seq: (*tp).copied_seq,
+                rcv_wup: (*tp).rcv_wup,
+                rcv_wnd: (*tp).rcv_wnd,
+                rcv_mwnd_seq: (*tp).rcv_mwnd_seq,
+                snd_wl1: (*tp).snd_wl1,
+                snd_wnd: (*tp).snd_wnd,
+                max_window: (*tp).max_window,
+                window_clamp: (*tp).window_clamp,
+                rcv_ssthresh: (*tp).rcv_ssthresh,
+                wscale_ok,
+                // CAST: Four bits.
+                snd_wscale: Opt::snd_wscale_raw(opt) as u8,
+                rcv_wscale: Opt::rcv_wscale_raw(opt) as u8,
+                sack_ok: Opt::sack_ok_raw(opt) != 0,
+                tstamp_ok,
+                usec_ts,
+                ecn_ok: u32::from((*tp).ecn_flags) & sock::ECN_MODE_RFC3168 != 0,
+                ecn_flags: (*tp).ecn_flags & (sock::ECN_MODE_RFC3168 as u8 | sock::ECN_CARRIED),
+                mss_clamp: (*opt).mss_clamp,
+                rcv_mss: (*inet_csk(sk)).icsk_ack.rcv_mss,
+                tsval_now: tsval.wrapping_add((*tp).tsoffset),
+                ts_recent: (*opt).ts_recent,
+                ts_recent_age,
+                srtt_us: (*tp).srtt_us,
+                mdev_us: (*tp).mdev_us,
+                mdev_max_us: (*tp).mdev_max_us,
+                rttvar_us: (*tp).rttvar_us,
+                rtt_min_us: (*tp).rtt_min.s[0].v,
+                snd_cwnd: (*tp).snd_cwnd,
+                snd_ssthresh: (*tp).snd_ssthresh,
+                reordering: (*tp).reordering,
+                bytes_acked: (*tp).bytes_acked,
+                bytes_received: (*tp).bytes_received,
+                unread_len: self.unread_len() as u32,
+            }
+        }
+    }
+
+    /// Nanoseconds since the freeze.
+    pub fn frozen_ns(&self) -> u64 {
+        // SAFETY: No preconditions.
+        let now = unsafe { bindings::ktime_get() };
+        // CAST: The clock does not go back.
+        now.saturating_sub(self.since) as u64
+    }
+
+    /// Ends the connection here without a packet: another machine has it now.
+    ///
+    /// The program reads ECONNABORTED from the socket, and EPOLLHUP.
+    pub fn close_silently(self) -> Closed {
+        // SAFETY: The socket is valid and locked.
+        unsafe { disconnect_silently(self.sk, 0) };
+        self.finish()
+    }
+
+    /// Ends the connection with one RST to the client.
+    ///
+    /// Its sequence number is `snd_nxt`, which is what the client expects next as nothing is in
+    /// flight, so that RFC 5961 lets it pass. The program reads ECONNRESET from the socket.
+    pub fn reset(self) -> Closed {
+        // SAFETY: The socket is valid and locked; `sk_prot` is `tcp_prot` or `tcpv6_prot`, whose
+        // method this is: tcp_disconnect(), which calls tcp_send_active_reset() in state
+        // ESTABLISHED. tcp_abort() would do as well, but takes the lock itself: in between, the
+        // connection would go on.
+        unsafe {
+            if let Some(disconnect) = (*(*self.sk).__sk_common.skc_prot).disconnect {
+                disconnect(self.sk, 0);
+            }
+        }
+        self.finish()
+    }
+
+    /// Throws the backlog away and releases the lock.
+    fn finish(self) -> Closed {
+        let frozen_ns = self.frozen_ns();
+        let sk = self.sk;
+        // SAFETY: The socket is valid, and its lock held. Packets are put on the backlog under
+        // the spin lock, and taken off by the owner of the lock, which is this thread.
+        let list = unsafe {
+            bindings::sk_slock_lock_bh(sk);
+            let list = (*sk).sk_backlog.head;
+            (*sk).sk_backlog.head = ptr::null_mut();
+            (*sk).sk_backlog.tail = ptr::null_mut();
+            (*sk).sk_backlog.len = 0;
+            bindings::sk_slock_unlock_bh(sk);
+            list
+        };
+        // What comes between this and the end of the lock is discarded without an answer: that is
+        // what tcp_rcv_state_process() does in state CLOSE.
+        // SAFETY: The list has just become ours.
+        let backlog_dropped = unsafe { sock::free_skb_list(list) };
+        drop(self);
+        Closed {
+            backlog_dropped,
+            frozen_ns,
+        }
+    }
+}
+
+impl Drop for Frozen<'_> {
+    fn drop(&mut self) {
+        // SAFETY: By the type invariant this thread holds the lock.
+        unsafe { bindings::release_sock(self.sk) };
+    }
+}

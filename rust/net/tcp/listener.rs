@@ -1,0 +1,374 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The target: a listener, and the connections that are put into its accept queue.
+
+use core::ptr::NonNull;
+
+use kernel::sync::rcu;
+
+use crate::{
+    bindings,
+    net::Net,
+    wire::{
+        addr::FourTuple,
+        record::ConnectionState, //
+    },
+};
+
+use super::{
+    child::{
+        disconnect_silently,
+        Child, //
+    },
+    refusal::Refusal,
+    request::{
+        Ack,
+        Request, //
+    },
+    rx_data::RxData,
+    sock,
+    sock::{
+        inet_csk,
+        tcp_sk,
+        SockRef,
+        Tuple4, //
+    },
+};
+
+/// A listening socket that can take over connections.
+///
+/// # Invariants
+///
+/// The socket listened when it was found. (It may be closed at any time since.)
+pub struct Listener(SockRef);
+
+impl Listener {
+    /// The listener that would get the client's SYN of `tuple` on interface `iif` (0: any).
+    ///
+    /// It is found as the stack finds it: BPF programs and SO_REUSEPORT have their say.
+    ///
+    /// # Errors
+    ///
+    /// Anything that would make [`Listener::inject`] fail now. A TIME_WAIT socket of the same tuple
+    /// is no obstacle: the client has opened the connection anew.
+    pub fn lookup(net: &Net, tuple: &FourTuple, iif: u32) -> Result<Listener, Refusal> {
+        let addrs = Tuple4::new(tuple).ok_or(Refusal::Ipv6)?;
+        let dif = i32::try_from(iif).map_err(|_| Refusal::NoListener)?;
+        // SAFETY: The namespace is valid.
+        let kind = unsafe { bindings::inet_addr_type(net.as_raw(), addrs.vip) };
+        if kind != bindings::RTN_LOCAL {
+            // The child could not send: its source address would be refused.
+            return Err(Refusal::AddressNotLocal);
+        }
+        let listener = {
+            // The lookup wants RCU, and bottom halves disabled as on the receive path.
+            let _rcu = rcu::read_lock();
+            let _bh = BottomHalves::disable();
+            // SAFETY: The namespace is valid, RCU is held. There is no packet: a selection by BPF
+            // falls back to the hash of the tuple.
+            let sk = unsafe {
+                bindings::__inet_lookup_listener(
+                    net.as_raw(),
+                    core::ptr::null_mut(),
+                    0,
+                    addrs.client,
+                    addrs.client_port_be,
+                    addrs.vip,
+                    addrs.vip_port,
+                    dif,
+                    0,
+                )
+            };
+            let sk = NonNull::new(sk).ok_or(Refusal::NoListener)?;
+            // SAFETY: RCU keeps the memory of a listener (SOCK_RCU_FREE). Its reference count may
+            // have come to zero.
+            if !unsafe { bindings::sk_hold_not_zero(sk.as_ptr()) } {
+                return Err(Refusal::NoListener);
+            }
+            // SAFETY: The reference is ours, and listeners are full sockets.
+            Listener(unsafe { SockRef::from_raw(sk) })
+        };
+        listener.check_kind()?;
+        if tuple_in_use(net, tuple, iif) {
+            return Err(Refusal::TupleInUse);
+        }
+        Ok(listener)
+    }
+
+    /// Whether children of this listener are plain TCP sockets, and there is room for one more.
+    fn check_kind(&self) -> Result<(), Refusal> {
+        let sk = self.0.as_raw();
+        let tp = tcp_sk(sk);
+        // SAFETY: The listener is valid. What is read here without its lock is read so on the
+        // receive path, too; a change in the next moment makes no difference.
+        unsafe {
+            if sock::state(sk) != bindings::TCP_LISTEN {
+                return Err(Refusal::ListenerGone);
+            }
+            // Subflows come from subflow_syn_recv_sock(), which wants options of the handshake.
+            if bindings::sk_is_mptcp(sk) {
+                return Err(Refusal::ListenerMptcp);
+            }
+            // SMC replaces `icsk_af_ops`; a ULP wants to clone itself into the child.
+            if !sock::methods_are_tcp(sk)
+                || bindings::tcp_syn_smc(tp)
+                || !(*inet_csk(sk)).icsk_ulp_ops.is_null()
+            {
+                return Err(Refusal::ListenerUpperLayer);
+            }
+            if bindings::tcp_has_md5sig_info(tp) || bindings::tcp_has_ao_info(tp) {
+                return Err(Refusal::ListenerAuthenticated);
+            }
+            if bindings::sk_acceptq_is_full(sk) {
+                return Err(Refusal::AcceptQueueFull);
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a connection with this state could be injected now. All that matters are the
+    /// options, the windows and the number of unread bytes.
+    pub fn check(&self, state: &ConnectionState) -> Result<(), Refusal> {
+        self.check_kind()?;
+        let sk = self.0.as_raw();
+        // SAFETY: The listener is valid, and a socket of user space keeps its namespace. The
+        // settings may change at any time, and are read as READ_ONCE() does.
+        unsafe {
+            let ipv4 = &raw const (*bindings::sock_net(sk)).ipv4;
+            let on = |sysctl: *const u8| sysctl.read_volatile() != 0;
+            if state.tstamp_ok && !on(&raw const (*ipv4).sysctl_tcp_timestamps) {
+                return Err(Refusal::TimestampsOff);
+            }
+            if state.sack_ok && !on(&raw const (*ipv4).sysctl_tcp_sack) {
+                return Err(Refusal::SackOff);
+            }
+            if state.wscale_ok && !on(&raw const (*ipv4).sysctl_tcp_window_scaling) {
+                return Err(Refusal::WindowScalingOff);
+            }
+        }
+        self.rcvbuf_for(state, state.unread_len as usize)?;
+        Ok(())
+    }
+
+    /// The receive buffer that the connection needs, given the memory of its unread bytes.
+    fn rcvbuf_for(&self, state: &ConnectionState, truesize: usize) -> Result<i32, Refusal> {
+        let sk = self.0.as_raw();
+        // What the client may still send: up to the farthest right edge it has ever seen.
+        let edge = state.rcv_wup.wrapping_add(state.rcv_wnd);
+        let ahead = |right: u32| i32::max(right.wrapping_sub(state.rcv_nxt) as i32, 0) as u64;
+        let window = ahead(edge).max(ahead(state.rcv_mwnd_seq));
+        // SAFETY: The listener is valid; a child starts with this ratio (of 256).
+        let (ratio, rcvbuf, limit) = unsafe {
+            let rmem = &raw const (*bindings::sock_net(sk)).ipv4.sysctl_tcp_rmem[2];
+            (
+                u64::from((*tcp_sk(sk)).scaling_ratio).max(1),
+                (&raw const (*sk).sk_rcvbuf).read_volatile(),
+                rmem.read_volatile(),
+            )
+        };
+        // tcp_space_from_win(); not the packet path, so a division is fine.
+        let need = (window << bindings::TCP_RMEM_TO_WIN_SCALE) / ratio + 1 + truesize as u64;
+        let need = i32::try_from(need).map_err(|_| Refusal::ReceiveBuffer)?;
+        if need > rcvbuf.max(limit) {
+            return Err(Refusal::ReceiveBuffer);
+        }
+        Ok(need)
+    }
+
+    /// Puts the connection with its unread bytes into the accept queue, so that the program's
+    /// next accept() returns it.
+    ///
+    /// `iif` is the interface that its packets arrive on. No packet is sent. After an error nothing
+    /// is left: no socket, no request, no bytes. May sleep.
+    pub fn inject(
+        &self,
+        state: &ConnectionState,
+        mut data: RxData,
+        iif: u32,
+    ) -> Result<Injected, Refusal> {
+        // SAFETY: No preconditions.
+        let start = unsafe { bindings::ktime_get() };
+        state.validate().map_err(|_| Refusal::InvalidState)?;
+        if state.unread_len as usize != data.len() {
+            return Err(Refusal::InvalidState);
+        }
+        let tuple = Tuple4::new(&state.tuple).ok_or(Refusal::Ipv6)?;
+        self.check(state)?;
+        let rcvbuf = self.rcvbuf_for(state, data.truesize())?;
+
+        let listener = self.0.as_raw();
+        // SAFETY: The listener is valid. CAST: The clock is not negative.
+        let request = unsafe { Request::new(listener, state, tuple, start as u64) }?;
+        let ack = Ack::new(state, tuple, iif)?;
+
+        let result = {
+            let rcu = rcu::read_lock();
+            let _bh = BottomHalves::disable();
+            // SAFETY: The listener, request and segment are valid.
+            let denied = unsafe {
+                bindings::security_inet_conn_request(listener, ack.as_raw(), request.as_raw())
+            };
+            if denied != 0 {
+                return Err(Refusal::SecurityPolicy);
+            }
+            // SAFETY: The listener is valid and keeps its namespace.
+            let net = unsafe { Net::from_raw(bindings::sock_net(listener)) };
+            if in_use(net, tuple, iif, true) {
+                return Err(Refusal::TupleInUse);
+            }
+            // SAFETY: The listener is valid; bottom halves are disabled to the end of the block.
+            let Some(child) = (unsafe { Child::new(listener, &request, &ack, &rcu) }) else {
+                return Err(self.why_no_child(net, tuple, iif));
+            };
+            child.size_rcvbuf(rcvbuf);
+            let done = child
+                .establish(ack)
+                .and_then(|()| child.queue(&mut data, state));
+            match done {
+                Ok(()) => {
+                    child.complete(state);
+                    // SAFETY: The child is one of this listener, made from this request.
+                    unsafe { child.publish(listener, request) }
+                }
+                Err(refusal) => Err((child, refusal)),
+            }
+            .map_err(|(child, refusal)| (child.abandon(), refusal))
+        };
+        match result {
+            Ok(sk) => {
+                // SAFETY: No preconditions.
+                let end = unsafe { bindings::ktime_get() };
+                Ok(Injected {
+                    sk,
+                    // CAST: The clock does not go back.
+                    inject_ns: end.saturating_sub(start) as u64,
+                })
+            }
+            Err((remains, refusal)) => {
+                remains.destroy();
+                Err(refusal)
+            }
+        }
+    }
+
+    /// tcp_v4_syn_recv_sock() does not say; this is the most likely reason.
+    fn why_no_child(&self, net: &Net, tuple: Tuple4, iif: u32) -> Refusal {
+        match self.check_kind() {
+            Err(refusal) => refusal,
+            Ok(()) if in_use(net, tuple, iif, false) => Refusal::TupleInUse,
+            Ok(()) => Refusal::NoChild,
+        }
+    }
+}
+
+/// Whether a socket or an unfinished handshake has this tuple, as packets from `iif` find it.
+///
+/// TIME_WAIT does not count. `false` for IPv6, which cannot be looked up yet.
+pub fn tuple_in_use(net: &Net, tuple: &FourTuple, iif: u32) -> bool {
+    let Some(tuple) = Tuple4::new(tuple) else {
+        return false;
+    };
+    let _rcu = rcu::read_lock();
+    let _bh = BottomHalves::disable();
+    in_use(net, tuple, iif, false)
+}
+
+/// As [`tuple_in_use`], under RCU and with bottom halves disabled. With `evict` a TIME_WAIT socket
+/// goes at once, as a SYN would have it (`TCP_TW_SYN` in tcp_v4_rcv()).
+fn in_use(net: &Net, tuple: Tuple4, iif: u32, evict: bool) -> bool {
+    // SAFETY: The namespace is valid, RCU is held. What comes back is null or a socket of any sort
+    // with a reference that is ours.
+    unsafe {
+        let sk = bindings::__inet_lookup_established(
+            net.as_raw(),
+            tuple.client,
+            tuple.client_port_be,
+            tuple.vip,
+            tuple.vip_port,
+            i32::try_from(iif).unwrap_or(0),
+            0,
+        );
+        if sk.is_null() {
+            return false;
+        }
+        if sock::state(sk) != bindings::TCP_TIME_WAIT {
+            bindings::sock_gen_put(sk);
+            return true;
+        }
+        if evict {
+            // Drops the reference as well.
+            bindings::inet_twsk_deschedule_put(sk.cast());
+        } else {
+            bindings::sock_gen_put(sk);
+        }
+        false
+    }
+}
+
+/// A connection that was put into an accept queue here.
+///
+/// Dropping it changes nothing for the connection.
+///
+/// It keeps the memory of the socket and its network namespace, even when program and connection
+/// are long gone: drop it soon after [`Injected::is_closed`] says so.
+pub struct Injected {
+    sk: SockRef,
+    inject_ns: u64,
+}
+
+impl Injected {
+    /// Whether the socket is closed for good. Any context.
+    ///
+    /// True in TIME_WAIT, too: a smaller socket has taken its place then (tcp_time_wait()).
+    pub fn is_closed(&self) -> bool {
+        // SAFETY: The socket is valid.
+        unsafe { sock::state(self.sk.as_raw()) == bindings::TCP_CLOSE }
+    }
+
+    /// Nanoseconds that [`Listener::inject`] took.
+    pub fn inject_ns(&self) -> u64 {
+        self.inject_ns
+    }
+
+    /// Ends the connection without a packet. May sleep.
+    ///
+    /// Whether the program has accepted it or not: it finds ECONNABORTED. (In the accept queue it
+    /// stays, as a connection does that the client resets before it is accepted.)
+    pub fn abort_silently(self) {
+        let sk = self.sk.as_raw();
+        // SAFETY: The socket is valid; this is process context, and the lock is not held here.
+        unsafe {
+            bindings::lock_sock_nested(sk, 0);
+            if sock::state(sk) != bindings::TCP_CLOSE {
+                disconnect_silently(sk, 0);
+            }
+            bindings::release_sock(sk);
+        }
+    }
+
+    /// Ends the connection with one RST to the client. May sleep.
+    pub fn reset(self) {
+        // SAFETY: The socket is valid, this is process context. An error says that it is closed.
+        unsafe {
+            bindings::tcp_abort(self.sk.as_raw(), bindings::ECONNABORTED as i32);
+        }
+    }
+}
+
+/// Bottom halves are disabled on this CPU while it lives.
+struct BottomHalves(kernel::types::NotThreadSafe);
+
+impl BottomHalves {
+    fn disable() -> BottomHalves {
+        // SAFETY: No preconditions; enabled again in drop().
+        unsafe { bindings::local_bh_disable() };
+        BottomHalves(kernel::types::NotThreadSafe)
+    }
+}
+
+impl Drop for BottomHalves {
+    fn drop(&mut self) {
+        // SAFETY: disable() has disabled them in this thread.
+        unsafe { bindings::local_bh_enable() };
+    }
+}

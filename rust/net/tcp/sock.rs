@@ -1,0 +1,218 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Pointers to `struct sock` and what is read from it.
+
+use core::{
+    ptr,
+    ptr::NonNull, //
+};
+
+use crate::{
+    bindings,
+    wire::addr::{
+        Addr,
+        FourTuple,
+        Proto, //
+    },
+};
+
+/// A counted reference to a `struct sock` that is a full TCP socket (no request or TIME_WAIT).
+///
+/// # Invariants
+///
+/// The pointer is valid, and one reference (`sk_refcnt`) is owned.
+pub(super) struct SockRef(NonNull<bindings::sock>);
+
+// SAFETY: A socket may be used and its reference dropped on any CPU, in any context that
+// sock_put() allows; see `Drop`.
+unsafe impl Send for SockRef {}
+
+// SAFETY: A shared reference gives the pointer away only, whose use has its own rules.
+unsafe impl Sync for SockRef {}
+
+impl SockRef {
+    /// Takes over a reference.
+    ///
+    /// # Safety
+    ///
+    /// `sk` is a full TCP socket, and the caller owns one reference, which goes to the result.
+    pub(super) unsafe fn from_raw(sk: NonNull<bindings::sock>) -> SockRef {
+        // INVARIANT: By the function's requirements.
+        SockRef(sk)
+    }
+
+    /// The socket, valid for as long as `self` lives.
+    pub(super) fn as_raw(&self) -> *mut bindings::sock {
+        self.0.as_ptr()
+    }
+}
+
+impl Drop for SockRef {
+    fn drop(&mut self) {
+        // SAFETY: By the type invariant the reference is ours. The last sock_put() of a TCP socket
+        // runs sk_free(), which may be called in any context but hard interrupts.
+        unsafe { bindings::sock_put(self.as_raw()) };
+    }
+}
+
+/// `tcp_sk()`.
+pub(super) fn tcp_sk(sk: *mut bindings::sock) -> *mut bindings::tcp_sock {
+    // `struct sock` is the first member of `struct inet_sock`, that of
+    // `struct inet_connection_sock`, and that of `struct tcp_sock`.
+    const {
+        assert!(core::mem::offset_of!(bindings::inet_sock, sk) == 0);
+        assert!(core::mem::offset_of!(bindings::inet_connection_sock, icsk_inet) == 0);
+        assert!(core::mem::offset_of!(bindings::tcp_sock, inet_conn) == 0);
+    }
+    sk.cast()
+}
+
+/// `inet_csk()`.
+pub(super) fn inet_csk(sk: *mut bindings::sock) -> *mut bindings::inet_connection_sock {
+    sk.cast()
+}
+
+/// `inet_sk_state_load()`: the state, one of `TCP_*` in `include/net/tcp_states.h`.
+///
+/// # Safety
+///
+/// `sk` is a valid socket (of any sort).
+pub(super) unsafe fn state(sk: *const bindings::sock) -> u32 {
+    // SAFETY: The socket is valid. The field is written with WRITE_ONCE() or
+    // smp_store_release() on other CPUs; a volatile read of one byte is READ_ONCE().
+    u32::from(unsafe { ptr::read_volatile(&raw const (*sk).__sk_common.skc_state) })
+}
+
+/// `TCPHDR_ACK`: the ACK flag in `TCP_SKB_CB()->tcp_flags`.
+pub(super) const TCPHDR_ACK: u16 = 1 << 4;
+
+/// `TCP_ECN_MODE_RFC3168` in `tp->ecn_flags`: classic ECN has been negotiated.
+pub(super) const ECN_MODE_RFC3168: u32 = 1 << 0;
+
+/// `TCP_ECN_QUEUE_CWR`, `TCP_ECN_DEMAND_CWR`, `TCP_ECN_SEEN`: what goes with the connection.
+pub(super) const ECN_CARRIED: u8 = 1 << 1 | 1 << 2 | 1 << 3;
+
+/// Whether the socket's methods are those of plain TCP.
+///
+/// A sockmap puts `tcp_bpf_prots` there, kernel TLS `tls_prots`, other modules their own.
+///
+/// # Safety
+///
+/// `sk` is a valid full socket.
+pub(super) unsafe fn methods_are_tcp(sk: *const bindings::sock) -> bool {
+    // SAFETY: The socket is valid. The pointer may be replaced while it is used (WRITE_ONCE in
+    // sk_psock_update_proto()): read it once.
+    let prot = unsafe { ptr::read_volatile(&raw const (*sk).__sk_common.skc_prot) };
+    ptr::eq(prot, &raw const bindings::tcp_prot) || ptr::eq(prot, &raw const bindings::tcpv6_prot)
+}
+
+/// Whether the packets of a connection are IPv4.
+///
+/// An AF_INET6 socket has IPv4 packets if its addresses are IPv4-mapped ones, RFC 3493 section
+/// 3.7; the IPv4 addresses stand in the usual place then, too.
+///
+/// # Safety
+///
+/// `sk` is a valid full TCP socket in a connected state.
+pub(super) unsafe fn is_ipv4(sk: *const bindings::sock) -> bool {
+    // SAFETY: The socket is valid; its family and addresses do not change while it is connected.
+    unsafe {
+        u32::from((*sk).__sk_common.skc_family) == bindings::AF_INET
+            || Addr::v6((*sk).__sk_common.skc_v6_daddr.in6_u.u6_addr8).is_v4()
+    }
+}
+
+/// The 4-tuple of a connection over IPv4, the socket's own address being the virtual one.
+///
+/// # Safety
+///
+/// `sk` is a valid full TCP socket.
+pub(super) unsafe fn tuple(sk: *const bindings::sock) -> FourTuple {
+    // SAFETY: The socket is valid, and every member of these unions is plain data.
+    let (client, vip, client_port, vip_port) = unsafe {
+        let addrs = (*sk).__sk_common.__bindgen_anon_1.__bindgen_anon_1;
+        let ports = (*sk).__sk_common.__bindgen_anon_3.__bindgen_anon_1;
+        (
+            addrs.skc_daddr,
+            addrs.skc_rcv_saddr,
+            ports.skc_dport,
+            ports.skc_num,
+        )
+    };
+    FourTuple::v4(
+        client.to_ne_bytes(),
+        u16::from_be(client_port),
+        vip.to_ne_bytes(),
+        vip_port,
+        Proto::Tcp,
+    )
+}
+
+/// An IPv4 tuple as the kernel's lookup functions want it.
+#[derive(Clone, Copy)]
+pub(super) struct Tuple4 {
+    /// The client's address, as in the packet (`__be32`).
+    pub(super) client: u32,
+    /// The virtual address, as in the packet (`__be32`).
+    pub(super) vip: u32,
+    /// The client's port, as in the packet (`__be16`).
+    pub(super) client_port_be: u16,
+    /// The port of the virtual address in host byte order.
+    pub(super) vip_port: u16,
+}
+
+impl Tuple4 {
+    /// `None` for IPv6 and for what is not TCP.
+    pub(super) fn new(tuple: &FourTuple) -> Option<Tuple4> {
+        if tuple.proto() != Proto::Tcp {
+            return None;
+        }
+        let v4 = |addr: Addr| Some(u32::from_ne_bytes(addr.to_v4()?));
+        Some(Tuple4 {
+            client: v4(tuple.client())?,
+            vip: v4(tuple.vip())?,
+            client_port_be: tuple.client_port().to_be(),
+            vip_port: tuple.vip_port(),
+        })
+    }
+}
+
+/// Frees a list of buffers that are chained by `next` alone; gives their number.
+///
+/// # Safety
+///
+/// The caller owns every buffer of the (possibly empty) list.
+pub(super) unsafe fn free_skb_list(mut skb: *mut bindings::sk_buff) -> u32 {
+    let mut count: u32 = 0;
+    while !skb.is_null() {
+        // SAFETY: The buffer is valid and ours; its `next` is the next of the list. It is cleared
+        // (`skb_mark_not_on_list()`) before the buffer is freed.
+        unsafe {
+            let link = &raw mut (*skb).__bindgen_anon_1.__bindgen_anon_1.next;
+            let next = *link;
+            *link = ptr::null_mut();
+            bindings::sk_skb_reason_drop(
+                ptr::null_mut(),
+                skb,
+                bindings::skb_drop_reason_SKB_DROP_REASON_NOT_SPECIFIED,
+            );
+            skb = next;
+        }
+        count = count.saturating_add(1);
+    }
+    count
+}
+
+/// What is kept in `skb->cb` of a segment that the TCP stack has taken: `TCP_SKB_CB()`.
+pub(super) fn tcp_skb_cb(skb: *mut bindings::sk_buff) -> *mut bindings::tcp_skb_cb {
+    const {
+        assert!(size_of::<bindings::tcp_skb_cb>() <= 48);
+        assert!(
+            core::mem::offset_of!(bindings::sk_buff, cb) % align_of::<bindings::tcp_skb_cb>() == 0
+        );
+    }
+    // The offset stays within the buffer's control structure, which the caller vouches for when it
+    // uses the result.
+    skb.wrapping_byte_add(core::mem::offset_of!(bindings::sk_buff, cb))
+        .cast()
+}
