@@ -21,9 +21,9 @@ import re
 import sys
 
 STOP = {
-    "cgroup", "cgroup_subsys_state", "cred", "css_set", "dentry", "device",
+    "cgroup", "cgroup_namespace", "cgroup_subsys_state", "cred", "css_set", "dentry", "device",
     "device_driver", "file", "inode", "io_kiocb", "kobject", "mm_struct",
-    "module", "nsproxy", "page", "pid", "super_block", "task_struct",
+    "module", "nsproxy", "page", "pid", "pid_namespace", "super_block", "task_struct",
     "user_namespace", "user_struct", "vm_area_struct", "work_struct",
 }  # fmt: skip
 
@@ -35,6 +35,9 @@ DEFINES = re.compile(
 IMPLEMENTS = re.compile(
     r"^(?:unsafe )?impl.*?\bfor (?:\w+::)*(\w+)|^(?:unsafe )?impl(?:<.*?>)? (\w+)", re.M
 )
+# What bindgen gets wrong in the kernel crate's bindings: a member that is an
+# anonymous `struct ns_tree;` is lost, and all that comes after it misplaced.
+WRONG = re.compile(r"ns_common(__bindgen_ty_\d+)?$")
 FORWARD = re.compile(r"_unused: \[u8; 0\],|_address: u8,")
 
 
@@ -75,7 +78,7 @@ def main():
     anonymous = {n for n in text if n and n.startswith("_bindgen_ty_")}
     replaced = {
         n for n, t in text.items() if FORWARD.search(kernel.get(n, "")) and not FORWARD.search(t)
-    } | anonymous
+    } | {n for n in text if n and WRONG.match(n)} | anonymous
     keep = {n for n in text if n not in kernel} | replaced
 
     words = {n: set(re.findall(r"\w+", t)) - {n} for n, t in text.items()}
