@@ -17,7 +17,7 @@ use core::{
 use kernel::prelude::*;
 
 /// Words of state that a dump keeps between two calls.
-pub const STATE_WORDS: usize = 6;
+const STATE_WORDS: usize = 6;
 
 /// One call of a dump: a buffer to write entries into, and where the last call stopped.
 ///

@@ -28,6 +28,16 @@ use kernel::{
 /// Length of `struct nlattr`.
 const HDRLEN: usize = 4;
 
+/// The C form of `flags`, which the `kernel` crate keeps to itself: `GFP_KERNEL`, or for all others
+/// `GFP_ATOMIC`, which is right in any context.
+fn gfp(flags: Flags) -> bindings::gfp_t {
+    if flags == GFP_KERNEL {
+        bindings::GFP_KERNEL
+    } else {
+        bindings::GFP_ATOMIC
+    }
+}
+
 /// Appends attributes to a message.
 ///
 /// All methods fail with `EMSGSIZE` if the message is full, and then leave it as it was.
@@ -176,7 +186,7 @@ impl Message {
         flags: Flags,
     ) -> Result<Self> {
         // SAFETY: The function takes any flags.
-        let skb = unsafe { bindings::genlmsg_new_default(flags.as_raw()) };
+        let skb = unsafe { bindings::genlmsg_new_default(gfp(flags)) };
         let skb = NonNull::new(skb).ok_or(ENOMEM)?;
         // SAFETY: `skb` is new, and only the kernel changes a family's id.
         let header = unsafe {
@@ -245,7 +255,7 @@ impl Message {
                 skb.as_ptr(),
                 0,
                 group.into(),
-                flags.as_raw(),
+                gfp(flags),
             )
         };
         match to_result(ret) {

@@ -5,7 +5,6 @@
 //! C header: [`include/net/netlink.h`](srctree/include/net/netlink.h), `struct nla_policy`.
 
 use crate::bindings;
-use kernel::prelude::*;
 
 /// What one attribute of a request may hold.
 ///

@@ -1,0 +1,24 @@
+// SPDX-License-Identifier: GPL-2.0
+
+#include <linux/net.h>
+#include <net/sock.h>
+
+__nlb_helper void nlb_helper_sk_set_rcvtimeo(struct sock *sk, long jiffies)
+{
+	WRITE_ONCE(sk->sk_rcvtimeo, jiffies);
+}
+
+__nlb_helper void nlb_helper_sk_set_sndtimeo(struct sock *sk, long jiffies)
+{
+	WRITE_ONCE(sk->sk_sndtimeo, jiffies);
+}
+
+__nlb_helper struct net *nlb_helper_sock_net(const struct sock *sk)
+{
+	return sock_net(sk);
+}
+
+__nlb_helper void nlb_helper_sockfd_put(struct socket *sock)
+{
+	sockfd_put(sock);
+}
