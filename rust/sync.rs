@@ -3,3 +3,4 @@
 //! Synchronisation, and data that many CPUs share.
 
 pub mod percpu;
+pub mod rhashtable;
