@@ -160,6 +160,13 @@ in_root() {
 
 hash_of() { sha256sum | cut -c1-12; }
 
+# id_of NAME: what a key has of a product that it is made from; the same wherever the cache is.
+id_of() {
+	local p
+	p=$("$top/scripts/get" "$1") || exit $?
+	printf '%s\n' "${p##*/}"
+}
+
 # artefact NAME: build what scripts/recipes/NAME.sh describes unless the cache has it; set $path.
 # A recipe defines key() (prints everything the result depends on), and build() (fills the directory
 # $1). A result appears under its final name only when complete.

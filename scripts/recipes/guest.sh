@@ -18,7 +18,7 @@ key() {
 	declare -p packages
 	declare -f build guest_modules
 	cat "$top/scripts/guest-initrd"
-	"$top/scripts/get" kernel
+	id_of kernel
 }
 
 # The modules without what a machine of virtio devices can never load.

@@ -15,7 +15,7 @@ key() {
 	v=$(pick_kernel) || exit $?
 	printf '%s\n' "$v"
 	declare -f build fetch unpack_source prepare_tree
-	"$top/scripts/get" root
+	id_of root
 }
 
 kver_wanted() {
@@ -79,8 +79,9 @@ fetch() {
 		"$(source_package "$2")=$v"
 }
 
+# In the root, which has xz; the machine may not.
 unpack_source() {
-	tar -C "$1" -xf "$1"/pkg/usr/src/linux-source-*.tar.xz
+	in_root "$root" -b "$1:/w/kernel" -- sh -c 'tar -C /w/kernel -xf /w/kernel/pkg/usr/src/linux-source-*.tar.xz'
 	mv "$1"/linux-source-* "$1/linux"
 }
 

@@ -10,7 +10,7 @@ disk=4
 key() {
 	declare -f build uml_build
 	cat "$top/selftests/kunit/uml.config"
-	"$top/scripts/get" kernel
+	id_of kernel
 }
 
 uml_build() {
