@@ -19,36 +19,32 @@
 //! ```
 //!
 //! All numbers are big-endian. The CRC covers the header, its own field being zero, and the
-//! payload. Types and payloads: [`Message`]. The payload of STATE: [`StateReader`].
+//! payload. Types and payloads: [`Record`]. What a connection looks like: `record/codec.rs`.
 //!
 //! A stream is read by [`Header::parse`] on [`HEADER_LEN`] bytes, then as many payload bytes as it
-//! says, then [`Header::check`], then [`Message::parse`]. Anything that is not exactly as specified
-//! is an error, after which the stream cannot be trusted any more: close it.
+//! says, then [`Record::decode`]. Anything that is not exactly as specified is an error, after
+//! which the stream cannot be trusted any more: close it.
 
+mod codec;
 mod message;
+mod section;
 mod state;
-mod tlv;
 
 pub use self::{
+    codec::{
+        Prepare,
+        State,
+        CHUNK_MAX, //
+    },
     message::{
         Hello,
-        Message,
-        Prepare,
         Reason,
-        MAX_TEXT,
-        MESSAGE_MAX_LEN, //
+        Record,
+        MAX_TEXT, //
     },
     state::{
         ConnectionState,
         Invalid, //
-    },
-    tlv::{
-        data_header,
-        Chunks,
-        StateReader,
-        DATA_HEADER_LEN,
-        MAX_DATA,
-        STATE_LEN, //
     },
 };
 
@@ -70,6 +66,14 @@ pub const HEADER_LEN: usize = 24;
 
 /// Most bytes of a record's payload.
 pub const MAX_PAYLOAD: usize = 65536;
+
+/// No record is longer, header included.
+pub const RECORD_MAX: usize = HEADER_LEN + MAX_PAYLOAD;
+
+/// No record but STATE is longer, header included.
+pub const SHORT_MAX: usize = HEADER_LEN + codec::PREPARE_LEN;
+
+const _: () = assert!(codec::PREPARE_LEN >= 4 + MAX_TEXT);
 
 const MAGIC: [u8; 4] = *b"nlbm";
 const CRC: usize = 20;
@@ -170,8 +174,8 @@ pub enum Error {
     UnknownSection(u16),
     /// A section that must be there is not.
     MissingSection(u16),
-    /// A section or record out of order.
-    Order,
+    /// A section that has no place in this record.
+    UnexpectedSection(u16),
     /// The fields contradict each other.
     Invalid(Invalid),
     /// The given buffer is too small.
@@ -195,7 +199,9 @@ impl fmt::Display for Error {
             Error::Duplicate(section) => write!(f, "section {section} is there twice"),
             Error::UnknownSection(section) => write!(f, "unknown section {section}"),
             Error::MissingSection(section) => write!(f, "section {section} is missing"),
-            Error::Order => f.write_str("out of order"),
+            Error::UnexpectedSection(section) => {
+                write!(f, "section {section} does not belong here")
+            }
             Error::Invalid(invalid) => fmt::Display::fmt(invalid, f),
             Error::NoSpace => f.write_str("buffer too small"),
         }
@@ -279,7 +285,7 @@ impl Header {
     }
 
     /// Whether `payload` is the one that belongs to this header, by length and CRC.
-    pub fn check(&self, payload: &[u8]) -> Result<(), Error> {
+    fn check(&self, payload: &[u8]) -> Result<(), Error> {
         if payload.len() != self.payload_len() {
             return Err(Error::Truncated);
         }
@@ -376,7 +382,7 @@ mod tests {
         assert_eq!(header.kind(), Type::Commit);
         assert_eq!(header.id(), 0x0102_0304_0506_0708);
         assert!(payload.is_empty() && !header.is_last());
-        assert_eq!(Message::parse(&header, payload), Ok(Message::Commit));
+        assert_eq!(Record::decode(&header, payload), Ok(Record::Commit));
     }
 
     #[test]

@@ -4,12 +4,12 @@
 
 use core::fmt;
 
-use super::{
-    super::{
-        addr::FourTuple,
-        seq::SeqNum, //
+use super::super::{
+    addr::{
+        FourTuple,
+        Proto, //
     },
-    message::is_connection, //
+    seq::SeqNum, //
 };
 
 /// An established connection with nothing in flight from the server's side.
@@ -151,6 +151,15 @@ const MAX_MSS: u16 = 65495;
 /// Many fields of `tcp_sock` are unsigned, but computed with as signed numbers.
 const MAX_SIGNED: u32 = i32::MAX as u32;
 
+/// Whether a tuple can be that of a TCP connection.
+fn is_connection(tuple: &FourTuple) -> bool {
+    tuple.proto() == Proto::Tcp
+        && tuple.client().is_unicast()
+        && tuple.vip().is_unicast()
+        && tuple.client_port() != 0
+        && tuple.vip_port() != 0
+}
+
 /// `TCP_ECN_MODE_RFC3168`, `TCP_ECN_QUEUE_CWR`, `TCP_ECN_DEMAND_CWR`, `TCP_ECN_SEEN`.
 const ECN_RFC3168: u8 = 0x0f;
 
@@ -228,11 +237,8 @@ impl ConnectionState {
 #[cfg(test)]
 pub(super) mod tests {
     use super::{
-        super::super::addr::{
-            Addr,
-            Proto, //
-        },
-        *,
+        super::super::addr::Addr,
+        *, //
     };
 
     /// A connection of a browser in its first request, with sequence numbers about to wrap.
