@@ -2,5 +2,9 @@
 
 //! Synchronisation, and data that many CPUs share.
 
+pub mod lock;
 pub mod percpu;
+pub mod rcu;
 pub mod rhashtable;
+
+pub use lock::SpinLockBh;

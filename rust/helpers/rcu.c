@@ -2,7 +2,7 @@
 
 #include <linux/rcupdate.h>
 
-__nlb_helper bool nlb_helper_rcu_read_lock_held(void)
+__nlb_helper void nlb_helper_synchronize_rcu_expedited(void)
 {
-	return rcu_read_lock_held();
+	synchronize_rcu_expedited();
 }

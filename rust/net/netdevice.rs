@@ -8,7 +8,10 @@ use super::{
     skbuff::SkBuff,
     Net, //
 };
-use crate::bindings;
+use crate::{
+    bindings,
+    sync::lock::BottomHalfDisabled, //
+};
 use core::{
     ffi::CStr,
     marker::PhantomData,
@@ -157,7 +160,7 @@ impl NetDevice {
         skb.reset_mac_header();
         skb.reset_network_header();
         skb.set_dev_raw(self.as_raw());
-        let _bh = super::netns::BottomHalfDisabled::new();
+        let _bh = BottomHalfDisabled::new();
         // SAFETY: The device is kept by the type invariants, and packets that wait for their
         // delivery are taken away when it goes. Counting needs the softirqs off.
         unsafe {

@@ -15,7 +15,10 @@ use super::{
     },
     Net, //
 };
-use crate::bindings;
+use crate::{
+    bindings,
+    sync::lock::BottomHalfDisabled, //
+};
 use core::{
     marker::PhantomData,
     ptr::{
@@ -311,7 +314,7 @@ impl HeldPacket {
             return self.drop_reason(DropReason::NETFILTER_DROP);
         }
         // The stack expects packets with softirqs disabled and under RCU.
-        let _bh = super::netns::BottomHalfDisabled::new();
+        let _bh = BottomHalfDisabled::new();
         let _rcu = rcu::Guard::new();
         // SAFETY: The function is what the hook would have gone on with; by the type invariants
         // what it needs has been kept, and the packet is handed over.

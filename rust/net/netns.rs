@@ -6,7 +6,11 @@
 //! [`include/net/netns/generic.h`](srctree/include/net/netns/generic.h)
 
 use super::netfilter::HookOps;
-use crate::bindings;
+use crate::{
+    bindings,
+    new_spinlock_bh,
+    sync::SpinLockBh, //
+};
 use core::{
     cell::UnsafeCell,
     marker::PhantomData,
@@ -24,7 +28,6 @@ use kernel::{
         from_result,
         to_result, //
     },
-    new_spinlock,
     prelude::*,
     sync::{
         aref::{
@@ -38,8 +41,7 @@ use kernel::{
             Release, //
         },
         rcu,
-        Arc,
-        SpinLock, //
+        Arc, //
     },
     types::Opaque, //
 };
@@ -140,7 +142,7 @@ pub struct WeakNet(Arc<WeakInner>);
 #[pin_data]
 struct WeakInner {
     #[pin]
-    net: SpinLock<Option<NonNull<Net>>>,
+    net: SpinLockBh<Option<NonNull<Net>>>,
 }
 
 // SAFETY: The pointer is only turned into a reference under the lock, and `Net` is `Send + Sync`.
@@ -154,15 +156,13 @@ impl WeakNet {
         let net = NonNull::from(net);
         // INVARIANT: The namespace is being set up, and `clear` comes before its end.
         let inner = Arc::pin_init(
-            pin_init!(WeakInner { net <- new_spinlock!(Some(net)) }),
+            pin_init!(WeakInner { net <- new_spinlock_bh!(Some(net)) }),
             GFP_KERNEL,
         )?;
         Ok(Self(inner))
     }
 
     fn clear(&self) {
-        // Taken in softirq, too.
-        let _bh = BottomHalfDisabled::new();
         *self.0.net.lock() = None;
     }
 
@@ -170,7 +170,6 @@ impl WeakNet {
     ///
     /// Any context but hard interrupts.
     pub fn upgrade(&self) -> Option<ARef<Net>> {
-        let _bh = BottomHalfDisabled::new();
         let net = self.0.net.lock();
         let ptr = (*net)?;
         // SAFETY: By the type invariants, the memory is valid while the lock is held.
@@ -179,26 +178,6 @@ impl WeakNet {
         }
         // SAFETY: A reference was just taken, and is handed over.
         Some(unsafe { ARef::from_raw(ptr) })
-    }
-}
-
-/// Keeps softirqs off this CPU.
-pub(crate) struct BottomHalfDisabled(kernel::types::NotThreadSafe);
-
-impl BottomHalfDisabled {
-    #[inline]
-    pub(crate) fn new() -> Self {
-        // SAFETY: Allowed in any context but hard interrupts, which no caller is in.
-        unsafe { bindings::local_bh_disable() };
-        Self(kernel::types::NotThreadSafe)
-    }
-}
-
-impl Drop for BottomHalfDisabled {
-    #[inline]
-    fn drop(&mut self) {
-        // SAFETY: Pairs with the call in `new`.
-        unsafe { bindings::local_bh_enable() };
     }
 }
 

@@ -12,7 +12,10 @@ use core::{
     },
     ptr::NonNull, //
 };
-use kernel::prelude::*;
+use kernel::{
+    cpu::nr_cpu_ids,
+    prelude::*, //
+};
 
 /// `N` 64-bit counters for each CPU, zero at first.
 ///
@@ -72,8 +75,7 @@ impl<const N: usize> PerCpuCounters<N> {
         loop {
             // SAFETY: No preconditions; any number is searched from.
             let next = unsafe { bindings::cpumask_next_possible(cpu) };
-            // SAFETY: Set at boot and constant since.
-            if next >= unsafe { bindings::nr_cpu_ids } {
+            if next >= nr_cpu_ids() {
                 return sum;
             }
             // CAST: CPU numbers are small.
