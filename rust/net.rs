@@ -3,6 +3,7 @@
 //! Networking.
 
 pub mod genetlink;
+pub mod ip;
 pub mod netdevice;
 pub mod netfilter;
 pub mod netns;

@@ -8,9 +8,9 @@ __nlb_helper void nlb_helper_dst_cache_reset(struct dst_cache *dst_cache)
 	dst_cache_reset(dst_cache);
 }
 
-__nlb_helper void nlb_helper_dst_hold(struct dst_entry *dst)
+__nlb_helper struct net_device *nlb_helper_dst_dev_rcu(const struct dst_entry *dst)
 {
-	dst_hold(dst);
+	return dst_dev_rcu(dst);
 }
 
 __nlb_helper u32 nlb_helper_dst_mtu(const struct dst_entry *dst)

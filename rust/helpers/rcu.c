@@ -2,7 +2,7 @@
 
 #include <linux/rcupdate.h>
 
-__nlb_helper void nlb_helper_synchronize_rcu_expedited(void)
+__nlb_helper void nlb_helper_wait_rcu_expedited(void)
 {
 	synchronize_rcu_expedited();
 }

@@ -13,7 +13,6 @@ use crate::{
     sync::lock::BottomHalfDisabled, //
 };
 use core::{
-    ffi::CStr,
     marker::PhantomData,
     ops::Deref,
     ptr::{
@@ -301,10 +300,4 @@ impl<T: DeviceNotifier> Drop for NotifierRegistration<T> {
         // SAFETY: It was registered by `new`.
         unsafe { bindings::unregister_netdevice_notifier(self.block.get()) };
     }
-}
-
-/// The name of a C string constant of the kernel, checked at compile time to fit an interface name.
-pub(crate) const fn is_kind(name: &CStr) -> bool {
-    let len = name.count_bytes();
-    len > 0 && len < bindings::IFNAMSIZ as usize
 }

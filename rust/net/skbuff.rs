@@ -377,6 +377,12 @@ impl SkBuff {
         unsafe { bindings::skb_forward_csum(self.as_raw()) };
     }
 
+    /// Says that nothing is known of the checksum, for a header that has just been put in front.
+    pub(crate) fn forget_checksum(&mut self) {
+        // CAST: A two-bit field.
+        self.headers_mut().set_ip_summed(bindings::CHECKSUM_NONE as u8);
+    }
+
     /// Forgets the flow hash, which depends on addresses and ports.
     #[inline]
     pub fn clear_hash(&mut self) {

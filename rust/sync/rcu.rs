@@ -35,7 +35,7 @@ pub fn synchronize() {
 /// As [`synchronize`], within microseconds to milliseconds, at the cost of interrupting all CPUs.
 pub fn synchronize_expedited() {
     // SAFETY: A plain call.
-    unsafe { bindings::synchronize_rcu_expedited() };
+    unsafe { bindings::wait_rcu_expedited() };
 }
 
 /// A value that is read on the fast path and replaced now and then, such as a list in a

@@ -1,0 +1,172 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! IPv4: routes in both directions, ICMP errors, addresses of this machine.
+//!
+//! C headers: [`include/net/ip.h`](srctree/include/net/ip.h),
+//! [`include/net/route.h`](srctree/include/net/route.h),
+//! [`include/net/icmp.h`](srctree/include/net/icmp.h)
+
+mod route;
+
+pub use route::{
+    Route,
+    RouteCache, //
+};
+
+use super::{
+    netdevice::NetDevice,
+    skbuff::{
+        DropReason,
+        SkBuff, //
+    },
+    Net, //
+};
+use crate::bindings;
+use kernel::{
+    prelude::*,
+    sync::rcu, //
+};
+
+/// Length of an IPv4 header without options.
+const HEADER_LEN: u16 = 20;
+/// Length of a UDP header.
+const UDP_HEADER_LEN: u16 = 8;
+/// Ethertype of IPv4.
+const ETH_P_IP: u16 = bindings::ETH_P_IP as u16;
+
+/// Whether `address` is one of this machine's in `net`.
+pub fn is_local_address(net: &Net, address: [u8; 4]) -> bool {
+    // SAFETY: The namespace is valid; takes RCU itself.
+    let kind = unsafe { bindings::inet_addr_type(net.as_raw(), u32::from_ne_bytes(address)) };
+    kind == bindings::RTN_LOCAL
+}
+
+/// Makes the network header of a packet start at its data, and checks that an IPv4 header without
+/// options fits. Errors: `EINVAL`.
+fn ipv4_header(skb: &mut SkBuff) -> Result<&bindings::iphdr> {
+    skb.may_pull(u32::from(HEADER_LEN))?;
+    skb.reset_network_header();
+    if skb.data().first().ok_or(EINVAL)? >> 4 != 4 {
+        return Err(EINVAL);
+    }
+    let header = skb.data().as_ptr().cast::<bindings::iphdr>();
+    // SAFETY: The linear part has so many bytes, all values of which are valid. The kernel aligns
+    // network headers to four bytes wherever the machine needs that.
+    Ok(unsafe { &*header })
+}
+
+/// Looks up the route of an arriving IPv4 packet, whose data starts at the IP header, as if it had
+/// come in by `dev`, and sets it on the packet in place of the one it had.
+///
+/// `dev` decides about the source's validity (`rp_filter`). The route is counted, so the packet may
+/// go on to another device, or wait. Error: why such a packet must be dropped.
+pub fn route_input(skb: &mut SkBuff, dev: &NetDevice, _guard: &rcu::Guard) -> Result<(), DropReason> {
+    let header = ipv4_header(skb).map_err(|_| DropReason::IP_INHDR)?;
+    // SAFETY: It is a valid header; the addresses are fields of unions of the same layout.
+    let (source, destination, dscp) = unsafe {
+        let addresses = &header.__bindgen_anon_1.__bindgen_anon_1;
+        (addresses.saddr, addresses.daddr, bindings::ip4h_dscp(header))
+    };
+    skb.drop_dst();
+    // SAFETY: The packet has an IP header and no route; the device is kept; under RCU.
+    let reason = unsafe {
+        bindings::ip_route_input_noref(skb.as_raw(), destination, source, dscp, dev.as_raw())
+    };
+    if let Some(reason) = DropReason::from_raw(reason) {
+        return Err(reason);
+    }
+    if !skb.has_dst() || !skb.force_dst() {
+        return Err(DropReason::IP_INADDRERRORS);
+    }
+    Ok(())
+}
+
+/// Whether the packet's route leads to this machine itself.
+pub fn is_routed_here(skb: &SkBuff, _guard: &rcu::Guard) -> bool {
+    if !skb.has_dst() || skb.protocol() != ETH_P_IP {
+        return false;
+    }
+    // SAFETY: The packet has a route, of IPv4 as the packet, which RCU keeps.
+    unsafe { (*bindings::skb_rtable(skb.as_raw())).rt_type == bindings::RTN_LOCAL as u16 }
+}
+
+/// What an ICMP error tells a sender.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IcmpError {
+    /// The time to live ran out.
+    TtlExceeded,
+    /// The packet must not be fragmented and is longer than this.
+    FragmentationNeeded {
+        /// Longest packet that would pass, in bytes.
+        mtu: u16,
+    },
+    /// The host cannot be reached.
+    HostUnreachable,
+    /// Nobody is there at this port.
+    PortUnreachable,
+    /// A rule forbids it.
+    Prohibited,
+}
+
+/// Tells the sender of an IPv4 packet, which arrived by `dev` and whose data starts at the IP
+/// header, why it was not passed on. Subject to the kernel's rate limits.
+///
+/// The packet gets the route it arrived by, if it has none. Nothing is sent where no error may be
+/// (about ICMP errors, broadcasts, later fragments, …).
+pub fn send_icmp_error(skb: &mut SkBuff, dev: &NetDevice, error: IcmpError, guard: &rcu::Guard) {
+    if !skb.has_dst() && route_input(skb, dev, guard).is_err() {
+        return;
+    }
+    if ipv4_header(skb).is_err() {
+        return;
+    }
+    let (kind, code, info) = match error {
+        IcmpError::TtlExceeded => (bindings::ICMP_TIME_EXCEEDED, bindings::ICMP_EXC_TTL, 0),
+        IcmpError::FragmentationNeeded { mtu } => (
+            bindings::ICMP_DEST_UNREACH,
+            bindings::ICMP_FRAG_NEEDED,
+            u32::from(mtu),
+        ),
+        IcmpError::HostUnreachable => {
+            (bindings::ICMP_DEST_UNREACH, bindings::ICMP_HOST_UNREACH, 0)
+        }
+        IcmpError::PortUnreachable => {
+            (bindings::ICMP_DEST_UNREACH, bindings::ICMP_PORT_UNREACH, 0)
+        }
+        IcmpError::Prohibited => (bindings::ICMP_DEST_UNREACH, bindings::ICMP_PKT_FILTERED, 0),
+    };
+    skb.set_dev_raw(dev.as_raw());
+    route::clear_control_block(skb);
+    // SAFETY: The packet has a route, an IP header, and a device that is kept for the call.
+    unsafe {
+        bindings::icmp_send(skb.as_raw(), kind as c_int, code as c_int, info.to_be());
+    }
+}
+
+/// Whether the UDP checksum of an arrived IPv4 packet, whose data starts at the IP header of
+/// `header_len` bytes, is right. So is a missing one.
+pub fn udp_checksum_is_valid(skb: &mut SkBuff, header_len: u8) -> bool {
+    let start = u32::from(header_len);
+    let Ok(header) = ipv4_header(skb) else {
+        return false;
+    };
+    if u32::from(header.ihl()) * 4 != start
+        || skb.may_pull(start + u32::from(UDP_HEADER_LEN)).is_err()
+    {
+        return false;
+    }
+    let check = usize::from(header_len) + 6;
+    if skb.data().get(check..check + 2) == Some(&[0, 0]) {
+        return true;
+    }
+    // SAFETY: The packet has the headers, and starts at the network header.
+    unsafe {
+        bindings::nf_checksum(
+            skb.as_raw(),
+            bindings::nf_inet_hooks_NF_INET_PRE_ROUTING,
+            start,
+            bindings::IPPROTO_UDP as u8,
+            bindings::NFPROTO_IPV4 as u16,
+        ) == 0
+    }
+}
