@@ -69,6 +69,16 @@ impl Group {
         Self::Migrations,
     ];
 
+    /// The name on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Services => "services",
+            Self::Routes => "routes",
+            Self::Mappings => "mappings",
+            Self::Migrations => "migrations",
+        }
+    }
+
     /// Family and name of the group.
     pub fn source(self) -> (&'static str, &'static str) {
         match self {
@@ -172,6 +182,7 @@ impl Serialize for Event {
 /// A subscription to notifications of the calling thread's network namespace.
 pub struct Monitor {
     socket: Socket,
+    groups: Vec<Group>,
     families: Vec<(u16, &'static str)>,
     pending: VecDeque<Result<Event>>,
 }
@@ -184,6 +195,7 @@ impl Monitor {
         // A smaller buffer only makes an overrun likelier, and that is reported.
         let _ = socket.socket().set_rx_buf_sz(RECEIVE_BUFFER);
         let mut families = Vec::new();
+        let mut joined = Vec::new();
         let mut missing = None;
         for group in groups {
             let (family, name) = group.source();
@@ -202,15 +214,22 @@ impl Monitor {
                 .add_membership(*id)
                 .map_err(|error| Error::Io("cannot join a multicast group", error))?;
             families.push((resolved.id, family));
+            joined.push(*group);
         }
         match missing {
             Some(error) if families.is_empty() => Err(error),
             _ => Ok(Self {
                 socket,
+                groups: joined,
                 families,
                 pending: VecDeque::new(),
             }),
         }
+    }
+
+    /// The groups that were joined.
+    pub fn groups(&self) -> &[Group] {
+        &self.groups
     }
 
     /// The next event, or `None` when the time is over. No time means for ever.

@@ -109,7 +109,7 @@ fn number<T: Integer>(text: &str) -> Result<Vec<u8>, String> {
 
 fn hex(text: &str) -> Result<Vec<u8>, String> {
     let bad = || format!("`{text}` is not hexadecimal bytes");
-    if !text.is_ascii() || text.len() % 2 != 0 {
+    if !text.is_ascii() || !text.len().is_multiple_of(2) {
         return Err(bad());
     }
     text.as_bytes()

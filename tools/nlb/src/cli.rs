@@ -1,0 +1,476 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! The grammar: `nlb [OPTIONS] OBJECT COMMAND ...`.
+//!
+//! Keywords are declared as options; [`crate::keywords`] lets them be written without dashes, as
+//! `ip` and `ipvsadm` have it.
+
+use std::{
+    net::{
+        IpAddr,
+        SocketAddr, //
+    },
+    path::PathBuf,
+    str::FromStr, //
+};
+
+use clap::{
+    builder::{
+        PossibleValuesParser,
+        TypedValueParser, //
+    },
+    Args,
+    Parser,
+    Subcommand, //
+};
+use nlb_netlink::{
+    Enumeration,
+    FlowId,
+    MappingSide,
+    Proto,
+    Role,
+    ServiceKey,
+    ServiceMode, //
+};
+
+/// Configure and watch the nlb load balancer.
+///
+/// Objects and commands may be shortened, `show` is what happens without a command. Keywords may
+/// also be written as options: `weight 3` is `--weight 3`.
+///
+/// Exit status: 0 done, 1 refused by the kernel or not there, 2 wrong usage.
+#[derive(Parser)]
+#[command(
+    name = "nlb",
+    version,
+    infer_subcommands = true,
+    subcommand_value_name = "OBJECT",
+    subcommand_help_heading = "Objects",
+    disable_help_subcommand = false
+)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) object: Object,
+}
+
+/// Options of every command.
+#[derive(Args)]
+pub(crate) struct Global {
+    /// Print JSON
+    #[arg(short, long, global = true)]
+    pub(crate) json: bool,
+    /// Print JSON with line breaks
+    #[arg(short, long, global = true)]
+    pub(crate) pretty: bool,
+    /// Work in a network namespace of /var/run/netns
+    #[arg(short, long, global = true, value_name = "NAME")]
+    pub(crate) netns: Option<String>,
+}
+
+/// What the command is about.
+#[derive(Subcommand)]
+pub(crate) enum Object {
+    /// Virtual services: VIP, port and protocol
+    Service {
+        /// What to do
+        #[command(subcommand)]
+        command: Option<ServiceCommand>,
+    },
+    /// Hosts that serve a service
+    Endpoint {
+        /// What to do
+        #[command(subcommand)]
+        command: Option<EndpointCommand>,
+    },
+    /// Where the packets of each connection go
+    Route {
+        /// What to do
+        #[command(subcommand)]
+        command: Option<RouteCommand>,
+    },
+    /// Machines whose tunnel packets are accepted
+    Forwarder {
+        /// What to do
+        #[command(subcommand)]
+        command: Option<ForwarderCommand>,
+    },
+    /// Flow ids and the connections behind them
+    Mapping {
+        /// What to do
+        #[command(subcommand)]
+        command: Option<MappingCommand>,
+    },
+    /// Machines that connections are handed to or taken from
+    Peer {
+        /// What to do
+        #[command(subcommand)]
+        command: Option<PeerCommand>,
+    },
+    /// Connections on their way to another machine
+    Migration {
+        /// What to do
+        #[command(subcommand)]
+        command: Option<MigrationCommand>,
+    },
+    /// Counters of all loaded modules
+    Stats {
+        /// What to do
+        #[command(subcommand)]
+        command: Option<StatsCommand>,
+    },
+    /// Print events as they happen, one a line
+    #[command(
+        override_usage = "nlb monitor [services] [routes] [mappings] [migrations] [count N]"
+    )]
+    Monitor(MonitorArgs),
+    /// Print a completion script for a shell
+    Completion {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Write the manual pages
+    Man {
+        /// Folder to write them to
+        directory: PathBuf,
+    },
+}
+
+/// Commands of `service`.
+#[derive(Subcommand)]
+pub(crate) enum ServiceCommand {
+    /// Add a service
+    #[command(override_usage = "nlb service add VIP:PORT/PROTO [mode {peek|l4}]")]
+    Add {
+        /// The service, like 192.0.2.10:80/tcp; tcp when left out
+        #[arg(value_name = "VIP:PORT/PROTO")]
+        service: ServiceKey,
+        /// Who picks the endpoint: a classifier on this machine, or the kernel
+        #[arg(long, value_parser = names::<ServiceMode>(), default_value = "l4")]
+        mode: ServiceMode,
+    },
+    /// Remove a service with its endpoints and routes
+    #[command(override_usage = "nlb service del VIP:PORT/PROTO")]
+    Del {
+        /// The service
+        #[arg(value_name = "VIP:PORT/PROTO")]
+        service: ServiceKey,
+    },
+    /// Show one service or all
+    #[command(
+        visible_aliases = ["list", "ls"],
+        override_usage = "nlb service show [VIP:PORT/PROTO]"
+    )]
+    Show {
+        /// The service
+        #[arg(value_name = "VIP:PORT/PROTO")]
+        service: Option<ServiceKey>,
+    },
+}
+
+/// Commands of `endpoint`.
+#[derive(Subcommand)]
+pub(crate) enum EndpointCommand {
+    /// Add an endpoint to a service
+    #[command(
+        override_usage = "nlb endpoint add VIP:PORT/PROTO host ADDR [weight N] [source ADDR]"
+    )]
+    Add {
+        /// The service
+        #[arg(value_name = "VIP:PORT/PROTO")]
+        service: ServiceKey,
+        /// Address of the host
+        #[arg(long, value_name = "ADDR")]
+        host: IpAddr,
+        /// Share of new connections, 0 to 100; 1 when left out
+        #[arg(long, value_name = "N")]
+        weight: Option<u32>,
+        /// Source address of the tunnel packets; chosen by routing when left out
+        #[arg(long, value_name = "ADDR")]
+        source: Option<IpAddr>,
+    },
+    /// Change the weight of an endpoint; existing routes stay
+    #[command(override_usage = "nlb endpoint set VIP:PORT/PROTO host ADDR weight N")]
+    Set {
+        /// The service
+        #[arg(value_name = "VIP:PORT/PROTO")]
+        service: ServiceKey,
+        /// Address of the host
+        #[arg(long, value_name = "ADDR")]
+        host: IpAddr,
+        /// Share of new connections, 0 to 100
+        #[arg(long, value_name = "N")]
+        weight: u32,
+    },
+    /// Remove an endpoint; routes of existing connections stay until they end
+    #[command(override_usage = "nlb endpoint del VIP:PORT/PROTO host ADDR")]
+    Del {
+        /// The service
+        #[arg(value_name = "VIP:PORT/PROTO")]
+        service: ServiceKey,
+        /// Address of the host
+        #[arg(long, value_name = "ADDR")]
+        host: IpAddr,
+    },
+    /// Show one endpoint, those of a service, or all
+    #[command(
+        visible_aliases = ["list", "ls"],
+        override_usage = "nlb endpoint show [VIP:PORT/PROTO [host ADDR]]"
+    )]
+    Show {
+        /// The service
+        #[arg(value_name = "VIP:PORT/PROTO")]
+        service: Option<ServiceKey>,
+        /// Address of the host
+        #[arg(long, value_name = "ADDR", requires = "service")]
+        host: Option<IpAddr>,
+    },
+}
+
+/// Commands of `route`.
+#[derive(Subcommand)]
+pub(crate) enum RouteCommand {
+    /// Plumb a route for a connection by hand
+    #[command(override_usage = "nlb route add VIP:PORT/PROTO client ADDR:PORT host ADDR")]
+    Add {
+        /// The service
+        #[arg(value_name = "VIP:PORT/PROTO")]
+        service: ServiceKey,
+        /// Address and port of the client
+        #[arg(long, value_name = "ADDR:PORT")]
+        client: SocketAddr,
+        /// Address of the host
+        #[arg(long, value_name = "ADDR")]
+        host: IpAddr,
+    },
+    /// Remove the route of a connection
+    #[command(override_usage = "nlb route del VIP:PORT/PROTO client ADDR:PORT")]
+    Del {
+        /// The service
+        #[arg(value_name = "VIP:PORT/PROTO")]
+        service: ServiceKey,
+        /// Address and port of the client
+        #[arg(long, value_name = "ADDR:PORT")]
+        client: SocketAddr,
+    },
+    /// Show all routes, or those of a service, a client or a host
+    #[command(
+        visible_aliases = ["list", "ls"],
+        override_usage = "nlb route show [VIP:PORT/PROTO] [client ADDR:PORT] [host ADDR]"
+    )]
+    Show {
+        /// The service
+        #[arg(value_name = "VIP:PORT/PROTO")]
+        service: Option<ServiceKey>,
+        /// Address and port of the client
+        #[arg(long, value_name = "ADDR:PORT")]
+        client: Option<SocketAddr>,
+        /// Address of the host
+        #[arg(long, value_name = "ADDR")]
+        host: Option<IpAddr>,
+    },
+    /// Remove all routes, or those of a service or a host
+    #[command(override_usage = "nlb route flush [VIP:PORT/PROTO] [host ADDR]")]
+    Flush {
+        /// The service
+        #[arg(value_name = "VIP:PORT/PROTO")]
+        service: Option<ServiceKey>,
+        /// Address of the host
+        #[arg(long, value_name = "ADDR")]
+        host: Option<IpAddr>,
+    },
+}
+
+/// Commands of `forwarder`.
+#[derive(Subcommand)]
+pub(crate) enum ForwarderCommand {
+    /// Accept tunnel packets from a forwarder
+    #[command(override_usage = "nlb forwarder add ADDR")]
+    Add {
+        /// Address the tunnel packets come from
+        #[arg(value_name = "ADDR")]
+        addr: IpAddr,
+    },
+    /// Stop accepting them; the forwarder's mappings go too
+    #[command(override_usage = "nlb forwarder del ADDR")]
+    Del {
+        /// Address of the forwarder
+        #[arg(value_name = "ADDR")]
+        addr: IpAddr,
+    },
+    /// Show one forwarder or all
+    #[command(
+        visible_aliases = ["list", "ls"],
+        override_usage = "nlb forwarder show [ADDR]"
+    )]
+    Show {
+        /// Address of the forwarder
+        #[arg(value_name = "ADDR")]
+        addr: Option<IpAddr>,
+    },
+}
+
+/// Commands of `mapping`.
+#[derive(Subcommand)]
+pub(crate) enum MappingCommand {
+    /// Add a static mapping on the host side
+    #[command(
+        override_usage = "nlb mapping add forwarder ADDR id ID client ADDR:PORT vip ADDR:PORT [proto {tcp|udp}]"
+    )]
+    Add {
+        /// Source address of the tunnel packets
+        #[arg(long, value_name = "ADDR")]
+        forwarder: IpAddr,
+        /// Flow id, like 0xee480001: upper half 61000 to 65535, lower half 1 to 65535
+        #[arg(long, value_name = "ID")]
+        id: FlowId,
+        /// Address and port of the client
+        #[arg(long, value_name = "ADDR:PORT")]
+        client: SocketAddr,
+        /// Virtual IP address and port
+        #[arg(long, value_name = "ADDR:PORT")]
+        vip: SocketAddr,
+        /// Protocol
+        #[arg(long, default_value = "tcp")]
+        proto: Proto,
+    },
+    /// Remove a mapping of the host side
+    #[command(override_usage = "nlb mapping del forwarder ADDR id ID")]
+    Del {
+        /// Source address of the tunnel packets
+        #[arg(long, value_name = "ADDR")]
+        forwarder: IpAddr,
+        /// Flow id
+        #[arg(long, value_name = "ID")]
+        id: FlowId,
+    },
+    /// Show all mappings, those of one side, or one
+    #[command(
+        visible_aliases = ["list", "ls"],
+        override_usage = "nlb mapping show [side {forwarder|host}] [id ID] [forwarder ADDR]"
+    )]
+    Show {
+        /// Only those where this machine is the forwarder, or the host
+        #[arg(long, value_parser = names::<MappingSide>())]
+        side: Option<MappingSide>,
+        /// Flow id
+        #[arg(long, value_name = "ID")]
+        id: Option<FlowId>,
+        /// Source address of the tunnel packets
+        #[arg(long, value_name = "ADDR")]
+        forwarder: Option<IpAddr>,
+    },
+}
+
+/// Commands of `peer`.
+#[derive(Subcommand)]
+pub(crate) enum PeerCommand {
+    /// Allow migrations to and from a peer
+    #[command(override_usage = "nlb peer add ADDR [port PORT]")]
+    Add {
+        /// Address of the peer
+        #[arg(value_name = "ADDR")]
+        addr: IpAddr,
+        /// TCP port of its migrator; 4770 when left out
+        #[arg(long)]
+        port: Option<u16>,
+    },
+    /// Remove a peer and close its connections
+    #[command(override_usage = "nlb peer del ADDR")]
+    Del {
+        /// Address of the peer
+        #[arg(value_name = "ADDR")]
+        addr: IpAddr,
+    },
+    /// Show one peer or all
+    #[command(visible_aliases = ["list", "ls"], override_usage = "nlb peer show [ADDR]")]
+    Show {
+        /// Address of the peer
+        #[arg(value_name = "ADDR")]
+        addr: Option<IpAddr>,
+    },
+}
+
+/// Commands of `migration`.
+#[derive(Subcommand)]
+pub(crate) enum MigrationCommand {
+    /// Hand the connection of a process's socket to a peer
+    #[command(override_usage = "nlb migration start pid PID fd FD to ADDR [timeout MS]")]
+    Start {
+        /// Process that has the socket
+        #[arg(long, value_parser = clap::value_parser!(i32).range(1..))]
+        pid: i32,
+        /// Its file descriptor there
+        #[arg(long, value_parser = clap::value_parser!(i32).range(0..))]
+        fd: i32,
+        /// Address of the peer
+        #[arg(long, value_name = "ADDR")]
+        to: IpAddr,
+        /// How long to wait for each answer, in milliseconds; 2000 when left out
+        #[arg(long, value_name = "MS")]
+        timeout: Option<u32>,
+    },
+    /// Show the migrations under way, the live ones and the last that ended, or one
+    #[command(
+        visible_aliases = ["list", "ls"],
+        override_usage = "nlb migration show [ID [role {origin|target}]]"
+    )]
+    Show {
+        /// Id of the migration
+        id: Option<u64>,
+        /// Which end this machine is; origin when left out
+        #[arg(long, value_parser = names::<Role>(), requires = "id")]
+        role: Option<Role>,
+    },
+}
+
+/// Commands of `stats`.
+#[derive(Subcommand)]
+pub(crate) enum StatsCommand {
+    /// Show the counters of one module or of all that are loaded
+    #[command(
+        visible_aliases = ["list", "ls"],
+        override_usage = "nlb stats show [fwd|tunnel|migrator] [nonzero]"
+    )]
+    Show {
+        /// The module
+        #[arg(value_parser = ["fwd", "tunnel", "migrator"])]
+        module: Option<String>,
+        /// Leave out counters that are 0
+        #[arg(long)]
+        nonzero: bool,
+    },
+}
+
+/// Arguments of `monitor`.
+#[derive(Args)]
+pub(crate) struct MonitorArgs {
+    /// What to watch; everything when left out
+    #[arg(value_parser = ["services", "routes", "mappings", "migrations"])]
+    pub(crate) groups: Vec<String>,
+    /// End after so many events
+    #[arg(long, value_name = "N")]
+    pub(crate) count: Option<u64>,
+}
+
+/// Parser of an enum of the specification, which shows the names in the help text.
+fn names<T>() -> impl TypedValueParser<Value = T>
+where
+    T: Enumeration + FromStr<Err = nlb_netlink::ParseError> + Send + Sync,
+{
+    PossibleValuesParser::new(T::ALL.iter().map(|value| value.text()))
+        .try_map(|text| text.parse::<T>())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_grammar_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

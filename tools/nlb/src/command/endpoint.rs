@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! `nlb endpoint`.
+
+use nlb_netlink::{
+    Endpoint,
+    Fwd,
+    NewEndpoint, //
+};
+
+use super::Outcome;
+use crate::{
+    cli::EndpointCommand,
+    output::{
+        left,
+        maybe,
+        right,
+        Column,
+        Format, //
+    },
+};
+
+const COLUMNS: &[Column<Endpoint>] = &[
+    left("SERVICE", |endpoint| endpoint.service().to_string()),
+    left("HOST", |endpoint| endpoint.host_addr.to_string()),
+    left("SOURCE", |endpoint| maybe(endpoint.source_addr)),
+    right("WEIGHT", |endpoint| maybe(endpoint.weight)),
+    right("ROUTES", |endpoint| maybe(endpoint.routes)),
+    right("CONNECTIONS", |endpoint| maybe(endpoint.connections)),
+    right("PACKETS", |endpoint| maybe(endpoint.packets)),
+    right("BYTES", |endpoint| maybe(endpoint.bytes)),
+];
+
+pub(super) fn run(command: Option<&EndpointCommand>, format: Format) -> Outcome {
+    let mut fwd = Fwd::open()?;
+    match command {
+        Some(EndpointCommand::Add {
+            service,
+            host,
+            weight,
+            source,
+        }) => {
+            let new = NewEndpoint {
+                host: *host,
+                source: *source,
+                weight: *weight,
+            };
+            fwd.endpoint_add(service, &new)?;
+        }
+        Some(EndpointCommand::Set {
+            service,
+            host,
+            weight,
+        }) => fwd.endpoint_set(service, *host, *weight)?,
+        Some(EndpointCommand::Del { service, host }) => fwd.endpoint_del(service, *host)?,
+        Some(EndpointCommand::Show {
+            service: Some(service),
+            host: Some(host),
+        }) => format.list(&[fwd.endpoint(service, *host)?], COLUMNS)?,
+        Some(EndpointCommand::Show { service, .. }) => {
+            format.list(&fwd.endpoints(service.as_ref())?, COLUMNS)?;
+        }
+        None => format.list(&fwd.endpoints(None)?, COLUMNS)?,
+    }
+    Ok(())
+}

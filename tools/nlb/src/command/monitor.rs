@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! `nlb monitor`.
+
+use std::io::{
+    self,
+    Write, //
+};
+
+use nlb_netlink::{
+    Endpoint,
+    Event,
+    Group,
+    Mapping,
+    Migration,
+    Monitor,
+    Route,
+    Service, //
+};
+
+use super::{
+    socket,
+    Outcome, //
+};
+use crate::{
+    cli::MonitorArgs,
+    output::{
+        maybe,
+        nanoseconds,
+        Format, //
+    },
+};
+
+pub(super) fn run(args: &MonitorArgs, format: Format) -> Outcome {
+    let wanted = |group: &Group| {
+        args.groups.is_empty() || args.groups.iter().any(|name| name == group.name())
+    };
+    let groups: Vec<_> = Group::ALL.into_iter().filter(wanted).collect();
+    let mut monitor = Monitor::open(&groups)?;
+    // Who waits for events must know from when on none is missed.
+    let joined: Vec<_> = monitor.groups().iter().map(|group| group.name()).collect();
+    eprintln!("Watching {}", joined.join(", "));
+    let mut seen = 0;
+    while args.count.is_none_or(|count| seen < count) {
+        let Some(event) = monitor.next(None)? else {
+            continue;
+        };
+        seen += 1;
+        if format.is_json() {
+            // One line for each event, also where pretty was asked for.
+            Format::Json.json(&event)?;
+        } else {
+            let mut out = io::stdout().lock();
+            writeln!(out, "{}", line(&event))?;
+            out.flush()?;
+        }
+    }
+    Ok(())
+}
+
+fn line(event: &Event) -> String {
+    match event {
+        Event::Service(object) => format!("service {}", service(object)),
+        Event::ServiceDel(object) => format!("deleted service {}", service(object)),
+        Event::Endpoint(object) => format!("endpoint {}", endpoint(object)),
+        Event::EndpointDel(object) => format!("deleted endpoint {}", endpoint(object)),
+        Event::Route(object) => format!("route {}", route(object)),
+        Event::RouteDel(object) => format!("deleted route {}", route(object)),
+        Event::Mapping(object) => format!("mapping {}", mapping(object)),
+        Event::MappingDel(object) => format!("deleted mapping {}", mapping(object)),
+        Event::Migration(object) => format!("migration {}", migration(object)),
+        Event::Overrun => "events were lost, the machine is faster than this reader".to_owned(),
+        other => other.name().to_owned(),
+    }
+}
+
+fn service(service: &Service) -> String {
+    format!("{} mode {}", service.key(), maybe(service.mode))
+}
+
+fn endpoint(endpoint: &Endpoint) -> String {
+    format!(
+        "{} host {} weight {}",
+        endpoint.service(),
+        endpoint.host_addr,
+        maybe(endpoint.weight)
+    )
+}
+
+fn route(route: &Route) -> String {
+    let key = route.key();
+    format!(
+        "{}/{} client {} host {} id {} state {} origin {}",
+        key.vip,
+        key.proto,
+        key.client,
+        maybe(route.host_addr),
+        maybe(route.flow_id),
+        maybe(route.state),
+        maybe(route.origin)
+    )
+}
+
+fn mapping(mapping: &Mapping) -> String {
+    format!(
+        "side {} id {} forwarder {} host {} client {} vip {}/{} state {}",
+        mapping.side,
+        mapping.flow_id,
+        maybe(mapping.forwarder_addr),
+        maybe(mapping.host_addr),
+        socket(mapping.client_addr, mapping.client_port),
+        socket(mapping.vip_addr, mapping.vip_port),
+        maybe(mapping.proto),
+        maybe(mapping.state)
+    )
+}
+
+fn migration(migration: &Migration) -> String {
+    let mut line = format!(
+        "{} role {} peer {} phase {} client {} vip {} total {}",
+        migration.id,
+        maybe(migration.role),
+        maybe(migration.peer_addr),
+        maybe(migration.phase),
+        socket(migration.client_addr, migration.client_port),
+        socket(migration.vip_addr, migration.vip_port),
+        nanoseconds(migration.total_ns)
+    );
+    if let Some(error) = &migration.error {
+        line.push_str(&format!(" error {error}"));
+    }
+    line
+}

@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! `nlb route`.
+
+use std::net::{
+    IpAddr,
+    SocketAddr, //
+};
+
+use nlb_netlink::{
+    ConnectionKey,
+    Error,
+    Fwd,
+    Route,
+    ServiceKey, //
+};
+
+use super::Outcome;
+use crate::{
+    cli::RouteCommand,
+    output::{
+        left,
+        maybe,
+        milliseconds,
+        right,
+        Column,
+        Format, //
+    },
+};
+
+const ENOENT: i32 = 2;
+
+const COLUMNS: &[Column<Route>] = &[
+    left("CLIENT", |route| route.key().client.to_string()),
+    left("SERVICE", |route| service(route).to_string()),
+    left("HOST", |route| maybe(route.host_addr)),
+    left("FORWARDER", |route| maybe(route.forwarder_addr)),
+    left("FLOW-ID", |route| maybe(route.flow_id)),
+    left("STATE", |route| maybe(route.state)),
+    left("ORIGIN", |route| maybe(route.origin)),
+    right("EXPIRES", |route| milliseconds(route.expires)),
+    right("PACKETS", |route| maybe(route.packets)),
+    right("BYTES", |route| maybe(route.bytes)),
+];
+
+fn service(route: &Route) -> ServiceKey {
+    ServiceKey {
+        vip: route.key().vip,
+        proto: route.proto,
+    }
+}
+
+fn key(service: &ServiceKey, client: SocketAddr) -> ConnectionKey {
+    ConnectionKey {
+        proto: service.proto,
+        client,
+        vip: service.vip,
+    }
+}
+
+pub(super) fn run(command: Option<&RouteCommand>, format: Format) -> Outcome {
+    let mut fwd = Fwd::open()?;
+    match command {
+        Some(RouteCommand::Add {
+            service,
+            client,
+            host,
+        }) => fwd.route_add(&key(service, *client), *host)?,
+        Some(RouteCommand::Del { service, client }) => fwd.route_del(&key(service, *client))?,
+        Some(RouteCommand::Show {
+            service: Some(service),
+            client: Some(client),
+            host: None,
+        }) => format.list(&[fwd.route(&key(service, *client))?], COLUMNS)?,
+        Some(RouteCommand::Show {
+            service,
+            client,
+            host,
+        }) => {
+            let routes = select(fwd.routes()?, service.as_ref(), *client, *host);
+            format.list(&routes, COLUMNS)?;
+        }
+        Some(RouteCommand::Flush { service, host }) => {
+            for route in select(fwd.routes()?, service.as_ref(), None, *host) {
+                match fwd.route_del(&route.key()) {
+                    // It expired meanwhile.
+                    Err(Error::Refused(refusal)) if refusal.errno == ENOENT => {}
+                    other => other?,
+                }
+            }
+        }
+        None => format.list(&fwd.routes()?, COLUMNS)?,
+    }
+    Ok(())
+}
+
+/// The routes that were asked for.
+fn select(
+    mut routes: Vec<Route>,
+    of: Option<&ServiceKey>,
+    client: Option<SocketAddr>,
+    host: Option<IpAddr>,
+) -> Vec<Route> {
+    routes.retain(|route| {
+        of.is_none_or(|of| service(route) == *of)
+            && client.is_none_or(|client| route.key().client == client)
+            && host.is_none_or(|host| route.host_addr == Some(host))
+    });
+    routes
+}

@@ -1,0 +1,196 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! Keywords without dashes: `host 10.0.2.2 weight 3` is read as `--host 10.0.2.2 --weight 3`.
+
+use std::ffi::{
+    OsStr,
+    OsString, //
+};
+
+use clap::{
+    Arg,
+    Command, //
+};
+
+/// Put dashes before the keywords of the command that `args` name.
+pub(crate) fn expand(
+    root: &mut Command,
+    args: impl IntoIterator<Item = OsString>,
+) -> Vec<OsString> {
+    // Makes the global options known to the subcommands.
+    root.build();
+    let mut args = args.into_iter();
+    let mut out: Vec<_> = args.next().into_iter().collect();
+    let mut command = &*root;
+    while let Some(arg) = args.next() {
+        let text = arg.to_str().unwrap_or_default();
+        let value_follows = if text == "--" {
+            out.push(arg);
+            out.extend(args);
+            return out;
+        } else if text.starts_with('-') {
+            let follows = option(command, text).is_some_and(takes_value);
+            out.push(arg);
+            follows
+        } else if command.has_subcommands() {
+            let next = subcommand(command, text);
+            out.push(arg);
+            match next {
+                Some(next) if next.get_name() != "help" => command = next,
+                // Help, or an error: the parser sees to it.
+                _ => {
+                    out.extend(args);
+                    return out;
+                }
+            }
+            false
+        } else if let Some(keyword) = long(command, text) {
+            let mut dashed = OsString::from("--");
+            dashed.push(&arg);
+            out.push(dashed);
+            takes_value(keyword)
+        } else {
+            out.push(arg);
+            false
+        };
+        if value_follows {
+            out.extend(args.next());
+        }
+    }
+    out
+}
+
+/// The subcommand that a name, an alias or the beginning of just one name stands for.
+fn subcommand<'a>(command: &'a Command, text: &str) -> Option<&'a Command> {
+    if let Some(exact) = command.find_subcommand(OsStr::new(text)) {
+        return Some(exact);
+    }
+    let begins = |sub: &&Command| {
+        sub.get_name_and_visible_aliases()
+            .iter()
+            .any(|name| name.starts_with(text))
+    };
+    let mut matches = command.get_subcommands().filter(begins);
+    let first = matches.next()?;
+    matches.next().is_none().then_some(first)
+}
+
+/// The option with this long name.
+fn long<'a>(command: &'a Command, name: &str) -> Option<&'a Arg> {
+    let mut arguments = command.get_arguments().filter(|arg| !arg.is_positional());
+    arguments.find(|arg| arg.get_long() == Some(name) && !arg.is_global_set())
+}
+
+/// The option whose value may follow `text`, which begins with a dash.
+fn option<'a>(command: &'a Command, text: &str) -> Option<&'a Arg> {
+    let mut arguments = command.get_arguments();
+    match text.strip_prefix("--") {
+        Some(name) => arguments.find(|arg| arg.get_long() == Some(name)),
+        // Of several short options in one argument, the last one.
+        None => {
+            let short = text.chars().last();
+            arguments.find(|arg| arg.get_short() == short)
+        }
+    }
+}
+
+fn takes_value(arg: &Arg) -> bool {
+    arg.get_action().takes_values()
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{
+        CommandFactory,
+        Parser, //
+    };
+
+    use super::*;
+    use crate::cli::Cli;
+
+    fn expanded(line: &str) -> String {
+        let args = line.split(' ').map(OsString::from);
+        let out = expand(&mut Cli::command(), args);
+        let out: Vec<_> = out.iter().map(|arg| arg.to_str().unwrap()).collect();
+        out.join(" ")
+    }
+
+    #[test]
+    fn keywords_get_their_dashes() {
+        for (line, result) in [
+            (
+                "nlb endpoint add 192.0.2.10:80/tcp host 10.0.2.2 weight 3",
+                "nlb endpoint add 192.0.2.10:80/tcp --host 10.0.2.2 --weight 3",
+            ),
+            (
+                "nlb -j -n host e a x host y",
+                "nlb -j -n host e a x --host y",
+            ),
+            ("nlb -jn host e a x host y", "nlb -jn host e a x --host y"),
+            ("nlb mapping show side host", "nlb mapping show --side host"),
+            ("nlb map s side forwarder", "nlb map s --side forwarder"),
+            ("nlb endpoint add x --host y", "nlb endpoint add x --host y"),
+            ("nlb endpoint add -- host y", "nlb endpoint add -- host y"),
+            ("nlb monitor routes count 3", "nlb monitor routes --count 3"),
+            ("nlb stats show nonzero fwd", "nlb stats show --nonzero fwd"),
+            ("nlb help endpoint", "nlb help endpoint"),
+            ("nlb nothing host", "nlb nothing host"),
+            ("nlb endpoint add x host", "nlb endpoint add x --host"),
+        ] {
+            assert_eq!(expanded(line), result);
+        }
+    }
+
+    #[test]
+    fn lines_of_the_documentation_are_understood() {
+        for line in [
+            "nlb service add 192.0.2.10:80/tcp mode peek",
+            "nlb service add [2001:db8::1]:80",
+            "nlb service ls",
+            "nlb service",
+            "nlb -j -p -n lbu service show 192.0.2.10:80/tcp",
+            "nlb endpoint add 192.0.2.10:80/tcp host 10.0.2.2 weight 3 source 10.0.1.1",
+            "nlb endpoint set 192.0.2.10:80/tcp host 10.0.2.2 weight 0",
+            "nlb endpoint show 192.0.2.10:80/tcp host 10.0.2.2",
+            "nlb route add 192.0.2.10:80/tcp client 198.51.100.7:40000 host 10.0.2.2",
+            "nlb route show client 198.51.100.7:40000",
+            "nlb route flush host 10.0.2.2",
+            "nlb forwarder add 10.0.1.1",
+            "nlb mapping add forwarder 10.0.2.1 id 0xee480001 client 1.2.3.4:5 vip 1.2.3.4:80 proto tcp",
+            "nlb mapping show side host id 0xee480001 forwarder 10.0.1.1",
+            "nlb peer add 10.0.2.2 port 4771",
+            "nlb migration start pid 1234 fd 5 to 10.0.2.2 timeout 2000",
+            "nlb migration show 7 role target",
+            "nlb stats show tunnel -j",
+            "nlb monitor services routes",
+        ] {
+            let args = line.split(' ').map(OsString::from);
+            let out = expand(&mut Cli::command(), args);
+            if let Err(error) = Cli::try_parse_from(out) {
+                panic!("{line}: {error}");
+            }
+        }
+    }
+
+    #[test]
+    fn wrong_lines_are_not() {
+        for line in [
+            "nlb",
+            "nlb s",
+            "nlb service add",
+            "nlb service add 192.0.2.10",
+            "nlb service add 192.0.2.10:80 mode l7",
+            "nlb service add 192.0.2.10:80 mode peek mode l4",
+            "nlb endpoint add 192.0.2.10:80 weight 3",
+            "nlb endpoint set 192.0.2.10:80 host 10.0.2.2 weight -1",
+            "nlb endpoint show host 10.0.2.2",
+            "nlb migration show role target",
+            "nlb migration start pid 0 fd 1 to 10.0.2.2",
+            "nlb stats show kernel",
+        ] {
+            let args = line.split(' ').map(OsString::from);
+            let out = expand(&mut Cli::command(), args);
+            assert!(Cli::try_parse_from(out).is_err(), "{line}");
+        }
+    }
+}
