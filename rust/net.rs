@@ -2,11 +2,13 @@
 
 //! Networking.
 
+pub mod arp;
 pub mod genetlink;
 pub mod ip;
 pub mod netdevice;
 pub mod netfilter;
 pub mod netns;
+pub mod rtnl;
 pub mod session;
 pub mod skbuff;
 pub mod socket;

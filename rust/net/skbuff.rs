@@ -152,6 +152,12 @@ impl SkBuff {
         self.raw().len
     }
 
+    /// Bytes of memory that the packet takes, its metadata included.
+    #[inline]
+    pub fn truesize(&self) -> u32 {
+        self.raw().truesize
+    }
+
     /// Number of bytes in the linear part.
     #[inline]
     pub fn headlen(&self) -> u32 {
@@ -377,8 +383,9 @@ impl SkBuff {
         unsafe { bindings::skb_forward_csum(self.as_raw()) };
     }
 
-    /// Says that nothing is known of the checksum, for a header that has just been put in front.
-    pub(crate) fn forget_checksum(&mut self) {
+    /// Says that nothing is known of the checksum, because a header has just been put in front or
+    /// taken off.
+    pub fn forget_checksum(&mut self) {
         // CAST: A two-bit field.
         self.headers_mut().set_ip_summed(bindings::CHECKSUM_NONE as u8);
     }
