@@ -141,9 +141,7 @@ unsafe extern "C" fn entry<F: FnOnce(&Current)>(data: *mut c_void) -> c_int {
     // SAFETY: The owner looks at the body only after the thread has gone.
     let body = unsafe { (*control.body.get()).take() };
     if let Some(body) = body {
-        body(&Current {
-            _here: PhantomData,
-        });
+        body(&Current { _here: PhantomData });
     }
     control.finished.store(true, Release);
     0
@@ -210,7 +208,9 @@ mod tests {
         // Whether stopped before it began or not, nothing of the body may remain.
         for _ in 0..16 {
             let inside = value.clone();
-            drop(Thread::spawn(fmt!("nlb-test"), move |_: &Current| drop(inside))?);
+            drop(Thread::spawn(fmt!("nlb-test"), move |_: &Current| {
+                drop(inside)
+            })?);
         }
         assert!(Arc::into_unique_or_drop(value).is_some());
         Ok(())

@@ -23,10 +23,11 @@ pub const fn ms_to_jiffies(ms: u32) -> u64 {
     (ms as u64 * HZ).div_ceil(1000)
 }
 
-/// Milliseconds that `jiffies` take, rounded down.
+/// Milliseconds that `jiffies` take, rounded down; `u64::MAX` if that is more than fits.
 pub const fn jiffies_to_ms(jiffies: u64) -> u64 {
-    // Without a product that overflows.
-    (jiffies / HZ) * 1000 + (jiffies % HZ) * 1000 / HZ
+    (jiffies / HZ)
+        .saturating_mul(1000)
+        .saturating_add((jiffies % HZ) * 1000 / HZ)
 }
 
 fn nanoseconds(time: bindings::ktime_t) -> u64 {
@@ -64,10 +65,13 @@ mod tests {
     fn conversions() {
         assert_eq!(ms_to_jiffies(0), 0);
         assert_eq!(ms_to_jiffies(1000), HZ);
-        assert_eq!(ms_to_jiffies(1), 1000 / 1000);
+        // Rounded up.
+        assert_eq!(ms_to_jiffies(1), 1);
+        assert_eq!(ms_to_jiffies(1001), HZ + 1);
         assert_eq!(jiffies_to_ms(HZ), 1000);
         assert_eq!(jiffies_to_ms(90 * HZ), 90_000);
-        assert!(jiffies_to_ms(u64::MAX) > u64::MAX / HZ);
+        assert_eq!(jiffies_to_ms(HZ / 2), 500);
+        assert!(jiffies_to_ms(u64::MAX) >= u64::MAX / HZ);
     }
 
     #[test]

@@ -125,13 +125,11 @@ const CAP_DO: u32 = bindings::GENL_CMD_CAP_DO;
 const CAP_DUMP: u32 = bindings::GENL_CMD_CAP_DUMP;
 
 impl Op {
-    const fn new(
-        command: u8,
-        flags: u32,
-        policy: &'static [Policy],
-        handler: Handler,
-    ) -> Self {
-        assert!(!policy.is_empty(), "a policy table begins with an entry for id 0");
+    const fn new(command: u8, flags: u32, policy: &'static [Policy], handler: Handler) -> Self {
+        assert!(
+            !policy.is_empty(),
+            "a policy table begins with an entry for id 0"
+        );
         assert!(policy.len() <= policy::MAX_TABLE, "too many attributes");
         Self {
             command,
@@ -216,8 +214,7 @@ impl<const N: usize> Ops<N> {
                     "operations are not in order"
                 );
                 assert!(
-                    before.command != op.command
-                        || (before.flags ^ op.flags) == CAP_DO | CAP_DUMP,
+                    before.command != op.command || (before.flags ^ op.flags) == CAP_DO | CAP_DUMP,
                     "do and dump differ in privilege"
                 );
             }
@@ -274,7 +271,10 @@ const NAME_SIZE: usize = 16;
 
 const fn name_array(name: &CStr) -> [c_char; NAME_SIZE] {
     let bytes = name.to_bytes();
-    assert!(!bytes.is_empty() && bytes.len() < NAME_SIZE, "bad length of a name");
+    assert!(
+        !bytes.is_empty() && bytes.len() < NAME_SIZE,
+        "bad length of a name"
+    );
     let mut array = [0; NAME_SIZE];
     let mut i = 0;
     while i < bytes.len() {

@@ -23,8 +23,7 @@ use crate::{
 };
 use core::net::SocketAddr;
 use kernel::{
-    fmt,
-    new_mutex,
+    fmt, new_mutex,
     prelude::*,
     sync::{
         Arc,
@@ -126,7 +125,9 @@ impl Sessions {
         }
         table.sessions.reserve(1, GFP_KERNEL)?;
         let thread = Thread::spawn(name, run)?;
-        table.sessions.push(Session { shared, thread }, GFP_KERNEL)?;
+        table
+            .sessions
+            .push(Session { shared, thread }, GFP_KERNEL)?;
         Ok(())
     }
 
@@ -134,7 +135,9 @@ impl Sessions {
     pub fn count(&self) -> usize {
         let table = self.0.table.lock();
         let running = table.sessions.iter();
-        running.filter(|session| !session.thread.is_finished()).count()
+        running
+            .filter(|session| !session.thread.is_finished())
+            .count()
     }
 
     /// Shuts all sockets down and waits for all threads. No session can be added afterwards.

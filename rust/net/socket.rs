@@ -196,9 +196,7 @@ impl Socket {
     pub fn bind(&self, addr: SocketAddr) -> Result {
         let (mut raw, len) = RawAddr::new(addr);
         // SAFETY: The socket is valid, and so are `len` bytes of the address.
-        to_result(unsafe {
-            bindings::kernel_bind(self.as_raw(), (&raw mut raw).cast(), len)
-        })
+        to_result(unsafe { bindings::kernel_bind(self.as_raw(), (&raw mut raw).cast(), len) })
     }
 
     /// Makes this a listener with room for `backlog` connections that were not accepted yet.
@@ -225,12 +223,7 @@ impl Socket {
         let mut step = |flags: u32| {
             // SAFETY: The socket is valid, and so are `len` bytes of the address.
             to_result(unsafe {
-                bindings::kernel_connect(
-                    self.as_raw(),
-                    (&raw mut raw).cast(),
-                    len,
-                    flags as c_int,
-                )
+                bindings::kernel_connect(self.as_raw(), (&raw mut raw).cast(), len, flags as c_int)
             })
         };
         if self.stopped.load(Acquire) {
@@ -348,10 +341,7 @@ impl Socket {
         self.stopped.store(true, Release);
         // SAFETY: The socket is valid. The only error is that there is no connection.
         unsafe {
-            bindings::kernel_sock_shutdown(
-                self.as_raw(),
-                bindings::sock_shutdown_cmd_SHUT_RDWR,
-            )
+            bindings::kernel_sock_shutdown(self.as_raw(), bindings::sock_shutdown_cmd_SHUT_RDWR)
         };
     }
 

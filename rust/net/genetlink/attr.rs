@@ -271,13 +271,20 @@ mod tests {
 
     #[test]
     fn duplicates() -> Result {
-        let table = [Policy::reject(), Policy::u8(), Policy::be16(), Policy::u64()];
+        let table = [
+            Policy::reject(),
+            Policy::u8(),
+            Policy::be16(),
+            Policy::u64(),
+        ];
         let twice = [5, 0, 1, 0, 7, 0, 0, 0, 5, 0, 1, 0, 7, 0, 0, 0];
         let attrs = Attrs::new(&twice);
         let none = ExtAck::none();
         assert!(attrs.refuse_duplicates(&table, 0, none, 0).is_err());
         assert!(attrs.refuse_duplicates(&table, 1 << 1, none, 0).is_ok());
-        assert!(Attrs::new(MESSAGE).refuse_duplicates(&table, 0, none, 0).is_ok());
+        assert!(Attrs::new(MESSAGE)
+            .refuse_duplicates(&table, 0, none, 0)
+            .is_ok());
         Ok(())
     }
 }

@@ -89,10 +89,7 @@ impl<'a> Dump<'a> {
     /// dump goes on with this entry in another call; or `fill` failed, and the dump ends with its
     /// error. Does not sleep if `fill` does not.
     #[must_use = "when the buffer is full, the entry has to come again"]
-    pub fn put_entry(
-        &mut self,
-        fill: impl FnOnce(&mut Writer<'_>) -> Result,
-    ) -> ControlFlow<()> {
+    pub fn put_entry(&mut self, fill: impl FnOnce(&mut Writer<'_>) -> Result) -> ControlFlow<()> {
         if self.outcome.is_err() {
             return ControlFlow::Break(());
         }

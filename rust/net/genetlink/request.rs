@@ -82,9 +82,7 @@ impl<'a> Request<'a> {
             // SAFETY: `netlink_rcv_skb()` checked that `nlmsg_len` bytes are there, and
             // `genl_family_rcv_msg()` that they hold both headers; families of this module have
             // no header of their own. The message is not written while it is processed.
-            Some(len) => unsafe {
-                core::slice::from_raw_parts(header.cast::<u8>().add(skip), len)
-            },
+            Some(len) => unsafe { core::slice::from_raw_parts(header.cast::<u8>().add(skip), len) },
             None => &[],
         };
         // INVARIANT: By the contract of this function.
@@ -202,11 +200,7 @@ impl<'a> Request<'a> {
         };
         match bytes.len() {
             4 => Ok(bytes.try_into().ok()),
-            16 => Err(self.bad_attr(
-                crate::errno::EAFNOSUPPORT,
-                id,
-                c"IPv6 is not supported yet",
-            )),
+            16 => Err(self.bad_attr(crate::errno::EAFNOSUPPORT, id, c"IPv6 is not supported yet")),
             _ => Err(self.bad_attr(EINVAL, id, c"invalid address length")),
         }
     }
