@@ -234,26 +234,28 @@ impl Classifier {
         let Ok(socket) = stream.into_std() else {
             return;
         };
-        match self
+        let outcome = self
             .workers
             .hand_over(socket, hosts, config.migrate_timeout)
-            .await
-        {
-            Some(Ok(host)) => {
+            .await;
+        let Some(outcome) = outcome else {
+            return;
+        };
+        for (host, reason) in outcome.refusals {
+            count(&self.counters.refused);
+            warn!(%client, %host, "stayed here: {reason}");
+        }
+        match outcome.end {
+            Ok(host) => {
                 count(&self.counters.migrated);
                 debug!(%client, %host, "moved");
             }
-            Some(Err((socket, reasons))) => {
-                for (host, reason) in reasons {
-                    count(&self.counters.refused);
-                    warn!(%client, %host, "stayed here: {reason}");
-                }
+            Err(socket) => {
                 count(&self.counters.failed);
                 if config.failed == Failed::Answer {
                     unavailable(socket).await;
                 }
             }
-            None => {}
         }
     }
 }

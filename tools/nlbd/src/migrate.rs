@@ -51,8 +51,13 @@ impl Migrate for Kernel {
     }
 }
 
-/// What became of a connection: moved to this host, or still here, with each host's reason.
-pub(crate) type Outcome = Result<IpAddr, (TcpStream, Vec<(IpAddr, String)>)>;
+/// What became of a connection.
+pub(crate) struct Outcome {
+    /// The host that has it now, or the socket that still works.
+    pub(crate) end: Result<IpAddr, TcpStream>,
+    /// Hosts that it could not go to, with the reasons.
+    pub(crate) refusals: Vec<(IpAddr, String)>,
+}
 
 struct Job {
     socket: TcpStream,
@@ -118,12 +123,20 @@ fn hand_over(
     hosts: &[IpAddr],
     time: Duration,
 ) -> Outcome {
-    let mut reasons = Vec::new();
+    let mut refusals = Vec::new();
     for host in hosts {
         match migrator.migrate(&socket, *host, time) {
-            Ok(()) => return Ok(*host),
-            Err(reason) => reasons.push((*host, reason)),
+            Ok(()) => {
+                return Outcome {
+                    end: Ok(*host),
+                    refusals,
+                }
+            }
+            Err(reason) => refusals.push((*host, reason)),
         }
     }
-    Err((socket, reasons))
+    Outcome {
+        end: Err(socket),
+        refusals,
+    }
 }

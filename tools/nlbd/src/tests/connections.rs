@@ -28,7 +28,10 @@ use std::{
         Arc, //
     },
     thread,
-    time::Duration, //
+    time::{
+        Duration,
+        Instant, //
+    },
 };
 use tokio::{
     net::TcpListener,
@@ -128,6 +131,19 @@ impl Running {
     fn count(&self, counter: fn(&Classifier) -> &AtomicU64) -> u64 {
         counter(&self.classifier).load(Ordering::Relaxed)
     }
+
+    /// Waits until a counter has this value: a step is counted after others can see it.
+    fn counts(&self, counter: fn(&Classifier) -> &AtomicU64, value: u64) {
+        let deadline = Instant::now() + PATIENCE;
+        while self.count(counter) != value {
+            assert!(
+                Instant::now() < deadline,
+                "{} is not {value}",
+                self.count(counter)
+            );
+            thread::sleep(Duration::from_millis(2));
+        }
+    }
 }
 
 /// Everything the other side sends until it closes.
@@ -179,7 +195,7 @@ fn what_is_no_request_is_closed_or_goes_to_the_pool_for_it() {
         let mut stream = running.connect();
         stream.write_all(bytes).unwrap();
         assert_eq!(rest(stream), b"");
-        assert_eq!(running.count(|c| &c.counters.closed), 1);
+        running.counts(|c| &c.counters.closed, 1);
         let running = start(&[("unplaced = \"close\"", "unplaced = \"other\"")]);
         running.connect().write_all(bytes).unwrap();
         assert_eq!(running.moved().0, "10.0.0.3");
@@ -194,8 +210,8 @@ fn who_sends_nothing_or_half_a_head_is_closed() {
     slow.write_all(b"GET / HT").unwrap();
     assert_eq!(rest(silent), b"");
     assert_eq!(rest(slow), b"");
-    assert_eq!(running.count(|c| &c.counters.silent), 1);
-    assert_eq!(running.count(|c| &c.counters.slow), 1);
+    running.counts(|c| &c.counters.silent, 1);
+    running.counts(|c| &c.counters.slow, 1);
 }
 
 #[test]
@@ -207,7 +223,7 @@ fn who_ends_before_the_head_is_not_moved() {
         stream.shutdown(Shutdown::Write).unwrap();
         assert_eq!(rest(stream), b"");
     }
-    assert_eq!(running.count(|c| &c.counters.ended), 2);
+    running.counts(|c| &c.counters.ended, 2);
     assert_eq!(running.count(|c| &c.counters.migrated), 0);
 }
 
@@ -219,7 +235,7 @@ fn a_refused_connection_goes_to_the_default() {
         .write_all(b"GET /sick HTTP/1.1\r\n\r\n")
         .unwrap();
     assert_eq!(running.moved().0, "10.0.0.1");
-    assert_eq!(running.count(|c| &c.counters.refused), 1);
+    running.counts(|c| &c.counters.refused, 1);
 }
 
 #[test]
@@ -234,7 +250,7 @@ fn where_everybody_refuses_the_client_is_told() {
     stream.shutdown(Shutdown::Write).unwrap();
     let answer = String::from_utf8(rest(stream)).unwrap();
     assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
-    assert_eq!(running.count(|c| &c.counters.failed), 1);
+    running.counts(|c| &c.counters.failed, 1);
 }
 
 #[test]

@@ -1,0 +1,171 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+#
+# nlbd with an unmodified nginx and curl: requests go by the rules, what can not
+# be placed or moved is treated as configured, a crowd of bad clients holds
+# nobody up.
+# timeout: 400
+
+. "$(dirname "$0")/../migrator/lib.sh"
+
+web() {
+	local host=$1 dir=$tmp/$1
+	mkdir -p "$dir/www"/{a,b}
+	for path in a b; do echo "$path $host" >"$dir/www/$path/page"; done
+	cat >"$dir/conf" <<-EOF
+	daemon off;
+	pid $dir/pid;
+	error_log $dir/error.log;
+	events { worker_connections 4096; }
+	http {
+		access_log $dir/access.log;
+		server { listen 80; root $dir/www; }
+	}
+	EOF
+	chmod a+rx "$tmp"
+	chmod -R a+rX "$dir"
+	background "$host" "$tmp/$host.log" nginx -e "$dir/error.log" -c "$dir/conf"
+	pids+=("web-$host:$!")
+	wait_listen "$host" 80
+}
+
+nlbd_start() {
+	sed -e "$1" >"$tmp/classify.toml" <<-EOF
+	listen = ["$VIP:80"]
+	peek_timeout_ms = 1500
+	migrate_timeout_ms = 1000
+	default = "two"
+	unplaced = "close"
+	[pool.one]
+	hosts = ["$HOST1"]
+	[pool.two]
+	hosts = ["$HOST2"]
+	[[rule]]
+	path = "/a/"
+	pool = "one"
+	EOF
+	ns lbu nlbd check --config "$tmp/classify.toml"
+	background lbu "$tmp/nlbd.log" nlbd classify --config "$tmp/classify.toml"
+	nlbd=$!
+	wait_listen lbu 80
+}
+nlbd_stop() {
+	kill -TERM $nlbd
+	wait $nlbd
+	cat "$tmp/nlbd.log"
+}
+get() { ns client curl -sS --max-time 20 "http://$VIP$1"; }
+
+by_rules() {
+	nlbd_start ""
+	[ "$(get /a/page)" = "a host1" ]
+	[ "$(get /b/page)" = "b host2" ]
+	[ "$(ns client curl -sS --max-time 20 -X POST -d x=y -o /dev/null -w '%{http_code}' "http://$VIP/a/page")" = 405 ]
+	nlbd_stop
+	grep -q 'accepted=3 placed=3' "$tmp/nlbd.log"
+	grep -q 'migrated=3' "$tmp/nlbd.log"
+}
+
+garbage_is_closed() {
+	nlbd_start ""
+	[ -z "$(printf '\x16\x03\x01\x00\xa5' | ns client nc -w 10 $VIP 80)" ]
+	[ "$(get /a/page)" = "a host1" ]
+	nlbd_stop
+	grep -q 'not_http=1' "$tmp/nlbd.log"
+}
+
+garbage_goes_where_configured() {
+	nlbd_start 's/unplaced = "close"/unplaced = "one"/'
+	printf 'BLURB\r\n\r\n' | ns client nc -w 10 $VIP 80 | grep -q '400 Bad Request'
+	nlbd_stop
+	grep -q 'migrated=1' "$tmp/nlbd.log"
+}
+
+# host1's nginx is away: its requests go to the default.
+refused_goes_to_default() {
+	stop web-host1
+	wait_for 10 ns host1 sh -c '! ss -Htln sport = :80 | grep -q .'
+	nlbd_start ""
+	[ "$(get /a/page)" = "a host2" ]
+	nlbd_stop
+	grep -q 'stayed here: no listener' "$tmp/nlbd.log"
+}
+
+# Nobody is there: 503.
+nobody_is_there() {
+	nlbd_start 's/default = "two"/default = "one"/'
+	[ "$(ns client curl -sS --max-time 20 -o /dev/null -w '%{http_code}' "http://$VIP/a/page")" = 503 ]
+	nlbd_stop
+	grep -q 'failed=1' "$tmp/nlbd.log"
+	web host1
+}
+
+reload() {
+	nlbd_start ""
+	[ "$(get /b/page)" = "b host2" ]
+	sed -i 's/default = "two"/default = "one"/' "$tmp/classify.toml"
+	kill -HUP $nlbd
+	wait_for 10 grep -q 'read again' "$tmp/nlbd.log"
+	[ "$(get /b/page)" = "b host1" ]
+	echo 'nonsense' >>"$tmp/classify.toml"
+	kill -HUP $nlbd
+	wait_for 10 grep -q 'the old configuration stays' "$tmp/nlbd.log"
+	[ "$(get /b/page)" = "b host1" ]
+	nlbd_stop
+}
+
+# Silent, slow and senseless clients by the thousand; good ones in between.
+crowd() {
+	nlbd_start ""
+	ns client python3 - <<-EOF
+	import resource, socket
+	resource.setrlimit(resource.RLIMIT_NOFILE, (8192, 8192))
+	crowd = []
+	for number in range(3000):
+	    s = socket.create_connection(("$VIP", 80), timeout=30)
+	    s.setblocking(False)
+	    try:
+	        if number % 3 == 1:
+	            s.send(b"GET /a/page HTTP/1.1\r\nHost: ")
+	        if number % 3 == 2:
+	            s.send(bytes([number % 256]) * 100 + b"\xff\0")
+	    except OSError:
+	        pass
+	    crowd.append(s)
+	    if number % 300 == 0:
+	        good = socket.create_connection(("$VIP", 80), timeout=30)
+	        good.sendall(b"GET /a/page HTTP/1.0\r\n\r\n")
+	        answer = b""
+	        while part := good.recv(4096):
+	            answer += part
+	        assert answer.endswith(b"a host1\n"), answer
+	EOF
+	[ "$(get /a/page)" = "a host1" ]
+	nlbd_stop
+	grep -q 'accepted=3011 ' "$tmp/nlbd.log"
+	grep -q 'migrated=11 ' "$tmp/nlbd.log"
+}
+
+mistakes_are_named() {
+	echo 'listen = 3' >"$tmp/bad.toml"
+	! nlbd check --config "$tmp/bad.toml" 2>"$tmp/said"
+	cat "$tmp/said"
+	grep -q "bad.toml:1:" "$tmp/said"
+	! nlbd check --config "$tmp/none.toml" 2>"$tmp/said"
+	grep -q "cannot read" "$tmp/said"
+}
+
+ktap_begin
+cluster
+web host1
+web host2
+ktap_run "requests go by the rules" by_rules
+ktap_run "garbage is closed" garbage_is_closed
+ktap_run "garbage goes to the pool for it" garbage_goes_where_configured
+ktap_run "a refused connection goes to the default" refused_goes_to_default
+ktap_run "nobody is there: 503" nobody_is_there
+web host1 2>/dev/null
+ktap_run "SIGHUP reads the configuration again" reload
+ktap_run "a crowd of bad clients" crowd
+ktap_run "mistakes in the configuration are named" mistakes_are_named
+ktap_end
