@@ -59,6 +59,10 @@ def name_of(item):
     if body.startswith(("impl", "unsafe impl")):
         found = IMPLEMENTS.search(body)
         return (found.group(1) or found.group(2)) if found else None
+    # Its layout tests go with a type.
+    if body.startswith("const _"):
+        found = re.search(r'"Size of (\w+)', body)
+        return found.group(1) if found else None
     found = DEFINES.search(body)
     return found.group(1) if found else None
 
