@@ -49,7 +49,7 @@ stop_logged() {
 	# Nothing may be written any more when we clean up.
 	for ((i = 0; i < 100; i++)); do
 		kill -0 -- "-$logged_pid" 2>/dev/null || break
-		((i != 50)) || kill -KILL -- "-$logged_pid" 2>/dev/null
+		((i != 20)) || kill -KILL -- "-$logged_pid" 2>/dev/null
 		sleep 0.1
 	done
 }
