@@ -1,24 +1,70 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! nlb_tunnel
+//! The flow-id tunnel between forwarders and hosts.
+//!
+//! A packet of a known connection travels between the two as an ordinary packet of the same length:
+//! its addresses are those of the forwarder and the host, and its ports a 32-bit flow id. Both sides
+//! have a table of mappings; where the host does not know one, the forwarder teaches it
+//! (see `Documentation/tunnel.rst`).
+//!
+//! The module also has the network device that carries virtual IP addresses, `ip link add nlb0 type
+//! nlb`, and keeps quiet about them in ARP.
+//!
+//! `nlb_fwd` and `nlb_migrator` work on the tables by the functions of this crate's root.
 
 #![forbid(unsafe_code)]
 
+mod api;
+mod arp;
+mod control;
+mod decap;
+mod device;
+mod encap;
+mod forwarder;
+mod mapping;
+mod netlink;
+mod state;
+mod stats;
+mod target;
+mod uapi;
+
+pub use api::*;
+pub use mapping::forwarder::Mapping;
+pub use target::Target;
+
 use kernel::prelude::*;
+use nlb::net::{
+    genetlink,
+    netns,
+    rtnl, //
+};
 
 module! {
     type: Module,
     name: "nlb_tunnel",
     authors: ["nlb developers"],
-    description: "Network load balancer: tunnel",
+    description: "Network load balancer: flow-id tunnel",
     license: "GPL",
+    alias: ["rtnl-link-nlb"],
 }
 
-struct Module;
+/// What the module has registered, dropped in this order: nobody can come in by netlink, then the
+/// devices go, then the tables.
+struct Module {
+    _netlink: genetlink::Registration,
+    _link: rtnl::Registration<device::Link>,
+    _netns: netns::Registration<state::Tunnel>,
+}
 
 impl kernel::Module for Module {
-    fn init(_module: &'static ThisModule) -> Result<Self> {
-        pr_info!("loaded, {}\n", nlb::rcu_held());
-        Ok(Self)
+    fn init(module: &'static ThisModule) -> Result<Self> {
+        let netns = state::STATE.register()?;
+        let link = device::LINK.register()?;
+        let netlink = netlink::FAMILY.register(module)?;
+        Ok(Self {
+            _netlink: netlink,
+            _link: link,
+            _netns: netns,
+        })
     }
 }

@@ -1,0 +1,162 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What other modules do with the tunnel.
+
+use crate::{
+    decap,
+    device,
+    mapping::{
+        forwarder::Mapping,
+        host::{
+            self,
+            HostKey,
+            Kind, //
+        },
+    },
+    state::STATE,
+    target::Target, //
+};
+use kernel::{
+    prelude::*,
+    sync::{
+        rcu,
+        Arc, //
+    },
+};
+use nlb::{
+    net::{
+        netdevice::NetDevice,
+        netfilter::HookState,
+        skbuff::{
+            DropReason,
+            SkBuff, //
+        },
+        Net, //
+    },
+    wire::{
+        addr::{
+            Addr,
+            FourTuple, //
+        },
+        flow_id::FlowId,
+        parse::Parsed,
+    },
+};
+
+/// The way from this machine to `host`, from `source` or the address that routing chooses now.
+///
+/// Make one for each endpoint or peer and share it: it remembers the route on every CPU. Any
+/// context. Errors: `EHOSTUNREACH` if no route leads there, `EADDRNOTAVAIL` if `source` is no
+/// address of this machine, `EINVAL` if `host` is no unicast address, `EAFNOSUPPORT` for IPv6,
+/// `ENOMEM`.
+pub fn target(net: &Net, host: Addr, source: Option<Addr>) -> Result<Arc<Target>> {
+    Target::new(net, host, source)
+}
+
+/// Gives a free flow id to a connection to that host.
+///
+/// `confirmed`: the host has the mapping already (from a migration), so packets take the compact
+/// form at once. The mapping stays until [`release`]. Any context. Errors: `ENOSPC`, `ENOMEM`,
+/// `EAFNOSUPPORT`, `ESRCH` if the namespace is going away.
+pub fn allocate(
+    net: &Net,
+    tuple: &FourTuple,
+    target: &Arc<Target>,
+    confirmed: bool,
+) -> Result<Arc<Mapping>> {
+    STATE
+        .get(net, &rcu::read_lock())
+        .ok_or(ESRCH)?
+        .allocate(net, tuple, target, confirmed)
+}
+
+/// Gives a flow id back. Packets under way with it are still sent. Does nothing if that was done
+/// before. Any context.
+pub fn release(net: &Net, mapping: &Mapping) {
+    if let Some(tunnel) = STATE.get(net, &rcu::read_lock()) {
+        tunnel.release(net, mapping);
+    }
+}
+
+/// The mapping of a flow id that [`allocate`] gave. Any context.
+pub fn mapping(net: &Net, flow_id: FlowId) -> Option<Arc<Mapping>> {
+    STATE.get(net, &rcu::read_lock())?.mapping(flow_id)
+}
+
+/// Reads the headers of a packet whose data starts at the IP header, making them linear. `None` for
+/// everything that is not a whole TCP or UDP packet over IPv4: other protocols, fragments, and
+/// what is malformed.
+#[inline]
+pub fn parse(skb: &mut SkBuff) -> Option<Parsed> {
+    decap::parse(skb)
+}
+
+/// Sends a client's packet to the host of its mapping, in a `PRE_ROUTING` hook.
+///
+/// `parsed` is what [`parse`] made of it. Drops are counted, and the client told where a router
+/// would tell it.
+#[inline]
+pub fn send(state: &HookState<'_>, mapping: &Mapping, skb: SkBuff, parsed: &Parsed) {
+    match STATE.get(state.net(), state.rcu()) {
+        Some(tunnel) => tunnel.send(state, mapping, skb, parsed),
+        None => skb.drop_reason(DropReason::DEV_READY),
+    }
+}
+
+/// Adds or replaces what a flow id of a forwarder stands for, on the host.
+///
+/// It does not expire: who installs it removes it. Any context. Errors: `EPERM` if the forwarder is
+/// not configured, `EADDRNOTAVAIL` if the VIP is no address of an nlb device, `EEXIST` if the
+/// administrator has given the flow id to another connection, `ENOSPC`, `ENOMEM`, `EAFNOSUPPORT`,
+/// `ESRCH` if the namespace is going away.
+pub fn install_host_mapping(
+    net: &Net,
+    forwarder: Addr,
+    flow_id: FlowId,
+    tuple: &FourTuple,
+) -> Result {
+    STATE.get(net, &rcu::read_lock()).ok_or(ESRCH)?.install(
+        net,
+        forwarder,
+        flow_id,
+        tuple,
+        Kind::Migrated,
+        None,
+    )
+}
+
+/// Removes what [`install_host_mapping`] added, if it still stands for this connection. Whether it
+/// did. Any context.
+pub fn remove_host_mapping(
+    net: &Net,
+    forwarder: Addr,
+    flow_id: FlowId,
+    tuple: &FourTuple,
+) -> bool {
+    let guard = rcu::read_lock();
+    let Some(tunnel) = STATE.get(net, &guard) else {
+        return false;
+    };
+    HostKey::new(forwarder, flow_id)
+        .and_then(|key| tunnel.host_mapping(&key))
+        .filter(|mapping| mapping.kind() == Kind::Migrated && mapping.tuple() == tuple)
+        .is_some_and(|mapping| tunnel.unlink(net, &mapping))
+}
+
+/// Whether tunnel packets are taken from this address. Any context.
+pub fn is_forwarder(net: &Net, addr: Addr) -> bool {
+    STATE
+        .get(net, &rcu::read_lock())
+        .is_some_and(|tunnel| tunnel.forwarder(addr).is_some())
+}
+
+/// Index of the nlb device that has this VIP. Any context.
+pub fn vip_device(net: &Net, vip: Addr) -> Option<u32> {
+    host::vip_device(net, vip.to_v4()?, &rcu::read_lock()).map(|dev| dev.ifindex())
+}
+
+/// Whether this is an nlb device: what comes in by it has come out of the tunnel.
+#[inline]
+pub fn is_nlb_device(dev: &NetDevice) -> bool {
+    device::is_nlb(dev)
+}

@@ -1,0 +1,204 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! LEARN, CONFIRM and UNKNOWN: how a host comes to know a flow id.
+
+use crate::{
+    decap,
+    mapping::forwarder::Mapping,
+    state::Tunnel,
+    stats::Counter, //
+};
+use kernel::prelude::*;
+use nlb::{
+    net::{
+        ip::{
+            self,
+            Route, //
+        },
+        netfilter::{
+            HookState,
+            Verdict, //
+        },
+        skbuff::{
+            DropReason,
+            SkBuff, //
+        },
+        Net, //
+    },
+    wire::{
+        addr::Addr,
+        control::{
+            self,
+            Learn,
+            Message,
+            LEARN_LEN,
+            PORT, //
+        },
+        flow_id::FlowId,
+        parse::Parsed,
+        udp, //
+    },
+};
+
+/// Room for the headers of a datagram: IP, UDP, and the link layer's.
+const HEADROOM: u16 = 128;
+
+/// Sends a datagram that consists of `payload`.
+fn send(net: &Net, route: Route, payload: &[u8]) -> Result {
+    let len = u16::try_from(payload.len()).map_err(|_| EMSGSIZE)?;
+    let mut skb = SkBuff::alloc(HEADROOM, len, GFP_ATOMIC)?;
+    skb.put(payload)?;
+    route.send_udp(net, skb, PORT, PORT)
+}
+
+/// What the host is to learn.
+fn learn(mapping: &Mapping) -> Result<[u8; LEARN_LEN]> {
+    Learn {
+        flow_id: mapping.flow_id(),
+        cookie: mapping.cookie(),
+        tuple: *mapping.tuple(),
+    }
+    .emit()
+    .map_err(|_| EINVAL)
+}
+
+/// Sends a LEARN without a packet.
+pub(crate) fn send_learn(net: &Net, mapping: &Mapping, route: Route) -> Result {
+    send(net, route, &learn(mapping)?)
+}
+
+/// Puts a LEARN in front of a client's packet, whose data starts at its IP header. Its checksum
+/// must be complete. `ENOMEM`.
+pub(crate) fn push_learn(skb: &mut SkBuff, mapping: &Mapping) -> Result {
+    let learn = learn(mapping)?;
+    skb.cow_head(HEADROOM + LEARN_LEN as u16)?;
+    skb.push(LEARN_LEN as u16)?.copy_from_slice(&learn);
+    Ok(())
+}
+
+/// Answers a packet with a flow id that is not known here. Whether it was sent.
+pub(crate) fn send_unknown(net: &Net, here: [u8; 4], there: [u8; 4], id: FlowId) -> bool {
+    Route::lookup(net, Some(here), there)
+        .and_then(|route| send(net, route, &control::unknown(id)))
+        .is_ok()
+}
+
+/// Takes a control datagram, whose data starts at its IP header.
+pub(crate) fn receive(
+    tunnel: &Tunnel,
+    state: &HookState<'_>,
+    mut skb: SkBuff,
+    parsed: &Parsed,
+) -> Verdict {
+    let (Some(from), Some(here)) = (parsed.tuple.client().to_v4(), parsed.tuple.vip().to_v4())
+    else {
+        return Verdict::Accept(skb);
+    };
+    // In transit to another machine.
+    if !ip::is_local_address(state.net(), here) {
+        return Verdict::Accept(skb);
+    }
+    let l4 = parsed.l4_offset;
+    if skb.is_gso() {
+        return tunnel.drop(skb, Counter::DropBadControl, DropReason::HDR_TRUNC);
+    }
+    // The link layer may have padded it.
+    if skb.trim(parsed.total_len as u32).is_err() {
+        return tunnel.drop(skb, Counter::DropNoMemory, DropReason::NOMEM);
+    }
+    if !u8::try_from(l4).is_ok_and(|len| ip::udp_checksum_is_valid(&mut skb, len)) {
+        return tunnel.drop(skb, Counter::DropBadChecksum, DropReason::SKB_CSUM);
+    }
+    let start = l4 + udp::HEADER_LEN;
+    let Some(len) = parsed.total_len.checked_sub(start) else {
+        return tunnel.drop(skb, Counter::DropBadControl, DropReason::HDR_TRUNC);
+    };
+    let mut head = [0; LEARN_LEN];
+    let head_len = len.min(LEARN_LEN);
+    let message = match head.get_mut(..head_len) {
+        Some(head) => match skb.copy_bits(start as u32, head) {
+            Ok(()) => Message::parse_head(head, len),
+            Err(_) => Err(nlb::wire::error::DropReason::Truncated),
+        },
+        None => Err(nlb::wire::error::DropReason::Truncated),
+    };
+    match message {
+        Ok(Message::Learn(learn)) => {
+            receive_learn(tunnel, state, skb, &learn, (from, here), start, len)
+        }
+        Ok(Message::Confirm { flow_id, cookie }) => {
+            let known = tunnel.confirm(state, flow_id, cookie, from, here);
+            answered(tunnel, skb, known)
+        }
+        Ok(Message::Unknown { flow_id }) => {
+            let known = tunnel.unlearn(state, flow_id, from, here);
+            answered(tunnel, skb, known)
+        }
+        Err(_) => tunnel.drop(skb, Counter::DropBadControl, DropReason::PKT_TOO_SMALL),
+    }
+}
+
+/// A CONFIRM or UNKNOWN that was dealt with, or was for no mapping of the host that sent it.
+fn answered(tunnel: &Tunnel, skb: SkBuff, known: bool) -> Verdict {
+    if !known {
+        return tunnel.drop(skb, Counter::DropStrangeControl, DropReason::NO_SOCKET);
+    }
+    skb.consume();
+    Verdict::Stolen
+}
+
+/// Takes a LEARN, whose payload of `len` bytes is at `start`.
+fn receive_learn(
+    tunnel: &Tunnel,
+    state: &HookState<'_>,
+    mut skb: SkBuff,
+    learn: &Learn,
+    (from, here): ([u8; 4], [u8; 4]),
+    start: usize,
+    len: usize,
+) -> Verdict {
+    let net = state.net();
+    let forwarder = Addr::v4(from);
+    match tunnel.learn(state, forwarder, here, learn) {
+        Ok(()) => tunnel.stats.inc(Counter::LearnReceived),
+        Err(error) => {
+            let counter = match error {
+                EPERM => Counter::DropForwarder,
+                ENOSPC => Counter::DropLearnFull,
+                ENOMEM => Counter::DropNoMemory,
+                EEXIST => Counter::DropStrangeControl,
+                _ => Counter::DropLearnVip,
+            };
+            return tunnel.drop(skb, counter, DropReason::NO_SOCKET);
+        }
+    }
+    let confirmed = Route::lookup(net, Some(here), from).and_then(|route| {
+        let confirm = control::confirm(learn.flow_id, learn.cookie);
+        send(net, route, &confirm)
+    });
+    if confirmed.is_ok() {
+        tunnel.stats.inc(Counter::ConfirmSent);
+    }
+    if len == LEARN_LEN {
+        skb.consume();
+        return Verdict::Stolen;
+    }
+    let Ok(front) = u16::try_from(start + LEARN_LEN) else {
+        return tunnel.drop(skb, Counter::DropBadControl, DropReason::HDR_TRUNC);
+    };
+    if skb.pull_rcsum(front).is_err() {
+        return tunnel.drop(skb, Counter::DropBadControl, DropReason::HDR_TRUNC);
+    }
+    // What the device said was about the datagram.
+    skb.forget_checksum();
+    skb.reset_network_header();
+    let inner_len = len - LEARN_LEN;
+    match decap::parse(&mut skb) {
+        Some(inner) if inner.tuple == learn.tuple && inner.total_len == inner_len => {
+            tunnel.learnt_packet(state, forwarder, learn.flow_id, &inner);
+            skb.clear_hash();
+            tunnel.receive_client(state, skb, &learn.tuple)
+        }
+        _ => tunnel.drop(skb, Counter::DropBadControl, DropReason::IP_INHDR),
+    }
+}

@@ -1,0 +1,215 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The host's side of the packet path: out of the tunnel.
+
+use crate::{
+    control,
+    device,
+    mapping::host::{
+        vip_device,
+        HostKey,
+        HostMapping, //
+    },
+    state::{
+        Tunnel,
+        STATE, //
+    },
+    stats::Counter, //
+};
+use nlb::{
+    net::{
+        ip,
+        netfilter::{
+            Family,
+            Hook,
+            HookNum,
+            HookState,
+            Verdict, //
+        },
+        skbuff::{
+            Checksum,
+            DropReason,
+            Ipv4Rewrite,
+            SkBuff, //
+        }, //
+    },
+    wire::{
+        addr::{
+            FourTuple,
+            Proto, //
+        },
+        control::PORT,
+        flow_id::FlowId,
+        parse::{
+            parse_ipv4,
+            Frame,
+            Parsed,
+            MAX_HEADER_LEN, //
+        },
+    },
+};
+
+/// Reads the headers of a packet whose data starts at the IP header. `None` for everything that
+/// is not a whole TCP or UDP packet.
+#[inline]
+pub(crate) fn parse(skb: &mut SkBuff) -> Option<Parsed> {
+    let len = skb.len();
+    skb.may_pull(len.min(MAX_HEADER_LEN as u32)).ok()?;
+    let frame = Frame {
+        len: len as usize,
+        gso: skb.is_gso(),
+        csum_partial: skb.checksum() == Checksum::Partial,
+    };
+    parse_ipv4(skb.data(), frame).ok()
+}
+
+/// Looks for packets of the tunnel before anything else sees them: their addresses and ports mean
+/// nothing to defragmentation, conntrack and routing.
+pub(crate) struct PreRouting;
+
+impl Hook for PreRouting {
+    const FAMILY: Family = Family::Ipv4;
+    const HOOKNUM: HookNum = HookNum::PreRouting;
+    const PRIORITY: i32 = -500;
+
+    fn run(state: &HookState<'_>, mut skb: SkBuff) -> Verdict {
+        let Some(parsed) = parse(&mut skb) else {
+            return Verdict::Accept(skb);
+        };
+        let ports = (parsed.tuple.client_port(), parsed.tuple.vip_port());
+        let flow_id = parsed.flow_id();
+        let is_control = ports == (PORT, PORT) && parsed.tuple.proto() == Proto::Udp;
+        if (flow_id.is_none() && !is_control) || !skb.is_for_host() {
+            return Verdict::Accept(skb);
+        }
+        let Some(tunnel) = STATE.get(state.net(), state.rcu()) else {
+            return Verdict::Accept(skb);
+        };
+        // What comes out of an nlb device has been through here.
+        if state.in_dev().is_none_or(device::is_nlb) {
+            return Verdict::Accept(skb);
+        }
+        match flow_id {
+            Some(flow_id) => tunnel.receive(state, skb, &parsed, flow_id),
+            None => control::receive(tunnel, state, skb, &parsed),
+        }
+    }
+}
+
+impl Tunnel {
+    /// Takes a packet in the compact form, if it is one.
+    #[inline]
+    fn receive(
+        &self,
+        state: &HookState<'_>,
+        skb: SkBuff,
+        parsed: &Parsed,
+        flow_id: FlowId,
+    ) -> Verdict {
+        let Some(mapping) = HostKey::new(parsed.tuple.client(), flow_id)
+            .and_then(|key| self.hosts.get(state.rcu(), key.value()))
+        else {
+            return self.receive_unknown(state, skb, parsed, flow_id);
+        };
+        if !mapping.is_for(state.net(), parsed) {
+            return Verdict::Accept(skb);
+        }
+        if mapping.tuple().proto() != parsed.tuple.proto() {
+            return self.drop(skb, Counter::DropProtocol, DropReason::UNHANDLED_PROTO);
+        }
+        mapping.seen(parsed.flags, parsed.total_len);
+        self.deliver(state, skb, mapping, parsed)
+    }
+
+    /// A packet with a flow id that no mapping is for.
+    #[cold]
+    fn receive_unknown(
+        &self,
+        state: &HookState<'_>,
+        skb: SkBuff,
+        parsed: &Parsed,
+        flow_id: FlowId,
+    ) -> Verdict {
+        let from = parsed.tuple.client();
+        let (Some(forwarder), Some(here), Some(there)) = (
+            self.forwarder(from),
+            parsed.tuple.vip().to_v4(),
+            from.to_v4(),
+        ) else {
+            return Verdict::Accept(skb);
+        };
+        if !ip::is_local_address(state.net(), here) {
+            return Verdict::Accept(skb);
+        }
+        if forwarder.may_send_unknown() && control::send_unknown(state.net(), here, there, flow_id)
+        {
+            self.stats.inc(Counter::UnknownSent);
+        }
+        self.drop(skb, Counter::DropUnknownFlow, DropReason::NO_SOCKET)
+    }
+
+    /// Puts the 4-tuple back into a packet of the compact form and receives it by the device that
+    /// has the VIP.
+    #[inline]
+    fn deliver(
+        &self,
+        state: &HookState<'_>,
+        mut skb: SkBuff,
+        mapping: &HostMapping,
+        parsed: &Parsed,
+    ) -> Verdict {
+        let tuple = mapping.tuple();
+        let (Some(source), Some(destination)) = (tuple.client().to_v4(), tuple.vip().to_v4())
+        else {
+            return self.drop(skb, Counter::DropProtocol, DropReason::UNHANDLED_PROTO);
+        };
+        let rewritten = skb.rewrite_ipv4(&Ipv4Rewrite {
+            source,
+            destination,
+            source_port: tuple.client_port(),
+            destination_port: tuple.vip_port(),
+            ttl: parsed.ttl,
+        });
+        if rewritten.is_err() {
+            return self.drop(skb, Counter::DropNoMemory, DropReason::NOMEM);
+        }
+        mapping.forwarder().count(parsed.total_len);
+        self.stats.inc(Counter::DecapPackets);
+        self.stats.add(Counter::DecapBytes, parsed.total_len as u64);
+        self.receive_client(state, skb, tuple)
+    }
+
+    /// Receives a client's packet, whose data starts at its IP header, by the device that has the
+    /// VIP.
+    ///
+    /// Its route is looked up as of the device it really came by, so that the reverse path filter
+    /// judges the real path.
+    #[inline]
+    pub(crate) fn receive_client(
+        &self,
+        state: &HookState<'_>,
+        mut skb: SkBuff,
+        tuple: &FourTuple,
+    ) -> Verdict {
+        let vip = tuple.vip().to_v4().unwrap_or_default();
+        let Some(dev) = vip_device(state.net(), vip, state.rcu()).filter(|dev| dev.is_up()) else {
+            return self.drop(skb, Counter::DropNoVip, DropReason::IP_INADDRERRORS);
+        };
+        let Some(in_dev) = state.in_dev() else {
+            return self.drop(skb, Counter::DropInput, DropReason::NOT_SPECIFIED);
+        };
+        match ip::route_input(&mut skb, in_dev, state.rcu()) {
+            Ok(()) => {
+                dev.receive(skb);
+                Verdict::Stolen
+            }
+            Err(reason) => self.drop(skb, Counter::DropInput, reason),
+        }
+    }
+
+    /// Counts a packet that is lost.
+    pub(crate) fn drop(&self, skb: SkBuff, counter: Counter, reason: DropReason) -> Verdict {
+        self.stats.inc(counter);
+        Verdict::Drop(skb, reason)
+    }
+}

@@ -1,0 +1,190 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The forwarder's side of the packet path: into the tunnel.
+
+use crate::{
+    control,
+    mapping::forwarder::Mapping,
+    state::Tunnel,
+    stats::Counter, //
+};
+use kernel::prelude::*;
+use nlb::{
+    net::{
+        ip::{
+            send_icmp_error,
+            IcmpError,
+            Route, //
+        },
+        netfilter::HookState,
+        skbuff::{
+            DropReason,
+            Ipv4Rewrite,
+            SkBuff, //
+        }, //
+    },
+    wire::{
+        control::{
+            LEARN_LEN,
+            PORT, //
+        },
+        ipv4,
+        parse::Parsed,
+        udp, //
+    },
+};
+
+/// By how much a packet grows inside a LEARN datagram.
+const LEARN_OVERHEAD: u32 = (ipv4::HEADER_LEN + udp::HEADER_LEN + LEARN_LEN) as u32;
+
+/// A packet that does not go into the tunnel, and why.
+type Refused = (SkBuff, Counter, DropReason);
+
+/// A packet that is not sent for want of memory.
+fn no_memory(skb: SkBuff) -> Refused {
+    (skb, Counter::DropNoMemory, DropReason::NOMEM)
+}
+
+impl Tunnel {
+    /// Sends a client's packet to the host of its mapping, and takes care of it if that fails.
+    ///
+    /// The packet is in a `PRE_ROUTING` hook: its data starts at the IP header, which `parsed` was
+    /// made from, and it has no route yet.
+    #[inline]
+    pub(crate) fn send(
+        &self,
+        state: &HookState<'_>,
+        mapping: &Mapping,
+        skb: SkBuff,
+        parsed: &Parsed,
+    ) {
+        match self.try_send(state, mapping, skb, parsed) {
+            Ok(sent) => {
+                mapping.usage.count(parsed.total_len);
+                self.stats.inc(Counter::EncapPackets);
+                self.stats.add(Counter::EncapBytes, parsed.total_len as u64);
+                if sent.is_err() {
+                    self.stats.inc(Counter::DropOutput);
+                }
+            }
+            Err((skb, counter, reason)) => {
+                self.stats.inc(counter);
+                skb.drop_reason(reason);
+            }
+        }
+    }
+
+    /// What the network layer said to the packet, if it came so far.
+    #[inline]
+    fn try_send(
+        &self,
+        state: &HookState<'_>,
+        mapping: &Mapping,
+        mut skb: SkBuff,
+        parsed: &Parsed,
+    ) -> Result<Result, Refused> {
+        let net = state.net();
+        let Ok(route) = mapping.target().route(net) else {
+            return Err((skb, Counter::DropNoRoute, DropReason::IP_OUTNOROUTES));
+        };
+        // The client hears of what goes wrong as from any router (RFC 1812 section 4.3.3).
+        if parsed.ttl <= 1 {
+            tell_client(state, &mut skb, IcmpError::TtlExceeded);
+            return Err((skb, Counter::DropTtl, DropReason::IP_INHDR));
+        }
+        let mtu = route.mtu();
+        if !skb.fits_mtu(mtu) {
+            // Fragments have no ports, so the host could not tell whose they are.
+            if parsed.dont_fragment {
+                let mtu = u16::try_from(mtu).unwrap_or(u16::MAX);
+                tell_client(state, &mut skb, IcmpError::FragmentationNeeded { mtu });
+            }
+            return Err((skb, Counter::DropTooBig, DropReason::PKT_TOO_BIG));
+        }
+        if mapping.is_confirmed() {
+            return send_compact(state, route, mapping, skb, parsed);
+        }
+        self.send_learning(state, route, mapping, skb, parsed)
+    }
+
+    /// Sends a packet of a mapping that the host may not know.
+    #[cold]
+    fn send_learning(
+        &self,
+        state: &HookState<'_>,
+        route: Route,
+        mapping: &Mapping,
+        mut skb: SkBuff,
+        parsed: &Parsed,
+    ) -> Result<Result, Refused> {
+        let net = state.net();
+        // Without padding of the link layer.
+        if skb.trim(parsed.total_len as u32).is_err() {
+            return Err(no_memory(skb));
+        }
+        if skb.is_gso() || skb.len().saturating_add(LEARN_OVERHEAD) > route.mtu() {
+            // Ahead of the packet, so that it arrives first unless the network reorders them.
+            if let Ok(route) = mapping.target().route(net) {
+                if control::send_learn(net, mapping, route).is_ok() {
+                    self.stats.inc(Counter::LearnSent);
+                }
+            }
+            return send_compact(state, route, mapping, skb, parsed);
+        }
+        // The inner packet has a valid checksum of its own, and has passed a router.
+        let tuple = mapping.tuple();
+        let (Some(source), Some(destination)) = (tuple.client().to_v4(), tuple.vip().to_v4())
+        else {
+            return Err((skb, Counter::DropProtocol, DropReason::UNHANDLED_PROTO));
+        };
+        let ready = skb
+            .checksum_help()
+            .and_then(|()| {
+                skb.rewrite_ipv4(&Ipv4Rewrite {
+                    source,
+                    destination,
+                    source_port: tuple.client_port(),
+                    destination_port: tuple.vip_port(),
+                    ttl: parsed.ttl.wrapping_sub(1),
+                })
+            })
+            .and_then(|()| control::push_learn(&mut skb, mapping));
+        if ready.is_err() {
+            return Err(no_memory(skb));
+        }
+        self.stats.inc(Counter::EncapLearning);
+        Ok(route.send_udp(net, skb, PORT, PORT))
+    }
+}
+
+/// Sends a packet in its compact form.
+#[inline]
+fn send_compact(
+    state: &HookState<'_>,
+    route: Route,
+    mapping: &Mapping,
+    mut skb: SkBuff,
+    parsed: &Parsed,
+) -> Result<Result, Refused> {
+    let (source, destination) = mapping.target().octets();
+    let id = mapping.flow_id();
+    let rewritten = skb.rewrite_ipv4(&Ipv4Rewrite {
+        source,
+        destination,
+        source_port: id.source(),
+        destination_port: id.destination(),
+        ttl: parsed.ttl.wrapping_sub(1),
+    });
+    if rewritten.is_err() {
+        return Err(no_memory(skb));
+    }
+    Ok(route.output(state.net(), skb))
+}
+
+/// Sends the client an ICMP error about its packet.
+#[cold]
+fn tell_client(state: &HookState<'_>, skb: &mut SkBuff, error: IcmpError) {
+    if let Some(dev) = state.in_dev() {
+        send_icmp_error(skb, dev, error, state.rcu());
+    }
+}

@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Encapsulation mappings: what stands for a connection between forwarder and host.
+
+pub(crate) mod forwarder;
+pub(crate) mod host;
+
+use kernel::sync::atomic::{
+    Atomic,
+    Relaxed, //
+};
+use nlb::time;
+
+/// Packets and bytes of a mapping, and when the last one came.
+///
+/// A connection's packets come by one CPU as a rule, and its mapping is written with each of them
+/// anyhow, so these are plain atomics.
+pub(crate) struct Usage {
+    packets: Atomic<u64>,
+    bytes: Atomic<u64>,
+    used: Atomic<u64>,
+}
+
+impl Usage {
+    /// None so far; idle from now on.
+    pub(crate) fn new() -> Self {
+        Self {
+            packets: Atomic::new(0),
+            bytes: Atomic::new(0),
+            used: Atomic::new(time::jiffies()),
+        }
+    }
+
+    /// Counts packets, `bytes` together.
+    #[inline]
+    pub(crate) fn count(&self, bytes: usize) {
+        self.packets.fetch_add(1u64, Relaxed);
+        self.bytes.fetch_add(bytes as u64, Relaxed);
+        let now = time::jiffies();
+        // Many packets come in one jiffy.
+        if self.used.load(Relaxed) != now {
+            self.used.store(now, Relaxed);
+        }
+    }
+
+    /// Packets so far.
+    pub(crate) fn packets(&self) -> u64 {
+        self.packets.load(Relaxed)
+    }
+
+    /// Bytes (IP total length) so far.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes.load(Relaxed)
+    }
+
+    /// When the last packet came, in jiffies.
+    pub(crate) fn used(&self) -> u64 {
+        self.used.load(Relaxed)
+    }
+
+    /// Milliseconds since the last packet.
+    pub(crate) fn idle_ms(&self) -> u64 {
+        // The last packet may have come on another CPU since.
+        time::jiffies_to_ms(time::jiffies().saturating_sub(self.used()))
+    }
+}

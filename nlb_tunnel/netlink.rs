@@ -1,0 +1,344 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The generic netlink family `nlb-tunnel`.
+
+use crate::{
+    forwarder::Forwarder,
+    mapping::{
+        forwarder::Mapping,
+        host::{
+            HostKey,
+            HostMapping,
+            Kind, //
+        },
+    },
+    state::{
+        Tunnel,
+        STATE, //
+    },
+    stats::Counter,
+    uapi::{
+        self,
+        cmd,
+        mapping,
+        MappingSide,
+        MappingState, //
+    },
+};
+use kernel::{
+    prelude::*,
+    sync::{
+        rcu,
+        Arc, //
+    }, //
+};
+use nlb::{
+    errno::EAFNOSUPPORT,
+    net::{
+        genetlink::{
+            Dump,
+            Family,
+            MulticastGroup,
+            Op,
+            Ops,
+            Request,
+            Writer, //
+        },
+        Net, //
+    },
+    sync::rhashtable::{
+        Key,
+        Position,
+        RcuHashTable,
+        Scan, //
+    },
+    wire::{
+        addr::{
+            Addr,
+            FourTuple,
+            Proto, //
+        },
+        flow_id::FlowId,
+    },
+};
+
+static GROUPS: [MulticastGroup; 1] = [MulticastGroup::new(uapi::MCGRP_MAPPINGS)];
+
+/// Place of the group `mappings` in [`GROUPS`].
+const GROUP_MAPPINGS: u8 = 0;
+
+static OPS: Ops<9> = Ops::new([
+    Op::doit(cmd::FORWARDER_NEW, &uapi::FORWARDER_NEW_DO, forwarder_new).admin(),
+    Op::doit(cmd::FORWARDER_DEL, &uapi::FORWARDER_DEL_DO, forwarder_del).admin(),
+    Op::doit(cmd::FORWARDER_GET, &uapi::FORWARDER_GET_DO, forwarder_get),
+    Op::dump(cmd::FORWARDER_GET, &uapi::FORWARDER_GET_DUMP, forwarder_dump),
+    Op::doit(cmd::MAPPING_NEW, &uapi::MAPPING_NEW_DO, mapping_new).admin(),
+    Op::doit(cmd::MAPPING_DEL, &uapi::MAPPING_DEL_DO, mapping_del).admin(),
+    Op::doit(cmd::MAPPING_GET, &uapi::MAPPING_GET_DO, mapping_get),
+    Op::dump(cmd::MAPPING_GET, &uapi::MAPPING_GET_DUMP, mapping_dump),
+    Op::doit(cmd::STATS_GET, &uapi::STATS_GET_DO, stats_get),
+]);
+
+pub(crate) static FAMILY: Family = Family::new(uapi::FAMILY, 1, &OPS, &GROUPS);
+
+/// The state of the namespace that the request came from.
+fn tunnel(req: &Request<'_>) -> Result<Arc<Tunnel>> {
+    STATE
+        .get_arc(req.net())
+        .ok_or_else(|| req.error(ESRCH, c"the network namespace is going away"))
+}
+
+/// A unicast address in an attribute.
+fn unicast(req: &Request<'_>, id: u16) -> Result<Addr> {
+    let addr = Addr::v4(req.require_ipv4(id)?);
+    if !addr.is_unicast() {
+        return Err(req.bad_attr(EINVAL, id, c"not a unicast address"));
+    }
+    Ok(addr)
+}
+
+/// The protocol in an attribute.
+fn proto(req: &Request<'_>, id: u16) -> Result<Proto> {
+    u8::try_from(req.require_u32(id)?)
+        .ok()
+        .and_then(Proto::from_number)
+        .ok_or_else(|| req.bad_attr(EINVAL, id, c"protocol must be 6 (TCP) or 17 (UDP)"))
+}
+
+/// The flow id in an attribute.
+fn flow_id(req: &Request<'_>) -> Result<FlowId> {
+    let value = req.require_u32(mapping::FLOW_ID)?;
+    FlowId::new(value).ok_or_else(|| {
+        req.bad_attr(
+            ERANGE,
+            mapping::FLOW_ID,
+            c"not a flow id: source half below 61000 or destination half 0",
+        )
+    })
+}
+
+fn forwarder_new(req: &Request<'_>) -> Result {
+    let tunnel = tunnel(req)?;
+    let addr = unicast(req, uapi::forwarder::ADDR)?;
+    match tunnel.add_forwarder(addr) {
+        Err(EEXIST) => Err(req.bad_attr(EEXIST, uapi::forwarder::ADDR, c"forwarder exists")),
+        Err(ENOSPC) => Err(req.error(ENOSPC, c"too many forwarders")),
+        other => other,
+    }
+}
+
+fn forwarder_del(req: &Request<'_>) -> Result {
+    let tunnel = tunnel(req)?;
+    let addr = Addr::v4(req.require_ipv4(uapi::forwarder::ADDR)?);
+    if !tunnel.remove_forwarder(req.net(), addr) {
+        return Err(no_forwarder(req, uapi::forwarder::ADDR));
+    }
+    Ok(())
+}
+
+fn no_forwarder(req: &Request<'_>, id: u16) -> Error {
+    req.bad_attr(ENOENT, id, c"no such forwarder")
+}
+
+fn forwarder_get(req: &Request<'_>) -> Result {
+    let tunnel = tunnel(req)?;
+    let addr = Addr::v4(req.require_ipv4(uapi::forwarder::ADDR)?);
+    let forwarder = tunnel
+        .forwarder(addr)
+        .ok_or_else(|| no_forwarder(req, uapi::forwarder::ADDR))?;
+    req.reply(|w| fill_forwarder(w, &forwarder))
+}
+
+fn forwarder_dump(dump: &mut Dump<'_>) -> Result {
+    let tunnel = tunnel(dump.request())?;
+    dump.set_generation(tunnel.forwarders.generation() as u32);
+    dump_table(dump, &tunnel.forwarders, |w, forwarder| {
+        fill_forwarder(w, forwarder)
+    });
+    Ok(())
+}
+
+/// Goes on dumping a table. True when that is done.
+fn dump_table<K: Key, V: Send + Sync>(
+    dump: &mut Dump<'_>,
+    table: &RcuHashTable<K, Arc<V>>,
+    fill: impl Fn(&mut Writer<'_>, &V) -> Result,
+) -> bool {
+    let [word, ..] = dump.state();
+    let mut position = Position(*word);
+    let mut full = false;
+    let mut done = false;
+    while !done && !full {
+        done = table.scan(&rcu::read_lock(), &mut position, |_, value| {
+            if dump.put_entry(|w| fill(w, value)).is_break() {
+                full = true;
+                return Scan::Stop;
+            }
+            Scan::Continue
+        });
+    }
+    let [word, ..] = dump.state();
+    *word = position.0;
+    done
+}
+
+fn fill_forwarder(w: &mut Writer<'_>, forwarder: &Forwarder) -> Result {
+    w.put_bytes(uapi::forwarder::ADDR, forwarder.addr().octets())?;
+    w.put_uint(uapi::forwarder::PACKETS, forwarder.packets())?;
+    w.put_uint(uapi::forwarder::BYTES, forwarder.bytes())
+}
+
+fn mapping_new(req: &Request<'_>) -> Result {
+    let tunnel = tunnel(req)?;
+    let forwarder = Addr::v4(req.require_ipv4(mapping::FORWARDER_ADDR)?);
+    let flow_id = flow_id(req)?;
+    let proto = proto(req, mapping::PROTO)?;
+    let client = unicast(req, mapping::CLIENT_ADDR)?;
+    let client_port = req.require_be16(mapping::CLIENT_PORT)?;
+    let vip = unicast(req, mapping::VIP_ADDR)?;
+    let vip_port = req.require_be16(mapping::VIP_PORT)?;
+    let tuple = FourTuple::new(client, client_port, vip, vip_port, proto).ok_or(EAFNOSUPPORT)?;
+    match tunnel.install(req.net(), forwarder, flow_id, &tuple, Kind::Static, None) {
+        Err(EEXIST) => Err(req.bad_attr(EEXIST, mapping::FLOW_ID, c"flow id is in use")),
+        Err(EPERM) => Err(no_forwarder(req, mapping::FORWARDER_ADDR)),
+        Err(ENOSPC) => Err(req.error(ENOSPC, c"mapping table is full")),
+        Err(error) if error == nlb::errno::EADDRNOTAVAIL => Err(req.bad_attr(
+            error,
+            mapping::VIP_ADDR,
+            c"VIP is not an address of an nlb device",
+        )),
+        other => other,
+    }
+}
+
+fn host_key(req: &Request<'_>) -> Result<HostKey> {
+    let forwarder = Addr::v4(req.require_ipv4(mapping::FORWARDER_ADDR)?);
+    HostKey::new(forwarder, flow_id(req)?).ok_or(EAFNOSUPPORT.into())
+}
+
+fn no_mapping(req: &Request<'_>) -> Error {
+    req.bad_attr(ENOENT, mapping::FLOW_ID, c"no such mapping")
+}
+
+fn mapping_del(req: &Request<'_>) -> Result {
+    let tunnel = tunnel(req)?;
+    let removed = tunnel
+        .host_mapping(&host_key(req)?)
+        .is_some_and(|mapping| tunnel.unlink(req.net(), &mapping));
+    if !removed {
+        return Err(no_mapping(req));
+    }
+    Ok(())
+}
+
+fn mapping_get(req: &Request<'_>) -> Result {
+    let tunnel = tunnel(req)?;
+    match req.require_u32(mapping::SIDE)? {
+        side if side == MappingSide::Forwarder as u32 => {
+            let found = tunnel.mapping(flow_id(req)?).ok_or_else(|| no_mapping(req))?;
+            req.reply(|w| fill_mapping(w, &found))
+        }
+        _ => {
+            let found = tunnel
+                .host_mapping(&host_key(req)?)
+                .ok_or_else(|| no_mapping(req))?;
+            req.reply(|w| fill_host_mapping(w, &found))
+        }
+    }
+}
+
+fn mapping_dump(dump: &mut Dump<'_>) -> Result {
+    let tunnel = tunnel(dump.request())?;
+    let generation = tunnel
+        .flows
+        .generation()
+        .wrapping_add(tunnel.hosts.generation());
+    // Only to be compared.
+    dump.set_generation(generation as u32);
+    let side = dump.request().u32(mapping::SIDE);
+    let wanted = |this: MappingSide| side.is_none_or(|side| side == this as u32);
+    // The second word of the state counts the tables that are done.
+    let [_, tables, ..] = dump.state();
+    if *tables == 0 {
+        if wanted(MappingSide::Forwarder) && !dump_table(dump, &tunnel.flows, fill_mapping) {
+            return Ok(());
+        }
+        let [position, tables, ..] = dump.state();
+        (*position, *tables) = (0, 1);
+    }
+    if wanted(MappingSide::Host) {
+        dump_table(dump, &tunnel.hosts, fill_host_mapping);
+    }
+    Ok(())
+}
+
+fn fill_tuple(w: &mut Writer<'_>, tuple: &FourTuple) -> Result {
+    w.put_u32(mapping::PROTO, tuple.proto().number().into())?;
+    w.put_bytes(mapping::CLIENT_ADDR, tuple.client().octets())?;
+    w.put_be16(mapping::CLIENT_PORT, tuple.client_port())?;
+    w.put_bytes(mapping::VIP_ADDR, tuple.vip().octets())?;
+    w.put_be16(mapping::VIP_PORT, tuple.vip_port())
+}
+
+fn fill_mapping(w: &mut Writer<'_>, m: &Mapping) -> Result {
+    let state = if m.is_confirmed() {
+        MappingState::Confirmed
+    } else {
+        MappingState::Learning
+    };
+    w.put_u32(mapping::SIDE, MappingSide::Forwarder as u32)?;
+    w.put_u32(mapping::FLOW_ID, m.flow_id().value())?;
+    w.put_bytes(mapping::FORWARDER_ADDR, m.target().source().octets())?;
+    w.put_bytes(mapping::HOST_ADDR, m.target().host().octets())?;
+    fill_tuple(w, m.tuple())?;
+    w.put_u32(mapping::STATE, state as u32)?;
+    w.put_uint(mapping::IDLE, m.usage.idle_ms())?;
+    w.put_uint(mapping::PACKETS, m.usage.packets())?;
+    w.put_uint(mapping::BYTES, m.usage.bytes())
+}
+
+fn fill_host_mapping(w: &mut Writer<'_>, m: &HostMapping) -> Result {
+    w.put_u32(mapping::SIDE, MappingSide::Host as u32)?;
+    w.put_u32(mapping::FLOW_ID, m.flow_id().value())?;
+    w.put_bytes(mapping::FORWARDER_ADDR, m.forwarder().addr().octets())?;
+    if let Some(local) = m.local() {
+        w.put_bytes(mapping::HOST_ADDR, &local)?;
+    }
+    fill_tuple(w, m.tuple())?;
+    w.put_u32(mapping::STATE, MappingState::Confirmed as u32)?;
+    w.put_uint(mapping::IDLE, m.usage.idle_ms())?;
+    w.put_uint(mapping::PACKETS, m.usage.packets())?;
+    w.put_uint(mapping::BYTES, m.usage.bytes())?;
+    if m.kind() == Kind::Static {
+        w.put_flag(mapping::STATIC)?;
+    }
+    Ok(())
+}
+
+fn stats_get(req: &Request<'_>) -> Result {
+    let tunnel = tunnel(req)?;
+    req.reply(|w| {
+        for (counter, name) in Counter::ALL {
+            w.nest(uapi::stats::COUNTER, |w| {
+                w.put_str(uapi::counter::NAME, name)?;
+                w.put_uint(uapi::counter::VALUE, tunnel.stats.get(*counter))
+            })?;
+        }
+        Ok(())
+    })
+}
+
+/// Tells listeners about a mapping of this machine as forwarder. Any context.
+pub(crate) fn notify_mapping(net: &Net, command: u8, m: &Mapping) {
+    // Listeners that miss it see the socket's overrun, as with every multicast.
+    let _ = FAMILY.multicast(net, GROUP_MAPPINGS, command, GFP_ATOMIC, |w| {
+        fill_mapping(w, m)
+    });
+}
+
+/// Tells listeners about a mapping of this machine as host. Any context.
+pub(crate) fn notify_host_mapping(net: &Net, command: u8, m: &HostMapping) {
+    let _ = FAMILY.multicast(net, GROUP_MAPPINGS, command, GFP_ATOMIC, |w| {
+        fill_host_mapping(w, m)
+    });
+}

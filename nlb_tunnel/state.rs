@@ -1,0 +1,175 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What the tunnel knows in one network namespace.
+
+use crate::{
+    arp,
+    decap,
+    forwarder::{
+        Forwarder,
+        MAX_FORWARDERS, //
+    },
+    mapping::{
+        forwarder::Mapping,
+        host::HostMapping, //
+    },
+    stats::Stats, //
+};
+use kernel::{
+    new_mutex,
+    prelude::*,
+    sync::{
+        atomic::Atomic,
+        rcu,
+        Arc,
+        Mutex, //
+    },
+};
+use nlb::{
+    errno::EAFNOSUPPORT,
+    net::{
+        netfilter::HookOps,
+        netns::{
+            PerNet,
+            State,
+            WeakNet, //
+        },
+        Net, //
+    },
+    random,
+    sync::rhashtable::{
+        Position,
+        RcuHashTable, //
+    },
+    wire::addr::Addr,
+    work::{
+        DelayedWork,
+        Trigger, //
+    }, //
+};
+
+/// Mappings that a namespace may have on each side.
+const MAX_MAPPINGS: u32 = 1 << 20;
+
+/// How often idle mappings are looked for.
+const EXPIRE_INTERVAL_MS: u32 = 1000;
+
+/// Steps of a scan in one run of the work; a larger table takes several runs.
+const EXPIRE_STEPS: u32 = 64;
+
+/// The state of a namespace.
+#[pin_data]
+pub(crate) struct Tunnel {
+    /// By IPv4 address.
+    #[pin]
+    pub(crate) forwarders: RcuHashTable<u32, Arc<Forwarder>>,
+    /// This machine as host.
+    #[pin]
+    pub(crate) hosts: RcuHashTable<u64, Arc<HostMapping>>,
+    /// This machine as forwarder, by flow id.
+    #[pin]
+    pub(crate) flows: RcuHashTable<u32, Arc<Mapping>>,
+    /// Number of the next flow id to try.
+    pub(crate) next_flow: Atomic<u32>,
+    pub(crate) stats: Stats,
+    /// Serialises changes of the forwarders.
+    #[pin]
+    config: Mutex<()>,
+    expire: DelayedWork,
+}
+
+pub(crate) static STATE: State<Tunnel> = State::new();
+
+impl PerNet for Tunnel {
+    fn state() -> &'static State<Self> {
+        &STATE
+    }
+
+    const HOOKS: &'static [HookOps] = &[
+        HookOps::new::<decap::PreRouting>(),
+        HookOps::new::<arp::In>(),
+        HookOps::new::<arp::Out>(),
+    ];
+
+    fn init(_net: &Net, weak: WeakNet) -> impl PinInit<Self, Error> {
+        try_pin_init!(Self {
+            forwarders <- RcuHashTable::new(MAX_FORWARDERS),
+            hosts <- RcuHashTable::new(MAX_MAPPINGS),
+            flows <- RcuHashTable::new(MAX_MAPPINGS),
+            next_flow: Atomic::new(random::u32()),
+            stats: Stats::new()?,
+            config <- new_mutex!(()),
+            expire: {
+                let mut position = Position::default();
+                let work = DelayedWork::new(move |trigger: &Trigger| {
+                    run_expire(&weak, &mut position, trigger)
+                })?;
+                work.schedule(EXPIRE_INTERVAL_MS);
+                work
+            },
+        })
+    }
+
+    fn pre_exit(state: &Self, _net: &Net) {
+        state.expire.cancel();
+    }
+}
+
+/// Looks for idle mappings, and has itself called again.
+fn run_expire(weak: &WeakNet, position: &mut Position, trigger: &Trigger) {
+    let Some(net) = weak.upgrade() else {
+        return;
+    };
+    let mut done = true;
+    for _ in 0..EXPIRE_STEPS {
+        let guard = rcu::read_lock();
+        // None before the module's initialisation is over.
+        done = STATE
+            .get(&net, &guard)
+            .is_none_or(|tunnel| tunnel.expire(&net, position));
+        if done {
+            *position = Position::default();
+            break;
+        }
+    }
+    trigger.schedule(if done { EXPIRE_INTERVAL_MS } else { 1 });
+}
+
+/// Key of a forwarder in the table.
+fn forwarder_key(addr: Addr) -> Option<u32> {
+    addr.to_v4().map(u32::from_be_bytes)
+}
+
+impl Tunnel {
+    /// Takes packets from a forwarder. `EEXIST`, `ENOSPC`, `ENOMEM`, `EAFNOSUPPORT`.
+    pub(crate) fn add_forwarder(&self, addr: Addr) -> Result {
+        let key = forwarder_key(addr).ok_or(EAFNOSUPPORT)?;
+        let _lock = self.config.lock();
+        self.forwarders
+            .insert(key, Forwarder::new(addr)?, GFP_KERNEL)?;
+        Ok(())
+    }
+
+    /// Takes no more packets from a forwarder, and forgets its mappings. False if it was not
+    /// configured. Process context.
+    pub(crate) fn remove_forwarder(&self, net: &Net, addr: Addr) -> bool {
+        let _lock = self.config.lock();
+        let Some(forwarder) = self.forwarder(addr) else {
+            return false;
+        };
+        let Some(key) = forwarder_key(addr) else {
+            return false;
+        };
+        self.forwarders.remove(&key);
+        // Whoever found the forwarder before may still be adding a mapping.
+        nlb::sync::rcu::synchronize();
+        self.unlink_all_of(net, &forwarder);
+        true
+    }
+
+    /// A forwarder.
+    pub(crate) fn forwarder(&self, addr: Addr) -> Option<Arc<Forwarder>> {
+        let key = forwarder_key(addr)?;
+        self.forwarders.get(&rcu::read_lock(), &key).cloned()
+    }
+}

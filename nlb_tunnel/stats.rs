@@ -1,0 +1,119 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What a namespace counts, per CPU.
+
+use kernel::prelude::*;
+use nlb::sync::percpu::PerCpuCounters;
+
+macro_rules! counters {
+    ($($(#[$doc:meta])* $name:ident = $text:literal,)*) => {
+        /// Something that is counted.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[repr(usize)]
+        pub(crate) enum Counter {
+            $($(#[$doc])* $name,)*
+        }
+
+        impl Counter {
+            /// All of them, in the order they are shown, with their names.
+            pub(crate) const ALL: &'static [(Counter, &'static str)] = &[
+                $((Counter::$name, $text),)*
+            ];
+        }
+    };
+}
+
+counters! {
+    /// Packets sent to hosts, in either form.
+    EncapPackets = "encap-packets",
+    /// Bytes (IP total length of the original packets) sent to hosts.
+    EncapBytes = "encap-bytes",
+    /// Packets sent inside a LEARN datagram.
+    EncapLearning = "encap-learning",
+    /// LEARN datagrams without a packet.
+    LearnSent = "learn-sent",
+    /// CONFIRM datagrams that confirmed a mapping.
+    ConfirmReceived = "confirm-received",
+    /// UNKNOWN datagrams that put a mapping back to learning.
+    UnknownReceived = "unknown-received",
+    /// Packets taken from forwarders, in either form.
+    DecapPackets = "decap-packets",
+    /// Bytes of these packets.
+    DecapBytes = "decap-bytes",
+    /// LEARN datagrams accepted.
+    LearnReceived = "learn-received",
+    /// CONFIRM datagrams sent.
+    ConfirmSent = "confirm-sent",
+    /// UNKNOWN datagrams sent.
+    UnknownSent = "unknown-sent",
+    /// Mappings of the host side that expired.
+    MappingExpired = "mapping-expired",
+    /// ARP requests for a VIP that were not answered.
+    ArpSilenced = "arp-silenced",
+    /// ARP requests sent with another source address than the VIP.
+    ArpRewritten = "arp-rewritten",
+    /// ARP announcements and replies for a VIP that were not sent.
+    ArpSuppressed = "arp-suppressed",
+    /// TTL used up; the client is told.
+    DropTtl = "drop-ttl-expired",
+    /// Larger than the path to the host; the client is told unless it permits fragments.
+    DropTooBig = "drop-too-big",
+    /// No route to the host.
+    DropNoRoute = "drop-no-route",
+    /// No memory.
+    DropNoMemory = "drop-no-memory",
+    /// The network layer refused a packet to a host.
+    DropOutput = "drop-output",
+    /// The local stack refused a packet of the tunnel (for example its reverse path filter).
+    DropInput = "drop-input",
+    /// A flow id without a mapping, from a forwarder.
+    DropUnknownFlow = "drop-unknown-flow",
+    /// A packet of another protocol than its mapping is for.
+    DropProtocol = "drop-protocol",
+    /// The VIP of the mapping is on no nlb device.
+    DropNoVip = "drop-no-vip",
+    /// A LEARN from a machine that is no forwarder of ours.
+    DropForwarder = "drop-forwarder",
+    /// A LEARN for an address that is on no nlb device.
+    DropLearnVip = "drop-learn-vip",
+    /// A LEARN that found the table full.
+    DropLearnFull = "drop-learn-full",
+    /// A control datagram that is not as specified.
+    DropBadControl = "drop-bad-control",
+    /// A control datagram with a wrong checksum.
+    DropBadChecksum = "drop-bad-checksum",
+    /// A CONFIRM or UNKNOWN for no mapping, from another host, or with the wrong cookie.
+    DropStrangeControl = "drop-strange-control",
+    /// Packets that something sent through an nlb device.
+    DropTransmit = "drop-transmit",
+}
+
+/// Number of counters.
+const COUNT: usize = Counter::ALL.len();
+
+/// The counters of a namespace.
+pub(crate) struct Stats(PerCpuCounters<COUNT>);
+
+impl Stats {
+    /// All zero. `ENOMEM`.
+    pub(crate) fn new() -> Result<Self> {
+        Ok(Self(PerCpuCounters::new()?))
+    }
+
+    /// Counts one.
+    #[inline]
+    pub(crate) fn inc(&self, counter: Counter) {
+        self.add(counter, 1);
+    }
+
+    /// Counts `value`.
+    #[inline]
+    pub(crate) fn add(&self, counter: Counter, value: u64) {
+        self.0.add(counter as usize, value);
+    }
+
+    /// The sum over all CPUs.
+    pub(crate) fn get(&self, counter: Counter) -> u64 {
+        self.0.sum(counter as usize)
+    }
+}
