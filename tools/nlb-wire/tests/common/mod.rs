@@ -1,0 +1,287 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Generators shared by the property tests.
+
+#![allow(dead_code)] // Each test binary uses some of them.
+
+use nlb_wire::{
+    addr::{Addr, FourTuple, Proto},
+    flow_id::FlowId,
+    ipv4,
+    record::ConnectionState,
+    tcp, udp,
+};
+use proptest::{collection::vec, prelude::*};
+
+/// A unicast IPv4 address.
+pub(crate) fn unicast() -> impl Strategy<Value = [u8; 4]> {
+    (1..224u8, any::<[u8; 3]>()).prop_map(|(a, [b, c, d])| [a, b, c, d])
+}
+
+pub(crate) fn flow_id() -> impl Strategy<Value = FlowId> {
+    any::<u32>().prop_map(FlowId::nth)
+}
+
+pub(crate) fn proto() -> impl Strategy<Value = Proto> {
+    prop_oneof![Just(Proto::Tcp), Just(Proto::Udp)]
+}
+
+pub(crate) fn tuple(proto: impl Strategy<Value = Proto>) -> impl Strategy<Value = FourTuple> {
+    (unicast(), 1..=u16::MAX, unicast(), 1..=u16::MAX, proto).prop_map(
+        |(client, cport, vip, vport, proto)| FourTuple::v4(client, cport, vip, vport, proto),
+    )
+}
+
+/// A whole IPv4 packet of a connection, checksums right: IP options, TCP options, any payload,
+/// link-layer padding behind it; a UDP checksum may be absent.
+#[derive(Clone, Debug)]
+pub(crate) struct Sample {
+    pub(crate) tuple: FourTuple,
+    pub(crate) bytes: Vec<u8>,
+}
+
+pub(crate) fn packet() -> impl Strategy<Value = Sample> {
+    let ip = (0..=10usize, 2..=255u8, any::<u8>(), any::<u16>());
+    let l4 = (
+        0..=10usize,
+        any::<[u8; 8]>(),
+        vec(any::<u8>(), 0..200),
+        any::<bool>(),
+    );
+    (tuple(proto()), ip, l4, 0..10usize).prop_map(
+        |(tuple, (ip_words, ttl, tos, ident), (tcp_words, numbers, data, no_check), padding)| {
+            let l4 = match tuple.proto() {
+                Proto::Tcp => tcp_segment(&tuple, tcp_words, numbers, &data),
+                Proto::Udp => udp_datagram(&tuple, &data, no_check),
+            };
+            let repr = ipv4::Repr {
+                source: tuple.client().to_v4().unwrap(),
+                destination: tuple.vip().to_v4().unwrap(),
+                protocol: tuple.proto().number(),
+                payload_len: l4.len() as u16,
+                ident,
+                dont_fragment: ident & 1 != 0,
+                tos,
+                ttl,
+            };
+            let mut bytes = repr.emit().unwrap().to_vec();
+            bytes.extend(std::iter::repeat_n(1, ip_words * 4));
+            bytes.extend(&l4);
+            bytes[0] = 0x45 + ip_words as u8;
+            let total = bytes.len() as u16;
+            bytes[2..4].copy_from_slice(&total.to_be_bytes());
+            bytes.extend(std::iter::repeat_n(0xee, padding));
+            let mut ip = ipv4::Packet::new_checked(bytes).unwrap();
+            ip.fill_checksum();
+            let bytes = ip.into_inner();
+            Sample { tuple, bytes }
+        },
+    )
+}
+
+fn tcp_segment(tuple: &FourTuple, words: usize, numbers: [u8; 8], data: &[u8]) -> Vec<u8> {
+    let mut bytes = vec![0; 20];
+    bytes[4..12].copy_from_slice(&numbers);
+    bytes[12] = ((5 + words) as u8) << 4;
+    bytes[13] = numbers[0];
+    bytes.extend(std::iter::repeat_n(1, words * 4));
+    bytes.extend(data);
+    let mut tcp = tcp::Packet::new_checked(bytes).unwrap();
+    tcp.set_source_port(tuple.client_port());
+    tcp.set_destination_port(tuple.vip_port());
+    tcp.fill_checksum(tuple.client(), tuple.vip());
+    tcp.into_inner()
+}
+
+fn udp_datagram(tuple: &FourTuple, data: &[u8], no_check: bool) -> Vec<u8> {
+    let header = udp::emit(tuple.client_port(), tuple.vip_port(), data.len() as u16);
+    let mut bytes = header.unwrap().to_vec();
+    bytes.extend(data);
+    let mut udp = udp::Packet::new_checked(bytes).unwrap();
+    if !no_check {
+        udp.fill_checksum(tuple.client(), tuple.vip());
+    }
+    udp.into_inner()
+}
+
+/// Whether both checksums of a whole packet are right.
+pub(crate) fn checksums_hold(bytes: &[u8]) -> bool {
+    let ip = ipv4::Packet::new_checked(bytes).unwrap();
+    let (source, destination) = (ip.source(), ip.destination());
+    ip.verify_checksum()
+        && match ip.protocol() {
+            6 => tcp::Packet::new_checked(ip.payload())
+                .unwrap()
+                .verify_checksum(source, destination),
+            _ => udp::Packet::new_checked(ip.payload())
+                .unwrap()
+                .verify_checksum(source, destination),
+        }
+}
+
+/// A connection state that fits together.
+pub(crate) fn connection() -> impl Strategy<Value = ConnectionState> {
+    let numbers = (any::<u32>(), any::<u32>(), 0..1u32 << 20, 0..1u32 << 16);
+    let windows = (
+        any::<bool>(),
+        0..=14u8,
+        0..=14u8,
+        0..=0xffffu32,
+        0..=0xffffu32,
+        0..1u32 << 20,
+    );
+    let options = (any::<[bool; 4]>(), 88..=65495u16, 1..=65495u16, 0..8u8);
+    let times = any::<[u32; 4]>();
+    let rtts = proptest::array::uniform4(0..=i32::MAX as u32);
+    let congestion = proptest::array::uniform3(1..=i32::MAX as u32);
+    let counters = any::<[u64; 2]>();
+    (
+        tuple(Just(Proto::Tcp)),
+        numbers,
+        windows,
+        options,
+        times,
+        rtts,
+        congestion,
+        counters,
+    )
+        .prop_map(
+            |(
+                tuple,
+                (snd_una, rcv_nxt, unread_len, since_wup),
+                (wscale_ok, snd_wscale, rcv_wscale, window, less, more),
+                ([sack_ok, tstamp_ok, usec_ts, ecn_ok], mss_clamp, rcv_mss, ecn),
+                [tsval_now, ts_recent, ts_recent_age, rtt_min_us],
+                [srtt_us, mdev_us, mdev_max_us, rttvar_us],
+                [snd_cwnd, snd_ssthresh, reordering],
+                [bytes_acked, bytes_received],
+            )| {
+                let (snd_wscale, rcv_wscale) = if wscale_ok {
+                    (snd_wscale, rcv_wscale)
+                } else {
+                    (0, 0)
+                };
+                let rcv_wup = rcv_nxt.wrapping_sub(since_wup);
+                ConnectionState {
+                    tuple,
+                    snd_una,
+                    rcv_nxt,
+                    copied_seq: rcv_nxt.wrapping_sub(unread_len),
+                    rcv_wup,
+                    rcv_wnd: less,
+                    rcv_mwnd_seq: rcv_wup.wrapping_add(less).wrapping_add(more),
+                    snd_wl1: rcv_nxt.wrapping_sub(more),
+                    snd_wnd: window.min(less) << snd_wscale,
+                    max_window: window << snd_wscale,
+                    window_clamp: more + 1,
+                    rcv_ssthresh: more,
+                    wscale_ok,
+                    snd_wscale,
+                    rcv_wscale,
+                    sack_ok,
+                    tstamp_ok,
+                    usec_ts: usec_ts && tstamp_ok,
+                    ecn_ok,
+                    ecn_flags: (ecn << 1) | u8::from(ecn_ok),
+                    mss_clamp,
+                    rcv_mss,
+                    tsval_now,
+                    ts_recent,
+                    ts_recent_age,
+                    srtt_us,
+                    mdev_us,
+                    mdev_max_us,
+                    rttvar_us,
+                    rtt_min_us,
+                    snd_cwnd,
+                    snd_ssthresh,
+                    reordering,
+                    bytes_acked,
+                    bytes_received,
+                    unread_len,
+                }
+            },
+        )
+}
+
+/// Runs every parser over bytes; the values do not matter, only that all come back.
+pub(crate) fn parse_everything(bytes: &[u8]) {
+    use nlb_wire::{control, encap, icmp, ipv6, parse, record};
+    if let Ok(ip) = ipv4::Packet::new_header(bytes) {
+        let _ = (
+            ip.payload(),
+            ip.options(),
+            ip.verify_checksum(),
+            ip.source(),
+        );
+    }
+    if let Ok(ip) = ipv6::Packet::new_header(bytes) {
+        let _ = (ip.payload(), ip.upper_layer(), ip.total_len());
+    }
+    if let Ok(tcp) = tcp::Packet::new_checked(bytes) {
+        assert!(tcp.options().count() <= 40);
+        let _ = (tcp.payload(), tcp.sequence_len());
+    }
+    if let Ok(udp) = udp::Packet::new_checked(bytes) {
+        let _ = (
+            udp.payload(),
+            udp.verify_checksum(Addr::v4([0; 4]), Addr::v6([0; 16])),
+        );
+    }
+    for version in [icmp::Version::V4, icmp::Version::V6] {
+        if let Ok(icmp) = icmp::Packet::new_checked(bytes, version) {
+            let _ = (icmp.kind(), icmp.echo(), icmp.quoted(), icmp.payload());
+        }
+    }
+    for (gso, csum_partial) in [(false, false), (true, false), (false, true), (true, true)] {
+        for len in [0, bytes.len(), bytes.len() * 2, usize::MAX] {
+            let frame = parse::Frame {
+                len,
+                gso,
+                csum_partial,
+            };
+            if let Ok(parsed) = parse::parse_ipv4(bytes, frame) {
+                assert!(parsed.total_len <= len && parsed.l4_offset < bytes.len());
+                if let Some(offset) = parsed.checksum.offset() {
+                    assert!(offset + 2 <= bytes.len());
+                }
+            }
+        }
+    }
+    let (forwarder, host) = (Addr::v4([10, 0, 0, 1]), Addr::v4([10, 0, 0, 2]));
+    let mut changed = bytes.to_vec();
+    if encap::encapsulate(&mut changed, forwarder, host, FlowId::nth(7)).is_err() {
+        assert_eq!(changed, bytes);
+    }
+    for proto in [Proto::Tcp, Proto::Udp] {
+        let tuple = FourTuple::v4([192, 0, 2, 1], 5, [192, 0, 2, 2], 6, proto);
+        let mut changed = bytes.to_vec();
+        if encap::decapsulate(&mut changed, &tuple).is_err() {
+            assert_eq!(changed, bytes);
+        }
+    }
+    if let Ok((message, inner)) = control::Message::parse(bytes) {
+        assert_eq!(
+            control::Message::parse_head(bytes, bytes.len()),
+            Ok(message)
+        );
+        assert!(inner.is_none_or(|inner| inner.len() + control::LEARN_LEN == bytes.len()));
+    }
+    if let Ok((header, payload)) = record::parse(bytes) {
+        decode_and_encode(&header, payload);
+    }
+}
+
+/// What a payload means must survive being written again.
+pub(crate) fn decode_and_encode(header: &nlb_wire::record::Header, payload: &[u8]) {
+    use nlb_wire::record::{parse, Record, RECORD_MAX};
+    let Ok(record) = Record::decode(header, payload) else {
+        return;
+    };
+    let mut bytes = vec![0; RECORD_MAX];
+    let len = record.encode(header.id(), &mut bytes).unwrap();
+    let (again, payload) = parse(&bytes[..len]).unwrap();
+    assert_eq!(again.kind(), header.kind());
+    assert_eq!(again.id(), header.id());
+    assert_eq!(Record::decode(&again, payload), Ok(record));
+}
