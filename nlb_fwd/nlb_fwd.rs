@@ -1,24 +1,55 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! nlb_fwd
+//! The forwarder: services, their endpoints, and the routes of connections.
+//!
+//! A packet for a service follows the route of its connection into the tunnel. Without a route it
+//! goes to the local stack, where the classifier listens (mode `peek`), or the first packet makes
+//! one to an endpoint that is picked by weighted round robin (mode `l4`).
 
 #![forbid(unsafe_code)]
 
+mod endpoint;
+mod hook;
+mod netlink;
+mod plumb;
+mod route;
+mod scheduler;
+mod service;
+mod state;
+mod stats;
+mod uapi;
+
 use kernel::prelude::*;
+use nlb::net::{
+    genetlink,
+    netns, //
+};
 
 module! {
     type: Module,
     name: "nlb_fwd",
     authors: ["nlb developers"],
-    description: "Network load balancer: fwd",
+    description: "Network load balancer: forwarder",
     license: "GPL",
 }
 
-struct Module;
+/// What the module has registered, dropped in this order: nobody can come in by netlink or from
+/// the migrator, then hooks and tables go.
+struct Module {
+    _netlink: genetlink::Registration,
+    _plumber: nlb::plumb::Registration,
+    _netns: netns::Registration<state::Forwarder>,
+}
 
 impl kernel::Module for Module {
-    fn init(_module: &'static ThisModule) -> Result<Self> {
-        pr_info!("loaded, {}\n", nlb::rcu_held());
-        Ok(Self)
+    fn init(module: &'static ThisModule) -> Result<Self> {
+        let netns = state::STATE.register()?;
+        let plumber = nlb::plumb::Registration::new(&plumb::PLUMBER)?;
+        let netlink = netlink::FAMILY.register(module)?;
+        Ok(Self {
+            _netlink: netlink,
+            _plumber: plumber,
+            _netns: netns,
+        })
     }
 }

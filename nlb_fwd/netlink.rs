@@ -1,0 +1,460 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The generic netlink family `nlb-fwd`.
+
+mod fill;
+
+pub(crate) use fill::notify_route;
+
+use crate::{
+    endpoint::Endpoint,
+    route::Route,
+    service::{
+        Service,
+        ServiceKey, //
+    },
+    state::{
+        Forwarder,
+        STATE, //
+    },
+    stats::Counter,
+    uapi::{
+        self,
+        cmd,
+        endpoint,
+        route,
+        service,
+        RouteOrigin,
+        ServiceMode, //
+    },
+};
+use fill::{
+    fill_endpoint,
+    fill_route,
+    fill_service,
+    notify_endpoint,
+    notify_service, //
+};
+use kernel::{
+    prelude::*,
+    sync::{
+        rcu,
+        Arc, //
+    },
+};
+use nlb::{
+    errno::{
+        EADDRNOTAVAIL,
+        EHOSTUNREACH, //
+    },
+    net::genetlink::{
+        Dump,
+        Family,
+        MulticastGroup,
+        Op,
+        Ops,
+        Request, //
+    },
+    sync::rhashtable::{
+        Position,
+        Scan, //
+    },
+    wire::{
+        addr::{
+            Addr,
+            FourTuple,
+            Proto, //
+        },
+        tcp::Flags,
+    },
+};
+use nlb_tunnel::Target;
+
+static GROUPS: [MulticastGroup; 2] = [
+    MulticastGroup::new(uapi::MCGRP_EVENTS),
+    MulticastGroup::new(uapi::MCGRP_ROUTES),
+];
+
+static OPS: Ops<14> = Ops::new([
+    Op::doit(cmd::SERVICE_NEW, &uapi::SERVICE_NEW_DO, service_new).admin(),
+    Op::doit(cmd::SERVICE_DEL, &uapi::SERVICE_DEL_DO, service_del).admin(),
+    Op::doit(cmd::SERVICE_GET, &uapi::SERVICE_GET_DO, service_get),
+    Op::dump(cmd::SERVICE_GET, &uapi::SERVICE_GET_DUMP, service_dump),
+    Op::doit(cmd::ENDPOINT_NEW, &uapi::ENDPOINT_NEW_DO, endpoint_new).admin(),
+    Op::doit(cmd::ENDPOINT_SET, &uapi::ENDPOINT_SET_DO, endpoint_set).admin(),
+    Op::doit(cmd::ENDPOINT_DEL, &uapi::ENDPOINT_DEL_DO, endpoint_del).admin(),
+    Op::doit(cmd::ENDPOINT_GET, &uapi::ENDPOINT_GET_DO, endpoint_get),
+    Op::dump(cmd::ENDPOINT_GET, &uapi::ENDPOINT_GET_DUMP, endpoint_dump).start(endpoint_dump_start),
+    Op::doit(cmd::ROUTE_NEW, &uapi::ROUTE_NEW_DO, route_new).admin(),
+    Op::doit(cmd::ROUTE_DEL, &uapi::ROUTE_DEL_DO, route_del).admin(),
+    Op::doit(cmd::ROUTE_GET, &uapi::ROUTE_GET_DO, route_get),
+    Op::dump(cmd::ROUTE_GET, &uapi::ROUTE_GET_DUMP, route_dump),
+    Op::doit(cmd::STATS_GET, &uapi::STATS_GET_DO, stats_get),
+]);
+
+pub(crate) static FAMILY: Family = Family::new(uapi::FAMILY, 1, &OPS, &GROUPS);
+
+/// The state of the namespace that the request came from.
+fn forwarder(req: &Request<'_>) -> Result<Arc<Forwarder>> {
+    STATE
+        .get_arc(req.net())
+        .ok_or_else(|| req.error(ESRCH, c"the network namespace is going away"))
+}
+
+/// A unicast address in an attribute.
+fn unicast(req: &Request<'_>, id: u16) -> Result<Addr> {
+    let addr = Addr::v4(req.require_ipv4(id)?);
+    if !addr.is_unicast() {
+        return Err(req.bad_attr(EINVAL, id, c"not a unicast address"));
+    }
+    Ok(addr)
+}
+
+/// The protocol in an attribute.
+fn proto(req: &Request<'_>, id: u16) -> Result<Proto> {
+    u8::try_from(req.require_u32(id)?)
+        .ok()
+        .and_then(Proto::from_number)
+        .ok_or_else(|| req.bad_attr(EINVAL, id, c"protocol must be 6 (TCP) or 17 (UDP)"))
+}
+
+// Endpoints have the attributes of their service under the same numbers.
+const _: () = assert!(endpoint::VIP_ADDR == service::VIP_ADDR);
+const _: () = assert!(endpoint::VIP_PORT == service::VIP_PORT);
+const _: () = assert!(endpoint::PROTO == service::PROTO);
+
+/// What identifies the service in a request about it or its endpoints.
+fn service_key(req: &Request<'_>) -> Result<ServiceKey> {
+    Ok(ServiceKey {
+        vip: unicast(req, service::VIP_ADDR)?,
+        port: req.require_be16(service::VIP_PORT)?,
+        proto: proto(req, service::PROTO)?,
+    })
+}
+
+fn find_service(
+    req: &Request<'_>,
+    forwarder: &Forwarder,
+    key: &ServiceKey,
+) -> Result<Arc<Service>> {
+    forwarder
+        .service(key)
+        .ok_or_else(|| req.error(ENOENT, c"no such service"))
+}
+
+fn service_new(req: &Request<'_>) -> Result {
+    let forwarder = forwarder(req)?;
+    let key = service_key(req)?;
+    let mode = ServiceMode::from_u32(req.require_u32(service::MODE)?)
+        .ok_or_else(|| req.bad_attr(EINVAL, service::MODE, c"no such mode"))?;
+    if mode == ServiceMode::Peek && key.proto != Proto::Tcp {
+        return Err(req.bad_attr(EINVAL, service::PROTO, c"mode peek is for TCP only"));
+    }
+    match forwarder.add_service(key, mode) {
+        Ok(service) => {
+            notify_service(req.net(), cmd::SERVICE_NTF, &service);
+            Ok(())
+        }
+        Err(EEXIST) => Err(req.error(EEXIST, c"service exists")),
+        Err(ENOSPC) => Err(req.error(ENOSPC, c"too many services")),
+        Err(error) => Err(error),
+    }
+}
+
+fn service_del(req: &Request<'_>) -> Result {
+    let forwarder = forwarder(req)?;
+    let key = service_key(req)?;
+    let service = forwarder
+        .remove_service(req.net(), &key)
+        .ok_or_else(|| req.error(ENOENT, c"no such service"))?;
+    notify_service(req.net(), cmd::SERVICE_DEL_NTF, &service);
+    Ok(())
+}
+
+fn service_get(req: &Request<'_>) -> Result {
+    let forwarder = forwarder(req)?;
+    let service = find_service(req, &forwarder, &service_key(req)?)?;
+    req.reply(|w| fill_service(w, &service))
+}
+
+fn service_dump(dump: &mut Dump<'_>) -> Result {
+    let forwarder = forwarder(dump.request())?;
+    dump.set_generation(forwarder.services_generation());
+    let [word, ..] = dump.state();
+    let mut position = Position(*word);
+    let (mut full, mut done) = (false, false);
+    while !done && !full {
+        done = forwarder.scan_services(&mut position, |service| {
+            if dump.put_entry(|w| fill_service(w, service)).is_break() {
+                full = true;
+                return Scan::Stop;
+            }
+            Scan::Continue
+        });
+    }
+    let [word, ..] = dump.state();
+    *word = position.0;
+    Ok(())
+}
+
+/// What goes wrong when the way to a host is looked for.
+fn target(req: &Request<'_>, host: Addr, source: Option<Addr>) -> Result<Arc<Target>> {
+    nlb_tunnel::target(req.net(), host, source).map_err(|error| {
+        if error == EHOSTUNREACH {
+            req.bad_attr(error, endpoint::HOST_ADDR, c"no route to the host")
+        } else if error == EADDRNOTAVAIL {
+            req.bad_attr(
+                error,
+                endpoint::SOURCE_ADDR,
+                c"source is not an address of this machine",
+            )
+        } else {
+            error
+        }
+    })
+}
+
+fn endpoint_new(req: &Request<'_>) -> Result {
+    let forwarder = forwarder(req)?;
+    let key = service_key(req)?;
+    let host = unicast(req, endpoint::HOST_ADDR)?;
+    let source = match req.ipv4(endpoint::SOURCE_ADDR)? {
+        Some(_) => Some(unicast(req, endpoint::SOURCE_ADDR)?),
+        None => None,
+    };
+    let weight = req.u32(endpoint::WEIGHT).unwrap_or(1);
+    if host == key.vip {
+        return Err(req.bad_attr(
+            EINVAL,
+            endpoint::HOST_ADDR,
+            c"the host's address must not be the VIP",
+        ));
+    }
+    let _lock = forwarder.config.lock();
+    let service = find_service(req, &forwarder, &key)?;
+    if service.endpoint(host).is_some() {
+        return Err(req.error(EEXIST, c"endpoint exists"));
+    }
+    let endpoint = Endpoint::new(target(req, host, source)?, weight)?;
+    match service.add_endpoint(endpoint.clone()) {
+        Err(EEXIST) => Err(req.error(EEXIST, c"endpoint exists")),
+        Err(ENOSPC) => Err(req.error(ENOSPC, c"too many endpoints")),
+        Err(error) => Err(error),
+        Ok(()) => {
+            forwarder.endpoints_changed();
+            notify_endpoint(req.net(), cmd::ENDPOINT_NTF, &service, &endpoint);
+            Ok(())
+        }
+    }
+}
+
+/// The endpoint that a request names, with its service.
+fn find_endpoint(
+    req: &Request<'_>,
+    forwarder: &Forwarder,
+) -> Result<(Arc<Service>, Arc<Endpoint>)> {
+    let key = service_key(req)?;
+    let host = unicast(req, endpoint::HOST_ADDR)?;
+    let service = find_service(req, forwarder, &key)?;
+    let found = service
+        .endpoint(host)
+        .ok_or_else(|| req.bad_attr(ENOENT, endpoint::HOST_ADDR, c"no such endpoint"))?;
+    Ok((service, found))
+}
+
+fn endpoint_set(req: &Request<'_>) -> Result {
+    let forwarder = forwarder(req)?;
+    let weight = req.require_u32(endpoint::WEIGHT)?;
+    let _lock = forwarder.config.lock();
+    let (service, endpoint) = find_endpoint(req, &forwarder)?;
+    service.set_weight(&endpoint, weight)?;
+    forwarder.endpoints_changed();
+    notify_endpoint(req.net(), cmd::ENDPOINT_NTF, &service, &endpoint);
+    Ok(())
+}
+
+fn endpoint_del(req: &Request<'_>) -> Result {
+    let forwarder = forwarder(req)?;
+    let _lock = forwarder.config.lock();
+    let (service, endpoint) = find_endpoint(req, &forwarder)?;
+    service.remove_endpoint(endpoint.host())?;
+    forwarder.endpoints_changed();
+    notify_endpoint(req.net(), cmd::ENDPOINT_DEL_NTF, &service, &endpoint);
+    Ok(())
+}
+
+fn endpoint_get(req: &Request<'_>) -> Result {
+    let forwarder = forwarder(req)?;
+    let (service, endpoint) = find_endpoint(req, &forwarder)?;
+    req.reply(|w| fill_endpoint(w, &service, &endpoint))
+}
+
+/// The service whose endpoints are to be dumped, `None` for all.
+fn endpoint_dump_key(req: &Request<'_>) -> Result<Option<ServiceKey>> {
+    let named = [endpoint::VIP_ADDR, endpoint::VIP_PORT, endpoint::PROTO];
+    if named.iter().all(|id| req.attr(*id).is_none()) {
+        return Ok(None);
+    }
+    service_key(req).map(Some)
+}
+
+fn endpoint_dump_start(req: &Request<'_>) -> Result {
+    let forwarder = forwarder(req)?;
+    match endpoint_dump_key(req)? {
+        Some(key) => find_service(req, &forwarder, &key).map(|_| ()),
+        None => Ok(()),
+    }
+}
+
+/// Dumps the endpoints of a service from number `next` on. False if the buffer is full.
+fn dump_endpoints_of(dump: &mut Dump<'_>, service: &Service, next: &mut u64) -> bool {
+    let guard = rcu::read_lock();
+    for endpoint in service.endpoints(&guard).iter().skip(*next as usize) {
+        if dump
+            .put_entry(|w| fill_endpoint(w, service, endpoint))
+            .is_break()
+        {
+            return false;
+        }
+        *next += 1;
+    }
+    *next = 0;
+    true
+}
+
+fn endpoint_dump(dump: &mut Dump<'_>) -> Result {
+    let forwarder = forwarder(dump.request())?;
+    let key = endpoint_dump_key(dump.request())?;
+    dump.set_generation(forwarder.config_generation());
+    let [position, next, ..] = dump.state();
+    let (mut position, mut next) = (Position(*position), *next);
+    if let Some(key) = key {
+        if let Some(service) = forwarder.service(&key) {
+            dump_endpoints_of(dump, &service, &mut next);
+        }
+    } else {
+        let (mut full, mut done) = (false, false);
+        while !done && !full {
+            done = forwarder.scan_services(&mut position, |service| {
+                if !dump_endpoints_of(dump, service, &mut next) {
+                    full = true;
+                    return Scan::Stop;
+                }
+                Scan::Continue
+            });
+        }
+    }
+    let [first, second, ..] = dump.state();
+    (*first, *second) = (position.0, next);
+    Ok(())
+}
+
+/// The connection that a request about a route names.
+fn tuple(req: &Request<'_>) -> Result<FourTuple> {
+    let proto = proto(req, route::PROTO)?;
+    let client = unicast(req, route::CLIENT_ADDR)?;
+    let client_port = req.require_be16(route::CLIENT_PORT)?;
+    let vip = unicast(req, route::VIP_ADDR)?;
+    let vip_port = req.require_be16(route::VIP_PORT)?;
+    FourTuple::new(client, client_port, vip, vip_port, proto).ok_or(EINVAL)
+}
+
+fn find_route(req: &Request<'_>, forwarder: &Forwarder) -> Result<Arc<Route>> {
+    let tuple = tuple(req)?;
+    forwarder
+        .route_of(&tuple, &rcu::read_lock())
+        .cloned()
+        .ok_or_else(|| req.error(ENOENT, c"no such route"))
+}
+
+fn route_new(req: &Request<'_>) -> Result {
+    let forwarder = forwarder(req)?;
+    let tuple = tuple(req)?;
+    let host = unicast(req, route::HOST_ADDR)?;
+    // Against the removal of the service.
+    let _lock = forwarder.config.lock();
+    let service = find_service(req, &forwarder, &ServiceKey::of(&tuple))?;
+    if forwarder.route_of(&tuple, &rcu::read_lock()).is_some() {
+        return Err(req.error(EEXIST, c"route exists"));
+    }
+    let endpoint = service.endpoint(host);
+    let target = match &endpoint {
+        Some(endpoint) => endpoint.target().clone(),
+        None => nlb_tunnel::target(req.net(), host, None).map_err(|error| {
+            if error == EHOSTUNREACH {
+                req.bad_attr(error, route::HOST_ADDR, c"no route to the host")
+            } else {
+                error
+            }
+        })?,
+    };
+    let mapping = nlb_tunnel::allocate(req.net(), &tuple, &target, false)
+        .map_err(|error| req.error(error, c"no flow id is free"))?;
+    let added = forwarder.add_route(
+        req.net(),
+        &mapping,
+        &service,
+        endpoint.as_ref(),
+        RouteOrigin::Manual,
+        Flags::ACK,
+    );
+    added.map_err(|error| {
+        nlb_tunnel::release(req.net(), &mapping);
+        match Error::from(error) {
+            EEXIST => req.error(EEXIST, c"route exists"),
+            ENOSPC => req.error(ENOSPC, c"route table is full"),
+            other => other,
+        }
+    })
+}
+
+fn route_del(req: &Request<'_>) -> Result {
+    let forwarder = forwarder(req)?;
+    let route = find_route(req, &forwarder)?;
+    if !forwarder.remove_route(req.net(), &route) {
+        return Err(req.error(ENOENT, c"no such route"));
+    }
+    Ok(())
+}
+
+fn route_get(req: &Request<'_>) -> Result {
+    let forwarder = forwarder(req)?;
+    let route = find_route(req, &forwarder)?;
+    req.reply(|w| fill_route(w, &route))
+}
+
+fn route_dump(dump: &mut Dump<'_>) -> Result {
+    let forwarder = forwarder(dump.request())?;
+    // Only to be compared.
+    dump.set_generation(forwarder.routes.generation() as u32);
+    let [word, ..] = dump.state();
+    let mut position = Position(*word);
+    let (mut full, mut done) = (false, false);
+    while !done && !full {
+        done = forwarder
+            .routes
+            .scan(&rcu::read_lock(), &mut position, |_, route| {
+                if dump.put_entry(|w| fill_route(w, route)).is_break() {
+                    full = true;
+                    return Scan::Stop;
+                }
+                Scan::Continue
+            });
+    }
+    let [word, ..] = dump.state();
+    *word = position.0;
+    Ok(())
+}
+
+fn stats_get(req: &Request<'_>) -> Result {
+    let forwarder = forwarder(req)?;
+    req.reply(|w| {
+        for (counter, name) in Counter::ALL {
+            w.nest(uapi::stats::COUNTER, |w| {
+                w.put_str(uapi::counter::NAME, name)?;
+                w.put_uint(uapi::counter::VALUE, forwarder.stats.get(*counter))
+            })?;
+        }
+        Ok(())
+    })
+}

@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Objects as messages show them, in replies, dumps and notifications alike.
+
+use super::FAMILY;
+use crate::{
+    endpoint::Endpoint,
+    route::Route,
+    service::Service,
+    uapi::{
+        endpoint,
+        route,
+        service, //
+    },
+};
+use kernel::{
+    prelude::*,
+    sync::rcu, //
+};
+use nlb::net::{
+    genetlink::Writer,
+    Net, //
+};
+
+/// Places of the groups in the family's table.
+const GROUP_EVENTS: u8 = 0;
+const GROUP_ROUTES: u8 = 1;
+
+pub(super) fn fill_service(w: &mut Writer<'_>, s: &Service) -> Result {
+    let key = s.key();
+    let endpoints = s.endpoints(&rcu::read_lock()).len();
+    w.put_bytes(service::VIP_ADDR, key.vip.octets())?;
+    w.put_be16(service::VIP_PORT, key.port)?;
+    w.put_u32(service::PROTO, key.proto.number().into())?;
+    w.put_u32(service::MODE, s.mode() as u32)?;
+    w.put_u32(service::ENDPOINTS, endpoints as u32)?;
+    w.put_uint(service::CONNECTIONS, s.traffic.connections())?;
+    w.put_uint(service::PACKETS, s.traffic.packets())?;
+    w.put_uint(service::BYTES, s.traffic.bytes())
+}
+
+pub(super) fn fill_endpoint(w: &mut Writer<'_>, s: &Service, e: &Endpoint) -> Result {
+    let key = s.key();
+    w.put_bytes(endpoint::VIP_ADDR, key.vip.octets())?;
+    w.put_be16(endpoint::VIP_PORT, key.port)?;
+    w.put_u32(endpoint::PROTO, key.proto.number().into())?;
+    w.put_bytes(endpoint::HOST_ADDR, e.host().octets())?;
+    w.put_bytes(endpoint::SOURCE_ADDR, e.target().source().octets())?;
+    w.put_u32(endpoint::WEIGHT, e.weight())?;
+    w.put_u32(endpoint::ROUTES, e.routes())?;
+    w.put_uint(endpoint::CONNECTIONS, e.traffic.connections())?;
+    w.put_uint(endpoint::PACKETS, e.traffic.packets())?;
+    w.put_uint(endpoint::BYTES, e.traffic.bytes())
+}
+
+pub(super) fn fill_route(w: &mut Writer<'_>, r: &Route) -> Result {
+    let tuple = r.tuple();
+    let mapping = r.mapping();
+    w.put_u32(route::PROTO, tuple.proto().number().into())?;
+    w.put_bytes(route::CLIENT_ADDR, tuple.client().octets())?;
+    w.put_be16(route::CLIENT_PORT, tuple.client_port())?;
+    w.put_bytes(route::VIP_ADDR, tuple.vip().octets())?;
+    w.put_be16(route::VIP_PORT, tuple.vip_port())?;
+    w.put_bytes(route::HOST_ADDR, mapping.target().host().octets())?;
+    w.put_bytes(route::FORWARDER_ADDR, mapping.target().source().octets())?;
+    w.put_u32(route::FLOW_ID, mapping.flow_id().value())?;
+    w.put_u32(route::STATE, r.shown_state() as u32)?;
+    w.put_u32(route::ORIGIN, r.origin() as u32)?;
+    w.put_uint(route::EXPIRES, r.expires_ms())?;
+    w.put_uint(route::PACKETS, mapping.packets())?;
+    w.put_uint(route::BYTES, mapping.bytes())
+}
+
+// Listeners that miss a notification see their socket's overrun, as with every multicast.
+
+/// Tells listeners about a service.
+pub(super) fn notify_service(net: &Net, command: u8, s: &Service) {
+    let _ = FAMILY.multicast(net, GROUP_EVENTS, command, GFP_KERNEL, |w| {
+        fill_service(w, s)
+    });
+}
+
+/// Tells listeners about an endpoint.
+pub(super) fn notify_endpoint(net: &Net, command: u8, s: &Service, e: &Endpoint) {
+    let _ = FAMILY.multicast(net, GROUP_EVENTS, command, GFP_KERNEL, |w| {
+        fill_endpoint(w, s, e)
+    });
+}
+
+/// Tells listeners about a route. Any context.
+pub(crate) fn notify_route(net: &Net, command: u8, r: &Route) {
+    let _ = FAMILY.multicast(net, GROUP_ROUTES, command, GFP_ATOMIC, |w| fill_route(w, r));
+}

@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Routes for connections that migrate: what `nlb_migrator` finds in `nlb_core`.
+
+use crate::{
+    state::{
+        Forwarder,
+        STATE, //
+    },
+    uapi::RouteOrigin,
+};
+use kernel::{
+    prelude::*,
+    sync::{
+        rcu,
+        Arc, //
+    },
+};
+use nlb::{
+    net::Net,
+    plumb,
+    wire::{
+        addr::FourTuple,
+        flow_id::FlowId,
+        tcp::Flags, //
+    },
+};
+
+/// The routes of all namespaces.
+pub(crate) struct Plumber;
+
+pub(crate) static PLUMBER: Plumber = Plumber;
+
+impl plumb::Plumber for Plumber {
+    fn serves(&self, net: &Net, tuple: &FourTuple) -> bool {
+        let guard = rcu::read_lock();
+        STATE
+            .get(net, &guard)
+            .is_some_and(|forwarder| forwarder.service_of(tuple, &guard).is_some())
+    }
+
+    fn plumb(&self, net: &Net, tuple: &FourTuple, flow_id: FlowId) -> Result {
+        let guard = rcu::read_lock();
+        let forwarder = STATE.get(net, &guard).ok_or(ESRCH)?;
+        let service = forwarder.service_of(tuple, &guard).ok_or(ENOENT)?;
+        let mapping = nlb_tunnel::mapping(net, flow_id).ok_or(ENOENT)?;
+        if mapping.tuple() != tuple {
+            return Err(ENOENT);
+        }
+        let endpoint = service.endpoint(mapping.target().host());
+        // The connection is established, whatever packet comes next.
+        forwarder.add_route(
+            net,
+            &mapping,
+            service,
+            endpoint.as_ref(),
+            RouteOrigin::Migration,
+            Flags::ACK,
+        )?;
+        Ok(())
+    }
+
+    fn unplumb(&self, net: &Net, tuple: &FourTuple, flow_id: FlowId) {
+        with_route(net, tuple, flow_id, |forwarder, route| {
+            forwarder.remove_route(net, route);
+        });
+    }
+
+    fn closed(&self, net: &Net, tuple: &FourTuple, flow_id: FlowId) {
+        with_route(net, tuple, flow_id, |_, route| route.close());
+    }
+}
+
+/// Calls `f` with the route that sends a connection the way of a flow id, if there is one.
+fn with_route(
+    net: &Net,
+    tuple: &FourTuple,
+    flow_id: FlowId,
+    f: impl FnOnce(&Forwarder, &Arc<crate::route::Route>),
+) {
+    let guard = rcu::read_lock();
+    let Some(forwarder) = STATE.get(net, &guard) else {
+        return;
+    };
+    let route = forwarder
+        .route_of(tuple, &guard)
+        .filter(|route| route.mapping().flow_id() == flow_id);
+    if let Some(route) = route {
+        f(forwarder, route);
+    }
+}

@@ -1,0 +1,176 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Routes: where the packets of one connection go.
+
+use crate::{
+    endpoint::Endpoint,
+    service::Service,
+    uapi::{
+        RouteOrigin,
+        RouteState, //
+    },
+};
+use kernel::{
+    prelude::*,
+    sync::{
+        atomic::{
+            Atomic,
+            Relaxed, //
+        },
+        Arc, //
+    },
+};
+use nlb::{
+    time,
+    wire::{
+        addr::FourTuple,
+        tcp::Flags,
+        tcp_state::{
+            State,
+            Step,
+            Timeouts, //
+        },
+    },
+};
+use nlb_tunnel::Mapping;
+
+/// Seconds that an established connection of a migration may be silent. Its host says when it has
+/// ended; this is for hosts that cannot any more. As long as conntrack keeps such connections.
+const MIGRATION_ESTABLISHED: u32 = 5 * 24 * 3600;
+
+/// The route of a connection.
+pub(crate) struct Route {
+    mapping: Arc<Mapping>,
+    service: Arc<Service>,
+    /// None if the host is no endpoint of the service.
+    endpoint: Option<Arc<Endpoint>>,
+    origin: RouteOrigin,
+    /// Number of the [`State`].
+    state: Atomic<u32>,
+}
+
+impl Route {
+    /// A route of the mapping's connection, in the state after a packet with `flags`.
+    pub(crate) fn new(
+        mapping: Arc<Mapping>,
+        service: Arc<Service>,
+        endpoint: Option<Arc<Endpoint>>,
+        origin: RouteOrigin,
+        flags: Flags,
+    ) -> Result<Arc<Self>> {
+        let state = State::initial(mapping.tuple().proto(), flags);
+        Ok(Arc::new(
+            Self {
+                mapping,
+                service,
+                endpoint,
+                origin,
+                state: Atomic::new(state as u32),
+            },
+            GFP_ATOMIC,
+        )?)
+    }
+
+    /// The connection.
+    pub(crate) fn tuple(&self) -> &FourTuple {
+        self.mapping.tuple()
+    }
+
+    /// The key in the table. `None` if the connection is not IPv4, of which there is no mapping.
+    pub(crate) fn key(&self) -> Option<[u32; 4]> {
+        self.tuple().v4_words()
+    }
+
+    /// The flow id and the host.
+    #[inline]
+    pub(crate) fn mapping(&self) -> &Arc<Mapping> {
+        &self.mapping
+    }
+
+    /// The service.
+    pub(crate) fn service(&self) -> &Arc<Service> {
+        &self.service
+    }
+
+    /// The endpoint, if the host is one.
+    pub(crate) fn endpoint(&self) -> Option<&Endpoint> {
+        self.endpoint.as_deref()
+    }
+
+    /// Who plumbed the route.
+    pub(crate) fn origin(&self) -> RouteOrigin {
+        self.origin
+    }
+
+    fn state(&self) -> State {
+        u8::try_from(self.state.load(Relaxed))
+            .ok()
+            .and_then(State::from_number)
+            .unwrap_or(State::Established)
+    }
+
+    /// The state as user space knows it.
+    pub(crate) fn shown_state(&self) -> RouteState {
+        match self.state() {
+            State::SynRecv => RouteState::SynRecv,
+            State::Established => RouteState::Established,
+            State::FinWait => RouteState::FinWait,
+            State::Close => RouteState::Closed,
+            State::Udp => RouteState::Udp,
+        }
+    }
+
+    /// Follows a packet of the client. False if it opens a new connection, so that this route has
+    /// to be forgotten.
+    #[inline]
+    pub(crate) fn step(&self, flags: Flags) -> bool {
+        let before = self.state();
+        match before.step(flags) {
+            Step::Next(after) => {
+                if after != before {
+                    self.state.store(after as u32, Relaxed);
+                }
+                true
+            }
+            Step::Replace => false,
+        }
+    }
+
+    /// The host says that the connection has ended: only its last packets are still to come.
+    pub(crate) fn close(&self) {
+        self.state.store(State::FinWait as u32, Relaxed);
+    }
+
+    /// Counts a packet with the service and the endpoint.
+    #[inline]
+    pub(crate) fn count(&self, bytes: usize) {
+        self.service.traffic.packet(bytes);
+        if let Some(endpoint) = &self.endpoint {
+            endpoint.traffic.packet(bytes);
+        }
+    }
+
+    fn timeout(&self) -> u64 {
+        let seconds = match (self.origin, self.state()) {
+            (RouteOrigin::Migration, State::Established) => MIGRATION_ESTABLISHED,
+            (_, state) => Timeouts::DEFAULT.of(state),
+        };
+        u64::from(seconds).saturating_mul(time::HZ)
+    }
+
+    /// Jiffies until the route expires if no packet comes.
+    fn remaining(&self, now: u64) -> u64 {
+        let idle = now.saturating_sub(self.mapping.used());
+        self.timeout().saturating_sub(idle)
+    }
+
+    /// Whether no packet has come for too long at `now` (jiffies).
+    pub(crate) fn is_expired(&self, now: u64) -> bool {
+        self.remaining(now) == 0
+    }
+
+    /// Milliseconds until the route expires if no packet comes.
+    pub(crate) fn expires_ms(&self) -> u64 {
+        time::jiffies_to_ms(self.remaining(time::jiffies()))
+    }
+}

@@ -1,0 +1,179 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Services: what is balanced.
+
+use crate::{
+    endpoint::Endpoint,
+    scheduler::Schedule,
+    stats::Traffic,
+    uapi::ServiceMode, //
+};
+use kernel::{
+    prelude::*,
+    sync::{
+        atomic::{
+            Atomic,
+            Relaxed, //
+        },
+        rcu,
+        Arc, //
+    },
+};
+use nlb::{
+    sync::rcu::RcuCell,
+    wire::addr::{
+        Addr,
+        FourTuple,
+        Proto, //
+    },
+};
+
+/// Endpoints that a service may have.
+pub(crate) const MAX_ENDPOINTS: usize = 1024;
+
+/// What identifies a service.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct ServiceKey {
+    /// The virtual address.
+    pub(crate) vip: Addr,
+    /// The port, host byte order.
+    pub(crate) port: u16,
+    /// The protocol.
+    pub(crate) proto: Proto,
+}
+
+impl ServiceKey {
+    /// The service that a connection belongs to.
+    #[inline]
+    pub(crate) fn of(tuple: &FourTuple) -> Self {
+        Self {
+            vip: tuple.vip(),
+            port: tuple.vip_port(),
+            proto: tuple.proto(),
+        }
+    }
+
+    /// The key as the table has it: address, port and protocol. `None` if it is not IPv4.
+    #[inline]
+    pub(crate) fn value(&self) -> Option<u64> {
+        let vip = u32::from_be_bytes(self.vip.to_v4()?);
+        Some(
+            u64::from(vip) << 32
+                | u64::from(self.port) << 16
+                | u64::from(self.proto.number()),
+        )
+    }
+}
+
+/// A service.
+pub(crate) struct Service {
+    key: ServiceKey,
+    mode: ServiceMode,
+    schedule: RcuCell<Schedule>,
+    turn: Atomic<u32>,
+    /// Connections, packets and bytes since the service was added.
+    pub(crate) traffic: Traffic,
+}
+
+impl Service {
+    /// A service without endpoints.
+    pub(crate) fn new(key: ServiceKey, mode: ServiceMode) -> Result<Arc<Self>> {
+        Ok(Arc::new(
+            Self {
+                key,
+                mode,
+                schedule: RcuCell::new(Some(Schedule::new(KVec::new())?)),
+                turn: Atomic::new(0),
+                traffic: Traffic::new()?,
+            },
+            GFP_KERNEL,
+        )?)
+    }
+
+    /// What identifies the service.
+    pub(crate) fn key(&self) -> &ServiceKey {
+        &self.key
+    }
+
+    /// What happens to new connections.
+    pub(crate) fn mode(&self) -> ServiceMode {
+        self.mode
+    }
+
+    /// The endpoints, in the order they were added.
+    pub(crate) fn endpoints<'a>(&'a self, guard: &'a rcu::Guard) -> &'a [Arc<Endpoint>] {
+        self.schedule
+            .get(guard)
+            .map_or(&[], |schedule| schedule.endpoints())
+    }
+
+    /// The endpoint at `host`.
+    pub(crate) fn endpoint(&self, host: Addr) -> Option<Arc<Endpoint>> {
+        let guard = rcu::read_lock();
+        self.endpoints(&guard)
+            .iter()
+            .find(|endpoint| endpoint.host() == host)
+            .cloned()
+    }
+
+    /// The endpoint whose turn it is. None if no endpoint takes new connections.
+    pub(crate) fn pick<'a>(&'a self, guard: &'a rcu::Guard) -> Option<&'a Arc<Endpoint>> {
+        let turn = self.turn.fetch_add(1u32, Relaxed);
+        self.schedule.get(guard)?.pick(turn)
+    }
+
+    /// Replaces the endpoints. Waits for readers; the caller excludes other changes.
+    fn set_endpoints(&self, endpoints: KVec<Arc<Endpoint>>) -> Result {
+        self.schedule.replace(Some(Schedule::new(endpoints)?));
+        Ok(())
+    }
+
+    /// The endpoints but the one at `without`, with room for one more.
+    fn copy_endpoints(&self, without: Option<Addr>) -> Result<KVec<Arc<Endpoint>>> {
+        // The caller excludes changes, so there will not be more of them.
+        let count = self.endpoints(&rcu::read_lock()).len();
+        let mut copy = KVec::with_capacity(count.saturating_add(1), GFP_KERNEL)?;
+        let guard = rcu::read_lock();
+        for endpoint in self.endpoints(&guard) {
+            if Some(endpoint.host()) != without {
+                copy.push_within_capacity(endpoint.clone())
+                    .map_err(|_| ENOMEM)?;
+            }
+        }
+        Ok(copy)
+    }
+
+    /// Adds an endpoint. `EEXIST` if its host has one, `ENOSPC` if there are too many.
+    ///
+    /// Like all changes of endpoints, waits for readers, and the caller excludes other changes.
+    pub(crate) fn add_endpoint(&self, endpoint: Arc<Endpoint>) -> Result {
+        if self.endpoint(endpoint.host()).is_some() {
+            return Err(EEXIST);
+        }
+        let mut endpoints = self.copy_endpoints(None)?;
+        if endpoints.len() >= MAX_ENDPOINTS {
+            return Err(ENOSPC);
+        }
+        endpoints.push(endpoint, GFP_KERNEL)?;
+        self.set_endpoints(endpoints)
+    }
+
+    /// Changes the weight of an endpoint of this service.
+    pub(crate) fn set_weight(&self, endpoint: &Endpoint, weight: u32) -> Result {
+        let before = endpoint.weight();
+        endpoint.set_weight(weight);
+        let result = self
+            .copy_endpoints(None)
+            .and_then(|endpoints| self.set_endpoints(endpoints));
+        if result.is_err() {
+            endpoint.set_weight(before);
+        }
+        result
+    }
+
+    /// Removes the endpoint at `host`. Routes to it stay.
+    pub(crate) fn remove_endpoint(&self, host: Addr) -> Result {
+        let endpoints = self.copy_endpoints(Some(host))?;
+        self.set_endpoints(endpoints)
+    }
+}

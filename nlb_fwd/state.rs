@@ -1,0 +1,322 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What the forwarder knows in one network namespace.
+
+use crate::{
+    endpoint::Endpoint,
+    hook,
+    netlink,
+    route::Route,
+    service::{
+        Service,
+        ServiceKey, //
+    },
+    stats::{
+        Counter,
+        Stats, //
+    },
+    uapi::{
+        cmd,
+        RouteOrigin,
+        ServiceMode, //
+    },
+};
+use kernel::{
+    new_mutex,
+    prelude::*,
+    sync::{
+        atomic::{
+            Atomic,
+            Relaxed, //
+        },
+        rcu,
+        Arc,
+        Mutex, //
+    },
+};
+use nlb::{
+    errno::EAFNOSUPPORT,
+    net::{
+        netfilter::HookOps,
+        netns::{
+            PerNet,
+            State,
+            WeakNet, //
+        },
+        Net, //
+    },
+    sync::rhashtable::{
+        InsertError,
+        Position,
+        RcuHashTable,
+        Scan, //
+    },
+    time,
+    wire::{
+        addr::FourTuple,
+        tcp::Flags,
+    },
+    work::{
+        DelayedWork,
+        Trigger, //
+    }, //
+};
+use nlb_tunnel::Mapping;
+
+/// Services that a namespace may have.
+pub(crate) const MAX_SERVICES: u32 = 4096;
+
+/// Routes that a namespace may have.
+const MAX_ROUTES: u32 = 1 << 20;
+
+/// How often silent routes are looked for.
+const EXPIRE_INTERVAL_MS: u32 = 1000;
+
+/// Steps of a scan in one run of the work; a larger table takes several runs.
+const EXPIRE_STEPS: u32 = 64;
+
+/// The state of a namespace.
+#[pin_data]
+pub(crate) struct Forwarder {
+    /// By [`ServiceKey::value`].
+    #[pin]
+    services: RcuHashTable<u64, Arc<Service>>,
+    /// By [`FourTuple::v4_words`].
+    #[pin]
+    pub(crate) routes: RcuHashTable<[u32; 4], Arc<Route>>,
+    pub(crate) stats: Stats,
+    /// Serialises changes of services and endpoints.
+    #[pin]
+    pub(crate) config: Mutex<()>,
+    endpoint_changes: Atomic<u32>,
+    expire: DelayedWork,
+}
+
+pub(crate) static STATE: State<Forwarder> = State::new();
+
+impl PerNet for Forwarder {
+    fn state() -> &'static State<Self> {
+        &STATE
+    }
+
+    const HOOKS: &'static [HookOps] = &[HookOps::new::<hook::PreRouting>()];
+
+    fn init(_net: &Net, weak: WeakNet) -> impl PinInit<Self, Error> {
+        try_pin_init!(Self {
+            services <- RcuHashTable::new(MAX_SERVICES),
+            routes <- RcuHashTable::new(MAX_ROUTES),
+            stats: Stats::new()?,
+            config <- new_mutex!(()),
+            endpoint_changes: Atomic::new(0),
+            expire: {
+                let mut position = Position::default();
+                let work = DelayedWork::new(move |trigger: &Trigger| {
+                    run_expire(&weak, &mut position, trigger)
+                })?;
+                work.schedule(EXPIRE_INTERVAL_MS);
+                work
+            },
+        })
+    }
+
+    fn pre_exit(state: &Self, _net: &Net) {
+        state.expire.cancel();
+    }
+
+    fn exit(state: &Self, net: &Net) {
+        // Their flow ids are the tunnel's, which may stay.
+        state.routes.retain(|_, route| {
+            nlb_tunnel::release(net, route.mapping());
+            false
+        });
+    }
+}
+
+/// Looks for silent routes, and has itself called again.
+fn run_expire(weak: &WeakNet, position: &mut Position, trigger: &Trigger) {
+    let Some(net) = weak.upgrade() else {
+        return;
+    };
+    let mut done = true;
+    for _ in 0..EXPIRE_STEPS {
+        let guard = rcu::read_lock();
+        // None before the module's initialisation is over.
+        done = STATE
+            .get(&net, &guard)
+            .is_none_or(|forwarder| forwarder.expire(&net, &guard, position));
+        if done {
+            *position = Position::default();
+            break;
+        }
+    }
+    trigger.schedule(if done { EXPIRE_INTERVAL_MS } else { 1 });
+}
+
+impl Forwarder {
+    /// The service that a connection belongs to.
+    #[inline]
+    pub(crate) fn service_of<'a>(
+        &'a self,
+        tuple: &FourTuple,
+        guard: &'a rcu::Guard,
+    ) -> Option<&'a Arc<Service>> {
+        self.services.get(guard, &ServiceKey::of(tuple).value()?)
+    }
+
+    /// A service.
+    pub(crate) fn service(&self, key: &ServiceKey) -> Option<Arc<Service>> {
+        self.services.get(&rcu::read_lock(), &key.value()?).cloned()
+    }
+
+    /// Shows services to `f`, a limited number; see [`RcuHashTable::scan`].
+    pub(crate) fn scan_services(
+        &self,
+        position: &mut Position,
+        mut f: impl FnMut(&Service) -> Scan,
+    ) -> bool {
+        self.services
+            .scan(&rcu::read_lock(), position, |_, service| f(service))
+    }
+
+    /// Changes whenever services come or go.
+    pub(crate) fn services_generation(&self) -> u32 {
+        // Only to be compared.
+        self.services.generation() as u32
+    }
+
+    /// Changes whenever services or endpoints come or go, or endpoints change.
+    pub(crate) fn config_generation(&self) -> u32 {
+        self.services_generation()
+            .wrapping_add(self.endpoint_changes.load(Relaxed))
+    }
+
+    /// Notes that endpoints have come, gone or changed.
+    pub(crate) fn endpoints_changed(&self) {
+        self.endpoint_changes.fetch_add(1u32, Relaxed);
+    }
+
+    /// Adds a service. `EEXIST`, `ENOSPC`, `ENOMEM`, `EAFNOSUPPORT`.
+    pub(crate) fn add_service(&self, key: ServiceKey, mode: ServiceMode) -> Result<Arc<Service>> {
+        let value = key.value().ok_or(EAFNOSUPPORT)?;
+        let service = Service::new(key, mode)?;
+        let _lock = self.config.lock();
+        self.services.insert(value, service.clone(), GFP_KERNEL)?;
+        Ok(service)
+    }
+
+    /// Removes a service with its endpoints and routes. None if there is no such service.
+    pub(crate) fn remove_service(&self, net: &Net, key: &ServiceKey) -> Option<Arc<Service>> {
+        let value = key.value()?;
+        let _lock = self.config.lock();
+        let service = self.service(key)?;
+        self.services.remove(&value);
+        // Packets that found the service before may still be making routes.
+        nlb::sync::rcu::synchronize();
+        self.remove_routes(net, |route| Arc::ptr_eq(route.service(), &service));
+        Some(service)
+    }
+
+    /// The route of a connection.
+    #[inline]
+    pub(crate) fn route_of<'a>(
+        &'a self,
+        tuple: &FourTuple,
+        guard: &'a rcu::Guard,
+    ) -> Option<&'a Arc<Route>> {
+        self.routes.get(guard, &tuple.v4_words()?)
+    }
+
+    /// Makes a route of a mapping, which the route owns if that succeeds.
+    ///
+    /// `EEXIST` if the connection has one, `ENOSPC`, `ENOMEM`. Any context; the caller holds the
+    /// RCU read side from before it looked up the service.
+    pub(crate) fn add_route(
+        &self,
+        net: &Net,
+        mapping: &Arc<Mapping>,
+        service: &Arc<Service>,
+        endpoint: Option<&Arc<Endpoint>>,
+        origin: RouteOrigin,
+        flags: Flags,
+    ) -> Result<(), InsertError> {
+        let route = Route::new(
+            mapping.clone(),
+            service.clone(),
+            endpoint.cloned(),
+            origin,
+            flags,
+        )
+        .map_err(|_| InsertError::NoMemory)?;
+        let Some(key) = route.key() else {
+            return Err(InsertError::NoMemory);
+        };
+        if let Some(endpoint) = endpoint {
+            endpoint.route_added();
+        }
+        if let Err(error) = self.routes.insert(key, route.clone(), GFP_ATOMIC) {
+            if let Some(endpoint) = endpoint {
+                endpoint.route_removed();
+            }
+            return Err(error);
+        }
+        service.traffic.connection();
+        if let Some(endpoint) = endpoint {
+            endpoint.traffic.connection();
+        }
+        self.stats.inc(match origin {
+            RouteOrigin::L4 => Counter::RouteNew,
+            RouteOrigin::Migration => Counter::RouteMigration,
+            RouteOrigin::Manual => Counter::RouteManual,
+        });
+        netlink::notify_route(net, cmd::ROUTE_NTF, &route);
+        Ok(())
+    }
+
+    /// Removes this very route and gives its flow id back. False if that was done before. Any
+    /// context.
+    pub(crate) fn remove_route(&self, net: &Net, route: &Route) -> bool {
+        let removed = route.key().is_some_and(|key| {
+            self.routes
+                .remove_if(&key, |other| core::ptr::eq::<Route>(&**other, route))
+        });
+        if removed {
+            self.forget(net, route);
+        }
+        removed
+    }
+
+    /// What is to be done when a route has been removed.
+    fn forget(&self, net: &Net, route: &Route) {
+        if let Some(endpoint) = route.endpoint() {
+            endpoint.route_removed();
+        }
+        netlink::notify_route(net, cmd::ROUTE_DEL_NTF, route);
+        nlb_tunnel::release(net, route.mapping());
+    }
+
+    /// Removes the routes of which `condition` holds. Process context.
+    fn remove_routes(&self, net: &Net, condition: impl Fn(&Route) -> bool) {
+        // A table that is being resized may hide an entry from a scan.
+        let mut again = true;
+        while again {
+            again = false;
+            self.routes.for_each(|_, route| {
+                if condition(route) {
+                    again |= self.remove_route(net, route);
+                }
+            });
+        }
+    }
+
+    /// Removes routes that have been silent for too long, looking at a limited number of entries.
+    /// True when all have been looked at.
+    fn expire(&self, net: &Net, guard: &rcu::Guard, position: &mut Position) -> bool {
+        let now = time::jiffies();
+        self.routes.scan(guard, position, |_, route| {
+            if route.is_expired(now) && self.remove_route(net, route) {
+                self.stats.inc(Counter::RouteExpired);
+            }
+            Scan::Continue
+        })
+    }
+}

@@ -1,0 +1,125 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What is counted, per CPU.
+
+use kernel::prelude::*;
+use nlb::sync::percpu::PerCpuCounters;
+
+macro_rules! counters {
+    ($($(#[$doc:meta])* $name:ident = $text:literal,)*) => {
+        /// Something that a namespace counts.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[repr(usize)]
+        pub(crate) enum Counter {
+            $($(#[$doc])* $name,)*
+        }
+
+        impl Counter {
+            /// All of them, in the order they are shown, with their names.
+            pub(crate) const ALL: &'static [(Counter, &'static str)] = &[
+                $((Counter::$name, $text),)*
+            ];
+        }
+    };
+}
+
+counters! {
+    /// Packets that followed a route.
+    Packets = "packets",
+    /// Bytes of these packets.
+    Bytes = "bytes",
+    /// Routes made for new connections of l4 services.
+    RouteNew = "route-new",
+    /// Routes made for migrated connections.
+    RouteMigration = "route-migration",
+    /// Routes made by hand.
+    RouteManual = "route-manual",
+    /// Routes whose time was up.
+    RouteExpired = "route-expired",
+    /// Routes of closed connections that a new one replaced.
+    RouteReplaced = "route-replaced",
+    /// Packets without a route left to the classifier of a peek service.
+    PassPeek = "pass-peek",
+    /// Packets of an l4 service that has no endpoint to choose left to the local stack.
+    PassNoEndpoint = "pass-no-endpoint",
+    /// Packets of an l4 service from the middle of an unknown connection left to the local stack.
+    PassMidStream = "pass-mid-stream",
+    /// Fragments for a VIP left to the local stack.
+    PassFragment = "pass-fragment",
+    /// Packets for a VIP that are neither TCP nor UDP left to the local stack.
+    PassProtocol = "pass-protocol",
+    /// New connections refused because the route table is full.
+    DropTableFull = "drop-table-full",
+    /// New connections refused because no flow id was found.
+    DropNoFlowId = "drop-no-flow-id",
+    /// New connections refused because memory was short.
+    DropNoMemory = "drop-no-memory",
+}
+
+/// Number of counters.
+const COUNT: usize = Counter::ALL.len();
+
+/// The counters of a namespace.
+pub(crate) struct Stats(PerCpuCounters<COUNT>);
+
+impl Stats {
+    /// All zero. `ENOMEM`.
+    pub(crate) fn new() -> Result<Self> {
+        Ok(Self(PerCpuCounters::new()?))
+    }
+
+    /// Counts one.
+    #[inline]
+    pub(crate) fn inc(&self, counter: Counter) {
+        self.0.inc(counter as usize);
+    }
+
+    /// Counts `value`.
+    #[inline]
+    pub(crate) fn add(&self, counter: Counter, value: u64) {
+        self.0.add(counter as usize, value);
+    }
+
+    /// The sum over all CPUs.
+    pub(crate) fn get(&self, counter: Counter) -> u64 {
+        self.0.sum(counter as usize)
+    }
+}
+
+/// Connections, packets and bytes of a service or an endpoint.
+pub(crate) struct Traffic(PerCpuCounters<3>);
+
+impl Traffic {
+    /// All zero. `ENOMEM`.
+    pub(crate) fn new() -> Result<Self> {
+        Ok(Self(PerCpuCounters::new()?))
+    }
+
+    /// Counts a connection.
+    #[inline]
+    pub(crate) fn connection(&self) {
+        self.0.inc(0);
+    }
+
+    /// Counts a packet, or a batch of segments as one.
+    #[inline]
+    pub(crate) fn packet(&self, bytes: usize) {
+        self.0.inc(1);
+        self.0.add(2, bytes as u64);
+    }
+
+    /// Connections so far.
+    pub(crate) fn connections(&self) -> u64 {
+        self.0.sum(0)
+    }
+
+    /// Packets so far.
+    pub(crate) fn packets(&self) -> u64 {
+        self.0.sum(1)
+    }
+
+    /// Bytes (IP total length) so far.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.0.sum(2)
+    }
+}
