@@ -206,6 +206,9 @@ impl Child {
             core::ptr::write_volatile(&raw mut (*tp).window_clamp, clamp);
             (*tp).rcv_ssthresh = state.rcv_ssthresh.max((*tp).rcv_ssthresh).min(clamp);
             let advmss = (*tp).advmss.max(MIN_MSS);
+            // tcp_rcvbuf_grow() divides by it, and tcp_init_buffer_space() has made it the least of
+            // three values, one being the window: it must not come to zero.
+            (*tp).rcvq_space.space = (*tp).rcvq_space.space.max(i32::from(advmss));
             (*icsk).icsk_ack.rcv_mss = state.rcv_mss.clamp(MIN_MSS, advmss);
             (*icsk).icsk_ack.last_seg_size = (*icsk).icsk_ack.rcv_mss;
             (*icsk).icsk_ack.lrcvtime = now;
@@ -252,14 +255,27 @@ impl Child {
                 // retransmitted.
                 (*icsk).icsk_rto = bindings::__msecs_to_jiffies(RTO_INIT_MS) as u32;
             }
-            let cwnd = state.snd_cwnd.min((*tp).snd_cwnd_clamp).min(CWND_MAX);
-            (*tp).snd_cwnd = cwnd.max(1);
+            let cwnd = state.snd_cwnd.min((*tp).snd_cwnd_clamp).clamp(1, CWND_MAX);
+            (*tp).snd_cwnd = cwnd;
             // Read without the lock by tcp_get_info().
             core::ptr::write_volatile(&raw mut (*tp).snd_ssthresh, state.snd_ssthresh.max(2));
             (*tp).snd_cwnd_stamp = now;
             (*tp).reordering = state
                 .reordering
                 .clamp(*REORDERING.start(), *REORDERING.end());
+
+            // As tcp_update_pacing_rate() at slow start: twice the window per round trip. Without a
+            // round trip time it came to nearly infinity above. A congestion control that has its
+            // own rate (BBR) keeps it.
+            if state.srtt_us != 0 && (*(*icsk).icsk_ca_ops).cong_control.is_none() {
+                let rate = u64::from((*tp).mss_cache) * u64::from(cwnd) * (2 * 8 * 1_000_000)
+                    / u64::from(state.srtt_us);
+                let max = (*sk).sk_max_pacing_rate;
+                core::ptr::write_volatile(
+                    &raw mut (*sk).sk_pacing_rate,
+                    max.min(rate as kernel::ffi::c_ulong),
+                );
+            }
 
             // Not zero, or the idle time since the machine has booted would count for keepalive,
             // probes and the restart of the window (tcp_cwnd_restart()).

@@ -53,7 +53,7 @@ impl Request {
         // SAFETY: `tcp_prot` is initialised before the first module is loaded. `tcp_request_sock_ops`
         // is not exported, but this points to it. These are the ones for IPv4 packets, whatever
         // the family of the listener: tcp_v6_conn_request() does the same.
-        let ops = unsafe { (*(&raw const bindings::tcp_prot)).rsk_prot };
+        let ops = unsafe { bindings::tcp_prot.rsk_prot };
         // SAFETY: The slab was made with the operations, its objects are `struct tcp_request_sock`.
         let raw = unsafe { bindings::kmem_cache_alloc_noprof((*ops).slab, bindings::GFP_KERNEL) };
         let treq: NonNull<bindings::tcp_request_sock> =
@@ -116,7 +116,11 @@ impl Request {
             (*req).req.ir_mark = (*listener).sk_mark;
 
             // tcp_openreq_init(), and what tcp_create_openreq_child() takes from here.
-            (*common).__bindgen_anon_7.skc_rcv_wnd = state.rcv_wnd;
+            // The window may be closed, but the initial one of a child never is: the receive buffer's
+            // growth divides by a value which tcp_init_buffer_space() takes from it (see
+            // `Child::complete`, which also sets the window as it is).
+            let initial = state.rcv_wnd.max(u32::from(state.mss_clamp));
+            (*common).__bindgen_anon_7.skc_rcv_wnd = initial;
             (*common).__bindgen_anon_8.skc_window_clamp = state.window_clamp;
             (*base).mss = state.mss_clamp;
             (*base).ts_recent = state.ts_recent;

@@ -74,7 +74,7 @@ impl RxData {
                 usize::try_from(room).unwrap_or(0)
             };
             if room == 0 {
-                self.grow()?;
+                self.grow(bytes.len().min(CHUNK))?;
                 continue;
             }
             let count = room.min(bytes.len());
@@ -92,10 +92,11 @@ impl RxData {
         Ok(())
     }
 
-    /// Appends an empty buffer.
-    fn grow(&mut self) -> Result {
+    /// Appends an empty buffer for at least `size` bytes.
+    fn grow(&mut self, size: usize) -> Result {
+        let size = u32::try_from(size).map_err(|_| EINVAL)?;
         // SAFETY: No preconditions; GFP_KERNEL because the caller may sleep.
-        let skb = unsafe { bindings::alloc_skb(CHUNK as u32, bindings::GFP_KERNEL) };
+        let skb = unsafe { bindings::alloc_skb(size, bindings::GFP_KERNEL) };
         if skb.is_null() {
             return Err(ENOMEM);
         }
