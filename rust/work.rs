@@ -84,6 +84,38 @@ unsafe impl Send for Trigger {}
 unsafe impl Sync for Trigger {}
 
 impl Trigger {
+    // Not generic: lockdep wants one name, at one address, for each class, and a generic function
+    // has its strings in every module that uses it.
+    fn new(body: Body) -> Result<Arc<Self>> {
+        Arc::pin_init(
+            pin_init!(Self {
+                work <- Opaque::ffi_init(|slot: *mut bindings::delayed_work| {
+                    // SAFETY: `slot` is valid and going to be pinned; `run` is a work function for
+                    // it, and the timer is what a delayed work needs, as in
+                    // `INIT_DELAYED_WORK()`.
+                    unsafe {
+                        bindings::init_work_with_key(
+                            &raw mut (*slot).work,
+                            Some(run),
+                            false,
+                            c"nlb::DelayedWork".as_ptr().cast(),
+                            static_lock_class!().as_ptr(),
+                        );
+                        bindings::timer_init_key(
+                            &raw mut (*slot).timer,
+                            Some(bindings::delayed_work_timer_fn),
+                            bindings::TIMER_IRQSAFE,
+                            c"nlb::DelayedWork timer".as_ptr().cast(),
+                            static_lock_class!().as_ptr(),
+                        );
+                    }
+                }),
+                body: UnsafeCell::new(Some(body)),
+            }),
+            GFP_KERNEL,
+        )
+    }
+
     /// Has the work done in `ms` milliseconds, in process context. `false`, and no change, if it is
     /// waiting already, or if the owner is gone. May be called in any context.
     pub fn schedule(&self, ms: u32) -> bool {
@@ -129,34 +161,9 @@ impl DelayedWork {
         F: FnMut(&Trigger) + Send + 'static,
     {
         let body = Body::new(work)?;
-        let trigger = Arc::pin_init(
-            pin_init!(Trigger {
-                work <- Opaque::ffi_init(|slot: *mut bindings::delayed_work| {
-                    // SAFETY: `slot` is valid and going to be pinned; `run` is a work function for
-                    // it, and the timer is what a delayed work needs, as in
-                    // `INIT_DELAYED_WORK()`.
-                    unsafe {
-                        bindings::init_work_with_key(
-                            &raw mut (*slot).work,
-                            Some(run),
-                            false,
-                            c"nlb::DelayedWork".as_ptr().cast(),
-                            static_lock_class!().as_ptr(),
-                        );
-                        bindings::timer_init_key(
-                            &raw mut (*slot).timer,
-                            Some(bindings::delayed_work_timer_fn),
-                            bindings::TIMER_IRQSAFE,
-                            c"nlb::DelayedWork timer".as_ptr().cast(),
-                            static_lock_class!().as_ptr(),
-                        );
-                    }
-                }),
-                body: UnsafeCell::new(Some(body)),
-            }),
-            GFP_KERNEL,
-        )?;
-        Ok(Self { trigger })
+        Ok(Self {
+            trigger: Trigger::new(body)?,
+        })
     }
 
     /// See [`Trigger::schedule`].

@@ -38,6 +38,19 @@ struct Shared {
     socket: Mutex<Option<Arc<Socket>>>,
 }
 
+impl Shared {
+    // Not part of a generic function: lockdep wants one name, at one address, for each class, and
+    // a generic function has its strings in every module that uses it.
+    fn new(socket: Arc<Socket>) -> Result<Arc<Self>> {
+        Arc::pin_init(
+            pin_init!(Self {
+                socket <- new_mutex!(Some(socket), "nlb::Session"),
+            }),
+            GFP_KERNEL,
+        )
+    }
+}
+
 struct Session {
     shared: Arc<Shared>,
     thread: Thread,
@@ -86,13 +99,7 @@ impl Sessions {
     where
         F: FnOnce(&Arc<Socket>, &Current) + Send + 'static,
     {
-        let own = socket.clone();
-        let shared = Arc::pin_init(
-            pin_init!(Shared {
-                socket <- new_mutex!(Some(own), "nlb::Session"),
-            }),
-            GFP_KERNEL,
-        )?;
+        let shared = Shared::new(socket.clone())?;
         let mine = shared.clone();
         let run = move |current: &Current| {
             serve(&socket, current);
