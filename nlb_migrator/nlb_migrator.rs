@@ -1,24 +1,63 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! nlb_migrator
+//! Connections that move: a live TCP connection leaves a socket of this machine, and a plain
+//! `accept()` on another machine returns it.
+//!
+//! The same module does both parts. As the *origin* it takes an accepted connection by its file
+//! descriptor (`migrate`), has the forwarder send the client's packets to the target, freezes the
+//! socket, ships its state, and closes it without a packet. As the *target* it holds early packets,
+//! injects the connection into the listener's accept queue, and reports its end, whereupon the
+//! origin lets go of the route.
+//!
+//! Everything belongs to a network namespace. Depends on `nlb_core` and `nlb_tunnel`; `nlb_fwd` is
+//! found through `nlb::plumb`.
 
 #![forbid(unsafe_code)]
 
+mod hold;
+mod log;
+mod machine;
+mod netlink;
+mod origin;
+mod peer;
+mod reason;
+mod registry;
+mod state;
+mod stats;
+mod target;
+mod transport;
+mod uapi;
+mod watch;
+
 use kernel::prelude::*;
+use nlb::net::{
+    genetlink,
+    netns, //
+};
 
 module! {
-    type: Module,
+    type: Migrator,
     name: "nlb_migrator",
     authors: ["nlb developers"],
-    description: "Network load balancer: migrator",
+    description: "Network load balancer: migrator of TCP connections",
     license: "GPL",
 }
 
-struct Module;
+/// Fields drop in order: waiting callers return, then there are no callers, then no state.
+struct Migrator {
+    _stop: state::Stop,
+    _genl: genetlink::Registration,
+    _netns: netns::Registration<state::State>,
+}
 
-impl kernel::Module for Module {
-    fn init(_module: &'static ThisModule) -> Result<Self> {
-        pr_info!("loaded, {}\n", nlb::rcu_held());
-        Ok(Self)
+impl kernel::Module for Migrator {
+    fn init(module: &'static ThisModule) -> Result<Self> {
+        let netns = state::STATE.register()?;
+        let genl = netlink::FAMILY.register(module)?;
+        Ok(Self {
+            _stop: state::Stop,
+            _genl: genl,
+            _netns: netns,
+        })
     }
 }

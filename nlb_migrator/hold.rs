@@ -1,0 +1,329 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Early packets: those that reach the target before the connection does.
+//!
+//! Without a socket they would be answered with a RST. So from PREPARE on, packets of the
+//! connection are taken out at LOCAL_IN and wait, in order and within bounds, until the connection
+//! is injected; then they go on behind the hook, and those that come meanwhile queue behind them.
+
+use crate::{
+    state::State,
+    stats::{
+        Counter,
+        Stats, //
+    }, //
+};
+use kernel::{
+    prelude::*,
+    sync::{
+        atomic::{
+            Atomic,
+            Relaxed, //
+        },
+        rcu,
+        Arc, //
+    }, //
+};
+use nlb::{
+    errno,
+    net::{
+        netfilter::{
+            Family,
+            HeldPacket,
+            Hook,
+            HookNum,
+            HookState,
+            Verdict, //
+        },
+        skbuff::{
+            Checksum,
+            DropReason,
+            SkBuff, //
+        },
+        Net, //
+    },
+    sync::{
+        lock::SpinLockBh,
+        rhashtable::{
+            InsertError,
+            RcuHashTable, //
+        }, //
+    },
+    time,
+    wire::{
+        addr::{
+            FourTuple,
+            Proto, //
+        },
+        parse, //
+    }, //
+};
+
+/// Packets of one connection.
+const MAX_PACKETS: usize = 256;
+/// Memory of one connection's packets, in bytes.
+const MAX_BYTES: usize = 512 << 10;
+/// Memory of all held packets of a namespace, in bytes.
+const MAX_TOTAL: usize = 16 << 20;
+/// How long a packet may wait. By then the client has sent it again.
+const MAX_AGE_MS: u32 = 3000;
+
+/// What happens to a packet of the connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mode {
+    /// It waits, for the connection or for those before it.
+    Hold,
+    /// It goes on: the connection is there and the queue empty.
+    Pass,
+    /// It is dropped: the connection will not come, and a RST must not be sent.
+    Drop,
+}
+
+struct Queue {
+    mode: Mode,
+    packets: KVec<HeldPacket>,
+    bytes: usize,
+    /// When the first of `packets` came, in jiffies.
+    since: u64,
+}
+
+/// [`FourTuple::v4_words`] of a connection.
+type Key = [u32; 4];
+
+/// The hold of one connection.
+#[pin_data]
+pub(crate) struct Hold {
+    key: Key,
+    total: Arc<Atomic<usize>>,
+    #[pin]
+    queue: SpinLockBh<Queue>,
+}
+
+impl Hold {
+    /// Decides about one packet.
+    fn take(&self, state: &HookState<'_>, stats: &Stats, skb: SkBuff) -> Verdict {
+        let size = skb.truesize() as usize;
+        let mut queue = self.queue.lock();
+        let mode = queue.mode;
+        let full = match mode {
+            Mode::Pass => return Verdict::Accept(skb),
+            Mode::Drop => Some(Counter::DropHoldAborted),
+            Mode::Hold if queue.packets.len() >= MAX_PACKETS => Some(Counter::DropHoldPackets),
+            Mode::Hold if queue.bytes.saturating_add(size) > MAX_BYTES => {
+                Some(Counter::DropHoldBytes)
+            }
+            Mode::Hold if self.total.load(Relaxed).saturating_add(size) > MAX_TOTAL => {
+                Some(Counter::DropHoldTotal)
+            }
+            Mode::Hold if queue.packets.reserve(1, GFP_ATOMIC).is_err() => {
+                Some(Counter::DropHoldTotal)
+            }
+            Mode::Hold => None,
+        };
+        if let Some(counter) = full {
+            stats.count(counter);
+            return Verdict::Drop(skb, DropReason::NETFILTER_DROP);
+        }
+        let packet = match state.hold(skb) {
+            Ok(packet) => packet,
+            Err(skb) => {
+                stats.count(Counter::DropHoldTotal);
+                return Verdict::Drop(skb, DropReason::NETFILTER_DROP);
+            }
+        };
+        if queue.packets.is_empty() {
+            queue.since = time::jiffies();
+        }
+        // There is room: it was reserved above.
+        if queue.packets.push_within_capacity(packet).is_ok() {
+            queue.bytes = queue.bytes.saturating_add(size);
+            self.total.add(size, Relaxed);
+            stats.count(Counter::Held);
+        }
+        Verdict::Stolen
+    }
+
+    /// Takes the queue, to be worked on without the lock. What follows may change `mode` at once.
+    fn swap(&self, change: impl FnOnce(&mut Queue) -> bool) -> KVec<HeldPacket> {
+        let mut queue = self.queue.lock();
+        if !change(&mut queue) {
+            return KVec::new();
+        }
+        let bytes = core::mem::take(&mut queue.bytes);
+        let _ = self.total.fetch_sub(bytes, Relaxed);
+        core::mem::replace(&mut queue.packets, KVec::new())
+    }
+
+    /// Sends the held packets on in order, then lets all pass. Returns how many there were.
+    fn drain(&self, net: &Net, stats: &Stats) -> u64 {
+        let mut count = 0u64;
+        loop {
+            let packets = self.swap(|queue| {
+                if queue.packets.is_empty() && queue.mode == Mode::Hold {
+                    queue.mode = Mode::Pass;
+                }
+                true
+            });
+            if packets.is_empty() {
+                stats.add(Counter::HeldDelivered, count);
+                return count;
+            }
+            for packet in packets {
+                packet.resume(net);
+                count = count.saturating_add(1);
+            }
+        }
+    }
+
+    /// Drops the held packets, and from now on every packet.
+    fn refuse(&self, stats: &Stats) {
+        let packets = self.swap(|queue| {
+            queue.mode = Mode::Drop;
+            true
+        });
+        stats.add(Counter::DropHoldAborted, packets.len() as u64);
+        discard(packets);
+    }
+
+    /// Drops the held packets if the first has waited too long.
+    pub(crate) fn expire(&self, stats: &Stats) {
+        let now = time::jiffies();
+        let packets = self.swap(|queue| {
+            now.wrapping_sub(queue.since) > time::ms_to_jiffies(MAX_AGE_MS)
+                && !queue.packets.is_empty()
+        });
+        stats.add(Counter::DropHoldAge, packets.len() as u64);
+        discard(packets);
+    }
+}
+
+fn discard(packets: KVec<HeldPacket>) {
+    for packet in packets {
+        packet.drop_reason(DropReason::NETFILTER_DROP);
+    }
+}
+
+/// The holds of a namespace.
+#[pin_data]
+pub(crate) struct Holds {
+    #[pin]
+    table: RcuHashTable<Key, Arc<Hold>>,
+    /// Memory of all held packets.
+    total: Arc<Atomic<usize>>,
+}
+
+impl Holds {
+    pub(crate) fn new() -> impl PinInit<Self, Error> {
+        try_pin_init!(Self {
+            table <- RcuHashTable::new(crate::registry::MAX_LIVE as u32),
+            total: Arc::new(Atomic::new(0), GFP_KERNEL)?,
+        })
+    }
+
+    /// Begins to hold the packets of `tuple`.
+    ///
+    /// A hold that only drops what is left of an earlier migration is replaced; `EEXIST` if the
+    /// connection is on its way already.
+    pub(crate) fn begin(&self, tuple: &FourTuple) -> Result<Arc<Hold>> {
+        let key = tuple.v4_words().ok_or(errno::EAFNOSUPPORT)?;
+        let hold = Arc::pin_init(
+            pin_init!(Hold {
+                key,
+                total: self.total.clone(),
+                queue <- nlb::new_spinlock_bh!(
+                    Queue {
+                        mode: Mode::Hold,
+                        packets: KVec::new(),
+                        bytes: 0,
+                        since: 0,
+                    },
+                    "nlb_migrator::Hold"
+                ),
+            }),
+            GFP_KERNEL,
+        )?;
+        let insert = || self.table.insert(key, hold.clone(), GFP_KERNEL);
+        match insert() {
+            Ok(()) => {}
+            Err(InsertError::Exists) => {
+                let over = |old: &Arc<Hold>| old.queue.lock().mode == Mode::Drop;
+                self.table.remove_if(&key, over);
+                insert()?;
+            }
+            Err(error) => return Err(error.into()),
+        }
+        Ok(hold)
+    }
+
+    /// The connection is there: sends the held packets on. Returns how many there were.
+    pub(crate) fn deliver(&self, hold: &Arc<Hold>, net: &Net, stats: &Stats) -> u64 {
+        let count = hold.drain(net, stats);
+        self.end(hold);
+        count
+    }
+
+    /// The connection will not come: drops its packets until [`Self::end`].
+    pub(crate) fn refuse(&self, hold: &Hold, stats: &Stats) {
+        hold.refuse(stats);
+    }
+
+    /// Forgets the hold; packets pass.
+    pub(crate) fn end(&self, hold: &Arc<Hold>) {
+        self.table
+            .remove_if(&hold.key, |other| Arc::ptr_eq(other, hold));
+    }
+
+    /// Whether nothing is held, the usual case.
+    fn is_empty(&self) -> bool {
+        self.table.is_empty()
+    }
+
+    fn find<'a>(&'a self, key: &Key, guard: &'a rcu::Guard) -> Option<&'a Arc<Hold>> {
+        self.table.get(guard, key)
+    }
+}
+
+/// Holds early packets, just before they would go to the sockets.
+pub(crate) struct LocalIn;
+
+impl Hook for LocalIn {
+    const FAMILY: Family = Family::Ipv4;
+    const HOOKNUM: HookNum = HookNum::LocalIn;
+    /// After all that may drop or change a packet. A held packet goes on behind all hooks, so this
+    /// one shares the last place with conntrack's confirmation, which comes first if it was there
+    /// first (`NF_IP_PRI_CONNTRACK_CONFIRM`).
+    const PRIORITY: i32 = i32::MAX;
+
+    fn run(state: &HookState<'_>, mut skb: SkBuff) -> Verdict {
+        let Some(here) = crate::state::STATE.get(state.net(), state.rcu()) else {
+            return Verdict::Accept(skb);
+        };
+        let State { shared, .. } = here;
+        if shared.holds.is_empty() {
+            return Verdict::Accept(skb);
+        }
+        let Some(key) = key(&mut skb) else {
+            return Verdict::Accept(skb);
+        };
+        match shared.holds.find(&key, state.rcu()) {
+            Some(hold) => hold.take(state, &shared.stats, skb),
+            None => Verdict::Accept(skb),
+        }
+    }
+}
+
+/// The connection a TCP packet belongs to.
+fn key(skb: &mut SkBuff) -> Option<Key> {
+    skb.may_pull(skb.len().min(parse::MAX_HEADER_LEN as u32))
+        .ok()?;
+    let frame = parse::Frame {
+        len: skb.len() as usize,
+        gso: skb.is_gso(),
+        csum_partial: matches!(skb.checksum(), Checksum::Partial),
+    };
+    let parsed = parse::parse_ipv4(skb.data(), frame).ok()?;
+    if parsed.tuple.proto() != Proto::Tcp {
+        return None;
+    }
+    parsed.tuple.v4_words()
+}

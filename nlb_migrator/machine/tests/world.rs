@@ -1,0 +1,343 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Worlds for the state machines to act on: they do nothing but remember, and notice mistakes.
+
+use super::super::{
+    Answer,
+    Origin,
+    OriginEvent,
+    OriginOps,
+    OriginState,
+    Step,
+    Target,
+    TargetEvent,
+    TargetOps,
+    TargetState, //
+};
+
+/// Numbers that look random and are the same in every run (xorshift64).
+pub(super) struct Dice(pub(super) u64);
+
+impl Dice {
+    pub(super) fn roll(&mut self, sides: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 >> 11) % sides
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Socket {
+    Open,
+    Locked,
+    ClosedSilently,
+    Reset,
+}
+
+/// The operation that fails in a run of the origin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fault {
+    None,
+    Prepare,
+    Plumb,
+    Freeze,
+    State,
+    Commit,
+}
+
+/// A record on its way to the target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ToTarget {
+    Prepare,
+    State,
+    Commit,
+    Abort,
+}
+
+/// A record on its way to the origin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ToOrigin {
+    Ready,
+    Staged,
+    Injected,
+    Refused,
+    Failed,
+    Aborted,
+    Closed,
+}
+
+/// A link that keeps the order unless told otherwise; what does not fit is lost.
+pub(super) struct Wire<T> {
+    records: [Option<T>; 16],
+}
+
+impl<T: Copy> Wire<T> {
+    pub(super) fn new() -> Self {
+        Self {
+            records: [None; 16],
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.records.iter().flatten().count()
+    }
+
+    pub(super) fn push(&mut self, record: T) {
+        if let Some(slot) = self.records.iter_mut().find(|slot| slot.is_none()) {
+            *slot = Some(record);
+        }
+    }
+
+    /// Takes the record in place `index`, or leaves a copy of it there.
+    pub(super) fn take(&mut self, index: usize, keep: bool) -> Option<T> {
+        let record = self.records.get(index).copied().flatten()?;
+        if !keep {
+            if let Some(rest) = self.records.get_mut(index..) {
+                rest.rotate_left(1);
+            }
+            if let Some(last) = self.records.last_mut() {
+                *last = None;
+            }
+        }
+        Some(record)
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.records = [None; 16];
+    }
+}
+
+/// The origin's world.
+pub(super) struct Lbu {
+    pub(super) socket: Socket,
+    pub(super) route: bool,
+    pub(super) fault: Fault,
+    pub(super) wire: Wire<ToTarget>,
+    pub(super) aborts: u32,
+    pub(super) mistakes: u32,
+    pub(super) last: OriginState,
+}
+
+impl Lbu {
+    pub(super) fn new(fault: Fault) -> Self {
+        Self {
+            socket: Socket::Open,
+            route: false,
+            fault,
+            wire: Wire::new(),
+            aborts: 0,
+            mistakes: 0,
+            last: OriginState::New,
+        }
+    }
+
+    fn expect(&mut self, holds: bool) {
+        if !holds {
+            self.mistakes += 1;
+        }
+    }
+
+    fn fails(&self, fault: Fault) -> Result<(), u32> {
+        if self.fault == fault {
+            Err(fault as u32)
+        } else {
+            Ok(())
+        }
+    }
+}
+
+impl OriginOps for Lbu {
+    type Reason = u32;
+
+    fn send_prepare(&mut self) -> Result<(), u32> {
+        self.fails(Fault::Prepare)?;
+        self.wire.push(ToTarget::Prepare);
+        Ok(())
+    }
+
+    fn plumb(&mut self) -> Result<(), u32> {
+        self.expect(!self.route && self.socket == Socket::Open);
+        self.fails(Fault::Plumb)?;
+        self.route = true;
+        Ok(())
+    }
+
+    fn freeze(&mut self) -> Result<(), u32> {
+        // Early packets must go to the target before the socket stops to answer.
+        self.expect(self.route && self.socket == Socket::Open);
+        self.fails(Fault::Freeze)?;
+        self.socket = Socket::Locked;
+        Ok(())
+    }
+
+    fn send_state(&mut self) -> Result<(), u32> {
+        self.expect(self.socket == Socket::Locked);
+        self.fails(Fault::State)?;
+        self.wire.push(ToTarget::State);
+        Ok(())
+    }
+
+    fn send_commit(&mut self) -> Result<(), u32> {
+        self.expect(self.socket == Socket::Locked && self.aborts == 0);
+        self.fails(Fault::Commit)?;
+        self.wire.push(ToTarget::Commit);
+        Ok(())
+    }
+
+    fn close(&mut self) {
+        self.expect(self.socket == Socket::Locked && self.route);
+        self.socket = Socket::ClosedSilently;
+    }
+
+    fn thaw(&mut self) {
+        // Packets must come here again before the socket answers.
+        self.expect(!self.route);
+        self.expect(matches!(self.socket, Socket::Locked | Socket::Open));
+        self.socket = Socket::Open;
+    }
+
+    fn reset(&mut self) {
+        self.expect(self.socket == Socket::Locked);
+        self.socket = Socket::Reset;
+    }
+
+    fn unplumb(&mut self) {
+        self.route = false;
+    }
+
+    fn purge(&mut self) {
+        self.expect(self.socket == Socket::ClosedSilently && self.route);
+        self.route = false;
+    }
+
+    fn send_abort(&mut self) {
+        self.aborts += 1;
+        self.wire.push(ToTarget::Abort);
+    }
+
+    fn entered(&mut self, state: OriginState, _reason: Option<&u32>) {
+        self.last = state;
+    }
+}
+
+/// The target's world.
+pub(super) struct Host {
+    /// Hold and mapping are installed.
+    pub(super) hold: bool,
+    pub(super) staged: bool,
+    pub(super) child: bool,
+    pub(super) injections: u32,
+    pub(super) fault: bool,
+    pub(super) wire: Wire<ToOrigin>,
+    pub(super) mistakes: u32,
+}
+
+impl Host {
+    pub(super) fn new(fault: bool) -> Self {
+        Self {
+            hold: false,
+            staged: false,
+            child: false,
+            injections: 0,
+            fault,
+            wire: Wire::new(),
+            mistakes: 0,
+        }
+    }
+}
+
+impl TargetOps for Host {
+    type Chunk = ();
+    type Reason = u32;
+
+    fn take(&mut self, _chunk: ()) -> Result<bool, u32> {
+        if !self.hold || self.child {
+            self.mistakes += 1;
+        }
+        self.staged = true;
+        Ok(true)
+    }
+
+    fn inject(&mut self) -> Result<(), u32> {
+        if !self.staged || self.fault {
+            return Err(1);
+        }
+        self.staged = false;
+        self.child = true;
+        self.injections += 1;
+        Ok(())
+    }
+
+    fn forget(&mut self) {
+        if self.child {
+            self.mistakes += 1;
+        }
+        self.hold = false;
+        self.staged = false;
+    }
+
+    fn kill(&mut self) {
+        if !self.child {
+            self.mistakes += 1;
+        }
+        self.child = false;
+        self.hold = false;
+    }
+
+    fn ended(&mut self) {
+        self.child = false;
+        self.hold = false;
+    }
+
+    fn answer(&mut self, answer: Answer<'_, u32>) {
+        self.wire.push(match answer {
+            Answer::Ready => ToOrigin::Ready,
+            Answer::Staged => ToOrigin::Staged,
+            Answer::Injected => ToOrigin::Injected,
+            Answer::Refused(_) => ToOrigin::Refused,
+            Answer::Failed(_) => ToOrigin::Failed,
+            Answer::Aborted => ToOrigin::Aborted,
+            Answer::Closed => ToOrigin::Closed,
+        });
+    }
+
+    fn entered(&mut self, _state: TargetState, _reason: Option<&u32>) {}
+}
+
+/// Hands a record to the target, as the record dispatcher does: PREPARE makes the machine.
+pub(super) fn to_target(target: &mut Option<Target<u32>>, host: &mut Host, record: ToTarget) {
+    match (target.as_mut(), record) {
+        (None, ToTarget::Prepare) => {
+            host.hold = true;
+            *target = Some(Target::new());
+            host.wire.push(ToOrigin::Ready);
+        }
+        (None, ToTarget::State) => host.wire.push(ToOrigin::Refused),
+        (None, ToTarget::Commit) => host.wire.push(ToOrigin::Failed),
+        (None, ToTarget::Abort) => {}
+        (Some(machine), record) => {
+            let event = match record {
+                ToTarget::Prepare => TargetEvent::Prepare,
+                ToTarget::State => TargetEvent::State(()),
+                ToTarget::Commit => TargetEvent::Commit,
+                ToTarget::Abort => TargetEvent::Abort(2),
+            };
+            machine.step(host, event);
+        }
+    }
+}
+
+pub(super) fn to_origin(origin: &mut Origin, lbu: &mut Lbu, record: ToOrigin) -> Step {
+    let event = match record {
+        ToOrigin::Ready => OriginEvent::Ready,
+        ToOrigin::Staged => OriginEvent::Staged,
+        ToOrigin::Injected => OriginEvent::Injected,
+        ToOrigin::Refused => OriginEvent::Refused(3),
+        ToOrigin::Failed => OriginEvent::Failed(4),
+        ToOrigin::Closed => OriginEvent::Closed,
+        // Says nothing that an origin does not know.
+        ToOrigin::Aborted => return Step::Ignored,
+    };
+    origin.step(lbu, event)
+}

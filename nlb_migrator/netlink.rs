@@ -1,0 +1,251 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The generic netlink family `nlb-migrator`.
+
+use crate::{
+    origin,
+    peer::Peer,
+    registry::Entry,
+    state::{
+        State,
+        STATE, //
+    },
+    stats::{
+        Counter,
+        COUNTERS, //
+    },
+    uapi::{
+        self,
+        cmd,
+        counter,
+        migration,
+        peer,
+        stats,
+        Role, //
+    }, //
+};
+use kernel::{
+    prelude::*,
+    sync::{
+        atomic::Relaxed,
+        Arc, //
+    }, //
+};
+use nlb::{
+    errno,
+    net::{
+        genetlink::{
+            Dump,
+            Family,
+            MulticastGroup,
+            Op,
+            Ops,
+            Request,
+            Writer, //
+        },
+        Net, //
+    },
+    wire::addr::Addr, //
+};
+
+/// How long to wait for each answer of a target if the request does not say.
+const DEFAULT_TIMEOUT_MS: u32 = 2000;
+
+static GROUPS: [MulticastGroup; 1] = [MulticastGroup::new(uapi::MCGRP_MIGRATIONS)];
+/// Place of the group `migrations` in [`GROUPS`].
+const GROUP_MIGRATIONS: u8 = 0;
+
+static OPS: Ops<8> = Ops::new([
+    Op::doit(cmd::PEER_NEW, &uapi::PEER_NEW_DO, peer_new).admin(),
+    Op::doit(cmd::PEER_DEL, &uapi::PEER_DEL_DO, peer_del).admin(),
+    Op::doit(cmd::PEER_GET, &uapi::PEER_GET_DO, peer_get),
+    Op::dump(cmd::PEER_GET, &uapi::PEER_GET_DUMP, peer_dump),
+    Op::doit(cmd::MIGRATE, &uapi::MIGRATE_DO, migrate).admin(),
+    Op::doit(cmd::MIGRATION_GET, &uapi::MIGRATION_GET_DO, migration_get),
+    Op::dump(
+        cmd::MIGRATION_GET,
+        &uapi::MIGRATION_GET_DUMP,
+        migration_dump,
+    ),
+    Op::doit(cmd::STATS_GET, &uapi::STATS_GET_DO, stats_get),
+]);
+
+pub(crate) static FAMILY: Family = Family::new(uapi::FAMILY, 1, &OPS, &GROUPS);
+
+fn state(request: &Request<'_>) -> Result<Arc<State>> {
+    // The namespace is on its way up or down.
+    STATE.get_arc(request.net()).ok_or(ENODEV)
+}
+
+/// The address in attribute `id`, which must be one of a machine.
+fn address(request: &Request<'_>, id: u16) -> Result<Addr> {
+    let addr = Addr::v4(request.require_ipv4(id)?);
+    if !addr.is_unicast() {
+        return Err(request.bad_attr(EINVAL, id, c"not a unicast address"));
+    }
+    Ok(addr)
+}
+
+fn peer_new(request: &Request<'_>) -> Result {
+    let addr = address(request, peer::ADDR)?;
+    let port = request.be16(peer::PORT).unwrap_or(uapi::PORT);
+    let added = state(request)?.add_peer(request.net(), addr, port);
+    added.map_err(|error| {
+        if error == EEXIST {
+            request.bad_attr(EEXIST, peer::ADDR, c"peer exists already")
+        } else if error == ENOSPC {
+            request.error(ENOSPC, c"too many peers")
+        } else if error == errno::EADDRINUSE {
+            request.error(error, c"migrator port 4770 is in use")
+        } else {
+            error
+        }
+    })
+}
+
+fn peer_del(request: &Request<'_>) -> Result {
+    let addr = address(request, peer::ADDR)?;
+    state(request)?
+        .remove_peer(request.net(), addr)
+        .map_err(|error| request.bad_attr(error, peer::ADDR, c"no such peer"))
+}
+
+fn fill_peer(w: &mut Writer<'_>, peer: &Peer) -> Result {
+    w.put_bytes(peer::ADDR, peer.addr.octets())?;
+    w.put_be16(peer::PORT, peer.port)?;
+    w.put_u32(peer::STATE, peer.state() as u32)?;
+    w.put_uint(peer::MIGRATIONS_OUT, peer.migrations_out.load(Relaxed))?;
+    w.put_uint(peer::MIGRATIONS_IN, peer.migrations_in.load(Relaxed))?;
+    w.put_uint(peer::REFUSED, peer.refused.load(Relaxed))?;
+    w.put_uint(peer::BAD_RECORDS, peer.bad_records.load(Relaxed))
+}
+
+fn peer_get(request: &Request<'_>) -> Result {
+    let addr = address(request, peer::ADDR)?;
+    let peer = state(request)?
+        .shared
+        .peers
+        .find(addr)
+        .ok_or_else(|| request.bad_attr(ENOENT, peer::ADDR, c"no such peer"))?;
+    request.reply(|w| fill_peer(w, &peer))
+}
+
+fn peer_dump(dump: &mut Dump<'_>) -> Result {
+    let state = state(dump.request())?;
+    let peers = &state.shared.peers;
+    dump.set_generation(peers.generation());
+    let [mut next, ..] = *dump.state();
+    while let Some((peer, after)) = peers.first_from(next) {
+        if dump.put_entry(|w| fill_peer(w, &peer)).is_break() {
+            break;
+        }
+        next = after;
+    }
+    remember(dump, next);
+    Ok(())
+}
+
+/// Where the next call of a dump goes on.
+fn remember(dump: &mut Dump<'_>, next: u64) {
+    let [place, ..] = dump.state();
+    *place = next;
+}
+
+fn migrate(request: &Request<'_>) -> Result {
+    let fd = request.require_u32(migration::FD)?;
+    let peer = address(request, migration::PEER_ADDR)?;
+    let timeout = request
+        .u32(migration::TIMEOUT)
+        .unwrap_or(DEFAULT_TIMEOUT_MS);
+    let state = state(request)?;
+    match origin::migrate(&state.shared, request.net(), fd, peer, timeout) {
+        Ok(entry) => request.reply(|w| fill_migration(w, &entry)),
+        Err(reason) => Err(request.error_fmt(reason.errno(), fmt!("{}", reason.text().as_str()))),
+    }
+}
+
+fn fill_migration(w: &mut Writer<'_>, entry: &Entry) -> Result {
+    let info = entry.info();
+    w.put_u64(migration::ID, entry.id)?;
+    w.put_u32(migration::ROLE, entry.role as u32)?;
+    w.put_bytes(migration::PEER_ADDR, entry.peer.octets())?;
+    w.put_u32(migration::PHASE, info.phase as u32)?;
+    w.put_u32(migration::PROTO, entry.tuple.proto().number().into())?;
+    w.put_bytes(migration::CLIENT_ADDR, entry.tuple.client().octets())?;
+    w.put_be16(migration::CLIENT_PORT, entry.tuple.client_port())?;
+    w.put_bytes(migration::VIP_ADDR, entry.tuple.vip().octets())?;
+    w.put_be16(migration::VIP_PORT, entry.tuple.vip_port())?;
+    if info.flow_id != 0 {
+        w.put_u32(migration::FLOW_ID, info.flow_id)?;
+    }
+    w.put_uint(migration::UNREAD_BYTES, info.unread_bytes)?;
+    w.put_uint(migration::AGE, entry.age_ms())?;
+    // What only one of the two sides knows.
+    let (export_ns, freeze_ns) = (info.export_ns, info.freeze_ns);
+    match entry.role {
+        Role::Origin => {
+            w.put_uint(migration::EXPORT_NS, export_ns)?;
+            w.put_uint(migration::FREEZE_NS, freeze_ns)?;
+        }
+        Role::Target => {
+            w.put_uint(migration::HELD_PACKETS, info.held_packets)?;
+            w.put_uint(migration::INJECT_NS, info.inject_ns)?;
+        }
+    }
+    w.put_uint(migration::TOTAL_NS, info.total_ns)?;
+    if let Some(reason) = info.reason {
+        w.put_str(migration::ERROR, reason.text().as_str())?;
+    }
+    Ok(())
+}
+
+/// Tells those who listen about a migration that has come to an end or that has closed.
+pub(crate) fn notify(net: &Net, entry: &Entry) {
+    // Without memory nobody hears of it; the table still tells.
+    let _ = FAMILY.multicast(net, GROUP_MIGRATIONS, cmd::MIGRATION_NTF, GFP_KERNEL, |w| {
+        fill_migration(w, entry)
+    });
+}
+
+fn migration_get(request: &Request<'_>) -> Result {
+    let id = request.require_u64(migration::ID)?;
+    let role = match request.u32(migration::ROLE) {
+        None => None,
+        Some(role) => Some(Role::from_u32(role).ok_or_else(|| {
+            request.bad_attr(EINVAL, migration::ROLE, c"neither origin nor target")
+        })?),
+    };
+    let entry = state(request)?
+        .shared
+        .registry
+        .find(id, role)
+        .ok_or_else(|| request.bad_attr(ENOENT, migration::ID, c"no such migration"))?;
+    request.reply(|w| fill_migration(w, &entry))
+}
+
+fn migration_dump(dump: &mut Dump<'_>) -> Result {
+    let state = state(dump.request())?;
+    let registry = &state.shared.registry;
+    dump.set_generation(registry.generation());
+    let [mut next, ..] = *dump.state();
+    while let Some((entry, after)) = registry.first_from(next) {
+        if dump.put_entry(|w| fill_migration(w, &entry)).is_break() {
+            break;
+        }
+        next = after;
+    }
+    remember(dump, next);
+    Ok(())
+}
+
+fn stats_get(request: &Request<'_>) -> Result {
+    let state = state(request)?;
+    let put = |w: &mut Writer<'_>, (what, name): &(Counter, &str)| {
+        let value = state.shared.stats.get(*what);
+        w.nest(stats::COUNTER, |w| {
+            w.put_str(counter::NAME, name)?;
+            w.put_uint(counter::VALUE, value)
+        })
+    };
+    request.reply(|w| COUNTERS.iter().try_for_each(|entry| put(w, entry)))
+}

@@ -1,0 +1,342 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Giving a connection away: the `migrate` request, in its caller's context.
+
+mod transfer;
+
+pub(crate) use transfer::Transfers;
+
+use crate::{
+    machine::{
+        OriginEvent,
+        OriginOps,
+        OriginState,
+        Step, //
+    },
+    reason::{
+        Code,
+        Reason, //
+    },
+    registry::Entry,
+    state::Shared,
+    stats::Counter,
+    transport::{
+        self,
+        Link, //
+    },
+    uapi::Phase, //
+};
+use kernel::{
+    prelude::*,
+    sync::Arc, //
+};
+use nlb::{
+    net::{
+        tcp::{
+            Frozen,
+            TcpSocket, //
+        },
+        Net, //
+    },
+    plumb,
+    sync::rcu,
+    time,
+    wire::{
+        addr::Addr,
+        record::{
+            self,
+            ConnectionState,
+            Prepare,
+            Record,
+            State,
+            CHUNK_MAX,
+            RECORD_MAX, //
+        }, //
+    },
+};
+use transfer::Transfer;
+
+/// The caller's part of a migration.
+struct Mover<'a> {
+    shared: &'a Shared,
+    net: &'a Net,
+    link: &'a Link,
+    transfer: &'a Transfer,
+    socket: &'a TcpSocket,
+    frozen: Option<Frozen<'a>>,
+    /// Flow id and mapping, ours until the route owns them.
+    mapping: Option<Arc<nlb_tunnel::Mapping>>,
+    plumbed: bool,
+    timeout_ms: u32,
+    /// The state a moment ago; its options do not change.
+    outlook: &'a ConnectionState,
+    /// Why it did not go through.
+    reason: Option<Reason>,
+}
+
+impl Mover<'_> {
+    fn id(&self) -> u64 {
+        self.transfer.entry.id
+    }
+
+    fn send(&self, record: &Record<'_>) -> Result<(), Reason> {
+        self.link
+            .send(&self.shared.stats, self.id(), record)
+            .map_err(|_| Code::LinkLost.into())
+    }
+
+    /// Reads state and bytes, and sends them in pieces.
+    fn export(&mut self) -> Result<(), Reason> {
+        let id = self.id();
+        let frozen = self.frozen.as_mut().ok_or(Code::Internal)?;
+        let mut begin = time::monotonic_ns();
+        let mut export_ns = 0u64;
+        let state = frozen.state();
+        let total = state.unread_len as usize;
+        let mut chunk = KVVec::new();
+        chunk.resize(total.min(CHUNK_MAX), 0, GFP_KERNEL)?;
+        let mut buffer = KVVec::new();
+        // What is around the data is far smaller than the largest record without any.
+        let room = RECORD_MAX
+            .saturating_sub(CHUNK_MAX)
+            .saturating_add(chunk.len());
+        buffer.resize(room, 0, GFP_KERNEL)?;
+        let mut sent = 0;
+        loop {
+            let part = total.saturating_sub(sent).min(CHUNK_MAX);
+            let data = chunk.get_mut(..part).ok_or(Code::Internal)?;
+            if part > 0 && frozen.copy_unread(sent, data)? != part {
+                return Err(Code::Internal.into());
+            }
+            let piece = State {
+                connection: (sent == 0).then_some(state),
+                offset: sent as u32,
+                total: state.unread_len,
+                data,
+            };
+            let len = Record::State(piece)
+                .encode(id, &mut buffer)
+                .map_err(encoding)?;
+            export_ns = export_ns.saturating_add(time::monotonic_ns().saturating_sub(begin));
+            let bytes = buffer.get(..len).ok_or(Code::Internal)?;
+            self.link
+                .send_bytes(&self.shared.stats, bytes)
+                .map_err(|_| Code::LinkLost)?;
+            sent = sent.saturating_add(part);
+            if sent >= total {
+                break;
+            }
+            begin = time::monotonic_ns();
+        }
+        self.transfer.entry.update(|info| {
+            info.unread_bytes = total as u64;
+            info.export_ns = export_ns;
+        });
+        Ok(())
+    }
+
+    fn closed(&mut self, closed: nlb::net::tcp::Closed) {
+        let dropped = closed.backlog_dropped;
+        self.shared
+            .stats
+            .add(Counter::DropBacklog, u64::from(dropped));
+        self.transfer
+            .entry
+            .update(|info| info.freeze_ns = closed.frozen_ns);
+    }
+}
+
+impl OriginOps for Mover<'_> {
+    type Reason = Reason;
+
+    fn send_prepare(&mut self) -> Result<(), Reason> {
+        let mapping = self.mapping.as_ref().ok_or(Code::NoFlowId)?;
+        self.send(&Record::Prepare(Prepare {
+            forwarder: mapping.target().source(),
+            flow_id: mapping.flow_id(),
+            timeout_ms: self.timeout_ms,
+            connection: *self.outlook,
+        }))
+    }
+
+    fn plumb(&mut self) -> Result<(), Reason> {
+        self.transfer
+            .entry
+            .update(|info| info.phase = Phase::Prepared);
+        let tuple = &self.transfer.entry.tuple;
+        let flow_id = self.transfer.flow_id;
+        plumb::with(|plumber| plumber.plumb(self.net, tuple, flow_id))
+            .ok_or(Code::NoForwarder)?
+            .map_err(|error| {
+                if error == ENOENT {
+                    Reason::from(Code::NoService)
+                } else if error == EEXIST {
+                    Reason::from(Code::RouteExists)
+                } else {
+                    let number = error.to_errno().wrapping_neg();
+                    Reason::with_detail(Code::NoRoute, fmt!("error {number}"))
+                }
+            })?;
+        self.plumbed = true;
+        // The route owns the mapping now.
+        self.mapping = None;
+        // Whoever did not see the route has passed its packet to the socket when this returns.
+        rcu::synchronize_expedited();
+        Ok(())
+    }
+
+    fn freeze(&mut self) -> Result<(), Reason> {
+        self.frozen = Some(self.socket.freeze()?);
+        Ok(())
+    }
+
+    fn send_state(&mut self) -> Result<(), Reason> {
+        self.export()
+    }
+
+    fn send_commit(&mut self) -> Result<(), Reason> {
+        self.transfer
+            .entry
+            .update(|info| info.phase = Phase::Staged);
+        self.send(&Record::Commit)
+    }
+
+    fn close(&mut self) {
+        if let Some(frozen) = self.frozen.take() {
+            let closed = frozen.close_silently();
+            self.closed(closed);
+        }
+    }
+
+    fn thaw(&mut self) {
+        if let Some(frozen) = self.frozen.take() {
+            let ns = frozen.frozen_ns();
+            drop(frozen);
+            self.transfer.entry.update(|info| info.freeze_ns = ns);
+        }
+    }
+
+    fn reset(&mut self) {
+        if let Some(frozen) = self.frozen.take() {
+            let closed = frozen.reset();
+            self.closed(closed);
+        }
+    }
+
+    fn unplumb(&mut self) {
+        if core::mem::take(&mut self.plumbed) {
+            let tuple = &self.transfer.entry.tuple;
+            let flow_id = self.transfer.flow_id;
+            plumb::with(|plumber| plumber.unplumb(self.net, tuple, flow_id));
+        }
+        if let Some(mapping) = self.mapping.take() {
+            nlb_tunnel::release(self.net, &mapping);
+        }
+    }
+
+    fn purge(&mut self) {
+        self.transfer.purge(self.net);
+    }
+
+    fn send_abort(&mut self) {
+        // A target that cannot be reached gives up by itself.
+        let _ = self.send(&Record::Abort);
+    }
+
+    fn entered(&mut self, state: OriginState, reason: Option<&Reason>) {
+        if state.is_ended() {
+            self.reason = reason.copied();
+        }
+        self.transfer.entered(self.shared, self.net, state, reason);
+    }
+}
+
+fn encoding(error: record::Error) -> Reason {
+    Reason::with_detail(Code::Encode, format_args!("{error}"))
+}
+
+/// Moves the connection of descriptor `fd` of the calling process to `peer`.
+///
+/// Returns when the connection lives there, or when it stayed and works as before, or, as the last
+/// resort, when it was reset; the last two with the reason.
+pub(crate) fn migrate(
+    shared: &Arc<Shared>,
+    net: &Net,
+    fd: u32,
+    peer: Addr,
+    timeout_ms: u32,
+) -> Result<Arc<Entry>, Reason> {
+    let socket = TcpSocket::from_fd(net, fd)?;
+    // Refused here, nothing has been touched.
+    let outlook = socket.freeze()?.state();
+    let tuple = outlook.tuple;
+    let peer = shared.peers.find(peer).ok_or(Code::NotPeer)?;
+    let _claim = shared.transfers.claim(tuple)?;
+    if !plumb::with(|plumber| plumber.serves(net, &tuple)).ok_or(Code::NoForwarder)? {
+        return Err(Code::NoService.into());
+    }
+    let link = transport::connect(shared, &peer, net, timeout_ms)?;
+
+    let target = nlb_tunnel::target(net, peer.addr, None).map_err(|_| Code::NoHost)?;
+    let mapping = nlb_tunnel::allocate(net, &tuple, &target, true).map_err(|_| Code::NoFlowId)?;
+    let flow_id = mapping.flow_id();
+    let transfer = match transfer::prepare(shared, &peer, &link, tuple, flow_id) {
+        Ok(transfer) => transfer,
+        Err(reason) => {
+            nlb_tunnel::release(net, &mapping);
+            return Err(reason);
+        }
+    };
+
+    let mut mover = Mover {
+        shared,
+        net,
+        link: &link,
+        transfer: &transfer,
+        socket: &socket,
+        frozen: None,
+        mapping: Some(mapping),
+        plumbed: false,
+        timeout_ms,
+        outlook: &outlook,
+        reason: None,
+    };
+    run(&transfer, &mut mover, timeout_ms);
+    match mover.reason {
+        None => Ok(transfer.entry.clone()),
+        Some(reason) => Err(reason),
+    }
+}
+
+/// Drives the machine until the caller has nothing more to do.
+fn run(transfer: &Transfer, mover: &mut Mover<'_>, timeout_ms: u32) {
+    let mut machine = transfer.machine.lock();
+    machine.start(mover);
+    loop {
+        let state = machine.state();
+        if !matches!(
+            state,
+            OriginState::Preparing | OriginState::Frozen | OriginState::Committed
+        ) {
+            break;
+        }
+        // Anything but the answer that was waited for ends it.
+        let reason = match transfer.wait(state, timeout_ms) {
+            Ok(()) => Code::NoAnswer.into(),
+            Err(reason) => reason,
+        };
+        while let Some(event) = transfer.next_event() {
+            if machine.step(mover, event) == Step::Ignored {
+                mover.shared.stats.count(Counter::RecordsIgnored);
+            }
+        }
+        if machine.state() == state {
+            machine.step(mover, OriginEvent::Lost(reason));
+        }
+    }
+    while let Some(event) = transfer.next_event_or_detach() {
+        if machine.step(mover, event) == Step::Ignored {
+            mover.shared.stats.count(Counter::RecordsIgnored);
+        }
+    }
+}

@@ -1,0 +1,273 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The machines that connections may go to and come from.
+
+use crate::{
+    reason::Reason,
+    transport::Link,
+    uapi::PeerState, //
+};
+use kernel::{
+    new_mutex,
+    prelude::*,
+    sync::{
+        atomic::{
+            Acquire,
+            Atomic,
+            Relaxed,
+            Release, //
+        },
+        Arc,
+        Mutex, //
+    },
+};
+use nlb::{
+    completion::Completion,
+    net::socket::Socket,
+    time,
+    wire::addr::Addr, //
+};
+
+/// Peers of a namespace.
+const MAX_PEERS: usize = 256;
+
+/// Connections a peer may have open to us: one is normal, more only for a moment after a restart.
+const MAX_INBOUND: u32 = 4;
+
+/// An attempt to connect: callers wait for `done`, `socket` is there to break it off.
+#[derive(Clone)]
+pub(crate) struct Attempt {
+    pub(crate) done: Arc<Completion>,
+    pub(crate) socket: Arc<Socket>,
+}
+
+/// Our own connection to a peer.
+pub(crate) enum Outbound {
+    /// There is none and none was asked for.
+    Idle,
+    /// It is being set up.
+    Connecting(Attempt),
+    /// It can be used.
+    Up(Arc<Link>),
+    /// The last attempt failed.
+    Failed(Reason),
+}
+
+/// A configured peer.
+#[pin_data]
+pub(crate) struct Peer {
+    /// Place in the order of configuration, the key of a dump.
+    index: u64,
+    pub(crate) addr: Addr,
+    pub(crate) port: u16,
+    removed: Atomic<bool>,
+    pub(crate) migrations_out: Atomic<u64>,
+    pub(crate) migrations_in: Atomic<u64>,
+    pub(crate) refused: Atomic<u64>,
+    pub(crate) bad_records: Atomic<u64>,
+    /// Connections handed over that live there; while there are any, we stay connected to hear of
+    /// their end.
+    pub(crate) alive: Atomic<u32>,
+    /// Boot time in milliseconds before which a lost connection is not set up again.
+    pub(crate) retry_at: Atomic<u64>,
+    /// The number of the peer's present life, by its last HELLO.
+    pub(crate) nonce: Atomic<u64>,
+    /// Connections from the peer that are being served.
+    slots: Atomic<u32>,
+    #[pin]
+    pub(crate) outbound: Mutex<Outbound>,
+    #[pin]
+    inbound: Mutex<KVec<Arc<Link>>>,
+}
+
+impl Peer {
+    pub(crate) fn is_removed(&self) -> bool {
+        self.removed.load(Acquire)
+    }
+
+    /// Takes note of a connection the peer has opened. `false` if the peer has been removed
+    /// meanwhile.
+    pub(crate) fn add_inbound(&self, link: &Arc<Link>) -> Result<bool> {
+        let mut inbound = self.inbound.lock();
+        if self.is_removed() {
+            return Ok(false);
+        }
+        inbound.push(link.clone(), GFP_KERNEL)?;
+        Ok(true)
+    }
+
+    pub(crate) fn remove_inbound(&self, link: &Arc<Link>) {
+        self.inbound
+            .lock()
+            .retain(|other| !Arc::ptr_eq(other, link));
+    }
+
+    /// The youngest connection that the peer has opened.
+    pub(crate) fn inbound(&self) -> Option<Arc<Link>> {
+        let inbound = self.inbound.lock();
+        let mut links = inbound.iter().rev();
+        links.find(|link| link.is_up()).cloned()
+    }
+
+    pub(crate) fn state(&self) -> PeerState {
+        let outbound = match &*self.outbound.lock() {
+            Outbound::Up(link) if link.is_up() => return PeerState::Up,
+            Outbound::Connecting(_) => PeerState::Connecting,
+            Outbound::Failed(_) => PeerState::Failed,
+            Outbound::Up(_) | Outbound::Idle => PeerState::Idle,
+        };
+        if self.inbound().is_some() {
+            PeerState::Up
+        } else {
+            outbound
+        }
+    }
+
+    /// Breaks off all connections, for good.
+    fn close(&self) {
+        {
+            let inbound = self.inbound.lock();
+            self.removed.store(true, Release);
+            inbound.iter().for_each(|link| link.close());
+        }
+        match &*self.outbound.lock() {
+            Outbound::Up(link) => link.close(),
+            Outbound::Connecting(attempt) => attempt.socket.shutdown(),
+            Outbound::Idle | Outbound::Failed(_) => {}
+        }
+    }
+
+    /// Whether a lost connection should be set up again now.
+    pub(crate) fn wants_reconnect(&self) -> bool {
+        !self.is_removed()
+            && self.alive.load(Relaxed) > 0
+            && time::boottime_ns() / 1_000_000 >= self.retry_at.load(Relaxed)
+            && matches!(&*self.outbound.lock(), Outbound::Idle | Outbound::Failed(_))
+    }
+}
+
+/// The right to serve a connection from a peer.
+pub(crate) struct Slot(Arc<Peer>);
+
+impl Slot {
+    /// `None` if there are too many connections already.
+    pub(crate) fn take(peer: &Arc<Peer>) -> Option<Self> {
+        let before = peer.slots.fetch_add(1, Relaxed);
+        // Given back when dropped.
+        let slot = Self(peer.clone());
+        (before < MAX_INBOUND).then_some(slot)
+    }
+
+    pub(crate) fn peer(&self) -> &Arc<Peer> {
+        &self.0
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        let _ = self.0.slots.fetch_sub(1, Relaxed);
+    }
+}
+
+struct Inner {
+    list: KVec<Arc<Peer>>,
+    next: u64,
+    generation: u32,
+}
+
+/// The peers of a namespace.
+#[pin_data]
+pub(crate) struct Peers {
+    #[pin]
+    inner: Mutex<Inner>,
+}
+
+impl Peers {
+    pub(crate) fn new() -> impl PinInit<Self> {
+        pin_init!(Self {
+            inner <- new_mutex!(
+                Inner {
+                    list: KVec::new(),
+                    next: 1,
+                    generation: 1,
+                },
+                "nlb_migrator::Peers"
+            ),
+        })
+    }
+
+    /// Adds a peer. `EEXIST`, `ENOSPC`, `ENOMEM`.
+    pub(crate) fn add(&self, addr: Addr, port: u16) -> Result {
+        let mut inner = self.inner.lock();
+        if inner.list.iter().any(|peer| peer.addr == addr) {
+            return Err(EEXIST);
+        }
+        if inner.list.len() >= MAX_PEERS {
+            return Err(ENOSPC);
+        }
+        let index = inner.next;
+        let peer = Arc::pin_init(
+            pin_init!(Peer {
+                index,
+                addr,
+                port,
+                removed: Atomic::new(false),
+                migrations_out: Atomic::new(0),
+                migrations_in: Atomic::new(0),
+                refused: Atomic::new(0),
+                bad_records: Atomic::new(0),
+                alive: Atomic::new(0),
+                retry_at: Atomic::new(0),
+                nonce: Atomic::new(0),
+                slots: Atomic::new(0),
+                outbound <- new_mutex!(Outbound::Idle, "nlb_migrator::Peer::outbound"),
+                inbound <- new_mutex!(KVec::new(), "nlb_migrator::Peer::inbound"),
+            }),
+            GFP_KERNEL,
+        )?;
+        inner.list.push(peer, GFP_KERNEL)?;
+        inner.next = index.wrapping_add(1);
+        inner.generation = inner.generation.wrapping_add(1);
+        Ok(())
+    }
+
+    /// Removes a peer and breaks off its connections.
+    pub(crate) fn remove(&self, addr: Addr) -> Option<Arc<Peer>> {
+        let mut inner = self.inner.lock();
+        let place = inner.list.iter().position(|peer| peer.addr == addr)?;
+        let peer = inner.list.remove(place).ok()?;
+        inner.generation = inner.generation.wrapping_add(1);
+        drop(inner);
+        peer.close();
+        Some(peer)
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.inner.lock().list.is_empty()
+    }
+
+    pub(crate) fn find(&self, addr: Addr) -> Option<Arc<Peer>> {
+        let inner = self.inner.lock();
+        inner.list.iter().find(|peer| peer.addr == addr).cloned()
+    }
+
+    /// The first peer whose place is `index` or later, and the place to go on at.
+    pub(crate) fn first_from(&self, index: u64) -> Option<(Arc<Peer>, u64)> {
+        let inner = self.inner.lock();
+        let peer = inner.list.iter().find(|peer| peer.index >= index)?;
+        Some((peer.clone(), peer.index.wrapping_add(1)))
+    }
+
+    pub(crate) fn generation(&self) -> u32 {
+        self.inner.lock().generation
+    }
+
+    /// Breaks off all connections of all peers.
+    pub(crate) fn close_all(&self) {
+        let mut next = 0;
+        while let Some((peer, after)) = self.first_from(next) {
+            peer.close();
+            next = after;
+        }
+    }
+}

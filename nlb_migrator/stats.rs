@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Counters of a namespace.
+
+use kernel::sync::atomic::{
+    Atomic,
+    Relaxed, //
+};
+
+macro_rules! counters {
+    ($($(#[$doc:meta])* $name:ident = $shown:literal,)+) => {
+        /// What is counted.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub(crate) enum Counter {
+            $($(#[$doc])* $name,)+
+        }
+
+        /// All counters with the names that users see.
+        pub(crate) const COUNTERS: &[(Counter, &str)] = &[$((Counter::$name, $shown),)+];
+    };
+}
+
+counters! {
+    /// Connections that live at a target now or did.
+    OutActive = "out-active",
+    /// Of them, those that ended there.
+    OutClosed = "out-closed",
+    /// Migrations the target refused.
+    OutRefused = "out-refused",
+    /// Migrations rolled back here.
+    OutAborted = "out-aborted",
+    /// Connections reset because nobody knew who owned them.
+    OutReset = "out-reset",
+    /// Migrate requests refused before anything changed.
+    OutRejected = "out-rejected",
+    /// Connections taken over.
+    InActive = "in-active",
+    /// Of them, those that ended.
+    InClosed = "in-closed",
+    /// Migrations refused as a target.
+    InRefused = "in-refused",
+    /// Migrations prepared and then dropped.
+    InAborted = "in-aborted",
+    /// Records received whole.
+    RecordsIn = "records-in",
+    /// Records sent.
+    RecordsOut = "records-out",
+    /// Records that fit no state: late, doubled, out of order.
+    RecordsIgnored = "records-ignored",
+    /// Records that did not parse; each closed a connection.
+    BadRecords = "bad-records",
+    /// Connections to the port from others than peers.
+    StrangersRejected = "drop-not-peer",
+    /// Connections from peers above the limit.
+    LinksRejected = "drop-too-many-links",
+    /// Early packets held.
+    Held = "held",
+    /// Early packets delivered after the injection.
+    HeldDelivered = "held-delivered",
+    /// Early packets above the number per connection.
+    DropHoldPackets = "drop-hold-packets",
+    /// Early packets above the bytes per connection.
+    DropHoldBytes = "drop-hold-bytes",
+    /// Early packets above the bytes per namespace.
+    DropHoldTotal = "drop-hold-total",
+    /// Early packets that waited too long.
+    DropHoldAge = "drop-hold-age",
+    /// Early packets of a migration that ended without the connection.
+    DropHoldAborted = "drop-hold-aborted",
+    /// Packets that waited at the origin's socket when it was closed; the client sends them again.
+    DropBacklog = "drop-backlog",
+}
+
+/// The counters. Everything counted here is rare, so one atomic each will do.
+pub(crate) struct Stats([Atomic<u64>; COUNTERS.len()]);
+
+impl Stats {
+    pub(crate) fn new() -> Self {
+        Self([const { Atomic::new(0) }; COUNTERS.len()])
+    }
+
+    pub(crate) fn add(&self, counter: Counter, n: u64) {
+        if let Some(value) = self.0.get(counter as usize) {
+            value.add(n, Relaxed);
+        }
+    }
+
+    pub(crate) fn count(&self, counter: Counter) {
+        self.add(counter, 1);
+    }
+
+    pub(crate) fn get(&self, counter: Counter) -> u64 {
+        self.0.get(counter as usize).map_or(0, |v| v.load(Relaxed))
+    }
+}

@@ -1,0 +1,499 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A connection on its way here, or living here.
+
+use crate::{
+    hold::Hold,
+    machine::{
+        Answer,
+        Step,
+        Target,
+        TargetEvent,
+        TargetOps,
+        TargetState, //
+    },
+    netlink,
+    peer::Peer,
+    reason::{
+        Code,
+        Reason, //
+    },
+    registry::Entry,
+    state::Shared,
+    stats::Counter,
+    transport::Link,
+    uapi::Phase, //
+};
+use kernel::{
+    new_mutex,
+    prelude::*,
+    sync::{
+        atomic::Relaxed,
+        Arc,
+        Mutex, //
+    },
+};
+use nlb::{
+    errno,
+    net::{
+        tcp::{
+            Injected,
+            Listener,
+            Refusal,
+            RxData,
+            MAX_UNREAD, //
+        },
+        Net, //
+    },
+    time,
+    wire::{
+        addr::Addr,
+        flow_id::FlowId,
+        record::{
+            self,
+            ConnectionState,
+            Prepare,
+            Record, //
+        }, //
+    },
+};
+
+/// How long an ended arrival is remembered: to answer doubled records, to tell a reconnected origin
+/// about the end, and to swallow what is still on its way here.
+const REMEMBER_MS: u64 = 60_000;
+/// How long packets of a migration that did not come are dropped instead of answered with a RST,
+/// and how long the mapping of a closed connection stays for the client's last packets.
+const LINGER_MS: u64 = 5_000;
+/// Added to twice the origin's patience, so that the origin gives up first.
+const GRACE_MS: u64 = 1_000;
+/// Longest time to wait for the origin's next step, whatever it says.
+const MAX_PATIENCE_MS: u64 = 90_000;
+/// What came of the state so far.
+struct Incoming {
+    state: ConnectionState,
+    data: RxData,
+}
+
+impl Incoming {
+    fn is_whole(&self) -> bool {
+        self.data.len() == self.state.unread_len as usize
+    }
+}
+
+struct Inner {
+    machine: Target<Reason>,
+    /// The connection over which PREPARE came, or a younger one of the same peer.
+    link: Option<Arc<Link>>,
+    incoming: Option<Incoming>,
+    listener: Option<Listener>,
+    injected: Option<Injected>,
+    hold: Option<Arc<Hold>>,
+    mapped: bool,
+    /// Boot time in milliseconds: of the next step at the latest; once ended, of the end.
+    moment: u64,
+}
+
+/// A connection on its way here, or living here.
+#[pin_data]
+pub(crate) struct Arrival {
+    pub(super) entry: Arc<Entry>,
+    peer: Arc<Peer>,
+    pub(super) forwarder: Addr,
+    pub(super) flow_id: FlowId,
+    /// The nlb device that carries the VIP.
+    device: u32,
+    /// How long to wait for the origin's next step.
+    patience_ms: u64,
+    #[pin]
+    inner: Mutex<Inner>,
+}
+
+fn now_ms() -> u64 {
+    time::boottime_ns() / 1_000_000
+}
+
+impl Arrival {
+    /// Checks all that can be checked at PREPARE, and has the connection's packets come here and
+    /// wait.
+    pub(super) fn admit(
+        shared: &Shared,
+        net: &Net,
+        link: &Arc<Link>,
+        entry: &Arc<Entry>,
+        prepare: &Prepare,
+    ) -> Result<Arc<Self>, Reason> {
+        let Prepare {
+            forwarder,
+            flow_id,
+            ref connection,
+            ..
+        } = *prepare;
+        let tuple = &connection.tuple;
+        if !tuple.is_v4() {
+            return Err(Code::Family.into());
+        }
+        if !nlb_tunnel::is_forwarder(net, forwarder) {
+            return Err(Code::NotForwarder.into());
+        }
+        let device = nlb_tunnel::vip_device(net, tuple.vip()).ok_or(Code::VipNotHere)?;
+        if connection.unread_len as usize > MAX_UNREAD {
+            return Err(Code::TooLarge.into());
+        }
+        let listener = Listener::lookup(net, tuple, device)?;
+        listener.check(connection)?;
+
+        let peer = link.peer();
+        let patience_ms = u64::from(prepare.timeout_ms)
+            .saturating_mul(2)
+            .saturating_add(GRACE_MS)
+            .min(MAX_PATIENCE_MS);
+        let deadline = now_ms().saturating_add(patience_ms);
+        let arrival = Arc::pin_init(
+            pin_init!(Arrival {
+                entry: entry.clone(),
+                peer: peer.clone(),
+                forwarder,
+                flow_id,
+                device,
+                patience_ms,
+                inner <- new_mutex!(
+                    Inner {
+                        machine: Target::new(),
+                        link: Some(link.clone()),
+                        incoming: None,
+                        listener: Some(listener),
+                        injected: None,
+                        hold: None,
+                        mapped: false,
+                        moment: deadline,
+                    },
+                    "nlb_migrator::Arrival"
+                ),
+            }),
+            GFP_KERNEL,
+        )?;
+        let mut inner = arrival.inner.lock();
+        // The hold comes first: a packet that is let in by the mapping has to find it.
+        inner.hold = Some(shared.holds.begin(tuple).map_err(|error| {
+            Reason::from(if error == EEXIST {
+                Code::TupleBusy
+            } else if error == ENOSPC {
+                Code::TooMany
+            } else {
+                Code::NoMemory
+            })
+        })?);
+        if let Err(error) = nlb_tunnel::install_host_mapping(net, forwarder, flow_id, tuple) {
+            arrival.let_go(&mut inner, shared, net);
+            return Err(Reason::from(if error == EPERM {
+                Code::NotForwarder
+            } else if error == errno::EADDRNOTAVAIL {
+                Code::VipNotHere
+            } else {
+                Code::Mapping
+            }));
+        }
+        inner.mapped = true;
+        drop(inner);
+        Ok(arrival)
+    }
+
+    pub(super) fn step(
+        &self,
+        shared: &Shared,
+        net: &Net,
+        link: Option<&Arc<Link>>,
+        event: Event<'_>,
+    ) {
+        let mut inner = self.inner.lock();
+        self.step_locked(&mut inner, shared, net, link, event);
+    }
+
+    fn step_locked(
+        &self,
+        inner: &mut Inner,
+        shared: &Shared,
+        net: &Net,
+        link: Option<&Arc<Link>>,
+        event: Event<'_>,
+    ) {
+        if let Some(link) = link {
+            inner.link = Some(link.clone());
+        }
+        // The machine is taken out, so that the operations can use the rest.
+        let mut machine = core::mem::replace(&mut inner.machine, Target::new());
+        let mut arriving = Arriving {
+            shared,
+            net,
+            arrival: self,
+            inner,
+        };
+        let step = machine.step(&mut arriving, event);
+        inner.machine = machine;
+        if step == Step::Ignored {
+            shared.stats.count(Counter::RecordsIgnored);
+        } else if !inner.machine.state().is_ended() {
+            inner.moment = now_ms().saturating_add(self.patience_ms);
+        }
+    }
+
+    /// The connection `link` to the origin is lost: drops what has not been injected over it.
+    pub(super) fn link_lost(&self, shared: &Shared, net: &Net, link: &Arc<Link>) {
+        let mut inner = self.inner.lock();
+        if !matches!(&inner.link, Some(other) if Arc::ptr_eq(other, link)) {
+            return;
+        }
+        inner.link = None;
+        let state = inner.machine.state();
+        if matches!(state, TargetState::Prepared | TargetState::Staged) {
+            let event = TargetEvent::Lost(Code::OriginLost.into());
+            self.step_locked(&mut inner, shared, net, None, event);
+        }
+    }
+
+    pub(super) fn state(&self) -> TargetState {
+        self.inner.lock().machine.state()
+    }
+
+    /// Notices the end of the connection, or that nothing has come for too long. `false` if the
+    /// arrival has ended so long ago that it may be forgotten.
+    pub(super) fn tidy(&self, shared: &Shared, net: &Net) -> bool {
+        let mut inner = self.inner.lock();
+        let now = now_ms();
+        match inner.machine.state() {
+            TargetState::Prepared | TargetState::Staged => {
+                if let Some(hold) = &inner.hold {
+                    hold.expire(&shared.stats);
+                }
+                if now > inner.moment {
+                    let event = TargetEvent::Lost(Code::OriginSilent.into());
+                    self.step_locked(&mut inner, shared, net, None, event);
+                }
+            }
+            TargetState::Active => {
+                if inner
+                    .injected
+                    .as_ref()
+                    .is_none_or(|child| child.is_closed())
+                {
+                    self.step_locked(&mut inner, shared, net, None, TargetEvent::Gone);
+                }
+            }
+            TargetState::Closed | TargetState::Refused | TargetState::Aborted => {
+                let ago = now.saturating_sub(inner.moment);
+                if ago > LINGER_MS {
+                    self.let_go(&mut inner, shared, net);
+                }
+                return ago <= REMEMBER_MS;
+            }
+        }
+        true
+    }
+
+    /// Lets go of everything; a connection that lives here goes on.
+    pub(super) fn clear(&self, shared: &Shared, net: &Net) {
+        let mut inner = self.inner.lock();
+        self.let_go(&mut inner, shared, net);
+        inner.incoming = None;
+        inner.listener = None;
+        inner.injected = None;
+        inner.link = None;
+    }
+
+    /// Gives back mapping and hold.
+    fn let_go(&self, inner: &mut Inner, shared: &Shared, net: &Net) {
+        if core::mem::take(&mut inner.mapped) {
+            nlb_tunnel::remove_host_mapping(net, self.forwarder, self.flow_id, &self.entry.tuple);
+        }
+        if let Some(hold) = inner.hold.take() {
+            shared.holds.refuse(&hold, &shared.stats);
+            shared.holds.end(&hold);
+        }
+    }
+}
+
+pub(super) type Event<'a> = TargetEvent<record::State<'a>, Reason>;
+
+/// The operations of the target's machine.
+struct Arriving<'a> {
+    shared: &'a Shared,
+    net: &'a Net,
+    arrival: &'a Arrival,
+    inner: &'a mut Inner,
+}
+
+impl Arriving<'_> {
+    fn unmap(&mut self) {
+        if core::mem::take(&mut self.inner.mapped) {
+            nlb_tunnel::remove_host_mapping(
+                self.net,
+                self.arrival.forwarder,
+                self.arrival.flow_id,
+                &self.arrival.entry.tuple,
+            );
+        }
+    }
+
+    /// Injects by the listener of PREPARE or, if that was closed meanwhile, by the present one.
+    fn child(&mut self, incoming: Incoming) -> Result<Injected, Refusal> {
+        let tuple = &self.arrival.entry.tuple;
+        let device = self.arrival.device;
+        let Incoming { state, data } = incoming;
+        let listener = match self.inner.listener.take() {
+            Some(listener) if listener.check(&state) != Err(Refusal::ListenerGone) => listener,
+            _ => Listener::lookup(self.net, tuple, device)?,
+        };
+        listener.inject(&state, data, device)
+    }
+}
+
+impl<'a> TargetOps for Arriving<'a> {
+    type Chunk = record::State<'a>;
+    type Reason = Reason;
+
+    fn take(&mut self, piece: record::State<'a>) -> Result<bool, Reason> {
+        let inner = &mut *self.inner;
+        let incoming = match (&mut inner.incoming, piece.connection) {
+            (slot @ None, Some(state)) => {
+                if state.tuple != self.arrival.entry.tuple {
+                    return Err(Code::OtherTuple.into());
+                }
+                if state.unread_len as usize > MAX_UNREAD {
+                    return Err(Code::TooLarge.into());
+                }
+                slot.insert(Incoming {
+                    state,
+                    data: RxData::new(),
+                })
+            }
+            (Some(incoming), None) if incoming.state.unread_len == piece.total => incoming,
+            _ => return Err(Code::BadState.into()),
+        };
+        // The record itself says that the piece does not reach beyond the total.
+        if piece.offset as usize != incoming.data.len() {
+            return Err(Code::BadState.into());
+        }
+        incoming.data.push(piece.data)?;
+        if !incoming.is_whole() {
+            return Ok(false);
+        }
+        let listener = inner.listener.as_ref().ok_or(Code::Internal)?;
+        listener.check(&incoming.state)?;
+        let unread = u64::from(incoming.state.unread_len);
+        self.arrival.entry.update(|info| info.unread_bytes = unread);
+        Ok(true)
+    }
+
+    fn inject(&mut self) -> Result<(), Reason> {
+        let incoming = self.inner.incoming.take().filter(Incoming::is_whole);
+        let incoming = incoming.ok_or(Code::NoState)?;
+        self.arrival
+            .entry
+            .update(|info| info.phase = Phase::Committed);
+        let injected = self.child(incoming)?;
+        let inject_ns = injected.inject_ns();
+        self.inner.injected = Some(injected);
+        let held = match self.inner.hold.take() {
+            Some(hold) => self
+                .shared
+                .holds
+                .deliver(&hold, self.net, &self.shared.stats),
+            None => 0,
+        };
+        self.arrival.entry.update(|info| {
+            info.inject_ns = inject_ns;
+            info.held_packets = held;
+        });
+        Ok(())
+    }
+
+    fn forget(&mut self) {
+        self.inner.incoming = None;
+        self.inner.listener = None;
+        self.unmap();
+        // It stays for a while to swallow what is on its way; see `Arrivals::tidy`.
+        if let Some(hold) = &self.inner.hold {
+            self.shared.holds.refuse(hold, &self.shared.stats);
+        }
+    }
+
+    fn kill(&mut self) {
+        if let Some(injected) = self.inner.injected.take() {
+            injected.abort_silently();
+        }
+        self.unmap();
+    }
+
+    fn ended(&mut self) {
+        self.inner.injected = None;
+        // The mapping lingers; see `Arrivals::tidy`.
+    }
+
+    fn answer(&mut self, answer: Answer<'_, Reason>) {
+        let id = self.arrival.entry.id;
+        let record = match answer {
+            Answer::Ready => Record::Ready,
+            Answer::Staged => Record::Staged,
+            Answer::Injected => {
+                let info = self.arrival.entry.info();
+                Record::Injected {
+                    inject_ns: info.inject_ns,
+                    held: u32::try_from(info.held_packets).unwrap_or(u32::MAX),
+                }
+            }
+            Answer::Refused(reason) => Record::Refused(reason.as_record()),
+            Answer::Failed(reason) => Record::Failed(reason.as_record()),
+            Answer::Aborted => Record::Aborted,
+            Answer::Closed => Record::Closed,
+        };
+        // The connection it came over or, if that is gone, any other from the same origin. If there
+        // is none, the end is told when the origin connects again.
+        let link = match &self.inner.link {
+            Some(link) if link.is_up() => Some(link.clone()),
+            _ => self.arrival.peer.inbound(),
+        };
+        if let Some(link) = link {
+            let _ = link.send(&self.shared.stats, id, &record);
+            self.inner.link = Some(link);
+        }
+    }
+
+    fn entered(&mut self, state: TargetState, reason: Option<&Reason>) {
+        let phase = match state {
+            TargetState::Prepared => Phase::Prepared,
+            TargetState::Staged => Phase::Staged,
+            TargetState::Active => Phase::Active,
+            TargetState::Closed => Phase::Closed,
+            TargetState::Refused => Phase::Refused,
+            TargetState::Aborted => Phase::Aborted,
+        };
+        let entry = &self.arrival.entry;
+        entry.update(|info| {
+            info.phase = phase;
+            if reason.is_some() {
+                info.reason = reason.copied();
+            }
+            if info.total_ns == 0 && (phase == Phase::Active || state.is_ended()) {
+                info.total_ns = entry.elapsed_ns();
+            }
+        });
+        let counter = match state {
+            TargetState::Active => Counter::InActive,
+            TargetState::Closed => Counter::InClosed,
+            TargetState::Refused => Counter::InRefused,
+            TargetState::Aborted => Counter::InAborted,
+            TargetState::Prepared | TargetState::Staged => return,
+        };
+        self.shared.stats.count(counter);
+        match state {
+            TargetState::Active => self.arrival.peer.migrations_in.add(1, Relaxed),
+            TargetState::Refused => self.arrival.peer.refused.add(1, Relaxed),
+            _ => {}
+        }
+        if state.is_ended() {
+            self.inner.moment = now_ms();
+            self.shared.registry.end(entry);
+        }
+        netlink::notify(self.net, entry);
+    }
+}

@@ -1,0 +1,517 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Connections between migrators: framed records over kernel TCP sockets, port 4770.
+//!
+//! A connection has roles: who opened it is the origin of the migrations that run over it, who
+//! accepted it is the target. Two machines that migrate both ways have two connections. Each side
+//! says HELLO first. A record that does not parse, or that its sender has no business to send,
+//! closes the connection it came over, and nothing else.
+
+use crate::{
+    log::warn_limited,
+    machine::OriginEvent,
+    peer::{
+        Attempt,
+        Outbound,
+        Peer,
+        Slot, //
+    },
+    reason::{
+        Code,
+        Reason, //
+    },
+    state::{
+        self,
+        Shared, //
+    },
+    stats::{
+        Counter,
+        Stats, //
+    }, //
+};
+use core::net::{
+    IpAddr,
+    Ipv4Addr,
+    SocketAddr, //
+};
+use kernel::{
+    new_mutex,
+    prelude::*,
+    sync::{
+        atomic::Relaxed,
+        Arc,
+        Mutex, //
+    },
+};
+use nlb::{
+    completion::Completion,
+    errno,
+    net::{
+        socket::{
+            Socket,
+            SocketFamily, //
+        },
+        Net, //
+    },
+    time,
+    wire::{
+        addr::Addr,
+        record::{
+            self,
+            Header,
+            Hello,
+            Record,
+            HEADER_LEN,
+            MAX_PAYLOAD,
+            SHORT_MAX,
+            VERSION, //
+        }, //
+    },
+};
+
+/// How long TCP may try to connect.
+const CONNECT_MS: u32 = 5000;
+/// How long the other side may take for its HELLO, and for the rest of a record it has begun.
+const RECORD_MS: u32 = 5000;
+/// How long the other side may refuse to take bytes.
+const SEND_MS: u32 = 2000;
+/// Time between two attempts to set up a lost connection again.
+const RETRY_MS: u64 = 2000;
+/// Callers look this often whether the module is about to go.
+const SLICE_MS: u32 = 100;
+
+/// A connection to or from a peer's migrator.
+#[pin_data]
+pub(crate) struct Link {
+    id: u64,
+    peer: Arc<Peer>,
+    socket: Arc<Socket>,
+    /// Held while a record is sent, so that records do not mix.
+    #[pin]
+    sending: Mutex<()>,
+}
+
+impl Link {
+    fn new(shared: &Shared, peer: &Arc<Peer>, socket: &Arc<Socket>) -> Result<Arc<Self>> {
+        let id = shared.next_link();
+        Arc::pin_init(
+            pin_init!(Self {
+                id,
+                peer: peer.clone(),
+                socket: socket.clone(),
+                sending <- new_mutex!((), "nlb_migrator::Link"),
+            }),
+            GFP_KERNEL,
+        )
+    }
+
+    /// A number no other connection of this namespace had.
+    pub(crate) fn id(&self) -> u64 {
+        self.id
+    }
+
+    pub(crate) fn peer(&self) -> &Arc<Peer> {
+        &self.peer
+    }
+
+    pub(crate) fn is_up(&self) -> bool {
+        !self.socket.is_shut_down()
+    }
+
+    pub(crate) fn close(&self) {
+        self.socket.shutdown();
+    }
+
+    /// Sends a whole record. After an error the other side cannot have got all of it, and the
+    /// connection is of no more use.
+    pub(crate) fn send_bytes(&self, stats: &Stats, record: &[u8]) -> Result {
+        let _sending = self.sending.lock();
+        if let Err(error) = self.socket.send_all(record) {
+            self.close();
+            return Err(error);
+        }
+        stats.count(Counter::RecordsOut);
+        Ok(())
+    }
+
+    /// Sends any record but STATE. As [`Self::send_bytes`].
+    pub(crate) fn send(&self, stats: &Stats, id: u64, record: &Record<'_>) -> Result {
+        let mut bytes = [0; SHORT_MAX];
+        let len = record.encode(id, &mut bytes).map_err(|_| EMSGSIZE)?;
+        self.send_bytes(stats, bytes.get(..len).ok_or(EMSGSIZE)?)
+    }
+}
+
+/// Why a connection is given up.
+enum End {
+    /// The other side closed it, it broke, or we closed it.
+    Lost,
+    /// A record did not parse, or was not the sender's to send.
+    Bad,
+    /// The namespace ends.
+    Stopping,
+}
+
+/// Reads the next record into `payload` and returns its header; `idle`: nothing has to come.
+fn read_record(
+    shared: &Shared,
+    link: &Link,
+    payload: &mut KVVec<u8>,
+    idle: bool,
+) -> Result<Header, End> {
+    let mut bytes = [0; HEADER_LEN];
+    loop {
+        match link.socket.recv_exact(&mut bytes) {
+            Ok(true) => break,
+            Err(EAGAIN) if idle => {}
+            // Cut in the middle: what came is no record.
+            Err(error) if error == errno::ECONNABORTED || error == ETIMEDOUT => {
+                return Err(End::Bad);
+            }
+            Ok(false) | Err(_) => return Err(End::Lost),
+        }
+    }
+    let header = Header::parse(&bytes).map_err(|error| report(shared, link, error))?;
+    payload.clear();
+    payload
+        .resize(header.payload_len(), 0, GFP_KERNEL)
+        .map_err(|_| End::Lost)?;
+    if !payload.is_empty() {
+        match link.socket.recv_exact(payload) {
+            Ok(true) => {}
+            // We have closed it.
+            Err(_) if !link.is_up() => return Err(End::Lost),
+            Ok(false) | Err(_) => return Err(End::Bad),
+        }
+    }
+    Ok(header)
+}
+
+/// Checks and decodes what [`read_record`] has read.
+fn decode<'a>(
+    shared: &Shared,
+    link: &Link,
+    header: &Header,
+    payload: &'a [u8],
+) -> Result<Record<'a>, End> {
+    let record = Record::decode(header, payload).map_err(|error| report(shared, link, error))?;
+    shared.stats.count(Counter::RecordsIn);
+    Ok(record)
+}
+
+fn report(shared: &Shared, link: &Link, error: record::Error) -> End {
+    warn_limited!(
+        shared.log,
+        "peer {}: bad record ({}), connection closed\n",
+        link.peer.addr,
+        error
+    );
+    End::Bad
+}
+
+/// Books the end of a connection.
+fn book(shared: &Shared, link: &Link, end: &End) {
+    if matches!(end, End::Bad) {
+        shared.stats.count(Counter::BadRecords);
+        link.peer.bad_records.add(1, Relaxed);
+    }
+}
+
+/// Exchanges HELLO; returns the boot nonce of the other side.
+fn hello(shared: &Shared, link: &Link, payload: &mut KVVec<u8>) -> Result<u64, (End, Reason)> {
+    let lost = |end| (end, Reason::from(Code::LinkLost));
+    let ours = Hello {
+        min_version: VERSION,
+        max_version: VERSION,
+        capabilities: 0,
+        boot_id: shared.boot_id,
+    };
+    link.send(&shared.stats, 0, &Record::Hello(ours))
+        .map_err(|_| lost(End::Lost))?;
+    let header = read_record(shared, link, payload, false).map_err(lost)?;
+    match decode(shared, link, &header, payload).map_err(lost)? {
+        Record::Hello(theirs) if theirs.common_version(&ours).is_some() => Ok(theirs.boot_id),
+        Record::Hello(theirs) => {
+            warn_limited!(
+                shared.log,
+                "peer {} speaks versions {} to {}, this is {}\n",
+                link.peer.addr,
+                theirs.min_version,
+                theirs.max_version,
+                VERSION
+            );
+            Err((End::Lost, Code::Version.into()))
+        }
+        _ => Err(lost(End::Bad)),
+    }
+}
+
+/// Settings of every connection: small records at once, and no waiting for a dead machine.
+fn set_up(socket: &Socket) {
+    socket.set_nodelay();
+    socket.set_send_timeout(SEND_MS);
+    socket.set_recv_timeout(RECORD_MS);
+    // Without them a dead machine is noticed later; that is all.
+    let _ = socket.set_keepalive(10, 5, 3);
+    let _ = socket.set_user_timeout(10_000);
+}
+
+/// A buffer for the payload of any record.
+fn buffer() -> Result<KVVec<u8>> {
+    Ok(KVVec::with_capacity(MAX_PAYLOAD, GFP_KERNEL)?)
+}
+
+/// Handles records until the connection ends.
+fn serve(
+    shared: &Shared,
+    link: &Arc<Link>,
+    payload: &mut KVVec<u8>,
+    mut handle: impl FnMut(&Net, u64, Record<'_>) -> Result<(), End>,
+) -> End {
+    loop {
+        let mut step = || -> Result<(), End> {
+            let header = read_record(shared, link, payload, true)?;
+            let record = match decode(shared, link, &header, payload)? {
+                Record::Ping(number) => {
+                    return link
+                        .send(&shared.stats, 0, &Record::Pong(number))
+                        .map_err(|_| End::Lost);
+                }
+                Record::Pong(_) => return Ok(()),
+                record => record,
+            };
+            let net = shared.weak.upgrade().ok_or(End::Stopping)?;
+            handle(&net, header.id(), record)
+        };
+        if let Err(end) = step() {
+            return end;
+        }
+    }
+}
+
+/// A connection from a peer: we are the target.
+fn inbound(shared: &Arc<Shared>, peer: &Arc<Peer>, socket: &Arc<Socket>) {
+    set_up(socket);
+    let (Ok(link), Ok(mut payload)) = (Link::new(shared, peer, socket), buffer()) else {
+        return;
+    };
+    if let Err((end, _)) = hello(shared, &link, &mut payload) {
+        return book(shared, &link, &end);
+    }
+    if !matches!(peer.add_inbound(&link), Ok(true)) {
+        return;
+    }
+    shared.arrivals.link_up(shared, &link);
+    let end = serve(shared, &link, &mut payload, |net, id, record| {
+        if shared.arrivals.deliver(shared, net, &link, id, record) {
+            Ok(())
+        } else {
+            Err(End::Bad)
+        }
+    });
+    book(shared, &link, &end);
+    link.close();
+    peer.remove_inbound(&link);
+    if let Some(net) = shared.weak.upgrade() {
+        shared.arrivals.link_lost(shared, &net, &link);
+    }
+}
+
+/// Takes a connection that came in at the port.
+pub(crate) fn accept(shared: &Arc<Shared>, socket: Socket) {
+    let peer = match socket.peer_addr() {
+        Ok(SocketAddr::V4(addr)) => shared.peers.find(Addr::from(*addr.ip())),
+        _ => None,
+    };
+    // Whoever is no peer is told nothing.
+    let Some(peer) = peer else {
+        return shared.stats.count(Counter::StrangersRejected);
+    };
+    let Some(slot) = Slot::take(&peer) else {
+        return shared.stats.count(Counter::LinksRejected);
+    };
+    let Ok(socket) = Arc::new(socket, GFP_KERNEL) else {
+        return;
+    };
+    let ours = shared.clone();
+    let spawned = shared.sessions.spawn(
+        format_args!("nlb-in/{}", peer.addr),
+        socket,
+        move |socket, _| {
+            inbound(&ours, slot.peer(), socket);
+        },
+    );
+    if spawned.is_err() {
+        shared.stats.count(Counter::LinksRejected);
+    }
+}
+
+/// Our connection to a peer, from the attempt to its end: we are the origin.
+fn outbound(shared: &Arc<Shared>, peer: &Arc<Peer>, socket: &Arc<Socket>) {
+    let mut payload = match buffer() {
+        Ok(payload) => payload,
+        Err(_) => return fail(peer, Code::NoMemory.into()),
+    };
+    let link = match open(shared, peer, socket, &mut payload) {
+        Ok(link) => link,
+        Err(reason) => return fail(peer, reason),
+    };
+    let end = serve(shared, &link, &mut payload, |net, id, record| {
+        let event = match record {
+            Record::Ready => OriginEvent::Ready,
+            Record::Staged => OriginEvent::Staged,
+            Record::Injected { inject_ns, held } => {
+                shared.transfers.injected(id, inject_ns, held);
+                OriginEvent::Injected
+            }
+            Record::Closed => OriginEvent::Closed,
+            Record::Refused(reason) => {
+                OriginEvent::Refused(Reason::from_target(reason.code, reason.text))
+            }
+            Record::Failed(reason) => {
+                OriginEvent::Failed(Reason::from_target(reason.code, reason.text))
+            }
+            // The answer to our ABORT, which did not depend on it.
+            Record::Aborted => return Ok(()),
+            _ => return Err(End::Bad),
+        };
+        shared.transfers.deliver(shared, net, peer, id, event);
+        Ok(())
+    });
+    book(shared, &link, &end);
+    // First nothing can be sent any more, then those who wait are told: so nobody begins to wait.
+    link.close();
+    peer.retry_at
+        .store(now_ms().saturating_add(RETRY_MS), Relaxed);
+    {
+        let mut outbound = peer.outbound.lock();
+        // Another attempt may have begun already.
+        if matches!(&*outbound, Outbound::Up(current) if Arc::ptr_eq(current, &link)) {
+            *outbound = Outbound::Idle;
+        }
+    }
+    if let Some(net) = shared.weak.upgrade() {
+        shared.transfers.link_lost(shared, &net, link.id());
+    }
+}
+
+fn now_ms() -> u64 {
+    time::boottime_ns() / 1_000_000
+}
+
+/// Ends an attempt to connect without a connection.
+fn fail(peer: &Peer, reason: Reason) {
+    peer.retry_at
+        .store(now_ms().saturating_add(RETRY_MS), Relaxed);
+    finish(peer, Outbound::Failed(reason));
+}
+
+/// Ends an attempt to connect and wakes those who wait for it.
+fn finish(peer: &Peer, result: Outbound) {
+    let old = core::mem::replace(&mut *peer.outbound.lock(), result);
+    if let Outbound::Connecting(attempt) = old {
+        attempt.done.complete_all();
+    }
+}
+
+/// Connects, exchanges HELLO, and makes the connection known.
+fn open(
+    shared: &Arc<Shared>,
+    peer: &Arc<Peer>,
+    socket: &Arc<Socket>,
+    payload: &mut KVVec<u8>,
+) -> Result<Arc<Link>, Reason> {
+    let ip = peer.addr.to_v4().ok_or(Code::Family)?;
+    let addr = SocketAddr::new(IpAddr::V4(Ipv4Addr::from(ip)), peer.port);
+    socket
+        .connect(addr, CONNECT_MS)
+        .map_err(Reason::unreachable)?;
+    set_up(socket);
+    let link = Link::new(shared, peer, socket)?;
+    let nonce = hello(shared, &link, payload).map_err(|(end, reason)| {
+        book(shared, &link, &end);
+        reason
+    })?;
+    peer.nonce.store(nonce, Relaxed);
+    finish(peer, Outbound::Up(link.clone()));
+    if peer.is_removed() {
+        link.close();
+    }
+    if let Some(net) = shared.weak.upgrade() {
+        shared.transfers.peer_restarted(shared, &net, peer, nonce);
+    }
+    Ok(link)
+}
+
+/// Begins to connect to a peer, unless that is done already.
+fn begin(shared: &Arc<Shared>, peer: &Arc<Peer>, net: &Net) -> Result<Attempt, Reason> {
+    let done = Arc::pin_init(Completion::new(), GFP_KERNEL)?;
+    let socket = Arc::new(Socket::tcp(net, SocketFamily::V4)?, GFP_KERNEL)?;
+    let attempt = Attempt {
+        done,
+        socket: socket.clone(),
+    };
+    {
+        let mut outbound = peer.outbound.lock();
+        if let Outbound::Connecting(other) = &*outbound {
+            return Ok(other.clone());
+        }
+        if peer.is_removed() {
+            return Err(Code::PeerRemoved.into());
+        }
+        *outbound = Outbound::Connecting(attempt.clone());
+    }
+    let (ours, theirs) = (shared.clone(), peer.clone());
+    let spawned = shared.sessions.spawn(
+        format_args!("nlb-out/{}", peer.addr),
+        socket,
+        move |socket, _| {
+            outbound(&ours, &theirs, socket);
+        },
+    );
+    if let Err(error) = spawned {
+        fail(peer, error.into());
+    }
+    Ok(attempt)
+}
+
+/// The connection to `peer`, set up now if there is none.
+pub(crate) fn connect(
+    shared: &Arc<Shared>,
+    peer: &Arc<Peer>,
+    net: &Net,
+    timeout_ms: u32,
+) -> Result<Arc<Link>, Reason> {
+    if let Outbound::Up(link) = &*peer.outbound.lock() {
+        if link.is_up() {
+            return Ok(link.clone());
+        }
+    }
+    let attempt = begin(shared, peer, net)?;
+    let mut left = timeout_ms;
+    loop {
+        let slice = left.min(SLICE_MS);
+        match attempt.done.wait_killable_timeout(slice) {
+            Ok(true) => break,
+            Ok(false) if state::is_stopping() => return Err(Code::Stopping.into()),
+            Ok(false) => left = left.saturating_sub(slice),
+            Err(_) => return Err(Code::Interrupted.into()),
+        }
+        if left == 0 {
+            return Err(Reason::with_detail(Code::Unreachable, fmt!("no answer")));
+        }
+    }
+    match &*peer.outbound.lock() {
+        Outbound::Up(link) => Ok(link.clone()),
+        Outbound::Failed(reason) => Err(*reason),
+        Outbound::Idle | Outbound::Connecting(_) => Err(Code::LinkLost.into()),
+    }
+}
+
+/// Sets up again a connection that is needed to hear of the end of connections.
+pub(crate) fn reconnect(shared: &Arc<Shared>, peer: &Arc<Peer>, net: &Net) {
+    if peer.wants_reconnect() {
+        // Tried again later.
+        let _ = begin(shared, peer, net);
+    }
+}
