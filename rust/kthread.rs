@@ -76,8 +76,8 @@ impl Thread {
                 Some(entry::<F>),
                 control.cast(),
                 bindings::NUMA_NO_NODE,
-                c"%s".as_ptr().cast(),
-                name.as_ptr(),
+                c"%s".as_char_ptr(),
+                name.as_char_ptr(),
             )
         });
         let task = match task {
@@ -135,8 +135,14 @@ unsafe fn free<F>(control: NonNull<c_void>) {
     drop(unsafe { KBox::from_raw(control.as_ptr().cast::<Control<F>>()) });
 }
 
+/// What the kernel runs in the new thread.
+///
+/// # Safety
+///
+/// `data` must be a `Control<F>` that stays until this has returned, and whose body nobody else
+/// touches.
 unsafe extern "C" fn entry<F: FnOnce(&Current)>(data: *mut c_void) -> c_int {
-    // SAFETY: `Thread::spawn` passed a `Control<F>` that lives until this function has returned.
+    // SAFETY: By the contract of this function, which `Thread::spawn` keeps.
     let control = unsafe { &*data.cast::<Control<F>>() };
     // SAFETY: The owner looks at the body only after the thread has gone.
     let body = unsafe { (*control.body.get()).take() };

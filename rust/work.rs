@@ -98,14 +98,14 @@ impl Trigger {
                             &raw mut (*slot).work,
                             Some(run),
                             false,
-                            c"nlb::DelayedWork".as_ptr().cast(),
+                            c"nlb::DelayedWork".as_char_ptr(),
                             static_lock_class!().as_ptr(),
                         );
                         bindings::timer_init_key(
                             &raw mut (*slot).timer,
                             Some(bindings::delayed_work_timer_fn),
                             bindings::TIMER_IRQSAFE,
-                            c"nlb::DelayedWork timer".as_ptr().cast(),
+                            c"nlb::DelayedWork timer".as_char_ptr(),
                             static_lock_class!().as_ptr(),
                         );
                     }
@@ -200,6 +200,12 @@ impl Drop for DelayedWork {
     }
 }
 
+/// Runs the closure.
+///
+/// # Safety
+///
+/// `work` must be in a `struct delayed_work` of a [`Trigger`] that was not freed, as all works that
+/// have this function are: to be called by the workqueue alone.
 unsafe extern "C" fn run(work: *mut bindings::work_struct) {
     // SAFETY: This function is only used for works in a `struct delayed_work` in a `Trigger`, which
     // lives until it was disabled, hence as long as this function runs.

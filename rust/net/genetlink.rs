@@ -261,7 +261,7 @@ impl MulticastGroup {
 
     /// Demands `CAP_NET_ADMIN` of those who join.
     pub const fn admin(mut self) -> Self {
-        self.0.flags = bindings::GENL_MCAST_CAP_NET_ADMIN as u8;
+        self.0.flags = bindings::GENL_MCAST_CAP_NET_ADMIN;
         self
     }
 }
@@ -435,6 +435,11 @@ impl Drop for Registration {
     }
 }
 
+/// Runs the function of a `do` operation.
+///
+/// # Safety
+///
+/// To be called by generic netlink alone, for an operation of an [`Ops`] table of a [`Family`].
 unsafe extern "C" fn doit_callback(
     _skb: *mut bindings::sk_buff,
     info: *mut bindings::genl_info,
@@ -454,6 +459,11 @@ unsafe extern "C" fn doit_callback(
     })
 }
 
+/// Looks at the request for a dump.
+///
+/// # Safety
+///
+/// To be called by generic netlink alone, for an operation of an [`Ops`] table of a [`Family`].
 unsafe extern "C" fn start_callback(cb: *mut bindings::netlink_callback) -> c_int {
     from_result(|| {
         // SAFETY: `genl_start()` calls this with a valid `cb` for an operation of a table in a
@@ -472,6 +482,11 @@ unsafe extern "C" fn start_callback(cb: *mut bindings::netlink_callback) -> c_in
     })
 }
 
+/// Runs the function of a dump.
+///
+/// # Safety
+///
+/// To be called by generic netlink alone, for an operation of an [`Ops`] table of a [`Family`].
 unsafe extern "C" fn dumpit_callback(
     skb: *mut bindings::sk_buff,
     cb: *mut bindings::netlink_callback,

@@ -250,7 +250,7 @@ impl ExtAck<'_> {
         if !self.raw.is_null() {
             // SAFETY: By the type invariant. The text outlives the acknowledgement: it is static,
             // in a module that cannot go before the request is done.
-            unsafe { (*self.raw)._msg = text.as_ptr().cast() };
+            unsafe { (*self.raw)._msg = text.as_char_ptr() };
         }
     }
 
