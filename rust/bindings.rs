@@ -21,10 +21,7 @@
     unreachable_pub,
     unsafe_op_in_unsafe_fn
 )]
-#![cfg_attr(
-    CONFIG_RUSTC_HAS_UNNECESSARY_TRANSMUTES,
-    allow(unnecessary_transmutes)
-)]
+#![cfg_attr(CONFIG_RUSTC_HAS_UNNECESSARY_TRANSMUTES, allow(unnecessary_transmutes))]
 
 mod raw {
     use pin_init::MaybeZeroable;

@@ -22,6 +22,7 @@
 #include "rcu.c"
 #include "rhashtable.c"
 #include "sched.c"
+#include "security.c"
 #include "skbuff.c"
 #include "socket.c"
 #include "tcp.c"

@@ -60,12 +60,20 @@ fn ipv4_header(skb: &mut SkBuff) -> Result<&bindings::iphdr> {
 ///
 /// `dev` decides about the source's validity (`rp_filter`). The route is counted, so the packet may
 /// go on to another device, or wait. Error: why such a packet must be dropped.
-pub fn route_input(skb: &mut SkBuff, dev: &NetDevice, _guard: &rcu::Guard) -> Result<(), DropReason> {
+pub fn route_input(
+    skb: &mut SkBuff,
+    dev: &NetDevice,
+    _guard: &rcu::Guard,
+) -> Result<(), DropReason> {
     let header = ipv4_header(skb).map_err(|_| DropReason::IP_INHDR)?;
     // SAFETY: It is a valid header; the addresses are fields of unions of the same layout.
     let (source, destination, dscp) = unsafe {
         let addresses = &header.__bindgen_anon_1.__bindgen_anon_1;
-        (addresses.saddr, addresses.daddr, bindings::ip4h_dscp(header))
+        (
+            addresses.saddr,
+            addresses.daddr,
+            bindings::ip4h_dscp(header),
+        )
     };
     skb.drop_dst();
     // SAFETY: The packet has an IP header and no route; the device is kept; under RCU.
@@ -127,12 +135,8 @@ pub fn send_icmp_error(skb: &mut SkBuff, dev: &NetDevice, error: IcmpError, guar
             bindings::ICMP_FRAG_NEEDED,
             u32::from(mtu),
         ),
-        IcmpError::HostUnreachable => {
-            (bindings::ICMP_DEST_UNREACH, bindings::ICMP_HOST_UNREACH, 0)
-        }
-        IcmpError::PortUnreachable => {
-            (bindings::ICMP_DEST_UNREACH, bindings::ICMP_PORT_UNREACH, 0)
-        }
+        IcmpError::HostUnreachable => (bindings::ICMP_DEST_UNREACH, bindings::ICMP_HOST_UNREACH, 0),
+        IcmpError::PortUnreachable => (bindings::ICMP_DEST_UNREACH, bindings::ICMP_PORT_UNREACH, 0),
         IcmpError::Prohibited => (bindings::ICMP_DEST_UNREACH, bindings::ICMP_PKT_FILTERED, 0),
     };
     skb.set_dev_raw(dev.as_raw());

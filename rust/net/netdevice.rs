@@ -274,6 +274,9 @@ impl<T: DeviceNotifier> NotifierRegistration<T> {
         })
     }
 
+    /// # Safety
+    ///
+    /// Only called by the kernel as a notifier of devices, with the RTNL held.
     unsafe extern "C" fn callback(
         _block: *mut bindings::notifier_block,
         event: c_ulong,
@@ -287,9 +290,8 @@ impl<T: DeviceNotifier> NotifierRegistration<T> {
             other => DeviceEvent::Other(other),
         };
         // SAFETY: Notifiers of devices get this structure, and the RTNL keeps the device.
-        let dev = unsafe {
-            NetDevice::from_raw(bindings::netdev_notifier_info_to_dev(info.cast()))
-        };
+        let dev =
+            unsafe { NetDevice::from_raw(bindings::netdev_notifier_info_to_dev(info.cast())) };
         T::event(event, dev);
         bindings::NOTIFY_DONE as c_int
     }

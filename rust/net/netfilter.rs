@@ -156,6 +156,9 @@ impl HookOps {
     }
 }
 
+/// # Safety
+///
+/// Only called by netfilter, with a packet that is given away and a valid state, under RCU.
 unsafe extern "C" fn hook_callback<H: Hook>(
     _priv: *mut c_void,
     skb: *mut bindings::sk_buff,
@@ -188,7 +191,10 @@ unsafe extern "C" fn hook_callback<H: Hook>(
 /// # Invariants
 ///
 /// The pointer is to a valid `nf_hook_state` for `'a`, and the RCU read side is held for `'a`.
-pub struct HookState<'a>(NonNull<bindings::nf_hook_state>, PhantomData<&'a rcu::Guard>);
+pub struct HookState<'a>(
+    NonNull<bindings::nf_hook_state>,
+    PhantomData<&'a rcu::Guard>,
+);
 
 impl<'a> HookState<'a> {
     /// # Safety
@@ -196,12 +202,10 @@ impl<'a> HookState<'a> {
     /// As the invariants say.
     #[inline]
     unsafe fn from_raw(ptr: *const bindings::nf_hook_state) -> Self {
-        // INVARIANT: By the safety requirements.
         // SAFETY: A valid pointer is not null.
-        Self(
-            unsafe { NonNull::new_unchecked(ptr.cast_mut()) },
-            PhantomData,
-        )
+        let state = unsafe { NonNull::new_unchecked(ptr.cast_mut()) };
+        // INVARIANT: By the safety requirements.
+        Self(state, PhantomData)
     }
 
     #[inline]

@@ -35,7 +35,6 @@ use kernel::{
             AlwaysRefCounted, //
         },
         atomic::{
-            Acquire,
             Atomic,
             Full,
             Release, //
@@ -237,12 +236,12 @@ pub struct State<T: PerNet> {
     id: UnsafeCell<c_uint>,
     /// `register` was called, and the registration has not been dropped.
     claimed: Atomic<bool>,
-    /// `id` is ours and the values behind it are, too.
-    ready: Atomic<bool>,
+    /// `id` while it is ours and the values behind it are, too; else 0, which is nobody's.
+    published: Atomic<u32>,
     _state: PhantomData<T>,
 }
 
-// SAFETY: `ops` and `id` are only written while `claimed` is held and `ready` is not set.
+// SAFETY: `ops` and `id` are only written while `claimed` is held and nothing is published.
 unsafe impl<T: PerNet> Sync for State<T> {}
 
 impl<T: PerNet> State<T> {
@@ -265,7 +264,7 @@ impl<T: PerNet> State<T> {
             }),
             id: UnsafeCell::new(0),
             claimed: Atomic::new(false),
-            ready: Atomic::new(false),
+            published: Atomic::new(0),
             _state: PhantomData,
         }
     }
@@ -296,7 +295,8 @@ impl<T: PerNet> State<T> {
             self.claimed.store(false, Release);
             return Err(e);
         }
-        self.ready.store(true, Release);
+        // SAFETY: Written by `register_pernet_subsys()`, which has returned.
+        self.published.store(unsafe { *self.id.get() }, Release);
         Ok(Registration(self))
     }
 
@@ -305,19 +305,21 @@ impl<T: PerNet> State<T> {
     /// `None` before registration, and once the namespace or the registration has ended.
     #[inline]
     pub fn get<'a>(&self, net: &'a Net, guard: &'a rcu::Guard) -> Option<&'a T> {
-        if !self.ready.load(Acquire) {
+        // This and the pointer below are `READ_ONCE()`, and what they lead to depends on them; the
+        // methods of atomics are function calls.
+        // SAFETY: The pointer is valid.
+        let id = unsafe { self.published.as_ptr().read_volatile() };
+        if id == 0 {
             return None;
         }
-        // SAFETY: `ready` was set while the RCU read side is held, so `id` is initialised and ours
-        // until that is released: unregistering clears `ready`, then waits for a grace period.
-        let slot = net
-            .generic(unsafe { *self.id.get() }, guard)
-            .cast::<Slot<T>>();
+        // It was published while the RCU read side is held, so it is ours until that is released:
+        // unregistering takes it back, then waits for a grace period.
+        let slot = net.generic(id, guard).cast::<Slot<T>>();
         if slot.is_null() {
             return None;
         }
         // SAFETY: As `id` is ours, so is the value, and it is freed a grace period later.
-        let state = unsafe { (*slot).state.load(Acquire) };
+        let state = unsafe { (*slot).state.as_ptr().read_volatile() };
         // SAFETY: By the invariants of `Slot`, the reference is valid while the read side is held.
         unsafe { state.as_ref() }
     }
@@ -341,10 +343,13 @@ impl<T: PerNet> State<T> {
     /// Only from such a callback, where `id` is assigned and the slot allocated.
     unsafe fn slot(&self, net: &Net) -> *mut Slot<T> {
         // SAFETY: By the safety requirements, nobody writes `id`.
-        net.generic(unsafe { *self.id.get() }, &rcu::Guard::new())
-            .cast()
+        let id = unsafe { *self.id.get() };
+        net.generic(id, &rcu::Guard::new()).cast()
     }
 
+    /// # Safety
+    ///
+    /// Only called by the kernel, as `init` of `ops`.
     unsafe extern "C" fn init_callback(net: *mut bindings::net) -> c_int {
         from_result(|| {
             // SAFETY: The kernel passes a namespace that stays for the duration of the call.
@@ -381,6 +386,9 @@ impl<T: PerNet> State<T> {
         })
     }
 
+    /// # Safety
+    ///
+    /// Only called by the kernel, as `pre_exit` of `ops`.
     unsafe extern "C" fn pre_exit_callback(net: *mut bindings::net) {
         // SAFETY: The kernel passes a namespace that stays until its exit callbacks are done.
         let net = unsafe { Net::from_raw(net) };
@@ -392,6 +400,9 @@ impl<T: PerNet> State<T> {
         unsafe { Self::pre_exit(net, slot) };
     }
 
+    /// # Safety
+    ///
+    /// Only called by the kernel, as `exit` of `ops`.
     unsafe extern "C" fn exit_callback(net: *mut bindings::net) {
         // SAFETY: As in `pre_exit_callback`.
         let net = unsafe { Net::from_raw(net) };
@@ -439,9 +450,9 @@ pub struct Registration<T: PerNet>(&'static State<T>);
 
 impl<T: PerNet> Drop for Registration<T> {
     fn drop(&mut self) {
-        self.0.ready.store(false, Release);
+        self.0.published.store(0, Release);
         // SAFETY: It is registered. This waits for a grace period before it calls `exit`, hence
-        // nobody who has seen `ready` is left when the identifier is given back.
+        // nobody who has seen the identifier is left when it is given back.
         unsafe { bindings::unregister_pernet_subsys(self.0.ops.get()) };
         // Callbacks that the state left pending are in the module's code.
         // SAFETY: A plain call; process context.

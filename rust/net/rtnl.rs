@@ -170,10 +170,16 @@ impl<D: LinkDriver> LinkType<D> {
         // SAFETY: The memory behind a device of this type is that. Whoever has got the device found
         // it after it was listed, hence initialised, and it is kept.
         let slot = unsafe { &*bindings::netdev_priv(dev.as_raw()).cast::<Slot<D::Private>>() };
+        if !slot.ready {
+            return None;
+        }
         // SAFETY: By the invariants of `Slot`.
-        slot.ready.then(|| unsafe { slot.private.assume_init_ref() })
+        Some(unsafe { slot.private.assume_init_ref() })
     }
 
+    /// # Safety
+    ///
+    /// Only called by the kernel, with a device that it has just allocated for this type.
     unsafe extern "C" fn setup_callback(dev: *mut bindings::net_device) {
         // SAFETY: The device has just been allocated, and only the caller has it.
         let dev = unsafe { &mut *dev };
@@ -200,6 +206,9 @@ impl<D: LinkDriver> LinkType<D> {
         }
     }
 
+    /// # Safety
+    ///
+    /// Only called by the kernel, as `ndo_init` of a device of this type.
     unsafe extern "C" fn init_callback(dev: *mut bindings::net_device) -> c_int {
         from_result(|| {
             // SAFETY: The kernel registers this device, under the RTNL.
@@ -216,6 +225,9 @@ impl<D: LinkDriver> LinkType<D> {
         })
     }
 
+    /// # Safety
+    ///
+    /// Only called by the kernel, as `priv_destructor` of a device of this type.
     unsafe extern "C" fn destructor_callback(dev: *mut bindings::net_device) {
         // SAFETY: The kernel frees this device, of which nobody has a reference any more.
         let slot = unsafe { &mut *bindings::netdev_priv(dev).cast::<Slot<D::Private>>() };
@@ -225,6 +237,9 @@ impl<D: LinkDriver> LinkType<D> {
         }
     }
 
+    /// # Safety
+    ///
+    /// Only called by the kernel, as `ndo_start_xmit` of a device of this type.
     unsafe extern "C" fn start_xmit_callback(
         skb: *mut bindings::sk_buff,
         dev: *mut bindings::net_device,

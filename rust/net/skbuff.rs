@@ -6,6 +6,8 @@
 
 mod reason;
 mod rewrite;
+#[cfg(CONFIG_KUNIT = "y")]
+mod tests;
 
 pub use reason::DropReason;
 pub use rewrite::Ipv4Rewrite;
@@ -387,7 +389,8 @@ impl SkBuff {
     /// taken off.
     pub fn forget_checksum(&mut self) {
         // CAST: A two-bit field.
-        self.headers_mut().set_ip_summed(bindings::CHECKSUM_NONE as u8);
+        self.headers_mut()
+            .set_ip_summed(bindings::CHECKSUM_NONE as u8);
     }
 
     /// Forgets the flow hash, which depends on addresses and ports.

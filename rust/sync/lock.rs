@@ -52,7 +52,11 @@ pub struct SpinLockBh<T> {
 
 impl<T> SpinLockBh<T> {
     /// Makes a lock; see [`new_spinlock_bh`](crate::new_spinlock_bh).
-    pub fn new(data: T, name: &'static CStr, key: Pin<&'static LockClassKey>) -> impl PinInit<Self> {
+    pub fn new(
+        data: T,
+        name: &'static CStr,
+        key: Pin<&'static LockClassKey>,
+    ) -> impl PinInit<Self> {
         pin_init!(Self {
             lock <- SpinLock::new(data, name, key),
         })

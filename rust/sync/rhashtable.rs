@@ -137,6 +137,9 @@ impl<K: Key, V: Send + Sync + 'static> RcuHashTable<K, V> {
         })
     }
 
+    /// # Safety
+    ///
+    /// `data` must be a valid key.
     unsafe extern "C" fn hash_callback(data: *const c_void, _len: u32, seed: u32) -> u32 {
         // SAFETY: The table calls this for the key of a node, or the one it is asked for.
         unsafe { &*data.cast::<K>() }.hash(seed)
@@ -196,9 +199,7 @@ impl<K: Key, V: Send + Sync + 'static> RcuHashTable<K, V> {
     ///
     /// `bucket` is from [`Self::bucket`], under the same RCU read side.
     #[inline]
-    unsafe fn first(
-        bucket: *const *mut bindings::rhash_lock_head,
-    ) -> *mut bindings::rhash_head {
+    unsafe fn first(bucket: *const *mut bindings::rhash_lock_head) -> *mut bindings::rhash_head {
         // SAFETY: By the safety requirements; written in one piece.
         let first = unsafe { bucket.read_volatile() } as usize;
         // The lowest bit is a lock.
@@ -376,10 +377,18 @@ impl<K: Key, V: Send + Sync + 'static> RcuHashTable<K, V> {
         self.pending.fetch_add(1, Relaxed);
         // SAFETY: The node is unlinked, and only we did it. `drop` waits for the callback, which
         // uses the table.
-        unsafe { bindings::call_rcu(Opaque::cast_into(&raw const (*node).rcu), Some(Self::free_callback)) };
+        unsafe {
+            bindings::call_rcu(
+                Opaque::cast_into(&raw const (*node).rcu),
+                Some(Self::free_callback),
+            )
+        };
         true
     }
 
+    /// # Safety
+    ///
+    /// `head` must be the `rcu` of an unlinked node, a grace period ago.
     unsafe extern "C" fn free_callback(head: *mut bindings::callback_head) {
         // SAFETY: `unlink` passed the `rcu` of a node.
         let node = unsafe { head.byte_sub(offset_of!(Node<K, V>, rcu)) }.cast::<Node<K, V>>();
@@ -391,6 +400,9 @@ impl<K: Key, V: Send + Sync + 'static> RcuHashTable<K, V> {
         unsafe { &*pending }.fetch_sub(1, Full);
     }
 
+    /// # Safety
+    ///
+    /// `node` must be a node that nobody else has.
     unsafe extern "C" fn destroy_callback(node: *mut c_void, _arg: *mut c_void) {
         // SAFETY: The table calls this for each node, when nobody else uses it any more.
         drop(unsafe { KBox::from_raw(node.cast::<Node<K, V>>()) });

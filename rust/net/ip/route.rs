@@ -153,7 +153,6 @@ impl Route {
         skb.clear_tstamp();
         skb.drop_dst();
         clear_control_block(&mut skb);
-        let _bh = BottomHalfDisabled::new();
         // SAFETY: The packet has no route; it is given our reference.
         unsafe { bindings::skb_dst_set(skb.as_raw(), self.into_raw()) };
         // SAFETY: The packet has a route and an IP header, and is handed over.
@@ -177,7 +176,6 @@ impl Route {
             skb.drop_reason(DropReason::NOMEM);
             return Err(e);
         }
-        let _bh = BottomHalfDisabled::new();
         // SAFETY: The packet has no route; it is given our reference.
         unsafe { bindings::skb_dst_set(skb.as_raw(), self.into_raw()) };
         // SAFETY: The packet has a route and an IP header, whose length and checksum are filled in.

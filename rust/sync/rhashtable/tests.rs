@@ -68,7 +68,9 @@ mod cases {
         let dropped = Arc::new(Atomic::new(0), GFP_KERNEL)?;
         let table = KBox::pin_init(Table::new(10), GFP_KERNEL)?;
         let generation = table.generation();
-        assert!(table.insert(key(1), Counted(dropped.clone(), 11), GFP_KERNEL).is_ok());
+        assert!(table
+            .insert(key(1), Counted(dropped.clone(), 11), GFP_KERNEL)
+            .is_ok());
         assert!(table.generation() != generation);
         let again = table.insert(key(1), Counted(dropped.clone(), 12), GFP_KERNEL);
         assert_eq!(again, Err(InsertError::Exists));
@@ -99,12 +101,16 @@ mod cases {
         let dropped = Arc::new(Atomic::new(0), GFP_KERNEL)?;
         let table = KBox::pin_init(Table::new(3), GFP_KERNEL)?;
         for n in 0..3 {
-            assert!(table.insert(key(n), Counted(dropped.clone(), n), GFP_ATOMIC).is_ok());
+            assert!(table
+                .insert(key(n), Counted(dropped.clone(), n), GFP_ATOMIC)
+                .is_ok());
         }
         let full = table.insert(key(3), Counted(dropped.clone(), 3), GFP_ATOMIC);
         assert_eq!(full, Err(InsertError::Full));
         assert!(table.remove(&key(0)));
-        assert!(table.insert(key(3), Counted(dropped.clone(), 3), GFP_ATOMIC).is_ok());
+        assert!(table
+            .insert(key(3), Counted(dropped.clone(), 3), GFP_ATOMIC)
+            .is_ok());
         assert_eq!(table.len(), 3);
         drop(table);
         assert_eq!(dropped.load(Relaxed), 5);
@@ -117,7 +123,9 @@ mod cases {
         let dropped = Arc::new(Atomic::new(0), GFP_KERNEL)?;
         let table = KBox::pin_init(Table::new(N), GFP_KERNEL)?;
         for n in 0..N {
-            assert!(table.insert(key(n), Counted(dropped.clone(), n), GFP_KERNEL).is_ok());
+            assert!(table
+                .insert(key(n), Counted(dropped.clone(), n), GFP_KERNEL)
+                .is_ok());
         }
         for n in 0..N {
             let guard = rcu::Guard::new();

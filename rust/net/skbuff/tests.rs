@@ -1,0 +1,190 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Tests of packets.
+
+use super::{
+    Checksum,
+    Ipv4Rewrite,
+    SkBuff, //
+};
+use crate::{
+    bindings,
+    wire::{
+        addr::{
+            Addr,
+            FourTuple, //
+        },
+        error::DropReason,
+        flow_id::FlowId,
+        vectors, //
+    }, //
+};
+use kernel::prelude::*;
+
+#[kunit_tests(nlb_core_skbuff)]
+mod cases {
+    use super::*;
+
+    /// A packet with these bytes, behind room for headers.
+    fn packet(bytes: &[u8]) -> Result<SkBuff> {
+        let mut skb = SkBuff::alloc(64, 256, GFP_KERNEL)?;
+        skb.put(bytes)?;
+        skb.reset_network_header();
+        skb.set_protocol(bindings::ETH_P_IP as u16);
+        Ok(skb)
+    }
+
+    /// Rewrites `bytes` by way of a packet; refusals come as truncated packets.
+    fn rewrite(
+        bytes: &mut [u8],
+        source: Addr,
+        destination: Addr,
+        ports: (u16, u16),
+        ttl_off: u8,
+    ) -> Result<(), DropReason> {
+        let all = (|| {
+            let mut skb = packet(bytes)?;
+            let ttl = *bytes.get(8).ok_or(EINVAL)?;
+            skb.rewrite_ipv4(&Ipv4Rewrite {
+                source: source.to_v4().ok_or(EINVAL)?,
+                destination: destination.to_v4().ok_or(EINVAL)?,
+                source_port: ports.0,
+                destination_port: ports.1,
+                ttl: ttl.wrapping_sub(ttl_off),
+            })?;
+            bytes.copy_from_slice(skb.data());
+            Ok::<(), Error>(())
+        })();
+        all.map_err(|_| DropReason::Truncated)
+    }
+
+    #[test]
+    fn vectors_into_the_tunnel() {
+        let done = vectors::check_encapsulate(|bytes, forwarder, host, id: FlowId| {
+            rewrite(bytes, forwarder, host, (id.source(), id.destination()), 1)
+        });
+        assert_eq!(done, Ok(vectors::VECTORS.len()));
+    }
+
+    #[test]
+    fn vectors_out_of_the_tunnel() {
+        let done = vectors::check_decapsulate(|bytes, tuple: &FourTuple| {
+            let ports = (tuple.client_port(), tuple.vip_port());
+            rewrite(bytes, tuple.client(), tuple.vip(), ports, 0)
+        });
+        assert_eq!(done, Ok(vectors::VECTORS.len()));
+    }
+
+    const TO: Ipv4Rewrite = Ipv4Rewrite {
+        source: [10, 0, 0, 1],
+        destination: [10, 0, 1, 2],
+        source_port: 61000,
+        destination_port: 1,
+        ttl: 63,
+    };
+
+    /// A vector with a TCP header of 20 bytes behind an IP header without options.
+    fn plain_tcp() -> Result<&'static [u8]> {
+        vectors::VECTORS
+            .iter()
+            .map(|vector| vector.inner)
+            .find(|bytes| {
+                bytes.first() == Some(&0x45) && bytes.get(9) == Some(&6) && bytes.len() >= 40
+            })
+            .ok_or(ENOENT)
+    }
+
+    #[test]
+    fn partial_checksum_comes_out_right() -> Result {
+        let bytes = plain_tcp()?;
+        let mut whole = packet(bytes)?;
+        whole.rewrite_ipv4(&TO)?;
+
+        // The same packet as an application's machine makes it: the sum of the pseudo header is in
+        // the checksum field, and the device is to do the rest.
+        let mut partial = packet(bytes)?;
+        partial.set_transport_header(20);
+        let (mut source, mut destination) = ([0; 4], [0; 4]);
+        source.copy_from_slice(bytes.get(12..16).ok_or(EINVAL)?);
+        destination.copy_from_slice(bytes.get(16..20).ok_or(EINVAL)?);
+        let len = bytes.len() - 20;
+        let mut sum = 6u32 + len as u32;
+        for pair in [source, destination].as_flattened().chunks_exact(2) {
+            sum += u32::from(u16::from_be_bytes([pair[0], pair[1]]));
+        }
+        let sum = ((sum & 0xffff) + (sum >> 16)) as u16;
+        partial
+            .data_mut(40)?
+            .get_mut(36..38)
+            .ok_or(EINVAL)?
+            .copy_from_slice(&sum.to_be_bytes());
+        let headroom = partial.data().as_ptr() as usize - partial.raw().head as usize;
+        {
+            let headers = partial.headers_mut();
+            headers.set_ip_summed(bindings::CHECKSUM_PARTIAL as u8);
+            headers.__bindgen_anon_1.__bindgen_anon_1.csum_start = (headroom + 20) as u16;
+            headers.__bindgen_anon_1.__bindgen_anon_1.csum_offset = 16;
+        }
+        assert_eq!(partial.checksum(), Checksum::Partial);
+        partial.rewrite_ipv4(&TO)?;
+        assert_eq!(partial.checksum(), Checksum::Partial);
+        partial.checksum_help()?;
+        assert_eq!(partial.data(), whole.data());
+        Ok(())
+    }
+
+    #[test]
+    fn clone_is_not_touched() -> Result {
+        let bytes = plain_tcp()?;
+        let mut skb = packet(bytes)?;
+        let clone = skb.try_clone(GFP_KERNEL)?;
+        skb.rewrite_ipv4(&TO)?;
+        assert_eq!(clone.data(), bytes);
+        assert!(skb.data() != bytes);
+        Ok(())
+    }
+
+    #[test]
+    fn refused_packets_do_not_change() -> Result {
+        let bytes = plain_tcp()?;
+        // Cut in all places before the end of the TCP header.
+        for len in 0..40 {
+            let cut = bytes.get(..len).ok_or(EINVAL)?;
+            let mut skb = packet(cut)?;
+            assert_eq!(skb.rewrite_ipv4(&TO), Err(EINVAL));
+            assert_eq!(skb.data(), cut);
+        }
+        // Another version, a header of 16 bytes, another protocol, a later fragment.
+        for (offset, value) in [(0, 0x65), (0, 0x44), (9, 1), (7, 1)] {
+            let mut skb = packet(bytes)?;
+            *skb.data_mut(20)?.get_mut(offset).ok_or(EINVAL)? = value;
+            assert_eq!(skb.rewrite_ipv4(&TO), Err(EINVAL));
+            assert_eq!(skb.data().get(10..), bytes.get(10..));
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn ends_are_checked() -> Result {
+        let mut skb = packet(&[1, 2, 3, 4])?;
+        assert_eq!(skb.may_pull(5), Err(EINVAL));
+        assert_eq!(skb.pull(5), Err(EINVAL));
+        assert_eq!(skb.data_mut(5).err(), Some(EINVAL));
+        assert_eq!(skb.copy_bits(2, &mut [0; 3]), Err(EFAULT));
+        let mut two = [0; 2];
+        skb.copy_bits(2, &mut two)?;
+        assert_eq!(two, [3, 4]);
+        skb.pull(1)?;
+        assert_eq!(skb.data(), &[2, 3, 4]);
+        assert_eq!(skb.push(2)?, &[0, 0]);
+        assert_eq!(skb.data(), &[0, 0, 2, 3, 4]);
+        // More than there is room for in front: the packet is moved.
+        skb.push(300)?;
+        assert_eq!(skb.len(), 305);
+        skb.trim(4)?;
+        assert_eq!(skb.len(), 4);
+        // Larger than any buffer of this allocation.
+        assert_eq!(skb.put(&[0; 4096]), Err(ENOSPC));
+        Ok(())
+    }
+}
