@@ -7,6 +7,7 @@ use super::{
     Family, //
 };
 use crate::{
+    alloc::gfp,
     bindings,
     net::netns::Net, //
 };
@@ -27,16 +28,6 @@ use kernel::{
 
 /// Length of `struct nlattr`.
 const HDRLEN: usize = 4;
-
-/// The C form of `flags`, which the `kernel` crate keeps to itself: `GFP_KERNEL`, or for all others
-/// `GFP_ATOMIC`, which is right in any context.
-fn gfp(flags: Flags) -> bindings::gfp_t {
-    if flags == GFP_KERNEL {
-        bindings::GFP_KERNEL
-    } else {
-        bindings::GFP_ATOMIC
-    }
-}
 
 /// Appends attributes to a message.
 ///
