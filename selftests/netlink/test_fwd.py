@@ -47,11 +47,11 @@ SPECIAL = [
     Case("mode 0", "SERVICE_NEW", replaced(SERVICE, "SERVICE_MODE", u32(0)), errno.ERANGE,
          "integer out of range", attr="SERVICE_MODE"),
     Case("protocol ICMP", "SERVICE_NEW", replaced(SERVICE, "SERVICE_PROTO", u32(1)), errno.EINVAL,
-         "protocol must be TCP (6) or UDP (17)", attr="SERVICE_PROTO"),
+         "protocol must be 6 (TCP) or 17 (UDP)", attr="SERVICE_PROTO"),
     Case("protocol 256", "SERVICE_NEW", replaced(SERVICE, "SERVICE_PROTO", u32(256)), errno.ERANGE,
          "integer out of range", attr="SERVICE_PROTO"),
     Case("peek at UDP", "SERVICE_NEW", replaced(replaced(SERVICE, "SERVICE_PROTO", u32(17)), "SERVICE_MODE", u32(1)),
-         errno.EINVAL, "mode peek needs TCP", attr="SERVICE_MODE"),
+         errno.EINVAL, "mode peek is for TCP only", attr="SERVICE_PROTO"),
     Case("VIP 0.0.0.0", "SERVICE_NEW", replaced(SERVICE, "SERVICE_VIP_ADDR", ip("0.0.0.0")), errno.EINVAL,
          "not a unicast address", attr="SERVICE_VIP_ADDR"),
     Case("VIP multicast", "SERVICE_NEW", replaced(SERVICE, "SERVICE_VIP_ADDR", ip("224.0.0.1")), errno.EINVAL,
@@ -104,17 +104,17 @@ def main():
 
     empty = state()
     ktap.result(empty == {key: [] for key in identity}, "a new namespace has nothing", str(empty))
-    fwd.join("events")
-    fwd.join("routes")
+    listener = genl.Family("nlb-fwd")
+    listener.join("events")
+    listener.join("routes")
     accepted("good", "SERVICE_NEW", SERVICE)
     accepted("good", "ENDPOINT_NEW", ENDPOINT)
     accepted("good", "ROUTE_NEW", ROUTE)
-    events = fwd.events()
+    events = listener.events()
     for name in ("SERVICE_NTF", "ENDPOINT_NTF", "ROUTE_NTF"):
         ktap.result(fwd.ids[f"NLB_FWD_CMD_{name}"] in [event[0] for event in events],
                     f"{name.lower()} is sent", str(events))
 
-    fwd = genl.Family("nlb-fwd")
     full = state()
     ktap.result(all(len(entries) == 1 for entries in full.values()), "each dump has one entry", str(full))
     for command, attrs in (("SERVICE_GET", VIP), ("ENDPOINT_GET", HOST), ("ROUTE_GET", TUPLE)):
@@ -140,15 +140,14 @@ def main():
     ktap.result(stats.error == 0 and len(counters) > 3 and all(len(entry) == 2 for entry in counters),
                 "stats_get: named counters", str(counters))
 
-    fwd.join("events")
-    fwd.join("routes")
+    listener.events()
     accepted("good", "ROUTE_DEL", TUPLE)
     accepted("good", "ENDPOINT_DEL", HOST)
     accepted("good", "SERVICE_DEL", VIP)
-    events = [event[0] for event in fwd.events()]
+    events = [event[0] for event in listener.events()]
     for name in ("SERVICE_DEL_NTF", "ENDPOINT_DEL_NTF", "ROUTE_DEL_NTF"):
         ktap.result(fwd.ids[f"NLB_FWD_CMD_{name}"] in events, f"{name.lower()} is sent", str(events))
-    ktap.result(genl.Family("nlb-fwd") and state() == empty, "all is gone again", str(state()))
+    ktap.result(state() == empty, "all is gone again", str(state()))
     accepted("good", "SERVICE_NEW", SERVICE)
     accepted("good", "ENDPOINT_NEW", ENDPOINT)
     accepted("good", "ROUTE_NEW", ROUTE)

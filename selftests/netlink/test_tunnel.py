@@ -45,15 +45,15 @@ SPECIAL = [
          "no such forwarder"),
     Case("unknown", "FORWARDER_GET", replaced(FORWARDER, "FORWARDER_ADDR", ip("10.0.2.9")), errno.ENOENT,
          "no such forwarder"),
-    Case("exists", "MAPPING_NEW", MAPPING, errno.EEXIST, "mapping exists"),
+    Case("exists", "MAPPING_NEW", MAPPING, errno.EEXIST, "flow id is in use"),
     Case("unknown forwarder", "MAPPING_NEW", replaced(MAPPING, "MAPPING_FORWARDER_ADDR", ip("10.0.2.9")),
          errno.ENOENT, "no such forwarder"),
     Case("flow id with a low source port", "MAPPING_NEW", replaced(MAPPING, "MAPPING_FLOW_ID", u32(60999 << 16 | 1)),
-         errno.ERANGE, "flow id out of range", attr="MAPPING_FLOW_ID"),
+         errno.ERANGE, "not a flow id: source half below 61000 or destination half 0", attr="MAPPING_FLOW_ID"),
     Case("flow id with destination port 0", "MAPPING_NEW", replaced(MAPPING, "MAPPING_FLOW_ID", u32(61000 << 16)),
-         errno.ERANGE, "flow id out of range", attr="MAPPING_FLOW_ID"),
+         errno.ERANGE, "not a flow id: source half below 61000 or destination half 0", attr="MAPPING_FLOW_ID"),
     Case("protocol ICMP", "MAPPING_NEW", replaced(MAPPING, "MAPPING_PROTO", u32(1)), errno.EINVAL,
-         "protocol must be TCP (6) or UDP (17)", attr="MAPPING_PROTO"),
+         "protocol must be 6 (TCP) or 17 (UDP)", attr="MAPPING_PROTO"),
     Case("VIP on no nlb device", "MAPPING_NEW", replaced(replaced(MAPPING, "MAPPING_VIP_ADDR", ip("192.0.2.11")),
          "MAPPING_FLOW_ID", u32(FLOW + 1)), errno.EADDRNOTAVAIL, "VIP is not an address of an nlb device",
          attr="MAPPING_VIP_ADDR"),
@@ -89,12 +89,12 @@ def main():
         return answer
 
     ktap.result(state() == [[], []], "a new namespace has nothing", str(state()))
-    tunnel.join("mappings")
+    listener = genl.Family("nlb-tunnel")
+    listener.join("mappings")
     accepted("good", "FORWARDER_NEW", FORWARDER)
     accepted("good", "MAPPING_NEW", MAPPING)
-    events = [event[0] for event in tunnel.events()]
+    events = [event[0] for event in listener.events()]
     ktap.result(tunnel.ids["NLB_TUNNEL_CMD_MAPPING_NTF"] in events, "mapping_ntf is sent", str(events))
-    tunnel = genl.Family("nlb-tunnel")
     for command, attrs in (("FORWARDER_GET", FORWARDER), ("MAPPING_GET", HOST_SIDE + KEY)):
         answer = accepted("good", command, attrs)
         sent = {tunnel.attr(key): value for key, value in attrs}
@@ -118,11 +118,11 @@ def main():
     counters = [genl.attributes(value) for _, value in genl.attributes(stats.replies[0][4:])] if stats.replies else []
     ktap.result(stats.error == 0 and len(counters) > 3 and all(len(entry) == 2 for entry in counters),
                 "stats_get: named counters", str(counters))
-    tunnel.join("mappings")
+    listener.events()
     accepted("good", "MAPPING_DEL", KEY)
     accepted("good again", "MAPPING_NEW", MAPPING)
     accepted("with a mapping", "FORWARDER_DEL", FORWARDER)
-    events = [event[0] for event in tunnel.events()]
+    events = [event[0] for event in listener.events()]
     ktap.result(events.count(tunnel.ids["NLB_TUNNEL_CMD_MAPPING_DEL_NTF"]) == 2, "mapping_del_ntf is sent", str(events))
     ktap.result(state() == [[], []], "all is gone again", str(state()))
     ktap.end()
