@@ -115,7 +115,7 @@ fn proto(req: &Request<'_>, id: u16) -> Result<Proto> {
     u8::try_from(req.require_u32(id)?)
         .ok()
         .and_then(Proto::from_number)
-        .ok_or_else(|| req.bad_attr(EINVAL, id, c"protocol must be 6 (TCP) or 17 (UDP)"))
+        .ok_or_else(|| req.bad_attr(EINVAL, id, c"protocol must be TCP (6) or UDP (17)"))
 }
 
 // Endpoints have the attributes of their service under the same numbers.
@@ -148,7 +148,7 @@ fn service_new(req: &Request<'_>) -> Result {
     let mode = ServiceMode::from_u32(req.require_u32(service::MODE)?)
         .ok_or_else(|| req.bad_attr(EINVAL, service::MODE, c"no such mode"))?;
     if mode == ServiceMode::Peek && key.proto != Proto::Tcp {
-        return Err(req.bad_attr(EINVAL, service::PROTO, c"mode peek is for TCP only"));
+        return Err(req.bad_attr(EINVAL, service::MODE, c"mode peek needs TCP"));
     }
     match forwarder.add_service(key, mode) {
         Ok(service) => {

@@ -3,7 +3,6 @@
 //! LEARN, CONFIRM and UNKNOWN: how a host comes to know a flow id.
 
 use crate::{
-    decap,
     mapping::forwarder::Mapping,
     state::Tunnel,
     stats::Counter, //
@@ -35,7 +34,12 @@ use nlb::{
             PORT, //
         },
         flow_id::FlowId,
-        parse::Parsed,
+        parse::{
+            parse_ipv4,
+            Frame,
+            Parsed,
+            MAX_HEADER_LEN, //
+        },
         udp, //
     },
 };
@@ -147,6 +151,15 @@ fn answered(tunnel: &Tunnel, skb: SkBuff, known: bool) -> Verdict {
     Verdict::Stolen
 }
 
+/// The packet of `len` bytes at `start`, inside a LEARN: its headers, if it is whole and of the
+/// connection that is to be learnt.
+fn inner(skb: &mut SkBuff, learn: &Learn, start: usize, len: usize) -> Option<Parsed> {
+    let front = start.checked_add(len.min(MAX_HEADER_LEN))?;
+    skb.may_pull(u32::try_from(front).ok()?).ok()?;
+    let parsed = parse_ipv4(skb.data().get(start..front)?, Frame::complete(len)).ok()?;
+    (parsed.tuple == learn.tuple && parsed.total_len == len).then_some(parsed)
+}
+
 /// Takes a LEARN, whose payload of `len` bytes is at `start`.
 fn receive_learn(
     tunnel: &Tunnel,
@@ -159,6 +172,15 @@ fn receive_learn(
 ) -> Verdict {
     let net = state.net();
     let forwarder = Addr::v4(from);
+    // The message was parsed, so it is as long as that.
+    let front = start + LEARN_LEN;
+    let packet = match len.saturating_sub(LEARN_LEN) {
+        0 => None,
+        len => match inner(&mut skb, learn, front, len) {
+            Some(packet) => Some(packet),
+            None => return tunnel.drop(skb, Counter::DropBadControl, DropReason::IP_INHDR),
+        },
+    };
     match tunnel.learn(state, forwarder, here, learn) {
         Ok(()) => tunnel.stats.inc(Counter::LearnReceived),
         Err(error) => {
@@ -179,26 +201,20 @@ fn receive_learn(
     if confirmed.is_ok() {
         tunnel.stats.inc(Counter::ConfirmSent);
     }
-    if len == LEARN_LEN {
+    let Some(packet) = packet else {
         skb.consume();
         return Verdict::Stolen;
-    }
-    let Ok(front) = u16::try_from(start + LEARN_LEN) else {
-        return tunnel.drop(skb, Counter::DropBadControl, DropReason::HDR_TRUNC);
     };
-    if skb.pull_rcsum(front).is_err() {
+    let pulled = u16::try_from(front)
+        .map_err(|_| EINVAL)
+        .and_then(|front| skb.pull_rcsum(front));
+    if pulled.is_err() {
         return tunnel.drop(skb, Counter::DropBadControl, DropReason::HDR_TRUNC);
     }
-    // What the device said was about the datagram.
+    // What the device said of checksum and hash was about the datagram.
     skb.forget_checksum();
+    skb.clear_hash();
     skb.reset_network_header();
-    let inner_len = len - LEARN_LEN;
-    match decap::parse(&mut skb) {
-        Some(inner) if inner.tuple == learn.tuple && inner.total_len == inner_len => {
-            tunnel.learnt_packet(state, forwarder, learn.flow_id, &inner);
-            skb.clear_hash();
-            tunnel.receive_client(state, skb, &learn.tuple)
-        }
-        _ => tunnel.drop(skb, Counter::DropBadControl, DropReason::IP_INHDR),
-    }
+    tunnel.learnt_packet(state, forwarder, learn.flow_id, &packet);
+    tunnel.receive_client(state, skb, &learn.tuple)
 }

@@ -102,7 +102,7 @@ fn proto(req: &Request<'_>, id: u16) -> Result<Proto> {
     u8::try_from(req.require_u32(id)?)
         .ok()
         .and_then(Proto::from_number)
-        .ok_or_else(|| req.bad_attr(EINVAL, id, c"protocol must be 6 (TCP) or 17 (UDP)"))
+        .ok_or_else(|| req.bad_attr(EINVAL, id, c"protocol must be TCP (6) or UDP (17)"))
 }
 
 /// The flow id in an attribute.
@@ -112,7 +112,7 @@ fn flow_id(req: &Request<'_>) -> Result<FlowId> {
         req.bad_attr(
             ERANGE,
             mapping::FLOW_ID,
-            c"not a flow id: source half below 61000 or destination half 0",
+            c"flow id out of range",
         )
     })
 }
@@ -199,7 +199,7 @@ fn mapping_new(req: &Request<'_>) -> Result {
     let vip_port = req.require_be16(mapping::VIP_PORT)?;
     let tuple = FourTuple::new(client, client_port, vip, vip_port, proto).ok_or(EAFNOSUPPORT)?;
     match tunnel.install(req.net(), forwarder, flow_id, &tuple, Kind::Static, None) {
-        Err(EEXIST) => Err(req.bad_attr(EEXIST, mapping::FLOW_ID, c"flow id is in use")),
+        Err(EEXIST) => Err(req.bad_attr(EEXIST, mapping::FLOW_ID, c"mapping exists")),
         Err(EPERM) => Err(no_forwarder(req, mapping::FORWARDER_ADDR)),
         Err(ENOSPC) => Err(req.error(ENOSPC, c"mapping table is full")),
         Err(error) if error == nlb::errno::EADDRNOTAVAIL => Err(req.bad_attr(

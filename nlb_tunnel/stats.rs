@@ -67,7 +67,7 @@ counters! {
     /// The local stack refused a packet of the tunnel (for example its reverse path filter).
     DropInput = "drop-input",
     /// A flow id without a mapping, from a forwarder.
-    DropUnknownFlow = "drop-unknown-flow",
+    DropUnknownFlow = "drop-unknown-flow-id",
     /// A packet of another protocol than its mapping is for.
     DropProtocol = "drop-protocol",
     /// The VIP of the mapping is on no nlb device.
