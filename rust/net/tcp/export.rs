@@ -43,6 +43,10 @@ use super::{
 /// application has set a large SO_RCVBUF or has read for long, and then stopped.
 pub const MAX_UNREAD: usize = 4 << 20;
 
+/// For lockdep: a thread that has frozen a connection goes on using other sockets, whose locks are
+/// of the same class. (MPTCP and SMC nest their sockets in subclass 1.)
+const FREEZE_SUBCLASS: i32 = 2;
+
 /// How often [`TcpSocket::freeze`] lets the stack empty the backlog before it takes it as it is.
 const DRAINS: usize = 8;
 
@@ -126,7 +130,7 @@ impl TcpSocket {
         // SAFETY: The socket is valid by the type invariant, and this is process context. The lock
         // is not held by this thread: `Frozen` stays in the thread that made it, and none of the
         // functions that hold one call this.
-        unsafe { bindings::lock_sock_nested(self.sk.as_ptr(), 0) };
+        unsafe { bindings::lock_sock_nested(self.sk.as_ptr(), FREEZE_SUBCLASS) };
         // INVARIANT: The lock has just been taken.
         Frozen {
             sk: self.sk.as_ptr(),
