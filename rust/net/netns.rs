@@ -197,7 +197,10 @@ pub trait PerNet: Send + Sync + Sized + 'static {
     /// `weak` is for work that the state starts.
     fn init(net: &Net, weak: WeakNet) -> impl PinInit<Self, Error>;
 
-    /// Ends what the state started: timers, threads, held packets. Process context.
+    /// Ends what the state started: timers, threads, held packets. Process context; may sleep.
+    ///
+    /// The namespace's devices go, and are waited for, before [`PerNet::exit`]: references to
+    /// devices, such as those of held packets, must be given back here, and no more be taken.
     ///
     /// The hooks are off, but one may still be running on another CPU, and packets may still come
     /// by other ways; both are over when [`PerNet::exit`] runs.
