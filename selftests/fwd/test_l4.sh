@@ -136,7 +136,7 @@ udp_without_checksum() {
 	        assert s.recv(100).endswith(b" x")
 	EOF
 	capture_stop
-	tcpdump -n -v -r "$tmp/udp.pcap" 'src portrange 61000-65535' 2>/dev/null | tee "$tmp/udp.txt"
+	tcpdump -n -vv -r "$tmp/udp.pcap" 'src portrange 61000-65535' 2>/dev/null | tee "$tmp/udp.txt"
 	grep -q 'no cksum' "$tmp/udp.txt"
 	! grep -q 'bad udp cksum' "$tmp/udp.txt"
 }

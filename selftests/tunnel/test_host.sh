@@ -22,7 +22,8 @@ raw() {
 		    source, destination = socket.inet_aton(source), socket.inet_aton(destination)
 		    pseudo = source + destination + struct.pack(">BBH", 0, proto, len(segment))
 		    segment = segment[:at] + struct.pack(">H", checksum(pseudo + segment)) + segment[at + 2:]
-		    return struct.pack(">BBHHHBBH4s4s", 0x45, 0, 20 + len(segment), 1, 0, 64, proto, 0, source, destination) + segment
+		    head = struct.pack(">BBHHHBB2x4s4s", 0x45, 0, 20 + len(segment), 1, 0, 64, proto, source, destination)
+		    return head[:10] + struct.pack(">H", checksum(head)) + head[12:] + segment
 		def tcp(source, sport, destination, dport, flags=2):
 		    return packet(6, source, destination, struct.pack(">HHIIBBHHH", sport, dport, 1, 0, 0x50, flags, 1000, 0, 0), 16)
 		def udp(source, sport, destination, dport, payload):
@@ -58,7 +59,7 @@ while True:
 	capture_stop
 	cat "$tmp/got"
 	grep -qF "(b'hello', ('10.0.1.2', 40000))" "$tmp/got"
-	tcpdump -n -v -r "$tmp/nlb0.pcap" 2>/dev/null | tee "$tmp/nlb0.txt"
+	tcpdump -n -vv -r "$tmp/nlb0.pcap" 2>/dev/null | tee "$tmp/nlb0.txt"
 	grep -q '10.0.1.2.40000 > 192.0.2.10.9000' "$tmp/nlb0.txt"
 	grep -q 'udp sum ok' "$tmp/nlb0.txt"
 }
@@ -129,7 +130,6 @@ learns_nothing_wrong() {
 	send(udp("10.0.4.2", 4770, "10.0.4.1", 4770, learn(0xee4a0001)))
 	EOF
 	raw lbu <<-EOF
-	good = dict(inner=b"")
 	wrong = [
 	    learn(0xee4a0001)[:27], learn(0xee4a0001)[:15], b"", b"\x11",
 	    learn(0xee470001), learn(0xee4a0000), learn(1),
@@ -138,6 +138,7 @@ learns_nothing_wrong() {
 	    learn(0xee4a0001, inner=b"\x45"), learn(0xee4a0001, inner=bytes(60)),
 	    learn(0xee4a0001, inner=udp("10.0.1.2", 40001, "$VIP", 9000, b"other tuple")),
 	    learn(0xee4a0001, inner=udp("10.0.1.2", 40000, "$VIP", 9000, b"cut")[:-2]),
+	    learn(0xee4a0001, inner=udp("10.0.1.2", 40000, "$VIP", 9000, b"sum").replace(b"\x40\x11", b"\x41\x11", 1)),
 	]
 	for data in wrong:
 	    send(udp("$LBU_TO_HOST1", 4770, "$HOST1", 4770, data))
@@ -145,7 +146,7 @@ learns_nothing_wrong() {
 	sleep 0.5
 	ns host1 nlb stats show tunnel
 	[ "$(mappings)" = "$before" ]
-	! grep -q -e 'other tuple' -e cut "$tmp/got"
+	! grep -q -e 'other tuple' -e cut -e sum "$tmp/got"
 }
 
 arp_silence() {
