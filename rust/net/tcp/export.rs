@@ -245,7 +245,7 @@ impl Frozen<'_> {
             match sock::state(sk) {
                 bindings::TCP_ESTABLISHED => {}
                 bindings::TCP_LISTEN => return Err(Refusal::Listening),
-                // TODAY: a FIN is part of the sequence space and would have to be carried.
+                // A FIN is part of the sequence space and would have to be carried.
                 bindings::TCP_CLOSE_WAIT => return Err(Refusal::FinReceived),
                 _ => return Err(Refusal::NotEstablished),
             }

@@ -3,6 +3,7 @@
 //! Why a connection cannot be moved.
 
 use kernel::{
+    macros::kunit_tests,
     prelude::*,
     str::CStr, //
 };
@@ -154,5 +155,27 @@ impl Refusal {
 impl From<Refusal> for Error {
     fn from(refusal: Refusal) -> Error {
         refusal.errno()
+    }
+}
+
+#[kunit_tests(nlb_tcp_refusal)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_go_there_and_back() {
+        let mut count = 0;
+        for code in 0..=255 {
+            if let Some(refusal) = Refusal::from_code(code) {
+                assert_eq!(refusal.code(), code);
+                assert!(refusal.errno().to_errno() < 0);
+                // An extended acknowledgement is cut at 79 bytes.
+                assert!((1..80).contains(&refusal.text().to_bytes().len()));
+                count += 1;
+            }
+        }
+        assert_eq!(count, 38);
+        assert_eq!(Refusal::from_code(0), None);
+        assert_eq!(Refusal::AcceptQueueFull.code(), 68);
     }
 }

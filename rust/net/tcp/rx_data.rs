@@ -7,7 +7,10 @@ use core::{
     slice, //
 };
 
-use kernel::prelude::*;
+use kernel::{
+    macros::kunit_tests,
+    prelude::*, //
+};
 
 use crate::bindings;
 
@@ -153,5 +156,51 @@ impl Drop for RxData {
     fn drop(&mut self) {
         // SAFETY: By the type invariants the buffers are ours.
         unsafe { sock::free_skb_list(self.head) };
+    }
+}
+
+#[kunit_tests(nlb_tcp_rx_data)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_come_out_as_they_went_in() -> Result {
+        let mut data = RxData::new();
+        assert!(data.is_empty());
+        assert_eq!(data.truesize(), 0);
+        let mut bytes = KVec::new();
+        for i in 0..3 * CHUNK {
+            bytes.push((i % 251) as u8, GFP_KERNEL)?;
+        }
+        let mut rest = bytes.as_slice();
+        for size in [1, 0, 7, CHUNK - 8, 1, CHUNK + 5].into_iter().cycle() {
+            if rest.is_empty() {
+                break;
+            }
+            let (piece, more) = rest.split_at(size.min(rest.len()));
+            data.push(piece)?;
+            rest = more;
+        }
+        assert_eq!(data.len(), bytes.len());
+        assert!(data.truesize() > data.len());
+
+        let mut seen = 0;
+        while let Some(skb) = data.pop() {
+            // SAFETY: The buffer has just come out of the list, and is linear.
+            let piece = unsafe {
+                let skb = skb.as_ptr();
+                assert!((*skb).__bindgen_anon_1.__bindgen_anon_1.next.is_null());
+                slice::from_raw_parts((*skb).data, (*skb).len as usize)
+            };
+            assert_eq!(bytes.get(seen..seen + piece.len()), Some(piece));
+            seen += piece.len();
+            // SAFETY: The buffer is ours.
+            unsafe { sock::free_skb_list(skb.as_ptr()) };
+        }
+        assert_eq!(seen, bytes.len());
+        assert_eq!(data.len(), 0);
+        data.push(b"again")?;
+        assert_eq!(data.len(), 5);
+        Ok(())
     }
 }
