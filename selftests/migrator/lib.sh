@@ -7,6 +7,7 @@
 . "$(dirname "${BASH_SOURCE[0]}")/../lib.sh"
 
 tcp=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)/tcp.py
+# shellcheck disable=SC2034 # for those who source this
 pcap=$(dirname "$tcp")/../pcap.py
 
 cluster() {
