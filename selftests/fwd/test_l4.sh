@@ -169,7 +169,7 @@ tuple_again() {
 	    once()
 	EOF
 	# No SYN was sent twice.
-	[ "$(ns client nstat -asz TcpRetransSegs | awk '/TcpRetransSegs/ { print $2 }')" = "$1" ]
+	[ "$(ns client nstat -asz TcpExtTCPSynRetrans | awk '/TCPSynRetrans/ { print $2 }')" = "$1" ]
 }
 
 # What does not belong to a connection gets the answer the local stack gives.
@@ -208,7 +208,7 @@ ktap_run "a megabyte both ways, byte by byte" bytes_both_ways
 ktap_run "UDP flows keep their host" udp
 ktap_run "UDP without checksum" udp_without_checksum
 ktap_run "iperf3 passes" iperf
-ktap_run "a tuple that comes again costs no SYN" tuple_again "$(ns client nstat -asz TcpRetransSegs | awk '/TcpRetransSegs/ { print $2 }')"
+ktap_run "a tuple that comes again costs no SYN" tuple_again "$(ns client nstat -asz TcpExtTCPSynRetrans | awk '/TCPSynRetrans/ { print $2 }')"
 ktap_run "a port without service is refused" stray_segments
 ktap_run "a removed service takes its routes along" service_goes
 ktap_end

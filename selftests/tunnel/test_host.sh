@@ -117,8 +117,8 @@ learns_and_confirms() {
 	capture_stop
 	tcpdump -n -x -r "$tmp/lbu.pcap" 2>/dev/null
 	# CONFIRM: version and type, zeroes, flow id, the cookie.
-	tcpdump -n -x -r "$tmp/lbu.pcap" 'src host 10.0.2.2' 2>/dev/null | tr -d ' \n' |
-		grep -q '12000000ee490001313233343536'
+	tcpdump -n -x -r "$tmp/lbu.pcap" 'src host 10.0.2.2' 2>/dev/null | sed 's/^.*0x00..://' |
+		tr -d ' \n' | grep -q 12000000ee4900013132333435363738
 	ns host1 nlb mapping show | grep ee490001
 }
 
