@@ -57,11 +57,7 @@ impl ServiceKey {
     #[inline]
     pub(crate) fn value(&self) -> Option<u64> {
         let vip = u32::from_be_bytes(self.vip.to_v4()?);
-        Some(
-            u64::from(vip) << 32
-                | u64::from(self.port) << 16
-                | u64::from(self.proto.number()),
-        )
+        Some(u64::from(vip) << 32 | u64::from(self.port) << 16 | u64::from(self.proto.number()))
     }
 }
 
@@ -69,7 +65,7 @@ impl ServiceKey {
 pub(crate) struct Service {
     key: ServiceKey,
     mode: ServiceMode,
-    schedule: RcuCell<Schedule>,
+    schedule: RcuCell<Schedule<Endpoint>>,
     turn: Atomic<u32>,
     /// Connections, packets and bytes since the service was added.
     pub(crate) traffic: Traffic,
@@ -82,7 +78,7 @@ impl Service {
             Self {
                 key,
                 mode,
-                schedule: RcuCell::new(Some(Schedule::new(KVec::new())?)),
+                schedule: RcuCell::new(Some(Schedule::new(KVec::new(), Endpoint::weight)?)),
                 turn: Atomic::new(0),
                 traffic: Traffic::new()?,
             },
@@ -124,7 +120,8 @@ impl Service {
 
     /// Replaces the endpoints. Waits for readers; the caller excludes other changes.
     fn set_endpoints(&self, endpoints: KVec<Arc<Endpoint>>) -> Result {
-        self.schedule.replace(Some(Schedule::new(endpoints)?));
+        self.schedule
+            .replace(Some(Schedule::new(endpoints, Endpoint::weight)?));
         Ok(())
     }
 

@@ -4,8 +4,7 @@
 
 use crate::{
     endpoint::Endpoint,
-    hook,
-    netlink,
+    hook, netlink,
     route::Route,
     service::{
         Service,
@@ -52,10 +51,7 @@ use nlb::{
         Scan, //
     },
     time,
-    wire::{
-        addr::FourTuple,
-        tcp::Flags,
-    },
+    wire::{addr::FourTuple, tcp::Flags},
     work::{
         DelayedWork,
         Trigger, //

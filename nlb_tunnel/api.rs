@@ -127,12 +127,7 @@ pub fn install_host_mapping(
 
 /// Removes what [`install_host_mapping`] added, if it still stands for this connection. Whether it
 /// did. Any context.
-pub fn remove_host_mapping(
-    net: &Net,
-    forwarder: Addr,
-    flow_id: FlowId,
-    tuple: &FourTuple,
-) -> bool {
+pub fn remove_host_mapping(net: &Net, forwarder: Addr, flow_id: FlowId, tuple: &FourTuple) -> bool {
     let guard = rcu::read_lock();
     let Some(tunnel) = STATE.get(net, &guard) else {
         return false;

@@ -31,6 +31,9 @@ use nlb::net::{
     },
 };
 
+#[cfg(not(CONFIG_NETFILTER_FAMILY_ARP))]
+compile_error!("hosts would answer for VIPs: the kernel needs CONFIG_NETFILTER_FAMILY_ARP");
+
 /// Whether `address` is a VIP that nobody shall learn of by ARP.
 fn is_silent(state: &HookState<'_>, address: [u8; 4]) -> bool {
     NetDevice::of_ipv4(state.net(), address, state.rcu())

@@ -34,6 +34,7 @@ use nlb::{
             PORT, //
         },
         flow_id::FlowId,
+        ipv4,
         parse::{
             parse_ipv4,
             Frame,
@@ -74,9 +75,13 @@ pub(crate) fn send_learn(net: &Net, mapping: &Mapping, route: Route) -> Result {
 /// Puts a LEARN in front of a client's packet, whose data starts at its IP header. Its checksum
 /// must be complete. `ENOMEM`.
 pub(crate) fn push_learn(skb: &mut SkBuff, mapping: &Mapping) -> Result {
-    let learn = learn(mapping)?;
+    push_header(skb, &learn(mapping)?)
+}
+
+/// Puts the head of a LEARN in front of the data, and makes room for the headers of a datagram.
+fn push_header(skb: &mut SkBuff, learn: &[u8; LEARN_LEN]) -> Result {
     skb.cow_head(HEADROOM + LEARN_LEN as u16)?;
-    skb.push(LEARN_LEN as u16)?.copy_from_slice(&learn);
+    skb.push(LEARN_LEN as u16)?.copy_from_slice(learn);
     Ok(())
 }
 
@@ -156,7 +161,11 @@ fn answered(tunnel: &Tunnel, skb: SkBuff, known: bool) -> Verdict {
 fn inner(skb: &mut SkBuff, learn: &Learn, start: usize, len: usize) -> Option<Parsed> {
     let front = start.checked_add(len.min(MAX_HEADER_LEN))?;
     skb.may_pull(u32::try_from(front).ok()?).ok()?;
-    let parsed = parse_ipv4(skb.data().get(start..front)?, Frame::complete(len)).ok()?;
+    let header = skb.data().get(start..front)?;
+    let parsed = parse_ipv4(header, Frame::complete(len)).ok()?;
+    if !ipv4::Packet::new_header(header).ok()?.verify_checksum() {
+        return None;
+    }
     (parsed.tuple == learn.tuple && parsed.total_len == len).then_some(parsed)
 }
 
@@ -217,4 +226,77 @@ fn receive_learn(
     skb.reset_network_header();
     tunnel.learnt_packet(state, forwarder, learn.flow_id, &packet);
     tunnel.receive_client(state, skb, &learn.tuple)
+}
+
+#[kunit_tests(nlb_tunnel_control)]
+mod tests {
+    use super::*;
+    use nlb::wire::vectors::VECTORS;
+
+    /// Offset of the inner packet in these datagrams, which are without IP and UDP header.
+    const FRONT: usize = LEARN_LEN;
+
+    fn datagram(learn: &Learn, inner: &[u8]) -> Result<SkBuff> {
+        let mut skb = SkBuff::alloc(64, (FRONT + inner.len()) as u16, GFP_KERNEL)?;
+        skb.put(&learn.emit().map_err(|_| EINVAL)?)?;
+        skb.put(inner)?;
+        Ok(skb)
+    }
+
+    fn learn_of(tuple: nlb::wire::addr::FourTuple) -> Learn {
+        Learn {
+            flow_id: FlowId::nth(7),
+            cookie: 42,
+            tuple,
+        }
+    }
+
+    #[test]
+    fn inner_packet_must_be_whole_and_of_the_connection() -> Result {
+        for vector in VECTORS {
+            let packet = vector.inner;
+            let learn = learn_of(vector.tuple);
+            let mut skb = datagram(&learn, packet)?;
+            let read = inner(&mut skb, &learn, FRONT, packet.len());
+            assert_eq!(read.map(|parsed| parsed.tuple), Some(vector.tuple));
+            // The datagram is said to be shorter or longer than it is.
+            for len in [0, 19, packet.len() - 1, packet.len() + 1] {
+                assert!(inner(&mut skb, &learn, FRONT, len).is_none());
+            }
+            skb.consume();
+            // Cut.
+            let mut skb = datagram(&learn, packet.get(..packet.len() - 1).unwrap_or_default())?;
+            assert!(inner(&mut skb, &learn, FRONT, packet.len() - 1).is_none());
+            skb.consume();
+            // Of another connection: what the tunnel makes of it.
+            let mut skb = datagram(&learn, vector.outer)?;
+            assert!(inner(&mut skb, &learn, FRONT, vector.outer.len()).is_none());
+            skb.consume();
+            // With a wrong header checksum.
+            let mut skb = datagram(&learn, packet)?;
+            let at = FRONT + 10;
+            let bytes = skb.data_mut((FRONT + packet.len()) as u16)?;
+            if let Some(byte) = bytes.get_mut(at) {
+                *byte ^= 0xff;
+            }
+            assert!(inner(&mut skb, &learn, FRONT, packet.len()).is_none());
+            skb.consume();
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn learn_goes_in_front() -> Result {
+        for vector in VECTORS {
+            let learn = learn_of(vector.tuple);
+            let mut skb = SkBuff::alloc(0, vector.inner.len() as u16, GFP_KERNEL)?;
+            skb.put(vector.inner)?;
+            push_header(&mut skb, &learn.emit().map_err(|_| EINVAL)?)?;
+            let (message, packet) = Message::parse(skb.data()).map_err(|_| EINVAL)?;
+            assert_eq!(message, Message::Learn(learn));
+            assert_eq!(packet, Some(vector.inner));
+            skb.consume();
+        }
+        Ok(())
+    }
 }

@@ -16,6 +16,7 @@ use crate::{
     },
     stats::Counter, //
 };
+use kernel::prelude::*;
 use nlb::{
     net::{
         ip,
@@ -39,6 +40,7 @@ use nlb::{
             Proto, //
         },
         control::PORT,
+        error,
         flow_id::FlowId,
         parse::{
             parse_ipv4,
@@ -53,14 +55,43 @@ use nlb::{
 /// is not a whole TCP or UDP packet.
 #[inline]
 pub(crate) fn parse(skb: &mut SkBuff) -> Option<Parsed> {
+    parse_reason(skb).ok()
+}
+
+/// As [`parse`], and says what is wrong.
+#[inline]
+pub(crate) fn parse_reason(skb: &mut SkBuff) -> Result<Parsed, error::DropReason> {
     let len = skb.len();
-    skb.may_pull(len.min(MAX_HEADER_LEN as u32)).ok()?;
+    skb.may_pull(len.min(MAX_HEADER_LEN as u32))
+        .map_err(|_| error::DropReason::NoSpace)?;
     let frame = Frame {
         len: len as usize,
         gso: skb.is_gso(),
         csum_partial: skb.checksum() == Checksum::Partial,
     };
-    parse_ipv4(skb.data(), frame).ok()
+    parse_ipv4(skb.data(), frame)
+}
+
+/// Puts the 4-tuple back into a packet of the compact form, whose data starts at its IP header.
+///
+/// On an error nothing has changed: memory is short, or the 4-tuple is not IPv4.
+#[inline]
+pub(crate) fn decapsulate(
+    skb: &mut SkBuff,
+    parsed: &Parsed,
+    tuple: &FourTuple,
+) -> Result<(), error::DropReason> {
+    let (Some(source), Some(destination)) = (tuple.client().to_v4(), tuple.vip().to_v4()) else {
+        return Err(error::DropReason::Family);
+    };
+    skb.rewrite_ipv4(&Ipv4Rewrite {
+        source,
+        destination,
+        source_port: tuple.client_port(),
+        destination_port: tuple.vip_port(),
+        ttl: parsed.ttl,
+    })
+    .map_err(|_| error::DropReason::NoSpace)
 }
 
 /// Looks for packets of the tunnel before anything else sees them: their addresses and ports mean
@@ -159,18 +190,7 @@ impl Tunnel {
         parsed: &Parsed,
     ) -> Verdict {
         let tuple = mapping.tuple();
-        let (Some(source), Some(destination)) = (tuple.client().to_v4(), tuple.vip().to_v4())
-        else {
-            return self.drop(skb, Counter::DropProtocol, DropReason::UNHANDLED_PROTO);
-        };
-        let rewritten = skb.rewrite_ipv4(&Ipv4Rewrite {
-            source,
-            destination,
-            source_port: tuple.client_port(),
-            destination_port: tuple.vip_port(),
-            ttl: parsed.ttl,
-        });
-        if rewritten.is_err() {
+        if decapsulate(&mut skb, parsed, tuple).is_err() {
             return self.drop(skb, Counter::DropNoMemory, DropReason::NOMEM);
         }
         mapping.forwarder().count(parsed.total_len);
@@ -211,5 +231,59 @@ impl Tunnel {
     pub(crate) fn drop(&self, skb: SkBuff, counter: Counter, reason: DropReason) -> Verdict {
         self.stats.inc(counter);
         Verdict::Drop(skb, reason)
+    }
+}
+
+#[kunit_tests(nlb_tunnel_decap)]
+pub(crate) mod tests {
+    use super::*;
+    use nlb::wire::vectors;
+
+    /// Lets `f` work on a packet of these bytes, which are what it made of them then.
+    pub(crate) fn on_skb(
+        packet: &mut [u8],
+        f: impl FnOnce(&mut SkBuff) -> Result<(), error::DropReason>,
+    ) -> Result<(), error::DropReason> {
+        let lost = |_: Error| error::DropReason::NoSpace;
+        let len = u16::try_from(packet.len()).map_err(|_| error::DropReason::BadLength)?;
+        let mut skb = SkBuff::alloc(64, len, GFP_KERNEL).map_err(lost)?;
+        skb.put(packet).map_err(lost)?;
+        let result = f(&mut skb);
+        if skb.data().len() != packet.len() {
+            return Err(error::DropReason::BadLength);
+        }
+        packet.copy_from_slice(skb.data());
+        skb.consume();
+        result
+    }
+
+    #[test]
+    fn exact_bytes() {
+        let apply = |packet: &mut [u8], tuple: &FourTuple| {
+            on_skb(packet, |skb| {
+                let parsed = parse_reason(skb)?;
+                decapsulate(skb, &parsed, tuple)
+            })
+        };
+        assert_eq!(
+            vectors::check_decapsulate(apply),
+            Ok(vectors::VECTORS.len())
+        );
+    }
+
+    #[test]
+    fn flow_ids_are_in_the_vectors() {
+        for vector in vectors::VECTORS {
+            let mut bytes = [0; vectors::MAX_LEN];
+            let packet = bytes.get_mut(..vector.outer.len()).unwrap_or_default();
+            packet.copy_from_slice(vector.outer);
+            let mut found = None;
+            let read = on_skb(packet, |skb| {
+                found = parse_reason(skb)?.flow_id();
+                Ok(())
+            });
+            assert_eq!(read, Ok(()));
+            assert_eq!(found.map(|id| id.value()), Some(vector.flow_id));
+        }
     }
 }

@@ -28,6 +28,8 @@ use nlb::{
             LEARN_LEN,
             PORT, //
         },
+        error,
+        flow_id::FlowId,
         ipv4,
         parse::Parsed,
         udp, //
@@ -157,6 +159,31 @@ impl Tunnel {
     }
 }
 
+/// Gives a client's packet, whose data starts at its IP header, the compact form.
+///
+/// On an error nothing has changed: the TTL is used up, or memory is short.
+#[inline]
+pub(crate) fn encapsulate(
+    skb: &mut SkBuff,
+    parsed: &Parsed,
+    source: [u8; 4],
+    destination: [u8; 4],
+    id: FlowId,
+) -> Result<(), error::DropReason> {
+    let ttl = match parsed.ttl {
+        0 | 1 => return Err(error::DropReason::TtlExpired),
+        ttl => ttl.wrapping_sub(1),
+    };
+    skb.rewrite_ipv4(&Ipv4Rewrite {
+        source,
+        destination,
+        source_port: id.source(),
+        destination_port: id.destination(),
+        ttl,
+    })
+    .map_err(|_| error::DropReason::NoSpace)
+}
+
 /// Sends a packet in its compact form.
 #[inline]
 fn send_compact(
@@ -167,18 +194,10 @@ fn send_compact(
     parsed: &Parsed,
 ) -> Result<Result, Refused> {
     let (source, destination) = mapping.target().octets();
-    let id = mapping.flow_id();
-    let rewritten = skb.rewrite_ipv4(&Ipv4Rewrite {
-        source,
-        destination,
-        source_port: id.source(),
-        destination_port: id.destination(),
-        ttl: parsed.ttl.wrapping_sub(1),
-    });
-    if rewritten.is_err() {
-        return Err(no_memory(skb));
+    match encapsulate(&mut skb, parsed, source, destination, mapping.flow_id()) {
+        Ok(()) => Ok(route.output(state.net(), skb)),
+        Err(_) => Err(no_memory(skb)),
     }
-    Ok(route.output(state.net(), skb))
 }
 
 /// Sends the client an ICMP error about its packet.
@@ -186,5 +205,68 @@ fn send_compact(
 fn tell_client(state: &HookState<'_>, skb: &mut SkBuff, error: IcmpError) {
     if let Some(dev) = state.in_dev() {
         send_icmp_error(skb, dev, error, state.rcu());
+    }
+}
+
+#[kunit_tests(nlb_tunnel_encap)]
+mod tests {
+    use super::*;
+    use crate::decap::{
+        parse_reason,
+        tests::on_skb, //
+    };
+    use nlb::wire::{
+        addr::Addr,
+        vectors, //
+    };
+
+    fn apply(
+        packet: &mut [u8],
+        forwarder: Addr,
+        host: Addr,
+        id: FlowId,
+    ) -> Result<(), error::DropReason> {
+        let (Some(source), Some(destination)) = (forwarder.to_v4(), host.to_v4()) else {
+            return Err(error::DropReason::Family);
+        };
+        on_skb(packet, |skb| {
+            let parsed = parse_reason(skb)?;
+            encapsulate(skb, &parsed, source, destination, id)
+        })
+    }
+
+    #[test]
+    fn exact_bytes() {
+        assert_eq!(
+            vectors::check_encapsulate(apply),
+            Ok(vectors::VECTORS.len())
+        );
+    }
+
+    #[test]
+    fn refused_packets_do_not_change() {
+        assert_eq!(vectors::check_refused(apply), Ok(vectors::REFUSED.len()));
+    }
+
+    #[test]
+    fn a_clone_keeps_its_bytes() -> Result {
+        let vector = vectors::VECTORS.first().ok_or(EINVAL)?;
+        let mut skb = SkBuff::alloc(64, vector.inner.len() as u16, GFP_KERNEL)?;
+        skb.put(vector.inner)?;
+        let clone = skb.try_clone(GFP_KERNEL)?;
+        let parsed = parse_reason(&mut skb).map_err(|_| EINVAL)?;
+        let done = encapsulate(
+            &mut skb,
+            &parsed,
+            [10, 0, 0, 1],
+            [10, 0, 1, 2],
+            FlowId::nth(0),
+        );
+        assert!(done.is_ok());
+        assert_eq!(clone.data(), vector.inner);
+        assert_eq!(skb.data(), vector.outer);
+        clone.consume();
+        skb.consume();
+        Ok(())
     }
 }

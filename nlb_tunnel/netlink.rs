@@ -71,7 +71,11 @@ static OPS: Ops<9> = Ops::new([
     Op::doit(cmd::FORWARDER_NEW, &uapi::FORWARDER_NEW_DO, forwarder_new).admin(),
     Op::doit(cmd::FORWARDER_DEL, &uapi::FORWARDER_DEL_DO, forwarder_del).admin(),
     Op::doit(cmd::FORWARDER_GET, &uapi::FORWARDER_GET_DO, forwarder_get),
-    Op::dump(cmd::FORWARDER_GET, &uapi::FORWARDER_GET_DUMP, forwarder_dump),
+    Op::dump(
+        cmd::FORWARDER_GET,
+        &uapi::FORWARDER_GET_DUMP,
+        forwarder_dump,
+    ),
     Op::doit(cmd::MAPPING_NEW, &uapi::MAPPING_NEW_DO, mapping_new).admin(),
     Op::doit(cmd::MAPPING_DEL, &uapi::MAPPING_DEL_DO, mapping_del).admin(),
     Op::doit(cmd::MAPPING_GET, &uapi::MAPPING_GET_DO, mapping_get),
@@ -108,13 +112,8 @@ fn proto(req: &Request<'_>, id: u16) -> Result<Proto> {
 /// The flow id in an attribute.
 fn flow_id(req: &Request<'_>) -> Result<FlowId> {
     let value = req.require_u32(mapping::FLOW_ID)?;
-    FlowId::new(value).ok_or_else(|| {
-        req.bad_attr(
-            ERANGE,
-            mapping::FLOW_ID,
-            c"flow id out of range",
-        )
-    })
+    FlowId::new(value)
+        .ok_or_else(|| req.bad_attr(ERANGE, mapping::FLOW_ID, c"flow id out of range"))
 }
 
 fn forwarder_new(req: &Request<'_>) -> Result {
@@ -235,7 +234,9 @@ fn mapping_get(req: &Request<'_>) -> Result {
     let tunnel = tunnel(req)?;
     match req.require_u32(mapping::SIDE)? {
         side if side == MappingSide::Forwarder as u32 => {
-            let found = tunnel.mapping(flow_id(req)?).ok_or_else(|| no_mapping(req))?;
+            let found = tunnel
+                .mapping(flow_id(req)?)
+                .ok_or_else(|| no_mapping(req))?;
             req.reply(|w| fill_mapping(w, &found))
         }
         _ => {

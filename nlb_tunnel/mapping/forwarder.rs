@@ -112,7 +112,11 @@ impl Tunnel {
         }
         for _ in 0..TRIES {
             let flow_id = FlowId::nth(self.next_flow.fetch_add(1u32, Relaxed));
-            if self.flows.get(&rcu::read_lock(), &flow_id.value()).is_some() {
+            if self
+                .flows
+                .get(&rcu::read_lock(), &flow_id.value())
+                .is_some()
+            {
                 continue;
             }
             let mapping = Arc::new(
@@ -153,9 +157,7 @@ impl Tunnel {
 
     /// The mapping of a flow id that was given here.
     pub(crate) fn mapping(&self, flow_id: FlowId) -> Option<Arc<Mapping>> {
-        self.flows
-            .get(&rcu::read_lock(), &flow_id.value())
-            .cloned()
+        self.flows.get(&rcu::read_lock(), &flow_id.value()).cloned()
     }
 
     /// A host at `from` says to our address `here` that it knows the mapping of a LEARN. Whether

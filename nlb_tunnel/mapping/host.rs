@@ -104,6 +104,29 @@ pub(crate) struct HostMapping {
 }
 
 impl HostMapping {
+    fn new(
+        key: HostKey,
+        flow_id: FlowId,
+        tuple: &FourTuple,
+        forwarder: Arc<Forwarder>,
+        kind: Kind,
+        local: u32,
+    ) -> Result<Arc<Self>> {
+        Ok(Arc::new(
+            Self {
+                key,
+                flow_id,
+                tuple: *tuple,
+                forwarder,
+                kind,
+                local: Atomic::new(local),
+                state: Atomic::new(State::initial(tuple.proto(), Flags::SYN) as u32),
+                usage: Usage::new(),
+            },
+            GFP_ATOMIC,
+        )?)
+    }
+
     /// The flow id.
     pub(crate) fn flow_id(&self) -> FlowId {
         self.flow_id
@@ -217,23 +240,8 @@ impl Tunnel {
                     _ => self.unlink(net, known),
                 };
             }
-            let mapping = Arc::new(
-                HostMapping {
-                    key,
-                    flow_id,
-                    tuple: *tuple,
-                    forwarder: forwarder.clone(),
-                    kind,
-                    local: Atomic::new(local),
-                    state: Atomic::new(State::initial(tuple.proto(), Flags::SYN) as u32),
-                    usage: Usage::new(),
-                },
-                GFP_ATOMIC,
-            )?;
-            match self
-                .hosts
-                .insert(*key.value(), mapping.clone(), GFP_ATOMIC)
-            {
+            let mapping = HostMapping::new(key, flow_id, tuple, forwarder.clone(), kind, local)?;
+            match self.hosts.insert(*key.value(), mapping.clone(), GFP_ATOMIC) {
                 Ok(()) => {
                     netlink::notify_host_mapping(net, cmd::MAPPING_NTF, &mapping);
                     return Ok(());
@@ -331,4 +339,78 @@ pub(crate) fn vip_device<'a>(
     guard: &'a rcu::Guard,
 ) -> Option<&'a NetDevice> {
     NetDevice::of_ipv4(net, vip, guard).filter(|dev| device::is_nlb(dev))
+}
+
+#[kunit_tests(nlb_tunnel_host)]
+mod tests {
+    use super::*;
+    use nlb::wire::addr::Proto;
+
+    const FORWARDER: Addr = Addr::v4([10, 0, 0, 1]);
+
+    fn mapping(kind: Kind, proto: Proto) -> Result<Arc<HostMapping>> {
+        let flow_id = FlowId::nth(5);
+        let tuple = FourTuple::v4([192, 0, 2, 1], 40000, [198, 51, 100, 1], 80, proto);
+        let key = HostKey::new(FORWARDER, flow_id).ok_or(EINVAL)?;
+        let forwarder = Forwarder::new(FORWARDER)?;
+        HostMapping::new(key, flow_id, &tuple, forwarder, kind, 0)
+    }
+
+    #[test]
+    fn keys_differ() {
+        let other = Addr::v4([10, 0, 0, 2]);
+        let keys = [
+            HostKey::new(FORWARDER, FlowId::nth(0)),
+            HostKey::new(FORWARDER, FlowId::nth(1)),
+            HostKey::new(FORWARDER, FlowId::nth(65535)),
+            HostKey::new(other, FlowId::nth(0)),
+        ];
+        for (index, key) in keys.iter().enumerate() {
+            assert!(key.is_some());
+            assert!(!keys.iter().skip(index + 1).any(|other| other == key));
+        }
+        assert!(HostKey::new(Addr::v6([1; 16]), FlowId::nth(0)).is_none());
+    }
+
+    #[test]
+    fn idle_time_is_judged_by_the_state() -> Result {
+        let tcp = mapping(Kind::Learnt, Proto::Tcp)?;
+        let udp = mapping(Kind::Learnt, Proto::Udp)?;
+        let after = |mapping: &HostMapping, seconds: u64| {
+            mapping.is_expired(mapping.usage.used() + seconds * time::HZ)
+        };
+        assert!(!after(&tcp, 60) && after(&tcp, 61));
+        assert!(!after(&udp, 300) && after(&udp, 301));
+        for (flags, seconds) in [
+            (Flags::ACK, 900),
+            (Flags(Flags::FIN.0 | Flags::ACK.0), 120),
+            (Flags::RST, 10),
+            // A new connection of the same 4-tuple.
+            (Flags::SYN, 60),
+        ] {
+            tcp.seen(flags, 40);
+            assert!(!after(&tcp, seconds) && after(&tcp, seconds + 1));
+        }
+        assert_eq!((tcp.usage.packets(), tcp.usage.bytes()), (4, 160));
+        Ok(())
+    }
+
+    #[test]
+    fn what_others_remove_does_not_expire() -> Result {
+        for kind in [Kind::Migrated, Kind::Static] {
+            let mapping = mapping(kind, Proto::Tcp)?;
+            mapping.seen(Flags::RST, 40);
+            assert!(!mapping.is_expired(u64::MAX));
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn unknowns_are_limited() -> Result {
+        let forwarder = Forwarder::new(FORWARDER)?;
+        let sent = (0..10_000).filter(|_| forwarder.may_send_unknown()).count();
+        // The loop may have met the end of a second, of several on a very slow machine never all.
+        assert!((1000..10_000).contains(&sent));
+        Ok(())
+    }
 }
