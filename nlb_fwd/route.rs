@@ -92,9 +92,28 @@ impl Route {
         &self.service
     }
 
-    /// The endpoint, if the host is one.
-    pub(crate) fn endpoint(&self) -> Option<&Endpoint> {
-        self.endpoint.as_deref()
+    /// Counts the route with its service and endpoint, before it can be found.
+    pub(crate) fn added(&self) {
+        self.service.route_added();
+        if let Some(endpoint) = &self.endpoint {
+            endpoint.route_added();
+        }
+    }
+
+    /// The opposite of [`Route::added`], once the route can be found no more.
+    pub(crate) fn removed(&self) {
+        self.service.route_removed();
+        if let Some(endpoint) = &self.endpoint {
+            endpoint.route_removed();
+        }
+    }
+
+    /// Counts a connection with the service and the endpoint.
+    pub(crate) fn count_connection(&self) {
+        self.service.traffic.connection();
+        if let Some(endpoint) = &self.endpoint {
+            endpoint.traffic.connection();
+        }
     }
 
     /// Who plumbed the route.

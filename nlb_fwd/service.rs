@@ -67,6 +67,7 @@ pub(crate) struct Service {
     mode: ServiceMode,
     schedule: RcuCell<Schedule<Endpoint>>,
     turn: Atomic<u32>,
+    routes: Atomic<u32>,
     /// Connections, packets and bytes since the service was added.
     pub(crate) traffic: Traffic,
 }
@@ -80,6 +81,7 @@ impl Service {
                 mode,
                 schedule: RcuCell::new(Some(Schedule::new(KVec::new(), Endpoint::weight)?)),
                 turn: Atomic::new(0),
+                routes: Atomic::new(0),
                 traffic: Traffic::new()?,
             },
             GFP_KERNEL,
@@ -94,6 +96,21 @@ impl Service {
     /// What happens to new connections.
     pub(crate) fn mode(&self) -> ServiceMode {
         self.mode
+    }
+
+    /// Routes of the service now.
+    pub(crate) fn routes(&self) -> u32 {
+        self.routes.load(Relaxed)
+    }
+
+    /// A route of the service is made.
+    pub(crate) fn route_added(&self) {
+        self.routes.fetch_add(1u32, Relaxed);
+    }
+
+    /// A route of the service is gone.
+    pub(crate) fn route_removed(&self) {
+        self.routes.fetch_sub(1u32, Relaxed);
     }
 
     /// The endpoints, in the order they were added.

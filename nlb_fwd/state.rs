@@ -120,11 +120,14 @@ impl PerNet for Forwarder {
     }
 
     fn exit(state: &Self, net: &Net) {
-        // Their flow ids are the tunnel's, which may stay.
-        state.routes.retain(|_, route| {
-            nlb_tunnel::release(net, route.mapping());
-            false
-        });
+        // Their flow ids are the tunnel's, which may stay. As a table that shrinks meanwhile may
+        // hide entries from a scan, once is not always enough.
+        while !state.routes.is_empty() {
+            state.routes.retain(|_, route| {
+                nlb_tunnel::release(net, route.mapping());
+                false
+            });
+        }
     }
 }
 
@@ -208,7 +211,7 @@ impl Forwarder {
         self.services.remove(&value);
         // Packets that found the service before may still be making routes.
         nlb::sync::rcu::synchronize();
-        self.remove_routes(net, |route| Arc::ptr_eq(route.service(), &service));
+        self.remove_routes_of(net, &service);
         Some(service)
     }
 
@@ -246,19 +249,12 @@ impl Forwarder {
         let Some(key) = route.key() else {
             return Err(InsertError::NoMemory);
         };
-        if let Some(endpoint) = endpoint {
-            endpoint.route_added();
-        }
+        route.added();
         if let Err(error) = self.routes.insert(key, route.clone(), GFP_ATOMIC) {
-            if let Some(endpoint) = endpoint {
-                endpoint.route_removed();
-            }
+            route.removed();
             return Err(error);
         }
-        service.traffic.connection();
-        if let Some(endpoint) = endpoint {
-            endpoint.traffic.connection();
-        }
+        route.count_connection();
         self.stats.inc(match origin {
             RouteOrigin::L4 => Counter::RouteNew,
             RouteOrigin::Migration => Counter::RouteMigration,
@@ -283,22 +279,18 @@ impl Forwarder {
 
     /// What is to be done when a route has been removed.
     fn forget(&self, net: &Net, route: &Route) {
-        if let Some(endpoint) = route.endpoint() {
-            endpoint.route_removed();
-        }
+        route.removed();
         netlink::notify_route(net, cmd::ROUTE_DEL_NTF, route);
         nlb_tunnel::release(net, route.mapping());
     }
 
-    /// Removes the routes of which `condition` holds. Process context.
-    fn remove_routes(&self, net: &Net, condition: impl Fn(&Route) -> bool) {
-        // A table that is being resized may hide an entry from a scan.
-        let mut again = true;
-        while again {
-            again = false;
+    /// Removes all routes of a service that gets no more of them. Process context.
+    fn remove_routes_of(&self, net: &Net, service: &Arc<Service>) {
+        // A table that shrinks meanwhile may hide entries from a scan.
+        while service.routes() > 0 {
             self.routes.for_each(|_, route| {
-                if condition(route) {
-                    again |= self.remove_route(net, route);
+                if Arc::ptr_eq(route.service(), service) {
+                    self.remove_route(net, route);
                 }
             });
         }

@@ -28,6 +28,7 @@ const UNKNOWN_PER_SECOND: u32 = 1000;
 pub(crate) struct Forwarder {
     addr: Addr,
     counters: PerCpuCounters<2>,
+    mappings: Atomic<u32>,
     /// The second that `unknown` counts in.
     second: Atomic<u64>,
     unknown: Atomic<u32>,
@@ -40,6 +41,7 @@ impl Forwarder {
             Self {
                 addr,
                 counters: PerCpuCounters::new()?,
+                mappings: Atomic::new(0),
                 second: Atomic::new(0),
                 unknown: Atomic::new(0),
             },
@@ -50,6 +52,21 @@ impl Forwarder {
     /// Its address, the source of its tunnel packets.
     pub(crate) fn addr(&self) -> Addr {
         self.addr
+    }
+
+    /// Mappings of the forwarder now.
+    pub(crate) fn mappings(&self) -> u32 {
+        self.mappings.load(Relaxed)
+    }
+
+    /// A mapping of the forwarder is made.
+    pub(crate) fn mapping_added(&self) {
+        self.mappings.fetch_add(1u32, Relaxed);
+    }
+
+    /// A mapping of the forwarder is gone.
+    pub(crate) fn mapping_removed(&self) {
+        self.mappings.fetch_sub(1u32, Relaxed);
     }
 
     /// Counts a packet, or a batch of segments as one.

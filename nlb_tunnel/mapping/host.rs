@@ -241,13 +241,19 @@ impl Tunnel {
                 };
             }
             let mapping = HostMapping::new(key, flow_id, tuple, forwarder.clone(), kind, local)?;
+            // Counted before it can be found.
+            forwarder.mapping_added();
             match self.hosts.insert(*key.value(), mapping.clone(), GFP_ATOMIC) {
                 Ok(()) => {
                     netlink::notify_host_mapping(net, cmd::MAPPING_NTF, &mapping);
                     return Ok(());
                 }
-                Err(InsertError::Exists) => continue,
-                Err(error) => return Err(error.into()),
+                Err(error) => {
+                    forwarder.mapping_removed();
+                    if error != InsertError::Exists {
+                        return Err(error.into());
+                    }
+                }
             }
         }
         Err(EEXIST)
@@ -301,20 +307,22 @@ impl Tunnel {
             core::ptr::eq::<HostMapping>(&**other, mapping)
         });
         if removed {
+            mapping.forwarder.mapping_removed();
             netlink::notify_host_mapping(net, cmd::MAPPING_DEL_NTF, mapping);
         }
         removed
     }
 
-    /// Removes the mappings of a forwarder. Process context.
+    /// Removes the mappings of a forwarder that gets no more of them. Process context.
     pub(crate) fn unlink_all_of(&self, net: &Net, forwarder: &Arc<Forwarder>) {
-        self.hosts.retain(|_, mapping| {
-            let keep = !Arc::ptr_eq(&mapping.forwarder, forwarder);
-            if !keep {
-                netlink::notify_host_mapping(net, cmd::MAPPING_DEL_NTF, mapping);
-            }
-            keep
-        });
+        // A table that shrinks meanwhile may hide entries from a scan.
+        while forwarder.mappings() > 0 {
+            self.hosts.for_each(|_, mapping| {
+                if Arc::ptr_eq(&mapping.forwarder, forwarder) {
+                    self.unlink(net, mapping);
+                }
+            });
+        }
     }
 
     /// Removes mappings that are idle, looking at a limited number of entries. True when all have
@@ -322,12 +330,10 @@ impl Tunnel {
     pub(crate) fn expire(&self, net: &Net, position: &mut Position) -> bool {
         let now = time::jiffies();
         self.hosts.scan(&rcu::read_lock(), position, |_, mapping| {
-            if !mapping.is_expired(now) {
-                return Scan::Continue;
+            if mapping.is_expired(now) && self.unlink(net, mapping) {
+                self.stats.inc(Counter::MappingExpired);
             }
-            self.stats.inc(Counter::MappingExpired);
-            netlink::notify_host_mapping(net, cmd::MAPPING_DEL_NTF, mapping);
-            Scan::Remove
+            Scan::Continue
         })
     }
 }

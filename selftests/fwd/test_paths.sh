@@ -1,0 +1,209 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+# timeout: 400
+#
+# The less travelled paths: large first packets, hosts that forget, TTL and MTU,
+# fragments, one machine as LBU and host, and tearing everything down under traffic.
+
+. "$(dirname "$0")/../lib.sh"
+
+counter() { ns "$1" nlb -j stats show "$2" | jq --arg name "$3" '.[0].counters[$name]'; }
+
+l4() {
+	ns lbu nlb service add "$VIP:$1/$2" mode l4
+	ns lbu nlb endpoint add "$VIP:$1/$2" host $HOST1
+}
+
+udp_echo() {
+	background "$1" "$tmp/echo-$1.log" python3 -c "
+import socket
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.bind(('$VIP', $2))
+while True:
+    data, peer = s.recvfrom(65536)
+    s.sendto(data, peer)"
+	wait_for 20 ns "$1" sh -c "ss -Huln | grep -q :$2"
+}
+
+# udp_ask PORT SIZE...: one flow that sends datagrams of these sizes and gets each back.
+udp_ask() {
+	ns client python3 - "$@" <<-EOF
+	import socket, sys
+	s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+	s.settimeout(5)
+	s.connect(("$VIP", int(sys.argv[1])))
+	for size in map(int, sys.argv[2:]):
+	    for attempt in range(5):
+	        s.send(bytes(size))
+	        try:
+	            assert len(s.recv(65536)) == size
+	            break
+	        except TimeoutError:
+	            print("again", size)
+	    else:
+	        raise SystemExit(f"no answer to {size} bytes")
+	EOF
+}
+
+# A first packet that leaves no room for a LEARN around it: the LEARN goes ahead.
+large_first_packet() {
+	l4 7000 udp
+	udp_echo host1 7000
+	local before
+	before=$(counter lbu tunnel learn-sent)
+	udp_ask 7000 1472 1472 100
+	[ "$(counter lbu tunnel learn-sent)" -gt "$before" ]
+	[ "$(counter host1 tunnel drop-unknown-flow-id)" = 0 ]
+}
+
+# The host loses all mappings: it says UNKNOWN, and learns them again.
+host_forgets() {
+	ns client python3 - <<-EOF
+	import socket, subprocess
+	s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+	s.settimeout(1)
+	s.connect(("$VIP", 7000))
+	def ask(data):
+	    for attempt in range(20):
+	        s.send(data)
+	        try:
+	            if s.recv(2000) == data:
+	                return attempt
+	        except TimeoutError:
+	            pass
+	    raise SystemExit("no answer")
+	assert ask(b"before") == 0
+	ns = ["ip", "netns", "exec", "host1", "nlb", "forwarder"]
+	subprocess.run(ns + ["del", "$LBU_TO_HOST1"], check=True)
+	subprocess.run(ns + ["add", "$LBU_TO_HOST1"], check=True)
+	# One packet is lost, which makes the host say that it does not know the flow.
+	assert ask(b"after") <= 2
+	EOF
+	[ "$(counter lbu tunnel unknown-received)" -gt 0 ]
+	[ "$(counter host1 tunnel drop-unknown-flow-id)" -gt 0 ]
+}
+
+# The LBU is a router on the way.
+ttl_is_used_up() {
+	capture_start client lbu "$tmp/ttl.pcap" icmp
+	ns client python3 -c "
+import socket
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, 1)
+s.sendto(b'x', ('$VIP', 7000))"
+	capture_stop
+	tcpdump -n -r "$tmp/ttl.pcap" 2>/dev/null | tee "$tmp/ttl.txt"
+	grep -q 'ICMP time exceeded in-transit' "$tmp/ttl.txt"
+	[ "$(counter lbu tunnel drop-ttl-expired)" = 1 ]
+}
+
+# A narrower link behind the LBU: the client is told and sends smaller packets.
+path_mtu() {
+	ip -n lbu link set host1 mtu 1300
+	ip -n host1 link set lbu mtu 1300
+	background host1 "$tmp/sink.log" nc -l -k -p 7001
+	wait_listen host1 7001
+	l4 7001 tcp
+	ns client python3 -c "
+import socket
+s = socket.create_connection(('$VIP', 7001), timeout=30)
+s.sendall(bytes(3000000))
+s.shutdown(socket.SHUT_WR)
+s.recv(1)"
+	[ "$(counter lbu tunnel drop-too-big)" -gt 0 ]
+	ns client ip route get $VIP | grep -q 'mtu 1300'
+	ip -n lbu link set host1 mtu 1500
+	ip -n host1 link set lbu mtu 1500
+	ns client ip route flush cache
+}
+
+# What has no ports is the local stack's.
+no_ports() {
+	ns client ping -q -c 1 -W 5 $VIP
+	[ "$(counter lbu fwd pass-protocol)" -gt 0 ]
+	ns client python3 -c "
+import socket
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.sendto(bytes(4000), ('$VIP', 7000))"
+	[ "$(counter lbu fwd pass-fragment)" -gt 0 ]
+}
+
+# The LBU's own address as endpoint: forwarder and host are one machine.
+one_machine() {
+	ns lbu nlb forwarder add $LBU
+	ns lbu nlb service add $VIP:7002/udp mode l4
+	ns lbu nlb endpoint add $VIP:7002/udp host $LBU source $LBU
+	udp_echo lbu 7002
+	udp_ask 7002 5 1400 5
+	[ "$(counter lbu tunnel decap-packets)" -gt 0 ]
+	ns lbu nlb service del $VIP:7002/udp
+	ns lbu nlb forwarder del $LBU
+}
+
+# Many short UDP flows and one TCP stream after the other, from now on.
+flood() {
+	background client "$tmp/flood.log" python3 -c "
+import socket
+while True:
+    s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    s.connect(('$VIP', 7000))
+    for _ in range(5):
+        try:
+            s.send(bytes(300))
+        except OSError:
+            pass
+    s.close()"
+	background client "$tmp/stream.log" sh -c "while :; do iperf3 -c $VIP -t 5; sleep 0.1; done"
+}
+
+service_under_traffic() {
+	l4 5201 tcp
+	for _ in 1 2 3; do
+		wait_for 30 sh -c "[ \"\$(ip netns exec lbu nlb -j route show | jq length)\" -gt 100 ]"
+		ns lbu nlb service del $VIP:7000/udp
+		[ "$(ns lbu nlb -j route show | jq '[.[] | select(.vip_port == 7000)] | length')" = 0 ]
+		l4 7000 udp
+	done
+	wait_for 30 sh -c "[ \"\$(ip netns exec lbu nlb -j route show | jq length)\" -gt 100 ]"
+}
+
+modules_under_traffic() {
+	rmmod nlb_fwd
+	# The flow ids of the routes went with them.
+	[ "$(ns lbu nlb -j mapping show side forwarder | jq length)" = 0 ]
+	rmmod nlb_tunnel
+	! ip -n lbu link show nlb0 2>/dev/null
+	modprobe nlb_fwd
+	vip_add lbu host1
+	ns host1 nlb forwarder add $LBU_TO_HOST1
+	l4 7000 udp
+	l4 5201 tcp
+	wait_for 30 sh -c "[ \"\$(ip netns exec lbu nlb -j route show | jq length)\" -gt 100 ]"
+}
+
+namespaces_under_traffic() {
+	netns_del host1
+	sleep 1
+	netns_del lbu
+	netns_del client host2
+	wait_for 30 unload_modules
+}
+
+ktap_begin
+load_modules nlb_fwd
+topology
+vip_add lbu host1
+ns host1 nlb forwarder add $LBU_TO_HOST1
+ktap_run "a first packet too large for the learning form" large_first_packet
+ktap_run "a host that forgot learns again" host_forgets
+ktap_run "TTL is used up at the LBU" ttl_is_used_up
+ktap_run "a narrower link behind the LBU" path_mtu
+ktap_run "fragments and ICMP are the local stack's" no_ports
+ktap_run "forwarder and host on one machine" one_machine
+background host1 "$tmp/iperf.log" iperf3 -s
+wait_listen host1 5201
+flood
+ktap_run "services come and go under traffic" service_under_traffic
+ktap_run "modules come and go under traffic" modules_under_traffic
+ktap_run "namespaces go under traffic" namespaces_under_traffic
+ktap_end
