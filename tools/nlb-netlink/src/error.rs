@@ -111,9 +111,11 @@ impl Refusal {
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.message())?;
-        match &self.attribute {
-            Some(offender) => write!(f, " ({offender})"),
-            None => Ok(()),
+        match (&self.attribute, &self.text) {
+            // A text says itself that something is missing.
+            (Some(offender), Some(_)) => write!(f, " (attribute {})", offender.label()),
+            (Some(offender), None) => write!(f, " ({offender})"),
+            (None, _) => Ok(()),
         }
     }
 }

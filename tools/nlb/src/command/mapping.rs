@@ -6,6 +6,7 @@ use nlb_netlink::{
     ConnectionKey,
     FlowId,
     Mapping,
+    MappingSide,
     Tunnel, //
 };
 
@@ -67,11 +68,14 @@ pub(super) fn run(command: Option<&MappingCommand>, format: Format) -> Outcome {
             tunnel.mapping_add(*forwarder, *id, &connection)?;
         }
         Some(MappingCommand::Del { forwarder, id }) => tunnel.mapping_del(*forwarder, *id)?,
+        // What the kernel can look up: on the host side the forwarder belongs to the id.
         Some(MappingCommand::Show {
             side: Some(side),
             id: Some(id),
             forwarder,
-        }) => format.list(&[tunnel.mapping(*side, *id, *forwarder)?], COLUMNS)?,
+        }) if *side == MappingSide::Forwarder || forwarder.is_some() => {
+            format.list(&[tunnel.mapping(*side, *id, *forwarder)?], COLUMNS)?;
+        }
         Some(MappingCommand::Show {
             side,
             id,
