@@ -31,6 +31,12 @@ module! {
     authors: ["nlb developers"],
     description: "Network load balancer: forwarder",
     license: "GPL",
+    params: {
+        max_routes: u32 {
+            default: 1048576,
+            description: "Routes that a network namespace may have",
+        },
+    },
 }
 
 /// What the module has registered, dropped in this order: nobody can come in by netlink or from

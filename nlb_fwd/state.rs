@@ -4,7 +4,7 @@
 
 use crate::{
     endpoint::Endpoint,
-    hook, netlink,
+    hook, module_parameters, netlink,
     route::Route,
     service::{
         Service,
@@ -62,8 +62,10 @@ use nlb_tunnel::Mapping;
 /// Services that a namespace may have.
 pub(crate) const MAX_SERVICES: u32 = 4096;
 
-/// Routes that a namespace may have.
-const MAX_ROUTES: u32 = 1 << 20;
+/// Routes that a namespace may have: what the module was loaded with.
+fn max_routes() -> u32 {
+    (*module_parameters::max_routes.value()).clamp(1, 1 << 24)
+}
 
 /// How often silent routes are looked for.
 const EXPIRE_INTERVAL_MS: u32 = 1000;
@@ -100,7 +102,7 @@ impl PerNet for Forwarder {
     fn init(_net: &Net, weak: WeakNet) -> impl PinInit<Self, Error> {
         try_pin_init!(Self {
             services <- RcuHashTable::new(MAX_SERVICES),
-            routes <- RcuHashTable::new(MAX_ROUTES),
+            routes <- RcuHashTable::new(max_routes()),
             stats: Stats::new()?,
             config <- new_mutex!(()),
             endpoint_changes: Atomic::new(0),

@@ -46,6 +46,12 @@ module! {
     description: "Network load balancer: flow-id tunnel",
     license: "GPL",
     alias: ["rtnl-link-nlb"],
+    params: {
+        max_mappings: u32 {
+            default: 1048576,
+            description: "Mappings that a network namespace may have on each side of the tunnel",
+        },
+    },
 }
 
 /// What the module has registered, dropped in this order: nobody can come in by netlink, then the

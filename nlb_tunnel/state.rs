@@ -13,6 +13,7 @@ use crate::{
         forwarder::Mapping,
         host::HostMapping, //
     },
+    module_parameters,
     stats::Stats, //
 };
 use kernel::{
@@ -48,8 +49,10 @@ use nlb::{
     }, //
 };
 
-/// Mappings that a namespace may have on each side.
-const MAX_MAPPINGS: u32 = 1 << 20;
+/// Mappings that a namespace may have on each side: what the module was loaded with.
+fn max_mappings() -> u32 {
+    (*module_parameters::max_mappings.value()).clamp(1, 1 << 24)
+}
 
 /// How often idle mappings are looked for.
 const EXPIRE_INTERVAL_MS: u32 = 1000;
@@ -94,8 +97,8 @@ impl PerNet for Tunnel {
     fn init(_net: &Net, weak: WeakNet) -> impl PinInit<Self, Error> {
         try_pin_init!(Self {
             forwarders <- RcuHashTable::new(MAX_FORWARDERS),
-            hosts <- RcuHashTable::new(MAX_MAPPINGS),
-            flows <- RcuHashTable::new(MAX_MAPPINGS),
+            hosts <- RcuHashTable::new(max_mappings()),
+            flows <- RcuHashTable::new(max_mappings()),
             next_flow: Atomic::new(random::u32()),
             stats: Stats::new()?,
             config <- new_mutex!(()),

@@ -45,6 +45,38 @@ udp_ask() {
 	EOF
 }
 
+# A full table: connections that are known go on, others are refused and counted.
+full_table() {
+	rmmod nlb_fwd
+	modprobe nlb_fwd max_routes=3
+	l4 7003 udp
+	udp_echo host1 7003
+	ns client python3 - <<-EOF
+	import socket
+	flows = []
+	answered = []
+	for _ in range(5):
+	    s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+	    s.settimeout(2)
+	    s.connect(("$VIP", 7003))
+	    flows.append(s)
+	for _ in range(2):
+	    for number, s in enumerate(flows):
+	        s.send(b"x")
+	        try:
+	            s.recv(10)
+	            answered.append(number)
+	        except TimeoutError:
+	            pass
+	assert answered == [0, 1, 2] * 2, answered
+	EOF
+	[ "$(counter lbu fwd drop-table-full)" = 4 ]
+	[ "$(ns lbu nlb -j route show | jq length)" = 3 ]
+	[ "$(ns lbu nlb -j mapping show side forwarder | jq length)" = 3 ]
+	rmmod nlb_fwd
+	modprobe nlb_fwd
+}
+
 # A first packet that leaves no room for a LEARN around it: the LEARN goes ahead.
 large_first_packet() {
 	l4 7000 udp
@@ -194,6 +226,7 @@ load_modules nlb_fwd
 topology
 vip_add lbu host1
 ns host1 nlb forwarder add $LBU_TO_HOST1
+ktap_run "a full table refuses what is new" full_table
 ktap_run "a first packet too large for the learning form" large_first_packet
 ktap_run "a host that forgot learns again" host_forgets
 ktap_run "TTL is used up at the LBU" ttl_is_used_up
