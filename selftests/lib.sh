@@ -160,7 +160,7 @@ capture_pids=()
 capture_start() {
 	local n=$1 dev=$2 file=$3
 	shift 3
-	ip netns exec "$n" tcpdump -q -n -U --immediate-mode -s 0 -i "$dev" -w "$file" "$@" 2>"$file.err" &
+	ip netns exec "$n" tcpdump -q -n -U --immediate-mode -s 256 -B 32768 -i "$dev" -w "$file" "$@" 2>"$file.err" &
 	capture_pids+=($!)
 	wait_for 30 grep -q 'listening on' "$file.err"
 }

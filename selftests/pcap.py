@@ -105,6 +105,22 @@ def same_length(files):
     return pairs > 0 and longer == 0
 
 
+def pair(files):
+    """Show one packet with payload as it came (1st file) and in the tunnel (2nd)."""
+    before = {packet.content: packet for packet in read(files[0])}
+    for packet in read(files[1]):
+        if packet.payload and packet.source_port >= 61000 and packet.content in before:
+            for name, shown in (("before", before[packet.content]), ("in the tunnel", packet)):
+                print(f"{name + ':':15}{shown.source}:{shown.source_port} > "
+                      f"{shown.destination}:{shown.destination_port}  seq {shown.seq}  "
+                      f"payload {shown.payload}  length {shown.length}  ttl {shown.ttl}")
+            flow_id = packet.source_port << 16 | packet.destination_port
+            print(f"{'flow id:':15}{flow_id:#x} = {packet.source_port} << 16 | {packet.destination_port}")
+            return True
+    print("no tunnelled packet with payload")
+    return False
+
+
 def no_data_from(files, address):
     """Nobody sent payload from this address over the captured link."""
     total, data = 0, 0
@@ -126,7 +142,7 @@ def data_from(files, address):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     facts = parser.add_subparsers(dest="fact", required=True)
-    for name, needs_address in (("no-rst", False), ("same-length", False),
+    for name, needs_address in (("no-rst", False), ("same-length", False), ("pair", False),
                                 ("no-data-from", True), ("data-from", True)):
         fact = facts.add_parser(name)
         if needs_address:
@@ -137,6 +153,8 @@ def main():
         holds = no_rst(args.files)
     elif args.fact == "same-length":
         holds = same_length(args.files)
+    elif args.fact == "pair":
+        holds = pair(args.files)
     elif args.fact == "no-data-from":
         holds = no_data_from(args.files, args.address)
     else:

@@ -147,12 +147,14 @@ holds "the LBU sent the client no byte of the answers" \
 holds "they came from host1 by the direct link" \
 	"$here/../pcap.py" data-from $VIP "$tmp/client-from-host1.pcap"
 tell "" "What a packet of the client looks like before and in the tunnel:"
-tcpdump -n -t -q -r "$tmp/client-to-lbu.pcap" 'tcp[tcpflags] & tcp-push != 0' 2>/dev/null | tail -n 1 | sed 's/^/          /'
-tcpdump -n -t -q -r "$tmp/lbu-to-host1.pcap" 'src portrange 61000-65535 and tcp[tcpflags] & tcp-push != 0' 2>/dev/null | tail -n 1 | sed 's/^/          /'
-on lbu nlb stats show
-on host1 nlb stats show
+"$here/../pcap.py" pair "$tmp/client-to-lbu.pcap" "$tmp/lbu-to-host1.pcap" | sed 's/^/          /'
+tell "" "The counters that are not zero:"
+on lbu sh -c "nlb stats show | grep -v ' 0\$'"
+on host1 sh -c "nlb stats show | grep -v ' 0\$'"
 
 chapter "And out again"
+# The shell need not tell of each program that ends with its machine.
+disown -a
 for m in lbu host1 host2 client; do netns_del $m; done
 unload_modules || broken "the modules do not unload"
 holds "modules unloaded; the kernel log has no complaint" sh -c "! dmesg | grep -E 'WARNING:|BUG:|Oops|Call Trace'"
