@@ -164,6 +164,27 @@ reader_goes_away() {
 	[ "${PIPESTATUS[0]}" = 0 ]
 }
 
+# What nlb never sends, nlb-nlraw does; netlink/ has the full list, this is for the tool itself.
+hostile_requests() {
+	said() {
+		local want=$1 got
+		shift
+		got=$(nlb-nlraw -n lbu fwd "$@" || true)
+		echo "$got"
+		[ "$got" = "$(printf '%b' "$want")" ]
+	}
+	local vip=("vip-addr:ip=$VIP" vip-port:be16=83 proto:u32=6)
+	said 'ERANGE\tinteger out of range\tmode' service-new "${vip[@]}" mode:u32=9
+	said 'EINVAL\tduplicate attribute\tvip-addr' service-new "${vip[@]}" mode:u32=1 1:hex=c000020a
+	said 'EINVAL\tUnknown attribute type\t99' service-new "${vip[@]}" mode:u32=1 99:u32=1
+	said 'EINVAL\tmissing attribute\tvip-port' service-new vip-addr:ip=$VIP proto:u32=6 mode:u32=1
+	said 'OK\t-\t-' service-new "${vip[@]}" mode:u32=1
+	[ "$(lbu -j service show $VIP:83 | jq length)" = 1 ]
+	said 'OK\t-\t-' 2 "${vip[@]}"
+	[ "$(lbu -j service | jq length)" = 1 ]
+	refuses 2 "is no command" nlb-nlraw -n lbu fwd service-nex
+}
+
 no_privilege() {
 	refuses 1 "CAP_NET_ADMIN" ns lbu setpriv --inh-caps=-all --ambient-caps=-all --bounding-set=-all nlb service add $VIP:83
 	ns lbu setpriv --inh-caps=-all --ambient-caps=-all --bounding-set=-all nlb service show | grep -q peek
@@ -196,6 +217,7 @@ ktap_run "events as they happen" events
 ktap_run "a connection is taken from a process" taken_from_a_process
 ktap_run "counters" counters
 ktap_run "a reader that goes away" reader_goes_away
+ktap_run "hostile requests" hostile_requests
 ktap_run "without privilege one may look" no_privilege
 ktap_run "other namespaces" other_namespace
 ktap_run "without modules the remedy is told" no_module
