@@ -50,9 +50,12 @@ impl Target {
                 }
                 source4
             }
+            // A route by a device without an address has no source for us.
             None => Route::lookup(net, None, host4)
-                .map_err(|_| Error::from(EHOSTUNREACH))?
-                .source(),
+                .map(|route| route.source())
+                .ok()
+                .filter(|source| *source != [0; 4])
+                .ok_or(EHOSTUNREACH)?,
         };
         Ok(Arc::new(
             Self {
