@@ -90,11 +90,17 @@ struct Queue {
 /// [`FourTuple::v4_words`] of a connection.
 type Key = [u32; 4];
 
+/// What is held in a namespace.
+struct Total {
+    bytes: Atomic<usize>,
+    packets: Atomic<usize>,
+}
+
 /// The hold of one connection.
 #[pin_data]
 pub(crate) struct Hold {
     key: Key,
-    total: Arc<Atomic<usize>>,
+    total: Arc<Total>,
     #[pin]
     queue: SpinLockBh<Queue>,
 }
@@ -112,7 +118,7 @@ impl Hold {
             Mode::Hold if queue.bytes.saturating_add(size) > MAX_BYTES => {
                 Some(Counter::DropHoldBytes)
             }
-            Mode::Hold if self.total.load(Relaxed).saturating_add(size) > MAX_TOTAL => {
+            Mode::Hold if self.total.bytes.load(Relaxed).saturating_add(size) > MAX_TOTAL => {
                 Some(Counter::DropHoldTotal)
             }
             Mode::Hold if queue.packets.reserve(1, GFP_ATOMIC).is_err() => {
@@ -137,7 +143,8 @@ impl Hold {
         // There is room: it was reserved above.
         if queue.packets.push_within_capacity(packet).is_ok() {
             queue.bytes = queue.bytes.saturating_add(size);
-            self.total.add(size, Relaxed);
+            self.total.bytes.add(size, Relaxed);
+            self.total.packets.add(1, Relaxed);
             stats.count(Counter::Held);
         }
         Verdict::Stolen
@@ -150,8 +157,10 @@ impl Hold {
             return KVec::new();
         }
         let bytes = core::mem::take(&mut queue.bytes);
-        let _ = self.total.fetch_sub(bytes, Relaxed);
-        core::mem::replace(&mut queue.packets, KVec::new())
+        let packets = core::mem::replace(&mut queue.packets, KVec::new());
+        let _ = self.total.bytes.fetch_sub(bytes, Relaxed);
+        let _ = self.total.packets.fetch_sub(packets.len(), Relaxed);
+        packets
     }
 
     /// Sends the held packets on in order, then lets all pass. Returns how many there were.
@@ -208,15 +217,20 @@ fn discard(packets: KVec<HeldPacket>) {
 pub(crate) struct Holds {
     #[pin]
     table: RcuHashTable<Key, Arc<Hold>>,
-    /// Memory of all held packets.
-    total: Arc<Atomic<usize>>,
+    total: Arc<Total>,
 }
 
 impl Holds {
     pub(crate) fn new() -> impl PinInit<Self, Error> {
         try_pin_init!(Self {
             table <- RcuHashTable::new(crate::registry::MAX_LIVE as u32),
-            total: Arc::new(Atomic::new(0), GFP_KERNEL)?,
+            total: Arc::new(
+                Total {
+                    bytes: Atomic::new(0),
+                    packets: Atomic::new(0),
+                },
+                GFP_KERNEL,
+            )?,
         })
     }
 
@@ -271,6 +285,11 @@ impl Holds {
     pub(crate) fn end(&self, hold: &Arc<Hold>) {
         self.table
             .remove_if(&hold.key, |other| Arc::ptr_eq(other, hold));
+    }
+
+    /// Packets that are held now.
+    pub(crate) fn packets(&self) -> u64 {
+        self.total.packets.load(Relaxed) as u64
     }
 
     /// Whether nothing is held, the usual case.

@@ -10,10 +10,7 @@ use crate::{
         State,
         STATE, //
     },
-    stats::{
-        Counter,
-        COUNTERS, //
-    },
+    stats::COUNTERS,
     uapi::{
         self,
         cmd,
@@ -240,12 +237,17 @@ fn migration_dump(dump: &mut Dump<'_>) -> Result {
 
 fn stats_get(request: &Request<'_>) -> Result {
     let state = state(request)?;
-    let put = |w: &mut Writer<'_>, (what, name): &(Counter, &str)| {
-        let value = state.shared.stats.get(*what);
+    let shared = &state.shared;
+    let put = |w: &mut Writer<'_>, name: &str, value: u64| {
         w.nest(stats::COUNTER, |w| {
             w.put_str(counter::NAME, name)?;
             w.put_uint(counter::VALUE, value)
         })
     };
-    request.reply(|w| COUNTERS.iter().try_for_each(|entry| put(w, entry)))
+    request.reply(|w| {
+        for (counter, name) in COUNTERS {
+            put(w, name, shared.stats.get(*counter))?;
+        }
+        put(w, "held-now", shared.holds.packets())
+    })
 }

@@ -114,7 +114,7 @@ codes! {
     /// The forwarder in PREPARE is not configured.
     NotForwarder = 131, EPERM, "forwarder is not configured there";
     /// The VIP is not an address of an nlb device.
-    VipNotHere = 132, errno::EADDRNOTAVAIL, "virtual address is not on an nlb device there";
+    VipNotHere = 132, errno::EADDRNOTAVAIL, "VIP is not on an nlb device there";
     /// No room for the mapping, or it is taken.
     Mapping = 133, ENOSPC, "mapping table is full";
     /// Too many migrations at a time.
@@ -160,7 +160,7 @@ codes! {
     /// nlb_fwd is not loaded.
     NoForwarder = 198, errno::EOPNOTSUPP, "no forwarder here to plumb the route";
     /// nlb_fwd has no service for the connection.
-    NoService = 199, ENOENT, "no service for the virtual address and port";
+    NoService = 199, ENOENT, "no service for the VIP and port";
     /// The route could not be plumbed.
     NoRoute = 200, EINVAL, "route cannot be plumbed";
     /// There is a route for the connection already.

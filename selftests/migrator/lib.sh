@@ -25,23 +25,27 @@ cluster() {
 	ns lbu nlb endpoint add $VIP:80/tcp host $HOST2
 }
 
-# A program started by one of these ends when stop_NAME is called or the test ends.
-pids=()
+# A program started by one of these ends when `stop NAME` is called, when another of that name is
+# started, or when the test ends.
 start() {
 	local name=$1 machine=$2
 	shift 2
+	stop "$name"
 	: >"$tmp/$name.log"
-	background "$machine" "$tmp/$name.log" "$tcp" "$@"
-	pids+=("$name:$!")
+	# Appends, so that a test can empty the log meanwhile.
+	ip netns exec "$machine" "$tcp" "$@" >>"$tmp/$name.log" 2>&1 </dev/null &
+	# In a file, for what runs in a subshell may leave it to another one to end the program.
+	echo $! >"$tmp/$name.pid"
 }
 stop() {
-	local entry
-	for entry in "${pids[@]}"; do
-		[ "${entry%%:*}" != "$1" ] || kill "${entry#*:}" 2>/dev/null
-	done
+	local pid
+	pid=$(cat "$tmp/$1.pid" 2>/dev/null) || return 0
+	rm "$tmp/$1.pid"
 	# ip netns exec is replaced by the program, so its end is the port's end.
-	sleep 0.2
+	kill "$pid" 2>/dev/null || return 0
+	wait_for 5 gone "$pid"
 }
+gone() { [ ! -e "/proc/$1" ] || grep -q '^State:[[:space:]]*Z' "/proc/$1/status"; }
 server() { start "server-$1" "$@" && wait_listen "$1" 80; }
 classifier() {
 	start classifier lbu classifier $VIP 80 "$@"
@@ -49,16 +53,19 @@ classifier() {
 }
 client() { ns client "$tcp" client $VIP 80 "$@"; }
 
+# reports NAME FILTER: the lines of a program's log that are reports and pass jq's FILTER, as an array.
+reports() { jq -R 'fromjson? // empty' "$tmp/$1.log" | jq -s "[.[] | select($2)]"; }
 # migrated N: N attempts said they succeeded; refused N TEXT: N said TEXT.
-migrated() { [ "$(jq -s '[.[] | select(.place == "migrate" and .error == null)] | length' "$tmp/classifier.log")" = "$1" ]; }
+migrated() { [ "$(reports classifier '.place == "migrate" and .error == null' | jq length)" = "$1" ]; }
 refused() {
 	cat "$tmp/classifier.log"
-	[ "$(jq -s --arg text "$2" '[.[] | select(.place == "migrate" and .error != null and (.text | contains($text)))] | length' "$tmp/classifier.log")" = "$1" ]
+	reports classifier '.place == "migrate" and .error != null' |
+		jq -e --argjson n "$1" --arg text "$2" '[.[] | select(.text | contains($text))] | length == $n'
 }
-# served PLACE N: PLACE (server, classifier) finished N connections without an error.
-served() {
-	cat "$tmp"/*.log | jq -s --arg place "$1" '[.[] | select(.place == $place and .error == null)] | length' | grep -qx "$2"
-}
+# served NAME N: the program NAME (server-host1, classifier) finished N connections without an error.
+served() { [ "$(reports "$1" '.place != "migrate" and .error == null' | jq length)" = "$2" ]; }
+# The client's port in the classifier's last attempt.
+last_port() { reports classifier '.place == "migrate"' | jq -r 'last.client | split(":")[1]'; }
 
 # counter MACHINE FAMILY NAME
 counter() { ns "$1" nlb -j stats show "$2" | jq ".[0].counters[\"$3\"] // 0"; }
@@ -73,7 +80,18 @@ slow_answers() {
 	ns host1 tc filter replace dev lbu parent 1: protocol ip prio 1 u32 match ip sport 4770 0xffff flowid 1:4
 }
 prompt_answers() { ns host1 tc qdisc del dev lbu root; }
+no_route_of() { [ "$(ns lbu nlb -j route show | jq --argjson port "$1" '[.[] | select(.client_port == $port)] | length')" = 0 ]; }
 
 # Cut the wire between the migrators of LBU and host1, both ways.
 cut_peers() { ns host1 nft 'add table ip cut; add chain ip cut in { type filter hook input priority -400; }; add chain ip cut out { type filter hook output priority -400; }; add rule ip cut in tcp dport 4770 drop; add rule ip cut out tcp sport 4770 drop'; }
 mend_peers() { ns host1 nft delete table ip cut; }
+
+# What a test that failed in the middle may have left undone.
+whole() {
+	mend_peers
+	prompt_answers
+	ns host1 nlb forwarder add $LBU_TO_HOST1
+	ns host1 nlb peer add $LBU_TO_HOST1
+	ip -n host1 addr add $VIP/32 dev nlb0
+	ns host1 sysctl -qw net.ipv4.tcp_timestamps=1 net.ipv4.tcp_window_scaling=1 net.ipv4.tcp_sack=1
+} >/dev/null 2>&1

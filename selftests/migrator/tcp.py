@@ -106,8 +106,6 @@ def client_once(args, seed):
                     time.sleep(args.first_pause)
                 elif args.pause:
                     time.sleep(args.pause)
-            if not args.keep_open:
-                sock.shutdown(socket.SHUT_WR)
         except OSError as error:
             failure.append(f"send: {errno.errorcode.get(error.errno, error)}")
 
@@ -124,8 +122,11 @@ def client_once(args, seed):
                 failure.append(f"wrong bytes at {got}")
                 break
             got += len(part)
-        if not failure and not args.keep_open and sock.recv(1):
-            failure.append("more bytes than were sent")
+        # Not before: a FIN that comes ahead of the classifier's attempt is a reason to refuse it.
+        if not failure and not args.keep_open:
+            sock.shutdown(socket.SHUT_WR)
+            if sock.recv(1):
+                failure.append("more bytes than were sent")
     except OSError as error:
         failure.append(f"recv after {got} bytes: {errno.errorcode.get(error.errno, error)}")
     sender.join(args.patience)

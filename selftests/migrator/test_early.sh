@@ -31,7 +31,7 @@ more_than_fits() {
 	slow_answers 400ms
 	client --bytes 4000000 --chunk 100 --count 1
 	prompt_answers
-	served server 12
+	served server-host1 12
 	stop classifier
 }
 
@@ -41,7 +41,7 @@ given_up() {
 	client --bytes 2000
 	slow_answers 200ms
 	capture_start client lbu "$tmp/to.pcap" tcp port 80
-	background client "$tmp/client.log" "$tcp" client $VIP 80 --bytes 60000 --chunk 1000 --pause 0.004
+	start client client client $VIP 80 --bytes 60000 --chunk 1000 --pause 0.004
 	wait_for 10 frozen
 	cut_peers
 	wait_for 30 test -s "$tmp/client.log"

@@ -15,7 +15,7 @@ one_connection() {
 	client --bytes 300000
 	capture_stop
 	migrated 1
-	wait_for 5 served server 1
+	wait_for 5 served server-host1 1
 	served classifier 0
 	"$pcap" no-rst "$tmp/to.pcap" "$tmp/from.pcap"
 	"$pcap" same-length "$tmp/to.pcap" "$tmp/tunnel.pcap"

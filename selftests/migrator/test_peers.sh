@@ -87,7 +87,7 @@ reconnect() {
 	ns lbu ss -K dport = :4770 >/dev/null
 	classifier --to $HOST1
 	client --bytes 50000 --count 2
-	served server 5
+	served server-host1 5
 	stop classifier
 }
 

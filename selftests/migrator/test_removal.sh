@@ -51,13 +51,11 @@ classifier --to $HOST1
 ktap_run "a host's namespace goes under traffic" host_leaves
 ktap_run "the LBU's namespace goes under traffic" lbu_leaves
 for n in "${nlb_namespaces[@]}"; do [ -z "$n" ] || netns_del "$n"; done
-pids=()
 cluster
 server host1 server 0.0.0.0 80
 classifier --to $HOST1
 ktap_run "nlb devices go under traffic" device_leaves
 for n in "${nlb_namespaces[@]}"; do [ -z "$n" ] || netns_del "$n"; done
-pids=()
 cluster
 server host1 server 0.0.0.0 80
 classifier --to $HOST1
