@@ -82,9 +82,16 @@ slow_answers() {
 prompt_answers() { ns host1 tc qdisc del dev lbu root; }
 no_route_of() { [ "$(ns lbu nlb -j route show | jq --argjson port "$1" '[.[] | select(.client_port == $port)] | length')" = 0 ]; }
 
-# Cut the wire between the migrators of LBU and host1, both ways.
-cut_peers() { ns host1 nft 'add table ip cut; add chain ip cut in { type filter hook input priority -400; }; add chain ip cut out { type filter hook output priority -400; }; add rule ip cut in tcp dport 4770 drop; add rule ip cut out tcp sport 4770 drop'; }
-mend_peers() { ns host1 nft delete table ip cut; }
+# Cut the wire between the migrators of LBU and hosts, both ways: at the LBU, so that answers which are
+# on their way (slow_answers) do not arrive either.
+cut_peers() {
+	ns lbu nft 'add table ip cut
+		add chain ip cut in { type filter hook input priority -400; }
+		add chain ip cut out { type filter hook output priority -400; }
+		add rule ip cut in tcp sport 4770 drop
+		add rule ip cut out tcp dport 4770 drop'
+}
+mend_peers() { ns lbu nft delete table ip cut; }
 
 # What a test that failed in the middle may have left undone.
 whole() {

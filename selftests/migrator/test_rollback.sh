@@ -71,14 +71,15 @@ peer_unreachable() {
 	mend_peers
 }
 
-# host1 falls silent when the migration has come to PHASE.
+# PHASE BYTES: host1 falls silent when the migration has come to PHASE. The client sends 1000 bytes at
+# once and the rest slowly.
 silent_in() {
 	classifier --to $HOST1 --timeout 8000
 	# The connection between the migrators is up before the answers get slow.
 	client --bytes 1000
 	slow_answers 2s
 	: >"$tmp/classifier.log"
-	start client client client $VIP 80 --bytes 1000
+	start client client client $VIP 80 --bytes "$2" --chunk 1000 --pause 0.2
 	wait_for 10 in_phase "$1"
 	cut_peers
 	wait_for 40 test -s "$tmp/client.log"
@@ -89,7 +90,7 @@ silent_in() {
 in_phase() { migrations lbu | jq -e --arg phase "$1" 'any(.phase == $phase)'; }
 
 silent_before_commit() {
-	silent_in "$1"
+	silent_in "$1" 1000
 	refused 1 ""
 	jq -e '.error == null' "$tmp/client.log"
 	migrations lbu | jq -e 'any(.phase == "aborted")'
@@ -99,7 +100,7 @@ silent_before_commit() {
 
 silent_after_commit() {
 	capture_start client lbu "$tmp/to.pcap" tcp port 80
-	silent_in committed
+	silent_in committed 80000
 	capture_stop
 	jq -e '.error != null' "$tmp/client.log"
 	migrations lbu | jq -e 'any(.phase == "reset")'
