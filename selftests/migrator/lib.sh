@@ -70,7 +70,8 @@ last_port() { reports classifier '.place == "migrate"' | jq -r 'last.client | sp
 # counter MACHINE FAMILY NAME
 counter() { ns "$1" nlb -j stats show "$2" | jq ".[0].counters[\"$3\"] // 0"; }
 migrations() { ns "$1" nlb -j migration show; }
-no_routes() { [ "$(ns lbu nlb -j route show | jq '[.[] | select(.state != "closed")] | length')" = 0 ]; }
+# Routes of ended connections stay for their last packets, in state fin-wait or closed.
+no_routes() { ns lbu nlb -j route show | jq -e 'all(.state == "fin-wait" or .state == "closed")'; }
 no_mappings() { [ "$(ns "$1" nlb -j mapping show side host | jq length)" = 0 ]; }
 
 # Answers of host1's migrator arrive this much later (tc's time format).

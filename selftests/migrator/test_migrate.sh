@@ -103,6 +103,31 @@ application_ends_first() {
 	stop classifier
 }
 
+# Nothing of this end passes the LBU: only the host can tell it.
+host_resets() {
+	classifier --to $HOST1
+	ns client python3 - <<-'EOF' &
+	import socket
+	s = socket.create_connection(("192.0.2.10", 80), timeout=30)
+	s.sendall(b"x")
+	assert s.recv(10) == b"x"
+	try:
+	    raise SystemExit(f"got {s.recv(10)} instead of a reset")
+	except ConnectionResetError:
+	    pass
+	EOF
+	local client=$! port
+	wait_for 20 migrated 1
+	port=$(last_port)
+	wait_for 10 ns host1 sh -c "ss -Htn state established dport = :$port | grep -q ."
+	ns lbu nlb -j route show | jq -e --argjson p "$port" 'any(.client_port == $p and .state == "established")'
+	ns host1 ss -K state established dport = ":$port"
+	wait $client
+	wait_for 20 no_routes
+	migrations lbu | jq -e --argjson p "$port" 'any(.client_port == $p and .phase == "closed")'
+	stop classifier
+}
+
 ktap_begin
 cluster
 server host1 server 0.0.0.0 80
@@ -120,4 +145,5 @@ ktap_run "client without SACK" without tcp_sack
 ktap_run "client without any option" without tcp_timestamps tcp_window_scaling tcp_sack
 ktap_run "100 connections, 20 at a time" many
 ktap_run "the application ends a connection" application_ends_first
+ktap_run "the host resets a connection: the LBU is told" host_resets
 ktap_end
