@@ -8,6 +8,8 @@ BUILD ?= $(CURDIR)/build
 export KVER BUILD
 # An installation prefix for modules_install.
 INSTALL_MOD_PATH ?=
+# One clock for all scripts of a run.
+export NLB_START := $(shell date +%s)
 MAKEFLAGS += --no-print-directory
 
 .DEFAULT_GOAL := help
