@@ -25,7 +25,7 @@ web() {
 	chmod a+rx "$tmp"
 	chmod -R a+rX "$dir"
 	background "$host" "$tmp/$host.log" nginx -e "$dir/error.log" -c "$dir/conf"
-	pids+=("web-$host:$!")
+	echo $! >"$tmp/web-$host.pid"
 	wait_listen "$host" 80
 }
 
@@ -45,13 +45,17 @@ nlbd_start() {
 	pool = "one"
 	EOF
 	ns lbu nlbd check --config "$tmp/classify.toml"
+	# That of a test that failed in the middle.
+	stop nlbd
 	background lbu "$tmp/nlbd.log" nlbd classify --config "$tmp/classify.toml"
 	nlbd=$!
+	echo $nlbd >"$tmp/nlbd.pid"
 	wait_listen lbu 80
 }
 nlbd_stop() {
 	kill -TERM $nlbd
 	wait $nlbd
+	rm "$tmp/nlbd.pid"
 	cat "$tmp/nlbd.log"
 }
 get() { ns client curl -sS --max-time 20 "http://$VIP$1"; }
