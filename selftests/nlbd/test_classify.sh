@@ -92,7 +92,7 @@ refused_goes_to_default() {
 	nlbd_start ""
 	[ "$(get /a/page)" = "a host2" ]
 	nlbd_stop
-	grep -q 'stayed here: no listener' "$tmp/nlbd.log"
+	grep -q 'stayed here: target: no listener' "$tmp/nlbd.log"
 }
 
 # Nobody is there: 503.
