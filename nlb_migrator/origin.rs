@@ -70,6 +70,7 @@ struct Mover<'a> {
     timeout_ms: u32,
     /// The state a moment ago; its options do not change.
     outlook: &'a ConnectionState,
+    was_reset: bool,
     /// Why it did not go through.
     reason: Option<Reason>,
 }
@@ -217,6 +218,7 @@ impl OriginOps for Mover<'_> {
     }
 
     fn reset(&mut self) {
+        self.was_reset = true;
         if let Some(frozen) = self.frozen.take() {
             let closed = frozen.reset();
             self.closed(closed);
@@ -239,7 +241,10 @@ impl OriginOps for Mover<'_> {
     }
 
     fn send_abort(&mut self) {
-        // A target that cannot be reached gives up by itself.
+        // Before COMMIT, a target that cannot be reached gives up by itself.
+        if self.was_reset {
+            self.transfer.peer.owe_abort(self.id());
+        }
         let _ = self.send(&Record::Abort);
     }
 
@@ -275,12 +280,13 @@ pub(crate) fn migrate(
     if !plumb::with(|plumber| plumber.serves(net, &tuple)).ok_or(Code::NoForwarder)? {
         return Err(Code::NoService.into());
     }
-    let link = transport::connect(shared, &peer, net, timeout_ms)?;
+    let taken = transport::connect(shared, &peer, net, timeout_ms)?;
+    let link = taken.link();
 
     let target = nlb_tunnel::target(net, peer.addr, None).map_err(|_| Code::NoHost)?;
     let mapping = nlb_tunnel::allocate(net, &tuple, &target, true).map_err(|_| Code::NoFlowId)?;
     let flow_id = mapping.flow_id();
-    let transfer = match transfer::prepare(shared, &peer, &link, tuple, flow_id) {
+    let transfer = match transfer::prepare(shared, &peer, link, tuple, flow_id) {
         Ok(transfer) => transfer,
         Err(reason) => {
             nlb_tunnel::release(net, &mapping);
@@ -291,7 +297,7 @@ pub(crate) fn migrate(
     let mut mover = Mover {
         shared,
         net,
-        link: &link,
+        link,
         transfer: &transfer,
         socket: &socket,
         frozen: None,
@@ -299,6 +305,7 @@ pub(crate) fn migrate(
         plumbed: false,
         timeout_ms,
         outlook: &outlook,
+        was_reset: false,
         reason: None,
     };
     run(&transfer, &mut mover, timeout_ms);
@@ -323,7 +330,12 @@ fn run(transfer: &Transfer, mover: &mut Mover<'_>, timeout_ms: u32) {
         // Anything but the answer that was waited for ends it.
         let reason = match transfer.wait(state, timeout_ms) {
             Ok(()) => Code::NoAnswer.into(),
-            Err(reason) => reason,
+            Err(reason) => {
+                if reason.is(Code::NoAnswer) {
+                    mover.link.suspect();
+                }
+                reason
+            }
         };
         while let Some(event) = transfer.next_event() {
             if machine.step(mover, event) == Step::Ignored {

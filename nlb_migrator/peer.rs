@@ -34,6 +34,9 @@ const MAX_PEERS: usize = 256;
 /// Connections a peer may have open to us: one is normal, more only for a moment after a restart.
 const MAX_INBOUND: u32 = 4;
 
+/// Ends of migrations that a peer has not been told of for certain.
+const MAX_ABORTS: usize = 1024;
+
 /// An attempt to connect: callers wait for `done`, `socket` is there to break it off.
 #[derive(Clone)]
 pub(crate) struct Attempt {
@@ -78,6 +81,10 @@ pub(crate) struct Peer {
     pub(crate) outbound: Mutex<Outbound>,
     #[pin]
     inbound: Mutex<KVec<Arc<Link>>>,
+    /// Connections that were reset because nobody knew whether the peer had them. It is told until it
+    /// has answered, or it would keep them for ever.
+    #[pin]
+    aborts: Mutex<KVec<u64>>,
 }
 
 impl Peer {
@@ -107,6 +114,34 @@ impl Peer {
         let inbound = self.inbound.lock();
         let mut links = inbound.iter().rev();
         links.find(|link| link.is_up()).cloned()
+    }
+
+    /// Remembers to tell the peer that a migration is over.
+    pub(crate) fn owe_abort(&self, id: u64) {
+        let mut aborts = self.aborts.lock();
+        if aborts.len() >= MAX_ABORTS {
+            let _ = aborts.remove(0);
+        }
+        // Without memory, the peer's connection lives until the client is found gone.
+        let _ = aborts.push(id, GFP_KERNEL);
+    }
+
+    /// The peer knows that a migration is over.
+    pub(crate) fn aborted(&self, id: u64) {
+        self.aborts.lock().retain(|owed| *owed != id);
+    }
+
+    /// What stands at `place` in the list of what the peer is to be told.
+    pub(crate) fn owed_abort(&self, place: usize) -> Option<u64> {
+        self.aborts.lock().get(place).copied()
+    }
+
+    /// Our own connection to the peer.
+    pub(crate) fn link(&self) -> Option<Arc<Link>> {
+        match &*self.outbound.lock() {
+            Outbound::Up(link) => Some(link.clone()),
+            _ => None,
+        }
     }
 
     pub(crate) fn state(&self) -> PeerState {
@@ -140,7 +175,7 @@ impl Peer {
     /// Whether a lost connection should be set up again now.
     pub(crate) fn wants_reconnect(&self) -> bool {
         !self.is_removed()
-            && self.alive.load(Relaxed) > 0
+            && (self.alive.load(Relaxed) > 0 || !self.aborts.lock().is_empty())
             && time::boottime_ns() / 1_000_000 >= self.retry_at.load(Relaxed)
             && matches!(&*self.outbound.lock(), Outbound::Idle | Outbound::Failed(_))
     }
@@ -222,6 +257,7 @@ impl Peers {
                 slots: Atomic::new(0),
                 outbound <- new_mutex!(Outbound::Idle, "nlb_migrator::Peer::outbound"),
                 inbound <- new_mutex!(KVec::new(), "nlb_migrator::Peer::inbound"),
+                aborts <- new_mutex!(KVec::new(), "nlb_migrator::Peer::aborts"),
             }),
             GFP_KERNEL,
         )?;

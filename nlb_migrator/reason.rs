@@ -239,6 +239,10 @@ impl Reason {
         }
     }
 
+    pub(crate) fn is(&self, code: Code) -> bool {
+        self.code == code as u32
+    }
+
     pub(crate) fn errno(&self) -> Error {
         self.errno
     }

@@ -38,7 +38,13 @@ use kernel::{
     new_mutex,
     prelude::*,
     sync::{
-        atomic::Relaxed,
+        atomic::{
+            Acquire,
+            Atomic,
+            Full,
+            Relaxed,
+            Release, //
+        },
         Arc,
         Mutex, //
     },
@@ -89,6 +95,27 @@ pub(crate) struct Link {
     /// Held while a record is sent, so that records do not mix.
     #[pin]
     sending: Mutex<()>,
+    /// Migrations of ours that run over it.
+    users: Atomic<u32>,
+    /// An answer did not come: nothing new is begun over it.
+    suspect: Atomic<bool>,
+}
+
+/// Keeps a suspect connection open, for it may yet bring the answers to what runs over it.
+pub(crate) struct Use(Arc<Link>);
+
+impl Use {
+    pub(crate) fn link(&self) -> &Link {
+        &self.0
+    }
+}
+
+impl Drop for Use {
+    fn drop(&mut self) {
+        if self.0.users.fetch_sub(1, Full) == 1 && self.0.suspect.load(Acquire) {
+            self.0.close();
+        }
+    }
 }
 
 impl Link {
@@ -100,6 +127,8 @@ impl Link {
                 peer: peer.clone(),
                 socket: socket.clone(),
                 sending <- new_mutex!((), "nlb_migrator::Link"),
+                users: Atomic::new(0),
+                suspect: Atomic::new(false),
             }),
             GFP_KERNEL,
         )
@@ -120,6 +149,20 @@ impl Link {
 
     pub(crate) fn close(&self) {
         self.socket.shutdown();
+    }
+
+    /// Has later migrations take a new connection: this one may be dead, and TCP takes long to
+    /// notice or to recover.
+    pub(crate) fn suspect(&self) {
+        self.suspect.store(true, Release);
+    }
+
+    /// For one migration, if another one may be begun over it.
+    fn take(self: &Arc<Self>) -> Option<Use> {
+        let _ = self.users.fetch_add(1, Full);
+        // From here on, what happens to the connection is not decided without us.
+        let taken = Use(self.clone());
+        (self.is_up() && !self.suspect.load(Acquire)).then_some(taken)
     }
 
     /// Sends a whole record. After an error the other side cannot have got all of it, and the
@@ -371,8 +414,10 @@ fn outbound(shared: &Arc<Shared>, peer: &Arc<Peer>, socket: &Arc<Socket>) {
             Record::Failed(reason) => {
                 OriginEvent::Failed(Reason::from_target(reason.code, reason.text))
             }
-            // The answer to our ABORT, which did not depend on it.
-            Record::Aborted => return Ok(()),
+            Record::Aborted => {
+                peer.aborted(id);
+                return Ok(());
+            }
             _ => return Err(End::Bad),
         };
         shared.transfers.deliver(shared, net, peer, id, event);
@@ -433,6 +478,11 @@ fn open(
         reason
     })?;
     peer.nonce.store(nonce, Relaxed);
+    let mut place = 0;
+    while let Some(id) = peer.owed_abort(place) {
+        link.send(&shared.stats, id, &Record::Abort)?;
+        place += 1;
+    }
     finish(peer, Outbound::Up(link.clone()));
     if peer.is_removed() {
         link.close();
@@ -481,11 +531,9 @@ pub(crate) fn connect(
     peer: &Arc<Peer>,
     net: &Net,
     timeout_ms: u32,
-) -> Result<Arc<Link>, Reason> {
-    if let Outbound::Up(link) = &*peer.outbound.lock() {
-        if link.is_up() {
-            return Ok(link.clone());
-        }
+) -> Result<Use, Reason> {
+    if let Some(link) = peer.link().and_then(|link| link.take()) {
+        return Ok(link);
     }
     let attempt = begin(shared, peer, net)?;
     let mut left = timeout_ms;
@@ -501,11 +549,11 @@ pub(crate) fn connect(
             return Err(Reason::with_detail(Code::Unreachable, fmt!("no answer")));
         }
     }
-    match &*peer.outbound.lock() {
-        Outbound::Up(link) => Ok(link.clone()),
-        Outbound::Failed(reason) => Err(*reason),
-        Outbound::Idle | Outbound::Connecting(_) => Err(Code::LinkLost.into()),
+    if let Outbound::Failed(reason) = &*peer.outbound.lock() {
+        return Err(*reason);
     }
+    let link = peer.link().ok_or(Code::LinkLost)?;
+    link.take().ok_or(Code::LinkLost.into())
 }
 
 /// Sets up again a connection that is needed to hear of the end of connections.

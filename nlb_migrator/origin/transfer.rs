@@ -65,7 +65,7 @@ struct Inbox {
 #[pin_data]
 pub(crate) struct Transfer {
     pub(super) entry: Arc<Entry>,
-    peer: Arc<Peer>,
+    pub(super) peer: Arc<Peer>,
     /// The connection to the peer that the migration runs over.
     link: u64,
     /// The life of the target that the connection is in.
