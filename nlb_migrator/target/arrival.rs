@@ -450,7 +450,11 @@ impl<'a> TargetOps for Arriving<'a> {
         // is none, the end is told when the origin connects again.
         let link = match &self.inner.link {
             Some(link) if link.is_up() => Some(link.clone()),
-            _ => self.arrival.peer.inbound(),
+            // Looked up anew: the peer may have been removed and added again.
+            _ => {
+                let peer = self.shared.peers.find(self.arrival.entry.peer);
+                peer.and_then(|peer| peer.inbound())
+            }
         };
         if let Some(link) = link {
             let _ = link.send(&self.shared.stats, id, &record);
