@@ -78,7 +78,8 @@ strict_rp_filter() {
 
 # The same packet from a machine that is no forwarder is an ordinary packet.
 stranger() {
-	capture_start host1 nlb0 "$tmp/nlb0.pcap"
+	# Not the router solicitations of the device itself.
+	capture_start host1 nlb0 "$tmp/nlb0.pcap" ip
 	raw client <<-EOF
 	send(udp("10.0.4.2", 0xee48, "10.0.4.1", 7, b"stranger"))
 	EOF
