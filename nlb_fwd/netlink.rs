@@ -101,23 +101,6 @@ fn forwarder(req: &Request<'_>) -> Result<Arc<Forwarder>> {
         .ok_or_else(|| req.error(ESRCH, c"the network namespace is going away"))
 }
 
-/// A unicast address in an attribute.
-fn unicast(req: &Request<'_>, id: u16) -> Result<Addr> {
-    let addr = Addr::v4(req.require_ipv4(id)?);
-    if !addr.is_unicast() {
-        return Err(req.bad_attr(EINVAL, id, c"not a unicast address"));
-    }
-    Ok(addr)
-}
-
-/// The protocol in an attribute.
-fn proto(req: &Request<'_>, id: u16) -> Result<Proto> {
-    u8::try_from(req.require_u32(id)?)
-        .ok()
-        .and_then(Proto::from_number)
-        .ok_or_else(|| req.bad_attr(EINVAL, id, c"protocol must be TCP (6) or UDP (17)"))
-}
-
 // Endpoints have the attributes of their service under the same numbers.
 const _: () = assert!(endpoint::VIP_ADDR == service::VIP_ADDR);
 const _: () = assert!(endpoint::VIP_PORT == service::VIP_PORT);
@@ -126,9 +109,9 @@ const _: () = assert!(endpoint::PROTO == service::PROTO);
 /// What identifies the service in a request about it or its endpoints.
 fn service_key(req: &Request<'_>) -> Result<ServiceKey> {
     Ok(ServiceKey {
-        vip: unicast(req, service::VIP_ADDR)?,
+        vip: req.require_unicast(service::VIP_ADDR)?,
         port: req.require_be16(service::VIP_PORT)?,
-        proto: proto(req, service::PROTO)?,
+        proto: req.require_proto(service::PROTO)?,
     })
 }
 
@@ -217,9 +200,9 @@ fn target(req: &Request<'_>, host: Addr, source: Option<Addr>) -> Result<Arc<Tar
 fn endpoint_new(req: &Request<'_>) -> Result {
     let forwarder = forwarder(req)?;
     let key = service_key(req)?;
-    let host = unicast(req, endpoint::HOST_ADDR)?;
+    let host = req.require_unicast(endpoint::HOST_ADDR)?;
     let source = match req.ipv4(endpoint::SOURCE_ADDR)? {
-        Some(_) => Some(unicast(req, endpoint::SOURCE_ADDR)?),
+        Some(_) => Some(req.require_unicast(endpoint::SOURCE_ADDR)?),
         None => None,
     };
     let weight = req.u32(endpoint::WEIGHT).unwrap_or(1);
@@ -254,7 +237,7 @@ fn find_endpoint(
     forwarder: &Forwarder,
 ) -> Result<(Arc<Service>, Arc<Endpoint>)> {
     let key = service_key(req)?;
-    let host = unicast(req, endpoint::HOST_ADDR)?;
+    let host = req.require_unicast(endpoint::HOST_ADDR)?;
     let service = find_service(req, forwarder, &key)?;
     let found = service
         .endpoint(host)
@@ -351,10 +334,10 @@ fn endpoint_dump(dump: &mut Dump<'_>) -> Result {
 
 /// The connection that a request about a route names.
 fn tuple(req: &Request<'_>) -> Result<FourTuple> {
-    let proto = proto(req, route::PROTO)?;
-    let client = unicast(req, route::CLIENT_ADDR)?;
+    let proto = req.require_proto(route::PROTO)?;
+    let client = req.require_unicast(route::CLIENT_ADDR)?;
     let client_port = req.require_be16(route::CLIENT_PORT)?;
-    let vip = unicast(req, route::VIP_ADDR)?;
+    let vip = req.require_unicast(route::VIP_ADDR)?;
     let vip_port = req.require_be16(route::VIP_PORT)?;
     FourTuple::new(client, client_port, vip, vip_port, proto).ok_or(EINVAL)
 }
@@ -370,7 +353,7 @@ fn find_route(req: &Request<'_>, forwarder: &Forwarder) -> Result<Arc<Route>> {
 fn route_new(req: &Request<'_>) -> Result {
     let forwarder = forwarder(req)?;
     let tuple = tuple(req)?;
-    let host = unicast(req, route::HOST_ADDR)?;
+    let host = req.require_unicast(route::HOST_ADDR)?;
     // Against the removal of the service.
     let _lock = forwarder.config.lock();
     let service = find_service(req, &forwarder, &ServiceKey::of(&tuple))?;

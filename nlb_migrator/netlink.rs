@@ -41,8 +41,7 @@ use nlb::{
             Writer, //
         },
         Net, //
-    },
-    wire::addr::Addr, //
+    }, //
 };
 
 /// How long to wait for each answer of a target if the request does not say.
@@ -74,17 +73,8 @@ fn state(request: &Request<'_>) -> Result<Arc<State>> {
     STATE.get_arc(request.net()).ok_or(ENODEV)
 }
 
-/// The address in attribute `id`, which must be one of a machine.
-fn address(request: &Request<'_>, id: u16) -> Result<Addr> {
-    let addr = Addr::v4(request.require_ipv4(id)?);
-    if !addr.is_unicast() {
-        return Err(request.bad_attr(EINVAL, id, c"not a unicast address"));
-    }
-    Ok(addr)
-}
-
 fn peer_new(request: &Request<'_>) -> Result {
-    let addr = address(request, peer::ADDR)?;
+    let addr = request.require_unicast(peer::ADDR)?;
     let port = request.be16(peer::PORT).unwrap_or(uapi::PORT);
     let added = state(request)?.add_peer(request.net(), addr, port);
     added.map_err(|error| {
@@ -101,7 +91,7 @@ fn peer_new(request: &Request<'_>) -> Result {
 }
 
 fn peer_del(request: &Request<'_>) -> Result {
-    let addr = address(request, peer::ADDR)?;
+    let addr = request.require_unicast(peer::ADDR)?;
     state(request)?
         .remove_peer(request.net(), addr)
         .map_err(|error| request.bad_attr(error, peer::ADDR, c"no such peer"))
@@ -118,7 +108,7 @@ fn fill_peer(w: &mut Writer<'_>, peer: &Peer) -> Result {
 }
 
 fn peer_get(request: &Request<'_>) -> Result {
-    let addr = address(request, peer::ADDR)?;
+    let addr = request.require_unicast(peer::ADDR)?;
     let peer = state(request)?
         .shared
         .peers
@@ -150,7 +140,7 @@ fn remember(dump: &mut Dump<'_>, next: u64) {
 
 fn migrate(request: &Request<'_>) -> Result {
     let fd = request.require_u32(migration::FD)?;
-    let peer = address(request, migration::PEER_ADDR)?;
+    let peer = request.require_unicast(migration::PEER_ADDR)?;
     let timeout = request
         .u32(migration::TIMEOUT)
         .unwrap_or(DEFAULT_TIMEOUT_MS);

@@ -55,8 +55,7 @@ use nlb::{
     wire::{
         addr::{
             Addr,
-            FourTuple,
-            Proto, //
+            FourTuple, //
         },
         flow_id::FlowId,
     },
@@ -92,23 +91,6 @@ fn tunnel(req: &Request<'_>) -> Result<Arc<Tunnel>> {
         .ok_or_else(|| req.error(ESRCH, c"the network namespace is going away"))
 }
 
-/// A unicast address in an attribute.
-fn unicast(req: &Request<'_>, id: u16) -> Result<Addr> {
-    let addr = Addr::v4(req.require_ipv4(id)?);
-    if !addr.is_unicast() {
-        return Err(req.bad_attr(EINVAL, id, c"not a unicast address"));
-    }
-    Ok(addr)
-}
-
-/// The protocol in an attribute.
-fn proto(req: &Request<'_>, id: u16) -> Result<Proto> {
-    u8::try_from(req.require_u32(id)?)
-        .ok()
-        .and_then(Proto::from_number)
-        .ok_or_else(|| req.bad_attr(EINVAL, id, c"protocol must be TCP (6) or UDP (17)"))
-}
-
 /// The flow id in an attribute.
 fn flow_id(req: &Request<'_>) -> Result<FlowId> {
     let value = req.require_u32(mapping::FLOW_ID)?;
@@ -118,7 +100,7 @@ fn flow_id(req: &Request<'_>) -> Result<FlowId> {
 
 fn forwarder_new(req: &Request<'_>) -> Result {
     let tunnel = tunnel(req)?;
-    let addr = unicast(req, uapi::forwarder::ADDR)?;
+    let addr = req.require_unicast(uapi::forwarder::ADDR)?;
     match tunnel.add_forwarder(addr) {
         Err(EEXIST) => Err(req.bad_attr(EEXIST, uapi::forwarder::ADDR, c"forwarder exists")),
         Err(ENOSPC) => Err(req.error(ENOSPC, c"too many forwarders")),
@@ -191,10 +173,10 @@ fn mapping_new(req: &Request<'_>) -> Result {
     let tunnel = tunnel(req)?;
     let forwarder = Addr::v4(req.require_ipv4(mapping::FORWARDER_ADDR)?);
     let flow_id = flow_id(req)?;
-    let proto = proto(req, mapping::PROTO)?;
-    let client = unicast(req, mapping::CLIENT_ADDR)?;
+    let proto = req.require_proto(mapping::PROTO)?;
+    let client = req.require_unicast(mapping::CLIENT_ADDR)?;
     let client_port = req.require_be16(mapping::CLIENT_PORT)?;
-    let vip = unicast(req, mapping::VIP_ADDR)?;
+    let vip = req.require_unicast(mapping::VIP_ADDR)?;
     let vip_port = req.require_be16(mapping::VIP_PORT)?;
     let tuple = FourTuple::new(client, client_port, vip, vip_port, proto).ok_or(EAFNOSUPPORT)?;
     match tunnel.install(req.net(), forwarder, flow_id, &tuple, Kind::Static, None) {

@@ -15,7 +15,11 @@ use super::{
 };
 use crate::{
     bindings,
-    net::netns::Net, //
+    net::netns::Net,
+    wire::addr::{
+        Addr,
+        Proto, //
+    }, //
 };
 use core::{
     fmt::Write,
@@ -209,6 +213,23 @@ impl<'a> Request<'a> {
     pub fn require_ipv4(&self, id: u16) -> Result<[u8; 4]> {
         self.require(id)?;
         self.ipv4(id)?.ok_or(EINVAL)
+    }
+
+    /// As [`Self::require_ipv4`]; `EINVAL`, with a text, if it is no unicast address.
+    pub fn require_unicast(&self, id: u16) -> Result<Addr> {
+        let addr = Addr::v4(self.require_ipv4(id)?);
+        if !addr.is_unicast() {
+            return Err(self.bad_attr(EINVAL, id, c"not a unicast address"));
+        }
+        Ok(addr)
+    }
+
+    /// The transport protocol in an attribute; `EINVAL`, with a text, if it is neither TCP nor UDP.
+    pub fn require_proto(&self, id: u16) -> Result<Proto> {
+        u8::try_from(self.require_u32(id)?)
+            .ok()
+            .and_then(Proto::from_number)
+            .ok_or_else(|| self.bad_attr(EINVAL, id, c"protocol must be TCP (6) or UDP (17)"))
     }
 
     /// Answers with one message of the request's command that `fill` writes. May sleep.
