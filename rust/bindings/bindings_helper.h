@@ -69,6 +69,7 @@
 #include <net/ipv6.h>
 #include <net/neighbour.h>
 #include <net/net_namespace.h>
+#include <net/netfilter/nf_conntrack_tuple.h>
 #include <net/netlink.h>
 #include <net/netns/generic.h>
 #include <net/protocol.h>

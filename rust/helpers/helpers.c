@@ -18,6 +18,7 @@
 #include "kthread.c"
 #include "net_namespace.c"
 #include "netdevice.c"
+#include "netfilter.c"
 #include "percpu.c"
 #include "rcu.c"
 #include "rhashtable.c"

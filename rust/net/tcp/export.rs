@@ -28,13 +28,14 @@ use crate::{
 
 use super::{
     child::disconnect_silently,
+    nat,
     refusal::Refusal,
     sock,
     sock::{
         inet_csk,
         tcp_sk,
         tcp_skb_cb, //
-    },
+    }, //
 };
 
 /// Most unread bytes that a connection may have and still be moved.
@@ -247,6 +248,14 @@ impl Frozen<'_> {
                 bindings::TCP_LISTEN => return Err(Refusal::Listening),
                 // A FIN is part of the sequence space and would have to be carried.
                 bindings::TCP_CLOSE_WAIT => return Err(Refusal::FinReceived),
+                bindings::TCP_FIN_WAIT1
+                | bindings::TCP_FIN_WAIT2
+                | bindings::TCP_CLOSING
+                | bindings::TCP_LAST_ACK => return Err(Refusal::Closing),
+                // accept() returns it before its handshake is complete.
+                bindings::TCP_SYN_RECV if !(*tp).fastopen_rsk.is_null() => {
+                    return Err(Refusal::FastOpen);
+                }
                 _ => return Err(Refusal::NotEstablished),
             }
             if !sock::is_ipv4(sk) {
@@ -299,6 +308,11 @@ impl Frozen<'_> {
         }
         if self.unread_len() > MAX_UNREAD {
             return Err(Refusal::UnreadTooLarge);
+        }
+        // SAFETY: The socket is valid, connected over IPv4 as was checked above, and of user space
+        // by check_kind(). Its lock may be slept under.
+        if unsafe { nat::is_translated(sk) }? {
+            return Err(Refusal::Translated);
         }
         Ok(())
     }

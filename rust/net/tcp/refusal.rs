@@ -107,6 +107,10 @@ refusals! {
     ZeroCopy = 21, EOPNOTSUPP, c"received data is in zero-copy memory";
     /// More unread bytes than may be carried.
     UnreadTooLarge = 22, EFBIG, c"too much unread data";
+    /// This side has sent its FIN: `FIN_WAIT1`, `FIN_WAIT2`, `CLOSING`, `LAST_ACK`.
+    Closing = 24, EPIPE, c"connection is closing";
+    /// Connection tracking translates addresses or ports (DNAT, SNAT, REDIRECT).
+    Translated = 25, EOPNOTSUPP, c"connection is translated by NAT";
 
     // Target.
 
@@ -174,7 +178,7 @@ mod tests {
                 count += 1;
             }
         }
-        assert_eq!(count, 38);
+        assert_eq!(count, 40);
         assert_eq!(Refusal::from_code(0), None);
         assert_eq!(Refusal::AcceptQueueFull.code(), 68);
     }
