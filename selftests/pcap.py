@@ -13,7 +13,11 @@ import struct
 import sys
 
 FIN, SYN, RST, ACK = 1, 2, 4, 16
-ETHERNET, RAW = 1, 101
+# By magic: nanoseconds per unit of the fraction, byte order.
+MAGIC = {b"\xd4\xc3\xb2\xa1": (1000, "<"), b"\xa1\xb2\xc3\xd4": (1000, ">"),
+         b"\x4d\x3c\xb2\xa1": (1, "<"), b"\xa1\xb2\x3c\x4d": (1, ">")}
+# Ethernet, raw IP, Linux cooked v2: length of the header, offset of the protocol, of the sender.
+LINKS = {1: (14, 12, 6), 101: (0, None, None), 276: (20, 0, 12)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,27 +41,43 @@ class Packet:
         return (self.seq, self.ack, self.flags, self.payload)
 
 
+@dataclasses.dataclass(frozen=True)
+class Frame:
+    """A packet as captured, cut behind its link-layer header."""
+
+    time: int  # ns since 1970
+    sender: bytes  # link-layer address, empty where there is none
+    data: bytes
+    cut: int  # bytes of the packet that were not captured
+
+
+def frames(path):
+    """All IP packets of a capture, in order, one at a time."""
+    with open(path, "rb") as capture:
+        head = capture.read(24)
+        scale, order = MAGIC.get(head[:4], (0, ""))
+        if len(head) < 24 or not scale:
+            raise ValueError(f"{path} is not a capture")
+        link = struct.unpack(order + "I", head[20:24])[0] & 0xFFFF
+        if link not in LINKS:
+            raise ValueError(f"{path} is of link type {link}, which is not known here")
+        skip, protocol_at, sender_at = LINKS[link]
+        while record := capture.read(16):
+            if len(record) < 16:
+                raise ValueError(f"{path} ends in the middle of a packet")
+            seconds, fraction, included, length = struct.unpack(order + "IIII", record)
+            frame = capture.read(included)
+            if len(frame) < included:
+                raise ValueError(f"{path} ends in the middle of a packet")
+            if protocol_at is not None and frame[protocol_at:protocol_at + 2] not in (b"\x08\x00", b"\x86\xdd"):
+                continue
+            sender = frame[sender_at:sender_at + 6] if sender_at is not None else b""
+            yield Frame(seconds * 10**9 + fraction * scale, sender, frame[skip:], max(length - included, 0))
+
+
 def read(path):
     """All TCP over IPv4 packets of a capture, in order."""
-    with open(path, "rb") as capture:
-        data = capture.read()
-    if len(data) < 24:
-        raise ValueError(f"{path} is not a capture")
-    magic = data[:4]
-    order = {b"\xd4\xc3\xb2\xa1": "<", b"\xa1\xb2\xc3\xd4": ">"}.get(magic)
-    if order is None:
-        raise ValueError(f"{path} is not a capture with microseconds")
-    link = struct.unpack(order + "I", data[20:24])[0] & 0xFFFF
-    skip = {ETHERNET: 14, RAW: 0}[link]
-    packets, at = [], 24
-    while at + 16 <= len(data):
-        included = struct.unpack(order + "I", data[at + 8 : at + 12])[0]
-        frame = data[at + 16 : at + 16 + included]
-        at += 16 + included
-        packet = parse(frame[skip:])
-        if packet and (skip == 0 or frame[12:14] == b"\x08\x00"):
-            packets.append(packet)
-    return packets
+    return [packet for packet in (parse(frame.data) for frame in frames(path)) if packet]
 
 
 def parse(ip):
