@@ -139,7 +139,7 @@ impl Arrival {
         if connection.unread_len as usize > MAX_UNREAD {
             return Err(Code::TooLarge.into());
         }
-        let listener = Listener::lookup(net, tuple, device)?;
+        let listener = Listener::lookup(net, connection, device)?;
         listener.check(connection)?;
 
         let peer = link.peer();
@@ -336,12 +336,11 @@ impl Arriving<'_> {
 
     /// Injects by the listener of PREPARE or, if that was closed meanwhile, by the present one.
     fn child(&mut self, incoming: Incoming) -> Result<Injected, Refusal> {
-        let tuple = &self.arrival.entry.tuple;
         let device = self.arrival.device;
         let Incoming { state, data } = incoming;
         let listener = match self.inner.listener.take() {
             Some(listener) if listener.check(&state) != Err(Refusal::ListenerGone) => listener,
-            _ => Listener::lookup(self.net, tuple, device)?,
+            _ => Listener::lookup(self.net, &state, device)?,
         };
         listener.inject(&state, data, device)
     }

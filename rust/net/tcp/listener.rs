@@ -23,7 +23,8 @@ use super::{
     refusal::Refusal,
     request::{
         Ack,
-        Request, //
+        Request,
+        TCP_LEN, //
     },
     rx_data::RxData,
     sock,
@@ -43,15 +44,17 @@ use super::{
 pub struct Listener(SockRef);
 
 impl Listener {
-    /// The listener that would get the client's SYN of `tuple` on interface `iif` (0: any).
+    /// The listener that would get the client's SYN of this connection on interface `iif` (0: any).
     ///
-    /// It is found as the stack finds it: BPF programs and SO_REUSEPORT have their say.
+    /// It is found as the stack finds it: BPF programs and SO_REUSEPORT have their say. The packet
+    /// that they are shown has no SYN and no data. May sleep.
     ///
     /// # Errors
     ///
     /// Anything that would make [`Listener::inject`] fail now. A TIME_WAIT socket of the same tuple
     /// is no obstacle: the client has opened the connection anew.
-    pub fn lookup(net: &Net, tuple: &FourTuple, iif: u32) -> Result<Listener, Refusal> {
+    pub fn lookup(net: &Net, state: &ConnectionState, iif: u32) -> Result<Listener, Refusal> {
+        let tuple = &state.tuple;
         let addrs = Tuple4::new(tuple).ok_or(Refusal::Ipv6)?;
         let dif = i32::try_from(iif).map_err(|_| Refusal::NoListener)?;
         // SAFETY: The namespace is valid.
@@ -60,17 +63,18 @@ impl Listener {
             // The child could not send: its source address would be refused.
             return Err(Refusal::AddressNotLocal);
         }
+        let segment = Ack::new(state, addrs, iif)?;
         let listener = {
             // The lookup wants RCU, and bottom halves disabled as on the receive path.
             let _rcu = rcu::read_lock();
             let _bh = BottomHalves::disable();
-            // SAFETY: The namespace is valid, RCU is held. There is no packet: a selection by BPF
-            // falls back to the hash of the tuple.
+            // SAFETY: The namespace is valid, RCU is held. The segment begins at its TCP header, of
+            // TCP_LEN bytes, as it does in tcp_v4_rcv().
             let sk = unsafe {
                 bindings::__inet_lookup_listener(
                     net.as_raw(),
-                    core::ptr::null_mut(),
-                    0,
+                    segment.as_raw(),
+                    TCP_LEN as i32,
                     addrs.client,
                     addrs.client_port_be,
                     addrs.vip,

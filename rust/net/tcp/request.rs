@@ -26,7 +26,7 @@ use super::{
 
 /// Length of an IPv4 and of a TCP header without options.
 const IP_LEN: usize = 20;
-const TCP_LEN: usize = 20;
+pub(super) const TCP_LEN: usize = 20;
 
 /// `struct tcp_request_sock`: a connection request as the three-way handshake leaves it.
 ///
