@@ -5,6 +5,7 @@
 use crate::{
     origin,
     peer::Peer,
+    reason::Reason,
     registry::Entry,
     state::{
         State,
@@ -18,6 +19,7 @@ use crate::{
         migration,
         peer,
         stats,
+        Phase,
         Role, //
     }, //
 };
@@ -40,7 +42,12 @@ use nlb::{
             Request,
             Writer, //
         },
+        tcp::TcpSocket,
         Net, //
+    },
+    wire::addr::{
+        FourTuple,
+        Proto, //
     }, //
 };
 
@@ -138,16 +145,58 @@ fn remember(dump: &mut Dump<'_>, next: u64) {
     *place = next;
 }
 
+/// The connection that a request is about.
+fn connection(request: &Request<'_>) -> Result<TcpSocket> {
+    let parts = [
+        migration::CLIENT_ADDR,
+        migration::CLIENT_PORT,
+        migration::VIP_ADDR,
+        migration::VIP_PORT,
+    ];
+    let named = parts.into_iter().find(|id| request.attr(*id).is_some());
+    let found = match (request.u32(migration::FD), named) {
+        (Some(_), Some(id)) => {
+            let text = c"connection is named twice, by descriptor and by address";
+            return Err(request.bad_attr(EINVAL, id, text));
+        }
+        (None, Some(_)) => {
+            let client = request.require_unicast(migration::CLIENT_ADDR)?;
+            let client_port = request.require_be16(migration::CLIENT_PORT)?;
+            let vip = request.require_unicast(migration::VIP_ADDR)?;
+            let vip_port = request.require_be16(migration::VIP_PORT)?;
+            let tuple = FourTuple::new(client, client_port, vip, vip_port, Proto::Tcp);
+            TcpSocket::from_tuple(request.net(), &tuple.ok_or(EINVAL)?)
+        }
+        _ => TcpSocket::from_fd(request.net(), request.require_u32(migration::FD)?),
+    };
+    found.map_err(|refusal| request.error(refusal, refusal.text()))
+}
+
 fn migrate(request: &Request<'_>) -> Result {
-    let fd = request.require_u32(migration::FD)?;
     let peer = request.require_unicast(migration::PEER_ADDR)?;
     let timeout = request
         .u32(migration::TIMEOUT)
         .unwrap_or(DEFAULT_TIMEOUT_MS);
+    let socket = connection(request)?;
     let state = state(request)?;
-    match origin::migrate(&state.shared, request.net(), fd, peer, timeout) {
-        Ok(entry) => request.reply(|w| fill_migration(w, &entry)),
-        Err(reason) => Err(request.error_fmt(reason.errno(), fmt!("{}", reason.text().as_str()))),
+    let refuse = |reason: &Reason| {
+        let text = reason.text();
+        request.error_fmt(reason.errno(), fmt!("{}", text.as_str()))
+    };
+    let entry = origin::migrate(&state.shared, request.net(), &socket, peer, timeout)
+        .map_err(|reason| refuse(&reason))?;
+    request.reply(|w| fill_migration(w, &entry))?;
+    let info = entry.info();
+    match (info.phase, info.reason) {
+        (Phase::Refused | Phase::Aborted, Some(reason)) => Err(refuse(&reason)),
+        (Phase::Reset, Some(reason)) => {
+            let text = reason.text();
+            Err(request.error_fmt(
+                errno::ECONNRESET,
+                fmt!("connection was reset: {}", text.as_str()),
+            ))
+        }
+        _ => Ok(()),
     }
 }
 

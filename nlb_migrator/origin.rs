@@ -71,8 +71,6 @@ struct Mover<'a> {
     /// The state a moment ago; its options do not change.
     outlook: &'a ConnectionState,
     was_reset: bool,
-    /// Why it did not go through.
-    reason: Option<Reason>,
 }
 
 impl Mover<'_> {
@@ -249,9 +247,6 @@ impl OriginOps for Mover<'_> {
     }
 
     fn entered(&mut self, state: OriginState, reason: Option<&Reason>) {
-        if state.is_ended() {
-            self.reason = reason.copied();
-        }
         self.transfer.entered(self.shared, self.net, state, reason);
     }
 }
@@ -260,18 +255,18 @@ fn encoding(error: record::Error) -> Reason {
     Reason::with_detail(Code::Encode, format_args!("{error}"))
 }
 
-/// Moves the connection of descriptor `fd` of the calling process to `peer`.
+/// Moves the connection of a socket to `peer`.
 ///
 /// Returns when the connection lives there, or when it stayed and works as before, or, as the last
-/// resort, when it was reset; the last two with the reason.
+/// resort, when it was reset. The phase of the result tells which, and its reason why. An error
+/// says that nothing was begun.
 pub(crate) fn migrate(
     shared: &Arc<Shared>,
     net: &Net,
-    fd: u32,
+    socket: &TcpSocket,
     peer: Addr,
     timeout_ms: u32,
 ) -> Result<Arc<Entry>, Reason> {
-    let socket = TcpSocket::from_fd(net, fd)?;
     // Refused here, nothing has been touched.
     let outlook = socket.freeze()?.state();
     let tuple = outlook.tuple;
@@ -299,20 +294,16 @@ pub(crate) fn migrate(
         net,
         link,
         transfer: &transfer,
-        socket: &socket,
+        socket,
         frozen: None,
         mapping: Some(mapping),
         plumbed: false,
         timeout_ms,
         outlook: &outlook,
         was_reset: false,
-        reason: None,
     };
     run(&transfer, &mut mover, timeout_ms);
-    match mover.reason {
-        None => Ok(transfer.entry.clone()),
-        Some(reason) => Err(reason),
-    }
+    Ok(transfer.entry.clone())
 }
 
 /// Drives the machine until the caller has nothing more to do.

@@ -16,6 +16,7 @@
 mod child;
 mod export;
 mod listener;
+mod lookup;
 mod nat;
 mod refusal;
 mod request;

@@ -7,6 +7,7 @@
 . "$(dirname "${BASH_SOURCE[0]}")/../lib.sh"
 
 tcp=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)/tcp.py
+load=$(dirname "$tcp")/load.py
 # shellcheck disable=SC2034 # for those who source this
 pcap=$(dirname "$tcp")/../pcap.py
 
@@ -27,13 +28,15 @@ cluster() {
 
 # A program started by one of these ends when `stop NAME` is called, when another of that name is
 # started, or when the test ends.
-start() {
-	local name=$1 machine=$2
-	shift 2
+start() { start_program "$tcp" "$@"; }
+start_load() { start_program "$load" "$@"; }
+start_program() {
+	local program=$1 name=$2 machine=$3
+	shift 3
 	stop "$name"
 	: >"$tmp/$name.log"
 	# Appends, so that a test can empty the log meanwhile.
-	ip netns exec "$machine" "$tcp" "$@" >>"$tmp/$name.log" 2>&1 </dev/null &
+	ip netns exec "$machine" "$program" "$@" >>"$tmp/$name.log" 2>&1 </dev/null &
 	# In a file, for what runs in a subshell may leave it to another one to end the program.
 	echo $! >"$tmp/$name.pid"
 }
@@ -44,6 +47,11 @@ stop() {
 	# ip netns exec is replaced by the program, so its end is the port's end.
 	kill "$pid" 2>/dev/null || return 0
 	wait_for 5 gone "$pid"
+}
+# One of load.py, with its report.
+end_load() {
+	stop "$1"
+	cat "$tmp/$1.log"
 }
 gone() { [ ! -e "/proc/$1" ] || grep -q '^State:[[:space:]]*Z' "/proc/$1/status"; }
 server() { start "server-$1" "$@" && wait_listen "$1" 80; }
@@ -66,6 +74,9 @@ refused() {
 served() { [ "$(reports "$1" '.place != "migrate" and .error == null' | jq length)" = "$2" ]; }
 # The client's port in the classifier's last attempt.
 last_port() { reports classifier '.place == "migrate"' | jq -r 'last.client | split(":")[1]'; }
+
+# fails COMMAND...: what "! COMMAND" means, which "set -e" overlooks.
+fails() { ! "$@"; }
 
 # counter MACHINE FAMILY NAME
 counter() { ns "$1" nlb -j stats show "$2" | jq ".[0].counters[\"$3\"] // 0"; }

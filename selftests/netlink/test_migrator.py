@@ -34,6 +34,8 @@ def main():
     listener = socket.create_server(("127.0.0.1", 0))
     migrate = [("MIGRATION_FD", u32(stream.fileno())), ("MIGRATION_PEER_ADDR", ip("127.0.0.2")),
                ("MIGRATION_TIMEOUT", u32(100))]
+    by_tuple = [("MIGRATION_CLIENT_ADDR", ip("127.0.0.3")), ("MIGRATION_CLIENT_PORT", be16(4000)),
+                ("MIGRATION_VIP_ADDR", ip("127.0.0.1")), ("MIGRATION_VIP_PORT", be16(80))] + migrate[1:]
 
     def state():
         """Peers by address and port; migrations by id."""
@@ -50,6 +52,7 @@ def main():
         Request("PEER_DEL", KEY),
         Request("PEER_GET", KEY, privileged=False),
         Request("MIGRATE", migrate, optional=("MIGRATION_TIMEOUT",)),
+        Request("MIGRATE", by_tuple, optional=("MIGRATION_TIMEOUT",)),
     ]
     special = [
         Case("exists", "PEER_NEW", PEER, errno.EEXIST, "peer exists already"),
@@ -61,6 +64,11 @@ def main():
              "no such migration"),
         Case("role 3", "MIGRATION_GET", [("MIGRATION_ID", b"\xff" * 8), ("MIGRATION_ROLE", u32(3))], errno.EINVAL,
              "neither origin nor target", attr="MIGRATION_ROLE"),
+        Case("no such connection", "MIGRATE", by_tuple, errno.ENOENT, "no such connection"),
+        Case("by descriptor and by address", "MIGRATE", migrate + by_tuple[2:3], errno.EINVAL,
+             "connection is named twice, by descriptor and by address", attr="MIGRATION_VIP_ADDR"),
+        Case("0.0.0.0", "MIGRATE", replaced(by_tuple, "MIGRATION_CLIENT_ADDR", ip("0.0.0.0")), errno.EINVAL,
+             "not a unicast address", attr="MIGRATION_CLIENT_ADDR"),
         Case("timeout 0", "MIGRATE", replaced(migrate, "MIGRATION_TIMEOUT", u32(0)), errno.ERANGE,
              "integer out of range", attr="MIGRATION_TIMEOUT"),
         Case("timeout too long", "MIGRATE", replaced(migrate, "MIGRATION_TIMEOUT", u32(30001)), errno.ERANGE,

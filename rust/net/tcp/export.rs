@@ -34,8 +34,9 @@ use super::{
     sock::{
         inet_csk,
         tcp_sk,
-        tcp_skb_cb, //
-    }, //
+        tcp_skb_cb,
+        SockRef, //
+    },
 };
 
 /// Most unread bytes that a connection may have and still be moved.
@@ -51,20 +52,27 @@ const FREEZE_SUBCLASS: i32 = 2;
 /// How often [`TcpSocket::freeze`] lets the stack empty the backlog before it takes it as it is.
 const DRAINS: usize = 8;
 
-/// A connection that belongs to a program in user space, held by its file.
+/// What keeps the `struct sock` of a [`TcpSocket`].
+enum Keep {
+    /// The file of a program.
+    File { _socket: UserSocket },
+    /// A reference of our own.
+    Sock { _sk: SockRef },
+}
+
+/// A connection that belongs to a program in user space.
 ///
 /// The program may close its descriptor meanwhile; the socket stays until this is dropped.
 ///
 /// # Invariants
 ///
-/// `sk` is the `struct sock` of `_socket`, which stays for as long as its file does. It is a full
-/// TCP socket.
+/// `sk` is a full TCP socket, which stays for as long as `_keep` does.
 pub struct TcpSocket {
     sk: NonNull<bindings::sock>,
-    _socket: UserSocket,
+    _keep: Keep,
 }
 
-// SAFETY: `UserSocket` is `Send`, and `sk` is a part of it. The socket lock works in every thread.
+// SAFETY: What `Keep` holds is `Send`, and keeps `sk`. The socket lock works in every thread.
 unsafe impl Send for TcpSocket {}
 
 // SAFETY: Whatever is done through a shared reference happens under the socket lock.
@@ -86,8 +94,24 @@ impl TcpSocket {
         // TIME_WAIT socket.
         Ok(TcpSocket {
             sk,
-            _socket: socket,
+            _keep: Keep::File { _socket: socket },
         })
+    }
+
+    /// The connection of a full TCP socket of namespace `net`.
+    pub(super) fn from_sock(sk: SockRef, net: &Net) -> Result<TcpSocket, Refusal> {
+        // SAFETY: The socket is valid as long as its reference.
+        unsafe { check_kind(sk.as_raw(), net) }?;
+        // INVARIANT: The reference goes into the result, and the pointer is not null.
+        Ok(TcpSocket {
+            sk: NonNull::new(sk.as_raw()).ok_or(Refusal::NotSocket)?,
+            _keep: Keep::Sock { _sk: sk },
+        })
+    }
+
+    /// The socket, valid for as long as `self` lives.
+    pub(super) fn as_raw(&self) -> *mut bindings::sock {
+        self.sk.as_ptr()
     }
 
     /// The connection's addresses and ports.

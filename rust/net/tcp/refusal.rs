@@ -111,6 +111,10 @@ refusals! {
     Closing = 24, EPIPE, c"connection is closing";
     /// Connection tracking translates addresses or ports (DNAT, SNAT, REDIRECT).
     Translated = 25, EOPNOTSUPP, c"connection is translated by NAT";
+    /// No socket has these addresses.
+    NoConnection = 48, ENOENT, c"no such connection";
+    /// The connection is in a listener's accept queue.
+    NotAccepted = 49, EAGAIN, c"no program has accepted the connection yet";
 
     // Target.
 
@@ -178,7 +182,7 @@ mod tests {
                 count += 1;
             }
         }
-        assert_eq!(count, 40);
+        assert_eq!(count, 42);
         assert_eq!(Refusal::from_code(0), None);
         assert_eq!(Refusal::AcceptQueueFull.code(), 68);
     }

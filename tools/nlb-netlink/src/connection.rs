@@ -34,6 +34,7 @@ use crate::{
         Result, //
     },
     message::{
+        Message,
         Messages,
         Request,
         NLMSG_DONE,
@@ -73,8 +74,13 @@ pub(crate) struct Endpoint {
 impl Endpoint {
     /// Open a socket in the calling thread's network namespace.
     pub(crate) fn open() -> Result<Self> {
+        Self::open_protocol(NETLINK_GENERIC)
+    }
+
+    /// Open a socket of another netlink protocol.
+    pub(crate) fn open_protocol(protocol: isize) -> Result<Self> {
         let open = || {
-            let mut socket = Socket::new(NETLINK_GENERIC)?;
+            let mut socket = Socket::new(protocol)?;
             socket.bind_auto()?;
             socket.set_ext_ack(true)?;
             // Acknowledgements need not echo the request.
@@ -132,9 +138,23 @@ impl Endpoint {
         names: &[&'static str],
         take: &mut dyn FnMut(u8, &[u8]) -> Result<()>,
     ) -> Result<Consistency> {
+        self.exchange(|seq| request.finish(family, seq), names, &mut |message| {
+            let (cmd, attrs) = message.genl()?;
+            take(cmd, attrs)
+        })
+    }
+
+    /// Send the message that `build` makes of a sequence number, and pass each answered one to
+    /// `take`.
+    pub(crate) fn exchange(
+        &mut self,
+        build: impl FnOnce(u32) -> Result<Vec<u8>>,
+        names: &[&'static str],
+        take: &mut dyn FnMut(&Message<'_>) -> Result<()>,
+    ) -> Result<Consistency> {
         self.seq = self.seq.wrapping_add(1).max(1);
         let seq = self.seq;
-        let bytes = request.finish(family, seq)?;
+        let bytes = build(seq)?;
         self.socket
             .send_to(&bytes, &SocketAddr::new(0, 0), 0)
             .map_err(|error| Error::Io("cannot send to netlink", error))?;
@@ -158,10 +178,7 @@ impl Endpoint {
                         return Ok(consistency);
                     }
                     kind if kind < NLMSG_MIN_TYPE => {}
-                    _ => {
-                        let (cmd, attrs) = message.genl()?;
-                        take(cmd, attrs)?;
-                    }
+                    _ => take(&message)?,
                 }
             }
         }
@@ -281,13 +298,26 @@ impl Connection {
         names: &[&'static str],
         decode: fn(&[u8]) -> Result<T, Malformed>,
     ) -> Result<T> {
+        let (object, outcome) = self.attempt(request, names, decode);
+        outcome?;
+        object.ok_or(Malformed::Empty.into())
+    }
+
+    /// Send a request whose object, if one is answered, may come with an error.
+    pub(crate) fn attempt<T>(
+        &mut self,
+        request: &Request,
+        names: &[&'static str],
+        decode: fn(&[u8]) -> Result<T, Malformed>,
+    ) -> (Option<T>, Result<()>) {
         let mut object = None;
-        self.endpoint
+        let outcome = self
+            .endpoint
             .request(self.family, request, names, &mut |_, attrs| {
                 object = Some(decode(attrs)?);
                 Ok(())
-            })?;
-        object.ok_or(Malformed::Empty.into())
+            });
+        (object, outcome.map(drop))
     }
 
     /// Read a table; read it again if it changed meanwhile.

@@ -17,6 +17,8 @@
 //! the attribute it complained about. Answers are parsed without trust: a malformed one is
 //! [`Error::Malformed`], never a panic.
 //!
+//! [`TcpConnections`] is no family of ours: it lists the connections there are to be migrated.
+//!
 //! The serialised form of the objects is stable: keys are the names of the specification in snake
 //! case, absent attributes are left out, addresses are text, ports and counters numbers, protocols
 //! and enums names, and flow ids text with eight hexadecimal digits.
@@ -32,6 +34,7 @@ mod migrator;
 mod monitor;
 mod object;
 pub mod raw;
+mod sockets;
 mod tunnel;
 pub mod uapi;
 mod value;
@@ -50,7 +53,10 @@ pub use crate::{
         Fwd,
         NewEndpoint, //
     },
-    migrator::Migrator,
+    migrator::{
+        Migrator,
+        NotMoved, //
+    },
     monitor::{
         Event,
         Group,
@@ -66,6 +72,10 @@ pub use crate::{
         Route,
         Service,
         Stats, //
+    },
+    sockets::{
+        TcpConnection,
+        TcpConnections, //
     },
     tunnel::Tunnel,
     uapi::{

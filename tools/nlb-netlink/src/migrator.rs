@@ -3,7 +3,11 @@
 //! The family `nlb-migrator`: peers and migrations.
 
 use std::{
-    net::IpAddr,
+    fmt,
+    net::{
+        IpAddr,
+        SocketAddr, //
+    },
     os::fd::{
         AsFd,
         AsRawFd, //
@@ -13,7 +17,11 @@ use std::{
 
 use crate::{
     connection::Connection,
-    error::Result,
+    error::{
+        Error,
+        Malformed,
+        Result, //
+    },
     message::Request,
     object::{
         Migration,
@@ -25,9 +33,11 @@ use crate::{
         migration,
         peer,
         stats,
+        Phase,
         Role,
         FAMILY, //
     },
+    value::Named,
 };
 
 /// A handle of the family `nlb-migrator`.
@@ -69,18 +79,50 @@ impl Migrator {
     ///
     /// Blocks until it lives there, which takes up to a few times `timeout` (the time to wait for
     /// each answer of the target; 2 s when `None`). On success the descriptor is dead and may only
-    /// be closed. On an error the connection stayed with the caller and works as before, unless the
-    /// kernel's text says that it was reset.
+    /// be closed. On an error the connection stayed with the caller and works as before, unless
+    /// [`NotMoved::was_reset`] says that it could not be saved.
     pub fn migrate(
         &mut self,
         socket: impl AsFd,
         peer: IpAddr,
         timeout: Option<Duration>,
-    ) -> Result<Migration> {
+    ) -> Result<Migration, NotMoved> {
         let socket = socket.as_fd();
-        let request = migrate(socket.as_raw_fd(), peer, timeout);
-        self.connection
-            .get(&request, migration::NAMES, Migration::decode)
+        // A borrowed descriptor is never negative.
+        let fd = u32::try_from(socket.as_raw_fd()).unwrap_or(u32::MAX);
+        let request = Request::new(cmd::MIGRATE).u32(migration::FD, fd);
+        self.hand_over(migrate(request, peer, timeout))
+    }
+
+    /// Hand a connection to a peer, whatever process has its socket. As [`Self::migrate`]; the
+    /// process finds `ECONNABORTED` in its socket when the connection has gone.
+    pub fn migrate_connection(
+        &mut self,
+        client: SocketAddr,
+        vip: SocketAddr,
+        peer: IpAddr,
+        timeout: Option<Duration>,
+    ) -> Result<Migration, NotMoved> {
+        let request = Request::new(cmd::MIGRATE)
+            .addr(migration::CLIENT_ADDR, client.ip())
+            .port(migration::CLIENT_PORT, client.port())
+            .addr(migration::VIP_ADDR, vip.ip())
+            .port(migration::VIP_PORT, vip.port());
+        self.hand_over(migrate(request, peer, timeout))
+    }
+
+    fn hand_over(&mut self, request: Request) -> Result<Migration, NotMoved> {
+        let attempt = self
+            .connection
+            .attempt(&request, migration::NAMES, Migration::decode);
+        match attempt {
+            (Some(migration), Ok(())) => Ok(migration),
+            (None, Ok(())) => Err(Error::from(Malformed::Empty).into()),
+            (migration, Err(error)) => Err(NotMoved {
+                error,
+                migration: migration.map(Box::new),
+            }),
+        }
     }
 
     /// One migration; the role tells two with the same id apart.
@@ -115,11 +157,8 @@ fn peer_new(addr: IpAddr, port: Option<u16>) -> Request {
     }
 }
 
-fn migrate(fd: i32, peer: IpAddr, timeout: Option<Duration>) -> Request {
-    let request = Request::new(cmd::MIGRATE)
-        // A borrowed descriptor is never negative.
-        .u32(migration::FD, u32::try_from(fd).unwrap_or(u32::MAX))
-        .addr(migration::PEER_ADDR, peer);
+fn migrate(request: Request, peer: IpAddr, timeout: Option<Duration>) -> Request {
+    let request = request.addr(migration::PEER_ADDR, peer);
     match timeout {
         Some(timeout) => {
             let milliseconds = u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX);
@@ -129,13 +168,66 @@ fn migrate(fd: i32, peer: IpAddr, timeout: Option<Duration>) -> Request {
     }
 }
 
+/// Why a connection was not moved.
+#[derive(Debug)]
+pub struct NotMoved {
+    /// The kernel's refusal, or what was wrong on the way to it.
+    pub error: Error,
+    /// How far the migration came; `None` if none was begun.
+    pub migration: Option<Box<Migration>>,
+}
+
+impl NotMoved {
+    /// The phase the migration ended in.
+    pub fn phase(&self) -> Option<Phase> {
+        match self.migration.as_ref()?.phase? {
+            Named::Known(phase) => Some(phase),
+            Named::Unknown(_) => None,
+        }
+    }
+
+    /// Whether the connection could not be saved: its client got a RST.
+    pub fn was_reset(&self) -> bool {
+        self.phase() == Some(Phase::Reset)
+    }
+}
+
+impl From<Error> for NotMoved {
+    fn from(error: Error) -> Self {
+        Self {
+            error,
+            migration: None,
+        }
+    }
+}
+
+impl From<NotMoved> for Error {
+    fn from(failure: NotMoved) -> Self {
+        failure.error
+    }
+}
+
+impl fmt::Display for NotMoved {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.error.fmt(f)
+    }
+}
+
+impl std::error::Error for NotMoved {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.error.source()
+    }
+}
+
 #[cfg(all(test, target_endian = "little"))]
 mod tests {
     use super::*;
 
     #[test]
     fn migrate_bytes() {
-        let request = migrate(5, [10, 0, 2, 2].into(), Some(Duration::from_millis(1500)));
+        let by_fd = || Request::new(cmd::MIGRATE).u32(migration::FD, 5);
+        let peer = [10, 0, 2, 2].into();
+        let request = migrate(by_fd(), peer, Some(Duration::from_millis(1500)));
         #[rustfmt::skip]
         assert_eq!(request.finish(0x24, 3).unwrap(), [
             44, 0, 0, 0, 0x24, 0, 5, 0, 3, 0, 0, 0, 0, 0, 0, 0,
@@ -144,9 +236,7 @@ mod tests {
             8, 0, 3, 0, 10, 0, 2, 2,
             8, 0, 12, 0, 0xdc, 5, 0, 0,
         ]);
-        let without = migrate(5, [10, 0, 2, 2].into(), None)
-            .finish(0x24, 3)
-            .unwrap();
+        let without = migrate(by_fd(), peer, None).finish(0x24, 3).unwrap();
         assert_eq!(without.len(), 36);
     }
 

@@ -2,6 +2,7 @@
 
 //! What each command does.
 
+mod drain;
 mod endpoint;
 mod forwarder;
 mod mapping;

@@ -10,6 +10,7 @@ mod failure;
 mod keywords;
 mod netns;
 mod output;
+mod prefix;
 
 use std::process::ExitCode;
 

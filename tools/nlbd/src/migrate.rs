@@ -41,11 +41,11 @@ impl Migrate for Kernel {
         };
         match migrator.migrate(socket, host, Some(time)) {
             Ok(_) => Ok(()),
-            Err(error) => {
-                if !matches!(error, Error::Refused(_)) {
+            Err(failure) => {
+                if !matches!(failure.error, Error::Refused(_)) {
                     self.0 = None;
                 }
-                Err(error.to_string())
+                Err(failure.to_string())
             }
         }
     }

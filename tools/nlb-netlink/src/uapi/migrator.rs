@@ -270,8 +270,12 @@ pub mod cmd {
     pub const PEER_DEL: u8 = 2;
     /// Show one peer or all.
     pub const PEER_GET: u8 = 3;
-    /// Hand the connection of a socket to a peer. Returns when it lives there (the descriptor is
-    /// then dead, close it) or, with an error and a text, when it stayed.
+    /// Hand a connection to a peer. Either fd names it, by a socket of the calling process, or
+    /// client-addr, client-port, vip-addr and vip-port do, whatever process has it. Returns when it
+    /// lives there, or with an error and a text. A socket whose connection has gone is dead, its
+    /// owner finds ECONNABORTED there. After an error the connection stayed and goes on as before,
+    /// but for ECONNRESET, which says that it could not be saved. If it came to a migration at all,
+    /// its object precedes the error and tells the phase it ended in.
     pub const MIGRATE: u8 = 4;
     /// Show one migration (id and role), or dump those under way, the live ones and the last that
     /// ended.

@@ -24,6 +24,7 @@ use rustix::{
 };
 
 use super::{
+    drain,
     socket,
     Outcome, //
 };
@@ -69,14 +70,26 @@ pub(super) fn run(command: Option<&MigrationCommand>, format: Format) -> Outcome
         Some(MigrationCommand::Start {
             pid,
             fd,
+            client,
+            vip,
             to,
             timeout,
         }) => {
-            let socket = descriptor(*pid, *fd)?;
             let timeout = timeout.map(|timeout| Duration::from_millis(timeout.into()));
-            let migration = migrator.migrate(&socket, *to, timeout)?;
-            format.list(&[migration], COLUMNS)?;
+            let moved = match (pid.zip(*fd), client.zip(*vip)) {
+                (Some((pid, fd)), _) => {
+                    let socket = descriptor(pid, fd)?;
+                    migrator.migrate(&socket, *to, timeout)
+                }
+                (None, Some((client, vip))) => {
+                    migrator.migrate_connection(client, vip, *to, timeout)
+                }
+                // The parser demands one of them.
+                (None, None) => return Err(Failure::Text("no connection is named".to_owned())),
+            };
+            format.list(&[moved.map_err(|failure| failure.error)?], COLUMNS)?;
         }
+        Some(MigrationCommand::Drain(args)) => drain::run(args, format)?,
         Some(MigrationCommand::Show { id: Some(id), role }) => {
             let migration = migrator.migration(*id, role.unwrap_or(Role::Origin))?;
             format.list(&[migration], COLUMNS)?;

@@ -1,0 +1,128 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! Address prefixes, and the filters made of them.
+
+use std::{
+    net::{
+        IpAddr,
+        Ipv6Addr, //
+    },
+    str::FromStr,
+};
+
+/// An address prefix: `10.0.0.0/8`, `2001:db8::/32`, or an address alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Prefix {
+    addr: IpAddr,
+    len: u32,
+}
+
+impl Prefix {
+    /// Whether an address begins with it.
+    pub(crate) fn contains(&self, addr: IpAddr) -> bool {
+        match (self.addr, addr) {
+            (IpAddr::V4(own), IpAddr::V4(addr)) => {
+                let differ = u32::from(own) ^ u32::from(addr);
+                differ.checked_shr(32 - self.len).unwrap_or(0) == 0
+            }
+            (IpAddr::V6(own), IpAddr::V6(addr)) => {
+                let bits = |addr: Ipv6Addr| u128::from(addr);
+                let differ = bits(own) ^ bits(addr);
+                differ.checked_shr(128 - self.len).unwrap_or(0) == 0
+            }
+            _ => false,
+        }
+    }
+}
+
+impl FromStr for Prefix {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || format!("`{text}` is not a prefix, expected ADDR or ADDR/LENGTH");
+        let (addr, len) = match text.split_once('/') {
+            Some((addr, len)) => (addr, Some(len)),
+            None => (text, None),
+        };
+        let addr: IpAddr = addr.parse().map_err(|_| wrong())?;
+        let all = if addr.is_ipv4() { 32 } else { 128 };
+        let len = match len {
+            // A sign would be taken.
+            Some(len) if !len.starts_with('+') => len.parse().map_err(|_| wrong())?,
+            Some(_) => return Err(wrong()),
+            None => all,
+        };
+        if len > all {
+            return Err(wrong());
+        }
+        Ok(Self { addr, len })
+    }
+}
+
+/// Which connections: `client=PREFIX,...`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Filter {
+    clients: Vec<Prefix>,
+}
+
+impl Filter {
+    /// Whether connections of this client are meant.
+    pub(crate) fn matches(&self, client: IpAddr) -> bool {
+        self.clients.iter().any(|prefix| prefix.contains(client))
+    }
+}
+
+impl FromStr for Filter {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let Some(prefixes) = text.strip_prefix("client=") else {
+            return Err(format!("`{text}` is not a filter, expected client=PREFIX"));
+        };
+        let clients = prefixes
+            .split(',')
+            .map(str::parse)
+            .collect::<Result<_, _>>();
+        Ok(Self { clients: clients? })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn filters_match_by_prefix() {
+        let filter: Filter = "client=10.0.0.0/9,192.0.2.1,2001:db8::/32".parse().unwrap();
+        for (addr, matches) in [
+            ("10.127.255.255", true),
+            ("10.128.0.0", false),
+            ("192.0.2.1", true),
+            ("192.0.2.2", false),
+            ("2001:db8:ffff::1", true),
+            ("2001:db9::1", false),
+        ] {
+            assert_eq!(filter.matches(addr.parse().unwrap()), matches, "{addr}");
+        }
+        let all: Filter = "client=0.0.0.0/0".parse().unwrap();
+        assert!(all.matches([255, 0, 0, 1].into()));
+        assert!(!all.matches(IpAddr::V6(Ipv6Addr::LOCALHOST)));
+    }
+
+    #[test]
+    fn wrong_filters_are_refused() {
+        for text in [
+            "",
+            "client=",
+            "client=a",
+            "client=10.0.0.0/33",
+            "client=10.0.0.0/+8",
+            "client=10.0.0.0/",
+            "client=10.0.0.1,",
+            "10.0.0.0/8",
+            "host=10.0.0.1",
+        ] {
+            assert!(text.parse::<Filter>().is_err(), "{text}");
+        }
+    }
+}
