@@ -6,5 +6,7 @@
 
 #[path = "../../tests/common/mod.rs"]
 mod common;
+#[path = "../../tests/common/targets.rs"]
+mod targets;
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| common::parse_everything(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| targets::packets(bytes));
