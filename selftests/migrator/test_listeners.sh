@@ -1,0 +1,10 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+#
+# Applications that listen in every way there is get connections by their plain
+# accept(); see listeners.py.
+
+. "$(dirname "$0")/lib.sh"
+
+cluster
+python3 -u "$(dirname "$tcp")/listeners.py"
