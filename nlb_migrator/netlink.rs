@@ -169,7 +169,10 @@ fn connection(request: &Request<'_>) -> Result<TcpSocket> {
         }
         _ => TcpSocket::from_fd(request.net(), request.require_u32(migration::FD)?),
     };
-    found.map_err(|refusal| request.error(refusal, refusal.text()))
+    found.map_err(|refusal| {
+        request.extack().set_reason(refusal.code());
+        request.error(refusal, refusal.text())
+    })
 }
 
 fn migrate(request: &Request<'_>) -> Result {
@@ -180,16 +183,19 @@ fn migrate(request: &Request<'_>) -> Result {
     let socket = connection(request)?;
     let state = state(request)?;
     let refuse = |reason: &Reason| {
+        request.extack().set_reason(reason.code());
         let text = reason.text();
         request.error_fmt(reason.errno(), fmt!("{}", text.as_str()))
     };
     let entry = origin::migrate(&state.shared, request.net(), &socket, peer, timeout)
         .map_err(|reason| refuse(&reason))?;
-    request.reply(|w| fill_migration(w, &entry))?;
+    // Without memory for the answer the outcome is the same, and an error would say another.
+    let _ = request.reply(|w| fill_migration(w, &entry));
     let info = entry.info();
     match (info.phase, info.reason) {
         (Phase::Refused | Phase::Aborted, Some(reason)) => Err(refuse(&reason)),
         (Phase::Reset, Some(reason)) => {
+            request.extack().set_reason(reason.code());
             let text = reason.text();
             Err(request.error_fmt(
                 errno::ECONNRESET,

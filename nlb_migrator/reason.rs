@@ -174,7 +174,7 @@ codes! {
     /// The state does not fit a record.
     Encode = 204, EMSGSIZE, "state does not fit a record";
     /// The target restarted; what became of the connection is unknown.
-    TargetRestarted = 205, errno::ECONNRESET, "target restarted";
+    TargetRestarted = 205, errno::ECONNABORTED, "target restarted";
     /// The peer was removed.
     PeerRemoved = 206, errno::ECONNABORTED, "peer was removed";
 }
@@ -237,6 +237,10 @@ impl Reason {
             code: self.code,
             text: self.text.as_str(),
         }
+    }
+
+    pub(crate) fn code(&self) -> u32 {
+        self.code
     }
 
     pub(crate) fn is(&self, code: Code) -> bool {

@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: GPL-2.0
 #
 # Regenerate everything that is made from Documentation/netlink/specs: the C
-# uAPI headers, the kernel's policy tables and the userland's constants.
+# uAPI headers, the kernel's policy tables and the userland's constants; and
+# what is made from the kernel's reasons for refusals.
 # Needs python3-yaml and, for the headers, a kernel source tree (KSRC).
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -26,3 +27,7 @@ for spec in Documentation/netlink/specs/nlb-*.yaml; do
 	python3 scripts/gen-netlink.py kernel "$spec" >"nlb_$part/uapi.rs"
 	python3 scripts/gen-netlink.py user "$spec" >"tools/nlb-netlink/src/uapi/$part.rs"
 done
+
+# What the kernel says when a migration did not go through.
+python3 scripts/gen-reasons.py c >tools/libnlb/include/nlb-reasons.h
+python3 scripts/gen-reasons.py rust >tools/nlb-netlink/src/uapi/reason.rs

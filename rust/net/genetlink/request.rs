@@ -291,6 +291,22 @@ impl ExtAck<'_> {
         unsafe { (*self.raw)._msg = (&raw const (*self.raw)._msg_buf).cast() };
     }
 
+    /// Sets a number for programs, which tells refusals with the same error code apart. It goes as
+    /// `NLMSGERR_ATTR_COOKIE`, four bytes in the machine's order.
+    pub fn set_reason(&self, reason: u32) {
+        if self.raw.is_null() {
+            return;
+        }
+        let bytes = reason.to_ne_bytes();
+        // SAFETY: By the type invariant; this is the only reference into it.
+        let cookie = unsafe { &mut (*self.raw).cookie };
+        if let Some((room, _)) = cookie.split_first_chunk_mut() {
+            *room = bytes;
+            // SAFETY: By the type invariant.
+            unsafe { (*self.raw).cookie_len = bytes.len() as u8 };
+        }
+    }
+
     /// Sets the text and returns the error code, for `return Err(…)`.
     pub fn error(&self, code: impl Into<Error>, text: &'static CStr) -> Error {
         self.set(text);

@@ -54,6 +54,9 @@ const DUMP_ATTEMPTS: usize = 16;
 /// More than the kernel ever puts into one datagram of a dump (32 KiB).
 const RECEIVE_LEN: usize = 64 * 1024;
 
+/// What [`Error::Io`] says when an answer was not received.
+pub(crate) const RECEIVE: &str = "cannot receive from netlink";
+
 const GENL_ID_CTRL: u16 = 0x10;
 const CTRL_CMD_GETFAMILY: u8 = 3;
 const CTRL_ATTR_FAMILY_ID: u16 = 1;
@@ -101,7 +104,7 @@ impl Endpoint {
 
     /// The next datagram from the kernel, or `None` when the time is over. No time means for ever.
     pub(crate) fn receive(&mut self, timeout: Option<Duration>) -> Result<Option<&[u8]>> {
-        let failed = |error| Error::Io("cannot receive from netlink", error);
+        let failed = |error| Error::Io(RECEIVE, error);
         loop {
             if !self.wait(timeout).map_err(failed)? {
                 return Ok(None);

@@ -7,6 +7,8 @@ use std::{
     io, //
 };
 
+use crate::uapi::reason::Reason;
+
 /// Result of this crate's functions.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -96,9 +98,23 @@ pub struct Refusal {
     pub text: Option<String>,
     /// The attribute the kernel complained about.
     pub attribute: Option<Offender>,
+    /// The number of the reason, where a migration did not go through; see [`Self::reason`].
+    pub code: Option<u32>,
 }
 
 impl Refusal {
+    /// Why a migration did not go through, if that is why and the reason is known here.
+    pub fn reason(&self) -> Option<Reason> {
+        self.code.and_then(Reason::from_u32)
+    }
+
+    /// Whether this is the end of the connection that was to be migrated. After any other refusal it
+    /// works as before.
+    pub fn cost_the_connection(&self) -> bool {
+        const ECONNRESET: i32 = 104;
+        self.errno == ECONNRESET && self.code.is_some()
+    }
+
     /// The kernel's text, or else the system's text for the error number.
     pub fn message(&self) -> String {
         match &self.text {
@@ -262,6 +278,7 @@ mod tests {
                 name: Some("vip-addr"),
                 missing: false,
             }),
+            code: None,
         };
         assert_eq!(refusal.to_string(), "service exists (attribute vip-addr)");
         refusal.text = None;

@@ -11,7 +11,8 @@
 //! A handle owns one netlink socket, belongs to the network namespace in which it was opened and
 //! may be moved to another thread; a program that wants to have several requests under way opens
 //! several handles. All calls block until the kernel has answered. [`Monitor`] receives the
-//! notifications of all families on a socket of its own.
+//! notifications of all families on a socket of its own. A server that only wants to hand
+//! connections over needs nothing but [`handover`].
 //!
 //! What the kernel refuses comes back as [`Error::Refused`] with the errno, the kernel's text and
 //! the attribute it complained about. Answers are parsed without trust: a malformed one is
@@ -29,6 +30,7 @@ pub mod attr;
 mod connection;
 mod error;
 mod fwd;
+pub mod handover;
 mod message;
 mod migrator;
 mod monitor;
@@ -89,6 +91,7 @@ pub use crate::{
             Phase,
             Role, //
         },
+        reason::Reason,
         tunnel::{
             MappingSide,
             MappingState, //

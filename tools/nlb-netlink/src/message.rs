@@ -49,6 +49,7 @@ pub(crate) const NLMSG_MIN_TYPE: u16 = 0x10;
 
 const NLMSGERR_ATTR_MSG: u16 = 1;
 const NLMSGERR_ATTR_OFFS: u16 = 2;
+const NLMSGERR_ATTR_COOKIE: u16 = 3;
 const NLMSGERR_ATTR_MISS_TYPE: u16 = 5;
 
 /// A request under construction.
@@ -182,6 +183,7 @@ impl<'a> Message<'a> {
             errno: code.checked_neg().unwrap_or(i32::MAX),
             text: None,
             attribute: None,
+            code: None,
         };
         if self.flags & NLM_F_ACK_TLVS != 0 {
             let echoed = if self.kind == NLMSG_DONE {
@@ -219,6 +221,7 @@ fn parse_extack(
                     refusal.attribute = Some(offender(id, names, false));
                 }
             }
+            NLMSGERR_ATTR_COOKIE => refusal.code = attr::u32(attr.payload),
             NLMSGERR_ATTR_MISS_TYPE => {
                 let id = attr::u32(attr.payload).and_then(|id| u16::try_from(id).ok());
                 if let Some(id) = id {
@@ -302,6 +305,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::uapi::reason::Reason;
 
     const NAMES: &[&str] = &["vip-addr", "vip-port"];
 
@@ -382,8 +386,12 @@ mod tests {
         // At the end of a dump.
         let mut body = (-95i32).to_ne_bytes().to_vec();
         assert!(attr::put(&mut body, NLMSGERR_ATTR_MSG, b"no\0"));
+        let code = 68u32.to_ne_bytes();
+        assert!(attr::put(&mut body, NLMSGERR_ATTR_COOKIE, &code));
         let done = refusal(&message(NLMSG_DONE, NLM_F_ACK_TLVS, &body));
         assert_eq!((done.errno, done.text.as_deref()), (95, Some("no")));
+        assert_eq!(done.reason(), Some(Reason::AcceptQueueFull));
+        assert!(!done.cost_the_connection());
     }
 
     #[test]

@@ -79,8 +79,10 @@ impl Migrator {
     ///
     /// Blocks until it lives there, which takes up to a few times `timeout` (the time to wait for
     /// each answer of the target; 2 s when `None`). On success the descriptor is dead and may only
-    /// be closed. On an error the connection stayed with the caller and works as before, unless
-    /// [`NotMoved::was_reset`] says that it could not be saved.
+    /// be closed; so it is if the answer is [`Malformed::Empty`](crate::Malformed::Empty), for which
+    /// the kernel had no memory. On a refusal the connection stayed with the caller and works as
+    /// before, unless [`NotMoved::was_reset`] says that it could not be saved.
+    /// [`handover`](crate::handover) has this with ownership.
     pub fn migrate(
         &mut self,
         socket: impl AsFd,

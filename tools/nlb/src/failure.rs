@@ -103,6 +103,7 @@ mod tests {
                 name: Some(name),
                 missing: false,
             }),
+            code: None,
         }))
     }
 
