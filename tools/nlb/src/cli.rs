@@ -131,7 +131,7 @@ pub(crate) enum Object {
         /// The shell
         shell: clap_complete::Shell,
     },
-    /// Write the manual pages
+    /// Write the manual pages, of section 8
     Man {
         /// Folder to write them to
         directory: PathBuf,

@@ -13,9 +13,13 @@ mod route;
 mod service;
 mod stats;
 
-use std::net::{
-    IpAddr,
-    SocketAddr, //
+use std::{
+    io,
+    net::{
+        IpAddr,
+        SocketAddr, //
+    },
+    path::Path, //
 };
 
 use clap::CommandFactory;
@@ -54,9 +58,25 @@ pub(crate) fn run(object: &Object, format: Format) -> Outcome {
         Object::Man { directory } => {
             let failed = |error| Failure::Text(format!("{}: {error}", directory.display()));
             std::fs::create_dir_all(directory).map_err(failed)?;
-            clap_mangen::generate_to(Cli::command(), directory).map_err(failed)
+            let mut program = Cli::command().disable_help_subcommand(true);
+            program.build();
+            man_pages(program, directory).map_err(failed)
         }
     }
+}
+
+/// A page of section 8 for a command and for each below it.
+fn man_pages(command: clap::Command, directory: &Path) -> io::Result<()> {
+    for below in command
+        .get_subcommands()
+        .filter(|below| !below.is_hide_set())
+    {
+        man_pages(below.clone(), directory)?;
+    }
+    clap_mangen::Man::new(command)
+        .section("8")
+        .generate_to(directory)
+        .map(drop)
 }
 
 /// Address and port where either may be absent.

@@ -22,12 +22,21 @@ mod tests;
 
 use crate::config::Config;
 use clap::{
+    CommandFactory,
     Parser,
     Subcommand, //
 };
 use std::{
-    io::IsTerminal,
-    path::PathBuf,
+    fs,
+    io::{
+        self,
+        IsTerminal,
+        Write, //
+    },
+    path::{
+        Path,
+        PathBuf, //
+    },
     process::ExitCode, //
 };
 use tracing_subscriber::EnvFilter;
@@ -58,14 +67,61 @@ enum Command {
         #[arg(long, value_name = "FILE")]
         config: PathBuf,
     },
+    /// Print a completion script for a shell.
+    Completion {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+    /// Write the manual pages, of section 8.
+    Man {
+        /// Folder to write them to.
+        directory: PathBuf,
+    },
 }
 
 fn main() -> ExitCode {
-    let args = Args::parse();
-    let (path, run) = match &args.command {
-        Command::Classify { config } => (config, true),
-        Command::Check { config } => (config, false),
-    };
+    match Args::parse().command {
+        Command::Classify { config } => with_config(&config, true),
+        Command::Check { config } => with_config(&config, false),
+        Command::Completion { shell } => {
+            // Into memory first: the generator panics when it cannot write.
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Args::command(), "nlbd", &mut script);
+            said(io::stdout().write_all(&script))
+        }
+        Command::Man { directory } => {
+            let mut program = Args::command().disable_help_subcommand(true);
+            program.build();
+            said(fs::create_dir_all(&directory).and_then(|()| man_pages(program, &directory)))
+        }
+    }
+}
+
+/// The status for what may have failed to write.
+fn said(outcome: io::Result<()>) -> ExitCode {
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("Error: cannot write: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// A page of section 8 for a command and for each below it.
+fn man_pages(command: clap::Command, directory: &Path) -> io::Result<()> {
+    for below in command.get_subcommands() {
+        man_pages(below.clone(), directory)?;
+    }
+    clap_mangen::Man::new(command)
+        .section("8")
+        .generate_to(directory)
+        .map(drop)
+}
+
+/// Checks the configuration and, with `run`, classifies by it.
+fn with_config(path: &Path, run: bool) -> ExitCode {
     let config = match Config::load(path) {
         Ok(config) => config,
         Err(error) => {
@@ -81,8 +137,8 @@ fn main() -> ExitCode {
         .with_env_filter(
             EnvFilter::try_from_env("NLBD_LOG").unwrap_or_else(|_| EnvFilter::new("info")),
         )
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_writer(std::io::stderr)
+        .with_ansi(io::stderr().is_terminal())
+        .with_writer(io::stderr)
         .with_target(false)
         .init();
     match classify::run(path, config) {
