@@ -6,6 +6,8 @@ include kernel.mk
 
 BUILD ?= $(CURDIR)/build
 export KVER BUILD
+# Where "make install" puts things; its scripts see them.
+export DESTDIR PREFIX LIBDIR
 # An installation prefix for modules_install.
 INSTALL_MOD_PATH ?=
 # One clock for all scripts of a run.
@@ -13,7 +15,7 @@ export NLB_START := $(shell date +%s)
 MAKEFLAGS += --no-print-directory
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test modules modules_install tools cargo-test kunit selftests check fmt vm clean clean-cache
+.PHONY: help demo test modules modules_install tools install cargo-test install-test kunit selftests check fmt vm clean clean-cache
 
 help:
 	@cat scripts/help.txt
@@ -43,8 +45,14 @@ endif
 tools:
 	@scripts/build-tools
 
+install:
+	@scripts/install-tools
+
 cargo-test:
 	@scripts/test cargo
+
+install-test:
+	@scripts/test install
 
 kunit:
 	@scripts/test kunit
