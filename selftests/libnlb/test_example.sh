@@ -104,6 +104,25 @@ no_privilege() {
 		--inh-caps +net_admin --ambient-caps +net_admin --
 	[ "$(get /app/page)" = "page of host1" ]
 }
+# The target's answer to COMMIT is lost, so the program's side can not know that the client has its page.
+# One error number says that the connection is gone.
+lost() {
+	slow_answers 2s
+	handover $HOST1
+	get /app/page >"$tmp/client.log" 2>&1 &
+	local client=$!
+	wait_for 20 committed
+	cut_peers
+	wait_for 30 test -s "$tmp/handover.log"
+	wait $client || :
+	cat "$tmp/client.log" "$tmp/handover.log"
+	grep -q ': -104, reason [1-9][0-9]*: connection was reset: ' "$tmp/handover.log"
+	[ "$(in_phase reset)" = 1 ]
+	mend_peers
+	prompt_answers
+}
+committed() { [ "$(in_phase committed)" = 1 ]; }
+
 # After the modules are gone: the program is told what to do, and serves on.
 no_module() {
 	unload_modules
@@ -124,5 +143,7 @@ ktap_run "target cannot be reached" no_host
 ktap_run "nothing listens at the target" no_listener
 ktap_run "no service for the VIP" no_service
 ktap_run "CAP_NET_ADMIN is needed, and enough" no_privilege
+ktap_run "a lost connection has an error number of its own" lost
+whole
 ktap_run "without the module" no_module
 ktap_end
