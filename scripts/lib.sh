@@ -167,6 +167,14 @@ id_of() {
 	printf '%s\n' "${p##*/}"
 }
 
+# built_for ID DIR: DIR is about to get what is built for ID; what was built there for something else goes.
+# Kbuild sees that a command has changed, but not that the kernel's own headers have.
+built_for() {
+	[ "$(cat "$2/.built-for" 2>/dev/null)" = "$1" ] || rm -rf "${2:?}"
+	mkdir -p "$2"
+	echo "$1" >"$2/.built-for"
+}
+
 # artefact NAME: build what scripts/recipes/NAME.sh describes unless the cache has it; set $path.
 # A recipe defines key() (prints everything the result depends on), and build() (fills the directory
 # $1). A result appears under its final name only when complete.
