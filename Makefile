@@ -15,7 +15,7 @@ export NLB_START := $(shell date +%s)
 MAKEFLAGS += --no-print-directory
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test modules modules_install tools install cargo-test install-test kunit selftests check fmt vm clean clean-cache
+.PHONY: help demo test modules modules_install tools install cargo-test install-test kunit debugtests selftests check fmt vm clean clean-cache
 
 help:
 	@cat scripts/help.txt
@@ -56,6 +56,9 @@ install-test:
 
 kunit:
 	@scripts/test kunit
+
+debugtests:
+	@scripts/test debug $(T)
 
 selftests:
 	@scripts/test selftests $(T)

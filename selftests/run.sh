@@ -1,7 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# run.sh [NAME]: run, inside the guest, all selftests whose name contains NAME, and report in KTAP.
+# run.sh [NAME...]: run, inside the guest, all selftests whose name contains one of NAMEs, and report in KTAP.
+# Those in debug/ need a kernel with fault injection and kmemleak, and count elsewhere as not there.
 # Each runs in new process, mount and network namespaces: what it leaves there ends with it. After
 # each, our modules must unload, nothing of it may be left, and the kernel log must be free of
 # complaints. A test that hangs is killed and has failed (limit: 240 s, or a line "# timeout: N").
@@ -20,9 +21,12 @@ nobody_left() { [ -z "$(strangers)" ]; }
 mapfile -t tests < <(find . -mindepth 2 -name 'test_*' -type f -executable | sed 's|^\./||' | sort)
 chosen=()
 for t in "${tests[@]}"; do
-	[[ $t != *"${1:-}"* ]] || chosen+=("$t")
+	[[ $t != debug/* || -d /sys/kernel/debug/failslab ]] || continue
+	for name in "${@:-}"; do
+		[[ $t != *"$name"* ]] || { chosen+=("$t") && break; }
+	done
 done
-((${#chosen[@]})) || fail "no selftest has '${1:-}' in its name"
+((${#chosen[@]})) || fail "no selftest has '$*' in its name"
 
 ktap_begin
 echo "1..${#chosen[@]}"
