@@ -7,7 +7,10 @@
 //! is injected; then they go on behind the hook, and those that come meanwhile queue behind them.
 
 use crate::{
-    state::State,
+    state::{
+        Shared,
+        State, //
+    },
     stats::{
         Counter,
         Stats, //
@@ -55,7 +58,10 @@ use nlb::{
             FourTuple,
             Proto, //
         },
-        parse, //
+        parse::{
+            self,
+            Parsed, //
+        }, //
     }, //
 };
 
@@ -67,6 +73,9 @@ const MAX_BYTES: usize = 512 << 10;
 const MAX_TOTAL: usize = 16 << 20;
 /// How long a packet may wait. By then the client has sent it again.
 const MAX_AGE_MS: u32 = 3000;
+
+/// The longest IPv4 and TCP headers, options included.
+const HEADERS: u32 = 60 + 60;
 
 /// What happens to a packet of the connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -302,7 +311,7 @@ impl Holds {
     }
 }
 
-/// Holds early packets, just before they would go to the sockets.
+/// Holds early packets and drops late ones, just before they would go to the sockets.
 pub(crate) struct LocalIn;
 
 impl Hook for LocalIn {
@@ -318,23 +327,28 @@ impl Hook for LocalIn {
             return Verdict::Accept(skb);
         };
         let State { shared, .. } = here;
-        if shared.holds.is_empty() {
+        let Shared {
+            holds,
+            tombstones,
+            stats,
+            ..
+        } = &**shared;
+        if holds.is_empty() && tombstones.is_empty() {
             return Verdict::Accept(skb);
         }
-        let Some(key) = key(&mut skb) else {
+        let Some((key, parsed)) = parse(&mut skb) else {
             return Verdict::Accept(skb);
         };
-        match shared.holds.find(&key, state.rcu()) {
-            Some(hold) => hold.take(state, &shared.stats, skb),
-            None => Verdict::Accept(skb),
+        match holds.find(&key, state.rcu()) {
+            Some(hold) => hold.take(state, stats, skb),
+            None => tombstones.take(state.net(), state.rcu(), stats, skb, &key, &parsed),
         }
     }
 }
 
-/// The connection a TCP packet belongs to.
-fn key(skb: &mut SkBuff) -> Option<Key> {
-    skb.may_pull(skb.len().min(parse::MAX_HEADER_LEN as u32))
-        .ok()?;
+/// The connection a TCP packet belongs to, and its headers.
+fn parse(skb: &mut SkBuff) -> Option<(Key, Parsed)> {
+    skb.may_pull(skb.len().min(HEADERS)).ok()?;
     let frame = parse::Frame {
         len: skb.len() as usize,
         gso: skb.is_gso(),
@@ -344,5 +358,5 @@ fn key(skb: &mut SkBuff) -> Option<Key> {
     if parsed.tuple.proto() != Proto::Tcp {
         return None;
     }
-    parsed.tuple.v4_words()
+    Some((parsed.tuple.v4_words()?, parsed))
 }

@@ -4,8 +4,8 @@
 //!
 //! What a step does to sockets, routes and the wire is behind a trait ([`OriginOps`],
 //! [`TargetOps`]), so that every order of messages can be tried in a test. Together the machines
-//! keep one promise: at no instant may both sides transmit, and in the end exactly one owns the
-//! connection, or the client got a RST.
+//! keep one promise: at no instant may both sides transmit, and by the deadline exactly one owns the
+//! connection, or the client gets a RST. Documentation/migration.rst has the argument.
 //!
 //! ```text
 //! origin                                      target
@@ -20,7 +20,9 @@
 //!   Closed ◄───────────────────────── CLOSED ── Closed
 //! ```
 //!
-//! An origin that has sent ABORT owns the connection (or has reset it); a target that has answered
+//! COMMIT is the decision: an origin that has not sent it may take the connection back at any time;
+//! one that has asks until it knows, and resets the connection if it can never know. An origin that
+//! has sent ABORT owns the connection (or has reset it); a target that has answered
 //! REFUSED or FAILED does not own it. A record that does not fit the state changes nothing.
 
 pub(crate) mod origin;

@@ -293,6 +293,7 @@ fn stats_get(request: &Request<'_>) -> Result {
         for (counter, name) in COUNTERS {
             put(w, name, shared.stats.get(*counter))?;
         }
-        put(w, "held-now", shared.holds.packets())
+        put(w, "held-now", shared.holds.packets())?;
+        put(w, "tombstones-now", shared.tombstones.len())
     })
 }

@@ -25,6 +25,7 @@ mod registry;
 mod state;
 mod stats;
 mod target;
+mod tombstone;
 mod transport;
 mod uapi;
 mod watch;

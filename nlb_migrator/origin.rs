@@ -22,7 +22,8 @@ use crate::{
     stats::Counter,
     transport::{
         self,
-        Link, //
+        Link,
+        Use, //
     },
     uapi::Phase, //
 };
@@ -56,11 +57,32 @@ use nlb::{
 };
 use transfer::Transfer;
 
+/// Least time between two COMMITs for one connection, in milliseconds.
+const ASK_MS: u32 = 250;
+/// COMMIT is sent again after this part of the time there is for the answer: a target takes few
+/// connections from one peer, and each time may need a new one.
+const ASK_PART: u32 = 4;
+
+fn now_ms() -> u64 {
+    time::monotonic_ns() / 1_000_000
+}
+
+fn left_ms(deadline_ms: u64) -> u32 {
+    let left = deadline_ms.saturating_sub(now_ms());
+    u32::try_from(left).unwrap_or(u32::MAX)
+}
+
 /// The caller's part of a migration.
 struct Mover<'a> {
-    shared: &'a Shared,
+    shared: &'a Arc<Shared>,
     net: &'a Net,
     link: &'a Link,
+    /// The connection that COMMIT was sent over again.
+    again: Option<Use>,
+    /// When the answer to what is sent has to be there (CLOCK_MONOTONIC, in milliseconds).
+    deadline_ms: u64,
+    /// When COMMIT may be sent again.
+    ask_ms: u64,
     transfer: &'a Transfer,
     socket: &'a TcpSocket,
     frozen: Option<Frozen<'a>>,
@@ -121,6 +143,10 @@ impl Mover<'_> {
             self.link
                 .send_bytes(&self.shared.stats, bytes)
                 .map_err(|_| Code::LinkLost)?;
+            // The connection stands still meanwhile.
+            if left_ms(self.deadline_ms) == 0 {
+                return Err(Code::NoAnswer.into());
+            }
             sent = sent.saturating_add(part);
             if sent >= total {
                 break;
@@ -132,6 +158,16 @@ impl Mover<'_> {
             info.export_ns = export_ns;
         });
         Ok(())
+    }
+
+    /// The connection that was used last.
+    fn current(&self) -> &Link {
+        self.again.as_ref().map_or(self.link, |taken| taken.link())
+    }
+
+    fn ask_later(&mut self) {
+        let pause = (self.timeout_ms / ASK_PART).max(ASK_MS);
+        self.ask_ms = now_ms().saturating_add(pause.into());
     }
 
     fn closed(&mut self, closed: nlb::net::tcp::Closed) {
@@ -197,11 +233,37 @@ impl OriginOps for Mover<'_> {
         self.transfer
             .entry
             .update(|info| info.phase = Phase::Staged);
+        self.ask_later();
         self.send(&Record::Commit)
+    }
+
+    fn ask(&mut self) {
+        let link = self.current();
+        if link.is_up() {
+            if now_ms() < self.ask_ms {
+                return;
+            }
+            // It may be dead, and TCP takes long to notice.
+            link.suspect();
+        }
+        let peer = &self.transfer.peer;
+        // Without patience: if there is no connection, this has one set up for the next time.
+        let Ok(taken) = transport::connect(self.shared, peer, self.net, 0) else {
+            return;
+        };
+        let id = self.id();
+        let link = taken.link();
+        if link.send(&self.shared.stats, id, &Record::Commit).is_ok() {
+            self.shared.stats.count(Counter::CommitsRepeated);
+            self.again = Some(taken);
+            self.ask_later();
+        }
     }
 
     fn close(&mut self) {
         if let Some(frozen) = self.frozen.take() {
+            let tuple = &self.transfer.entry.tuple;
+            self.shared.tombstones.left(tuple, &self.shared.stats);
             let closed = frozen.close_silently();
             self.closed(closed);
         }
@@ -217,10 +279,22 @@ impl OriginOps for Mover<'_> {
 
     fn reset(&mut self) {
         self.was_reset = true;
-        if let Some(frozen) = self.frozen.take() {
-            let closed = frozen.reset();
-            self.closed(closed);
-        }
+        let Some(frozen) = self.frozen.take() else {
+            return;
+        };
+        let Shared {
+            tombstones, stats, ..
+        } = &**self.shared;
+        let closed = match tombstones.reset(&frozen.state(), stats) {
+            Ok(reset) => {
+                let closed = frozen.close_silently();
+                reset.ask(self.net, stats);
+                closed
+            }
+            // If the target has sent nothing, the client takes this one.
+            Err(_) => frozen.reset(),
+        };
+        self.closed(closed);
     }
 
     fn unplumb(&mut self) {
@@ -243,7 +317,8 @@ impl OriginOps for Mover<'_> {
         if self.was_reset {
             self.transfer.peer.owe_abort(self.id());
         }
-        let _ = self.send(&Record::Abort);
+        let (stats, id) = (&self.shared.stats, self.id());
+        let _ = self.current().send(stats, id, &Record::Abort);
     }
 
     fn entered(&mut self, state: OriginState, reason: Option<&Reason>) {
@@ -293,6 +368,9 @@ pub(crate) fn migrate(
         shared,
         net,
         link,
+        again: None,
+        deadline_ms: 0,
+        ask_ms: 0,
         transfer: &transfer,
         socket,
         frozen: None,
@@ -307,34 +385,33 @@ pub(crate) fn migrate(
 }
 
 /// Drives the machine until the caller has nothing more to do.
+///
+/// Every step has `timeout_ms` from the moment it begins until its answer is there. So the socket is
+/// locked for twice that at most, and for as long as the peer's connection may refuse to take a
+/// record.
 fn run(transfer: &Transfer, mover: &mut Mover<'_>, timeout_ms: u32) {
+    let deadline = || now_ms().saturating_add(timeout_ms.into());
     let mut machine = transfer.machine.lock();
+    mover.deadline_ms = deadline();
     machine.start(mover);
-    loop {
+    while machine.state().is_waiting() {
         let state = machine.state();
-        if !matches!(
-            state,
-            OriginState::Preparing | OriginState::Frozen | OriginState::Committed
-        ) {
-            break;
-        }
-        // Anything but the answer that was waited for ends it.
-        let reason = match transfer.wait(state, timeout_ms) {
-            Ok(()) => Code::NoAnswer.into(),
-            Err(reason) => {
-                if reason.is(Code::NoAnswer) {
-                    mover.link.suspect();
-                }
-                reason
+        let event = match transfer.wait(state, left_ms(mover.deadline_ms)) {
+            Ok(Some(event)) => event,
+            Ok(None) if left_ms(mover.deadline_ms) == 0 => {
+                mover.current().suspect();
+                OriginEvent::Expired(Code::NoAnswer.into())
             }
+            Ok(None) if state == OriginState::Committed => OriginEvent::Lost(Code::NoAnswer.into()),
+            Ok(None) => continue,
+            Err(reason) => OriginEvent::Expired(reason),
         };
-        while let Some(event) = transfer.next_event() {
-            if machine.step(mover, event) == Step::Ignored {
-                mover.shared.stats.count(Counter::RecordsIgnored);
-            }
+        let before = core::mem::replace(&mut mover.deadline_ms, deadline());
+        if machine.step(mover, event) == Step::Ignored {
+            mover.shared.stats.count(Counter::RecordsIgnored);
         }
         if machine.state() == state {
-            machine.step(mover, OriginEvent::Lost(reason));
+            mover.deadline_ms = before;
         }
     }
     while let Some(event) = transfer.next_event_or_detach() {

@@ -243,10 +243,6 @@ impl Reason {
         self.code
     }
 
-    pub(crate) fn is(&self, code: Code) -> bool {
-        self.code == code as u32
-    }
-
     pub(crate) fn errno(&self) -> Error {
         self.errno
     }

@@ -13,6 +13,7 @@ use crate::{
     registry::Registry,
     stats::Stats,
     target::Arrivals,
+    tombstone::Tombstones,
     transport,
     uapi,
     watch, //
@@ -98,6 +99,8 @@ pub(crate) struct Shared {
     pub(crate) arrivals: Arrivals,
     #[pin]
     pub(crate) holds: Holds,
+    #[pin]
+    pub(crate) tombstones: Tombstones,
     /// Stopped before the last reference goes: its threads hold references, too.
     pub(crate) sessions: Sessions,
 }
@@ -117,6 +120,7 @@ impl Shared {
             transfers <- Transfers::new(),
             arrivals <- Arrivals::new(),
             holds <- Holds::new(),
+            tombstones <- Tombstones::new(),
             sessions: Sessions::new(MAX_SESSIONS)?,
         })
     }
@@ -173,6 +177,8 @@ impl State {
         }
         drop(listener);
         self.shared.transfers.peer_removed(&self.shared, net, &peer);
+        // That may have left something to look after.
+        self.watch.schedule(watch::PERIOD_MS);
         Ok(())
     }
 }

@@ -33,6 +33,8 @@ counters! {
     OutReset = "out-reset",
     /// Migrate requests refused before anything changed.
     OutRejected = "out-rejected",
+    /// Times a COMMIT was repeated because no answer had come.
+    CommitsRepeated = "commits-repeated",
     /// Connections taken over.
     InActive = "in-active",
     /// Of them, those that ended.
@@ -67,6 +69,14 @@ counters! {
     DropHoldAge = "drop-hold-age",
     /// Early packets of a migration that ended without the connection.
     DropHoldAborted = "drop-hold-aborted",
+    /// Packets of connections whose socket has left here or was reset.
+    DropTombstone = "drop-tombstone",
+    /// Questions to clients which RST they will take.
+    ResetProbes = "reset-probes",
+    /// RSTs to clients whose connection nobody knows the owner of.
+    ResetsSent = "resets-sent",
+    /// Connections for which there was no room for a tombstone.
+    TombstonesFull = "tombstones-full",
     /// Packets that waited at the origin's socket when it was closed; the client sends them again.
     DropBacklog = "drop-backlog",
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What is looked after once a second: ends of connections, silence, lost connections to peers.
+//! What is looked after once a second: ends of connections, silence, clients
+//! that are to be reset, lost connections to peers.
 
 use crate::{
     state::Shared,
@@ -17,10 +18,11 @@ pub(crate) fn look(shared: &Arc<Shared>) -> bool {
         return false;
     };
     shared.arrivals.tidy(shared, &net);
+    shared.tombstones.tick(&net, &shared.stats);
     let mut next = 0;
     while let Some((peer, after)) = shared.peers.first_from(next) {
         transport::reconnect(shared, &peer, &net);
         next = after;
     }
-    !shared.peers.is_empty() || !shared.arrivals.is_empty()
+    !(shared.peers.is_empty() && shared.arrivals.is_empty() && shared.tombstones.is_empty())
 }

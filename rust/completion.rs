@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Waiting for something to be done, for a limited time if need be.
+//! Waiting for something to be done or to happen, for a limited time if need be.
 //!
 //! [`kernel::sync::Completion`] waits without a limit only.
 //!
@@ -13,7 +13,8 @@ use kernel::{
     types::Opaque, //
 };
 
-/// Something that is going to be done, once.
+/// Something that is going to be done once ([`Self::complete_all`]), or to happen a number of times
+/// ([`Self::complete`]).
 #[pin_data]
 pub struct Completion {
     #[pin]
@@ -34,6 +35,12 @@ impl Completion {
                 unsafe { bindings::init_completion(slot) };
             }),
         })
+    }
+
+    /// Lets one wait end, now or later. May be called in any context.
+    pub fn complete(&self) {
+        // SAFETY: The completion is initialized.
+        unsafe { bindings::complete(self.inner.get()) };
     }
 
     /// Says that it is done, to all who wait and will wait. May be called in any context.
@@ -90,6 +97,18 @@ mod tests {
         assert!(done.wait_timeout(1));
         assert!(done.wait_killable_timeout(1)?);
         done.wait();
+        Ok(())
+    }
+
+    #[test]
+    fn one_wait_each() -> Result {
+        let done = Arc::pin_init(Completion::new(), GFP_KERNEL)?;
+        for _ in 0..2 {
+            done.complete();
+        }
+        assert!(done.wait_timeout(1));
+        assert!(done.wait_killable_timeout(1)?);
+        assert!(!done.wait_timeout(1));
         Ok(())
     }
 }

@@ -153,6 +153,20 @@ def no_data_from(files, address):
     return total > 0 and data == 0
 
 
+def one_rst(files, address):
+    """There was one RST from this address, with the number that the client expected (RFC 5961)."""
+    packets = [packet for path in files for packet in read(path)]
+    resets = [(n, p) for n, p in enumerate(packets) if p.flags & RST and p.source == address]
+    print(f"{len(packets)} packets, {len(resets)} with RST from {address}")
+    for n, reset in resets:
+        acks = [p.ack for p in packets[:n] if p.destination == address and p.flags & ACK
+                and p.source_port == reset.destination_port and p.destination_port == reset.source_port]
+        print(f"RST with seq {reset.seq}, last acknowledgment of the client before it {acks[-1] if acks else None}")
+        if not acks or acks[-1] != reset.seq:
+            return False
+    return len(resets) == 1
+
+
 def data_from(files, address):
     """How many bytes came from this address."""
     count = sum(p.payload for path in files for p in read(path) if p.source == address)
@@ -164,7 +178,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     facts = parser.add_subparsers(dest="fact", required=True)
     for name, needs_address in (("no-rst", False), ("same-length", False), ("pair", False),
-                                ("no-data-from", True), ("data-from", True)):
+                                ("no-data-from", True), ("data-from", True), ("one-rst", True)):
         fact = facts.add_parser(name)
         if needs_address:
             fact.add_argument("address")
@@ -176,6 +190,8 @@ def main():
         holds = same_length(args.files)
     elif args.fact == "pair":
         holds = pair(args.files)
+    elif args.fact == "one-rst":
+        holds = one_rst(args.files, args.address)
     elif args.fact == "no-data-from":
         holds = no_data_from(args.files, args.address)
     else:

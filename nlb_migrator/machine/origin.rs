@@ -13,7 +13,7 @@ pub(crate) enum OriginState {
     Preparing,
     /// The socket is locked and STATE is sent; nobody transmits.
     Frozen,
-    /// COMMIT is sent; only the target's answer tells who owns the connection.
+    /// COMMIT is sent; only the target's answer tells who owns the connection. Nobody transmits here.
     Committed,
     /// The target owns the connection.
     Active,
@@ -28,6 +28,11 @@ pub(crate) enum OriginState {
 }
 
 impl OriginState {
+    /// Whether the caller has to wait for an answer of the target.
+    pub(crate) fn is_waiting(self) -> bool {
+        matches!(self, Self::Preparing | Self::Frozen | Self::Committed)
+    }
+
     /// Whether the connection is neither being moved nor moved.
     pub(crate) fn is_ended(self) -> bool {
         matches!(
@@ -48,13 +53,18 @@ pub(crate) enum OriginEvent<R> {
     Injected,
     /// REFUSED: the target will not have it.
     Refused(R),
-    /// FAILED: the target could not inject it and does not own it.
+    /// FAILED: the target did not inject it and never will. From the life of the target that
+    /// PREPARE went to: what another life says comes after [`Self::Forgotten`].
     Failed(R),
     /// CLOSED: the connection ended at the target.
     Closed,
-    /// No answer will come: timeout, connection to the peer lost, caller killed.
+    /// The answer may not come: connection to the peer lost, or silence for a while.
     Lost(R),
-    /// The target will not report the end of the connection any more.
+    /// The time for the answer is over, or the caller cannot wait: killed before COMMIT, or the
+    /// module goes.
+    Expired(R),
+    /// The target knows nothing of the migration any more, and will not report its end: it has begun
+    /// a new life, or is no peer now.
     Forgotten(R),
 }
 
@@ -76,11 +86,14 @@ pub(crate) trait OriginOps {
     fn send_state(&mut self) -> Result<(), Self::Reason>;
     /// Sends COMMIT. An error means that the target cannot have got the whole record.
     fn send_commit(&mut self) -> Result<(), Self::Reason>;
+    /// Sends COMMIT once more, over another connection to the peer if that helps and there is one.
+    fn ask(&mut self);
     /// Closes the socket without a packet.
     fn close(&mut self);
     /// Unlocks the socket, if it is locked; what waited is processed.
     fn thaw(&mut self);
-    /// Sends the client one RST that it must accept, and closes the socket.
+    /// Closes the socket, and sees to it that the client gets one RST that it must accept. The
+    /// client's packets come here again.
     fn reset(&mut self);
     /// Removes the route or its reservation, if there is one.
     fn unplumb(&mut self);
@@ -93,7 +106,7 @@ pub(crate) trait OriginOps {
 }
 
 /// A migration as the origin sees it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Origin {
     state: OriginState,
 }
@@ -162,14 +175,19 @@ impl Origin {
             (S::Preparing | S::Frozen | S::Committed, E::Refused(reason) | E::Failed(reason)) => {
                 self.roll_back(ops, S::Refused, reason, false);
             }
-            (S::Preparing | S::Frozen, E::Lost(reason)) => {
+            (
+                S::Preparing | S::Frozen,
+                E::Lost(reason) | E::Expired(reason) | E::Forgotten(reason),
+            ) => {
                 self.roll_back(ops, S::Aborted, reason, true);
             }
-            // The target may own the connection. The route goes at once: what the client still
-            // sends has to meet a machine without a socket, which answers with a RST, too.
-            (S::Committed, E::Lost(reason)) => {
-                ops.reset();
+            // The target remembers for longer than we ask.
+            (S::Committed, E::Lost(_)) => ops.ask(),
+            // The target may own the connection, or has owned it and spoken to the client. The route
+            // goes first, so that the client's answers come here.
+            (S::Committed, E::Expired(reason) | E::Forgotten(reason)) => {
                 ops.unplumb();
+                ops.reset();
                 ops.send_abort();
                 self.enter(ops, S::Reset, Some(&reason));
             }

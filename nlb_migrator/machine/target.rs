@@ -83,7 +83,7 @@ pub(crate) trait TargetOps {
 }
 
 /// A migration as the target sees it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Target<R> {
     state: TargetState,
     /// Why it ended, to answer a doubled record as the first time.
@@ -165,7 +165,7 @@ impl<R> Target<R> {
                 self.enter(ops, S::Aborted, Some(reason));
                 ops.answer(Answer::Aborted);
             }
-            (S::Refused | S::Aborted, E::Abort(_)) => ops.answer(Answer::Aborted),
+            (S::Closed | S::Refused | S::Aborted, E::Abort(_)) => ops.answer(Answer::Aborted),
             (S::Active, E::Gone) => {
                 ops.ended();
                 self.enter(ops, S::Closed, None);

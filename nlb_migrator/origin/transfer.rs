@@ -52,13 +52,30 @@ use nlb::{
 /// Answers that can wait for the caller. A target sends one per step; what is more is dropped.
 const INBOX: usize = 8;
 
-/// How long a caller sleeps before it looks whether the module is about to go.
+/// How long a caller sleeps before it looks around: whether the module is about to go, whether
+/// there is a way to ask the target again.
 const SLICE_MS: u32 = 100;
 
 struct Inbox {
     /// The caller is there to take the events. Later ones are handled where they arrive.
     attached: bool,
+    /// Nothing more is taken: what comes after [`OriginEvent::Forgotten`] is from a life of the
+    /// target that knows nothing of this migration.
+    closed: bool,
+    /// Has room for one more than [`INBOX`].
     events: KVec<OriginEvent<Reason>>,
+}
+
+impl Inbox {
+    /// Whether there was room for the event.
+    fn push(&mut self, event: OriginEvent<Reason>) -> bool {
+        let last = matches!(event, OriginEvent::Forgotten(_));
+        if self.closed || (!last && self.events.len() >= INBOX) {
+            return false;
+        }
+        self.closed = last;
+        self.events.push_within_capacity(event).is_ok()
+    }
 }
 
 /// A migration on its way, or a connection that lives at a target.
@@ -75,40 +92,22 @@ pub(crate) struct Transfer {
     pub(super) machine: Mutex<Origin>,
     #[pin]
     inbox: SpinLock<Inbox>,
-    /// An answer to PREPARE is there, or to something later.
+    /// Completed once for each event in the inbox.
     #[pin]
-    prepared: Completion,
-    /// An answer to STATE is there, or to something later.
-    #[pin]
-    staged: Completion,
-    /// An answer to COMMIT is there.
-    #[pin]
-    committed: Completion,
+    arrived: Completion,
 }
 
 impl Transfer {
     /// Hands an event to whoever is in charge of the migration.
     fn deliver(&self, shared: &Shared, net: &Net, event: OriginEvent<Reason>) {
-        let (prepared, staged, committed) = match event {
-            OriginEvent::Forgotten(_) => (false, false, false),
-            OriginEvent::Ready => (true, false, false),
-            OriginEvent::Staged => (true, true, false),
-            _ => (true, true, true),
-        };
         let mut inbox = self.inbox.lock();
         if inbox.attached {
-            if inbox.events.push_within_capacity(event).is_err() {
+            if inbox.push(event) {
+                drop(inbox);
+                self.arrived.complete();
+            } else {
+                drop(inbox);
                 shared.stats.count(Counter::RecordsIgnored);
-            }
-            drop(inbox);
-            if prepared {
-                self.prepared.complete_all();
-            }
-            if staged {
-                self.staged.complete_all();
-            }
-            if committed {
-                self.committed.complete_all();
             }
             return;
         }
@@ -123,10 +122,6 @@ impl Transfer {
         }
     }
 
-    pub(super) fn next_event(&self) -> Option<OriginEvent<Reason>> {
-        self.inbox.lock().events.remove(0).ok()
-    }
-
     /// The next event, or the end of the caller's part if there is none.
     pub(super) fn next_event_or_detach(&self) -> Option<OriginEvent<Reason>> {
         let mut inbox = self.inbox.lock();
@@ -135,33 +130,29 @@ impl Transfer {
         event
     }
 
-    /// Waits for the answer to what was sent last.
-    pub(super) fn wait(&self, state: OriginState, timeout_ms: u32) -> Result<(), Reason> {
-        let answer = match state {
-            OriginState::Preparing => &self.prepared,
-            OriginState::Frozen => &self.staged,
-            _ => &self.committed,
+    /// Waits for an event, but no longer than `left_ms`, and not for long. An error if the caller
+    /// cannot wait for another one.
+    pub(super) fn wait(
+        &self,
+        state: OriginState,
+        left_ms: u32,
+    ) -> Result<Option<OriginEvent<Reason>>, Reason> {
+        let slice = left_ms.min(SLICE_MS);
+        let arrived = if state == OriginState::Committed {
+            // Being killed does not tell who owns the connection.
+            self.arrived.wait_timeout(slice)
+        } else {
+            self.arrived
+                .wait_killable_timeout(slice)
+                .map_err(|_| Code::Interrupted)?
         };
-        let mut left = timeout_ms;
-        while left > 0 {
-            let slice = left.min(SLICE_MS);
-            let done = if state == OriginState::Committed {
-                // Being killed does not tell who owns the connection.
-                answer.wait_timeout(slice)
-            } else {
-                answer
-                    .wait_killable_timeout(slice)
-                    .map_err(|_| Code::Interrupted)?
-            };
-            if done {
-                return Ok(());
-            }
-            if crate::state::is_stopping() {
-                return Err(Code::Stopping.into());
-            }
-            left = left.saturating_sub(slice);
+        if arrived {
+            return Ok(self.inbox.lock().events.remove(0).ok());
         }
-        Err(Code::NoAnswer.into())
+        if crate::state::is_stopping() {
+            return Err(Code::Stopping.into());
+        }
+        Ok(None)
     }
 
     /// Lets go of the route of a connection that ended at the target.
@@ -243,7 +234,7 @@ struct Late<'a> {
 impl OriginOps for Late<'_> {
     type Reason = Reason;
 
-    // A machine that begins late cannot: the first seven are for the caller's part.
+    // Nothing of this is late: all but the end of a living connection is the caller's part.
 
     fn send_prepare(&mut self) -> Result<(), Reason> {
         Err(Code::Interrupted.into())
@@ -264,6 +255,8 @@ impl OriginOps for Late<'_> {
     fn send_commit(&mut self) -> Result<(), Reason> {
         Err(Code::Interrupted.into())
     }
+
+    fn ask(&mut self) {}
 
     fn close(&mut self) {}
 
@@ -448,7 +441,7 @@ pub(super) fn prepare(
     tuple: FourTuple,
     flow_id: FlowId,
 ) -> Result<Arc<Transfer>, Reason> {
-    let events = KVec::with_capacity(INBOX, GFP_KERNEL)?;
+    let events = KVec::with_capacity(INBOX.saturating_add(1), GFP_KERNEL)?;
     let id = shared.next_id();
     let entry = shared
         .registry
@@ -467,13 +460,12 @@ pub(super) fn prepare(
             inbox <- new_spinlock!(
                 Inbox {
                     attached: true,
+                    closed: false,
                     events,
                 },
                 "nlb_migrator::Transfer::inbox"
             ),
-            prepared <- Completion::new(),
-            staged <- Completion::new(),
-            committed <- Completion::new(),
+            arrived <- Completion::new(),
         }),
         GFP_KERNEL,
     );

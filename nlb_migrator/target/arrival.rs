@@ -183,6 +183,8 @@ impl Arrival {
                 Code::NoMemory
             })
         })?);
+        // It was here before, perhaps.
+        shared.tombstones.end(tuple);
         if let Err(error) = nlb_tunnel::install_host_mapping(net, forwarder, flow_id, tuple) {
             arrival.let_go(&mut inner, shared, net);
             return Err(Reason::from(if error == EPERM {
@@ -418,6 +420,8 @@ impl<'a> TargetOps for Arriving<'a> {
 
     fn kill(&mut self) {
         if let Some(injected) = self.inner.injected.take() {
+            let tuple = &self.arrival.entry.tuple;
+            self.shared.tombstones.killed(tuple, &self.shared.stats);
             injected.abort_silently();
         }
         self.unmap();

@@ -37,6 +37,9 @@ pub use self::{
         Listener, //
     },
     refusal::Refusal,
-    reset::send_reset,
+    reset::{
+        send_probe,
+        send_reset, //
+    },
     rx_data::RxData, //
 };

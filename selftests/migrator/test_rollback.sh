@@ -104,7 +104,7 @@ silent_after_commit() {
 	capture_stop
 	jq -e '.error != null' "$tmp/client.log"
 	migrations lbu | jq -e 'any(.phase == "reset")'
-	! "$pcap" no-rst "$tmp/to.pcap"
+	"$pcap" one-rst $VIP "$tmp/to.pcap"
 	no_route_of "$(last_port)"
 	stop classifier
 }

@@ -15,18 +15,6 @@ use super::super::{
     TargetState, //
 };
 
-/// Numbers that look random and are the same in every run (xorshift64).
-pub(super) struct Dice(pub(super) u64);
-
-impl Dice {
-    pub(super) fn roll(&mut self, sides: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 >> 11) % sides
-    }
-}
-
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Socket {
     Open,
@@ -55,6 +43,10 @@ pub(super) enum ToTarget {
     Abort,
 }
 
+impl ToTarget {
+    pub(super) const ALL: [Self; 4] = [Self::Prepare, Self::State, Self::Commit, Self::Abort];
+}
+
 /// A record on its way to the origin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ToOrigin {
@@ -67,53 +59,41 @@ pub(super) enum ToOrigin {
     Closed,
 }
 
-/// A link that keeps the order unless told otherwise; what does not fit is lost.
-pub(super) struct Wire<T> {
-    records: [Option<T>; 16],
+impl ToOrigin {
+    pub(super) const ALL: [Self; 7] = [
+        Self::Ready,
+        Self::Staged,
+        Self::Injected,
+        Self::Refused,
+        Self::Failed,
+        Self::Aborted,
+        Self::Closed,
+    ];
 }
 
-impl<T: Copy> Wire<T> {
-    pub(super) fn new() -> Self {
-        Self {
-            records: [None; 16],
-        }
+/// The records that were ever sent one way. As any of them may be delivered at any time and any
+/// number of times, or never, this is a link that loses, delays, doubles and reorders.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Sent(pub(super) u8);
+
+impl Sent {
+    fn add(&mut self, number: u8) {
+        self.0 |= 1 << number;
     }
 
-    pub(super) fn len(&self) -> usize {
-        self.records.iter().flatten().count()
-    }
-
-    pub(super) fn push(&mut self, record: T) {
-        if let Some(slot) = self.records.iter_mut().find(|slot| slot.is_none()) {
-            *slot = Some(record);
-        }
-    }
-
-    /// Takes the record in place `index`, or leaves a copy of it there.
-    pub(super) fn take(&mut self, index: usize, keep: bool) -> Option<T> {
-        let record = self.records.get(index).copied().flatten()?;
-        if !keep {
-            if let Some(rest) = self.records.get_mut(index..) {
-                rest.rotate_left(1);
-            }
-            if let Some(last) = self.records.last_mut() {
-                *last = None;
-            }
-        }
-        Some(record)
-    }
-
-    pub(super) fn clear(&mut self) {
-        self.records = [None; 16];
+    pub(super) fn has(self, number: u8) -> bool {
+        self.0 & (1 << number) != 0
     }
 }
 
 /// The origin's world.
+#[derive(Clone)]
 pub(super) struct Lbu {
     pub(super) socket: Socket,
     pub(super) route: bool,
     pub(super) fault: Fault,
-    pub(super) wire: Wire<ToTarget>,
+    /// What was sent to the present life of the target.
+    pub(super) sent: Sent,
     pub(super) aborts: u32,
     pub(super) mistakes: u32,
     pub(super) last: OriginState,
@@ -125,7 +105,7 @@ impl Lbu {
             socket: Socket::Open,
             route: false,
             fault,
-            wire: Wire::new(),
+            sent: Sent::default(),
             aborts: 0,
             mistakes: 0,
             last: OriginState::New,
@@ -136,6 +116,10 @@ impl Lbu {
         if !holds {
             self.mistakes += 1;
         }
+    }
+
+    fn send(&mut self, record: ToTarget) {
+        self.sent.add(record as u8);
     }
 
     fn fails(&self, fault: Fault) -> Result<(), u32> {
@@ -152,7 +136,7 @@ impl OriginOps for Lbu {
 
     fn send_prepare(&mut self) -> Result<(), u32> {
         self.fails(Fault::Prepare)?;
-        self.wire.push(ToTarget::Prepare);
+        self.send(ToTarget::Prepare);
         Ok(())
     }
 
@@ -174,15 +158,20 @@ impl OriginOps for Lbu {
     fn send_state(&mut self) -> Result<(), u32> {
         self.expect(self.socket == Socket::Locked);
         self.fails(Fault::State)?;
-        self.wire.push(ToTarget::State);
+        self.send(ToTarget::State);
         Ok(())
     }
 
     fn send_commit(&mut self) -> Result<(), u32> {
         self.expect(self.socket == Socket::Locked && self.aborts == 0);
         self.fails(Fault::Commit)?;
-        self.wire.push(ToTarget::Commit);
+        self.send(ToTarget::Commit);
         Ok(())
+    }
+
+    fn ask(&mut self) {
+        self.expect(self.socket == Socket::Locked && self.aborts == 0);
+        self.send(ToTarget::Commit);
     }
 
     fn close(&mut self) {
@@ -198,7 +187,8 @@ impl OriginOps for Lbu {
     }
 
     fn reset(&mut self) {
-        self.expect(self.socket == Socket::Locked);
+        // The client's answers have to come here.
+        self.expect(self.socket == Socket::Locked && !self.route);
         self.socket = Socket::Reset;
     }
 
@@ -213,7 +203,7 @@ impl OriginOps for Lbu {
 
     fn send_abort(&mut self) {
         self.aborts += 1;
-        self.wire.push(ToTarget::Abort);
+        self.send(ToTarget::Abort);
     }
 
     fn entered(&mut self, state: OriginState, _reason: Option<&u32>) {
@@ -222,14 +212,19 @@ impl OriginOps for Lbu {
 }
 
 /// The target's world.
+#[derive(Clone)]
 pub(super) struct Host {
     /// Hold and mapping are installed.
     pub(super) hold: bool,
     pub(super) staged: bool,
+    /// The connection is here, and may transmit.
     pub(super) child: bool,
     pub(super) injections: u32,
     pub(super) fault: bool,
-    pub(super) wire: Wire<ToOrigin>,
+    /// What this life of the target has sent.
+    pub(super) sent: Sent,
+    pub(super) last: Option<ToOrigin>,
+    pub(super) answers: u32,
     pub(super) mistakes: u32,
 }
 
@@ -241,9 +236,17 @@ impl Host {
             child: false,
             injections: 0,
             fault,
-            wire: Wire::new(),
+            sent: Sent::default(),
+            last: None,
+            answers: 0,
             mistakes: 0,
         }
+    }
+
+    fn send(&mut self, record: ToOrigin) {
+        self.sent.add(record as u8);
+        self.last = Some(record);
+        self.answers += 1;
     }
 }
 
@@ -291,7 +294,7 @@ impl TargetOps for Host {
     }
 
     fn answer(&mut self, answer: Answer<'_, u32>) {
-        self.wire.push(match answer {
+        self.send(match answer {
             Answer::Ready => ToOrigin::Ready,
             Answer::Staged => ToOrigin::Staged,
             Answer::Injected => ToOrigin::Injected,
@@ -311,11 +314,11 @@ pub(super) fn to_target(target: &mut Option<Target<u32>>, host: &mut Host, recor
         (None, ToTarget::Prepare) => {
             host.hold = true;
             *target = Some(Target::new());
-            host.wire.push(ToOrigin::Ready);
+            host.send(ToOrigin::Ready);
         }
-        (None, ToTarget::State) => host.wire.push(ToOrigin::Refused),
-        (None, ToTarget::Commit) => host.wire.push(ToOrigin::Failed),
-        (None, ToTarget::Abort) => {}
+        (None, ToTarget::State) => host.send(ToOrigin::Refused),
+        (None, ToTarget::Commit) => host.send(ToOrigin::Failed),
+        (None, ToTarget::Abort) => host.send(ToOrigin::Aborted),
         (Some(machine), record) => {
             let event = match record {
                 ToTarget::Prepare => TargetEvent::Prepare,
