@@ -63,38 +63,61 @@ netns_del() {
 	done
 }
 
-# link_add A ADDR_A B ADDR_B: a veth pair; its end on A is called B, and the other way round.
-link_add() {
-	ip link add "$3" netns "$1" type veth peer name "$1" netns "$3" &&
-		ip -n "$1" addr add "$2" dev "$3" && ip -n "$1" link set "$3" up &&
-		ip -n "$3" addr add "$4" dev "$1" && ip -n "$3" link set "$1" up ||
-		fail "cannot link $1 and $3"
-}
-
+# A process is dear where the processor is emulated, so what can be said to one is.
 topology() {
 	netns_add client lbu host1 host2
-	link_add client 10.0.1.2/24 lbu 10.0.1.1/24
-	link_add lbu 10.0.2.1/24 host1 10.0.2.2/24
-	link_add lbu 10.0.3.1/24 host2 10.0.3.2/24
-	link_add client 10.0.4.2/24 host1 10.0.4.1/24
-	link_add client 10.0.5.2/24 host2 10.0.5.1/24
+	ip -batch - <<-EOF || fail "cannot link the machines"
+		link add lbu netns client type veth peer name client netns lbu
+		link add host1 netns lbu type veth peer name lbu netns host1
+		link add host2 netns lbu type veth peer name lbu netns host2
+		link add host1 netns client type veth peer name client netns host1
+		link add host2 netns client type veth peer name client netns host2
+	EOF
+	ip -n client -batch - <<-EOF || fail "cannot set up the client"
+		addr add 10.0.1.2/24 dev lbu
+		addr add 10.0.4.2/24 dev host1
+		addr add 10.0.5.2/24 dev host2
+		link set lbu up
+		link set host1 up
+		link set host2 up
+		route add default via 10.0.1.1
+		route add $VIP via 10.0.1.1
+	EOF
+	ip -n lbu -batch - <<-EOF || fail "cannot set up the LBU"
+		addr add 10.0.1.1/24 dev client
+		addr add 10.0.2.1/24 dev host1
+		addr add 10.0.3.1/24 dev host2
+		link set client up
+		link set host1 up
+		link set host2 up
+	EOF
+	ip -n host1 -batch - <<-EOF || fail "cannot set up host1"
+		addr add 10.0.2.2/24 dev lbu
+		addr add 10.0.4.1/24 dev client
+		link set lbu up
+		link set client up
+		route add 10.0.1.2 via 10.0.4.2
+		route add default via 10.0.2.1
+	EOF
+	ip -n host2 -batch - <<-EOF || fail "cannot set up host2"
+		addr add 10.0.3.2/24 dev lbu
+		addr add 10.0.5.1/24 dev client
+		link set lbu up
+		link set client up
+		route add 10.0.1.2 via 10.0.5.2
+		route add default via 10.0.3.1
+	EOF
 	ns lbu sysctl -qw net.ipv4.ip_forward=1
 	# Replies from the VIP come in by another link than the one that leads to it.
 	ns client sysctl -qw net.ipv4.conf.all.rp_filter=2
-	ip -n client route add default via 10.0.1.1
-	ip -n client route add "$VIP" via 10.0.1.1
-	ip -n host1 route add 10.0.1.2 via 10.0.4.2
-	ip -n host2 route add 10.0.1.2 via 10.0.5.2
-	ip -n host1 route add default via 10.0.2.1
-	ip -n host2 route add default via 10.0.3.1
 }
 
 # vip_add MACHINE...: nlb0 with the VIP on it.
 vip_add() {
 	local n
 	for n in "$@"; do
-		ip -n "$n" link add nlb0 type nlb && ip -n "$n" addr add "$VIP/32" dev nlb0 &&
-			ip -n "$n" link set nlb0 up || fail "cannot put the VIP on nlb0 of $n"
+		printf '%s\n' "link add nlb0 type nlb" "addr add $VIP/32 dev nlb0" "link set nlb0 up" |
+			ip -n "$n" -batch - || fail "cannot put the VIP on nlb0 of $n"
 	done
 }
 
@@ -155,21 +178,46 @@ background() {
 	ip netns exec "$n" "$@" >"$log" 2>&1 </dev/null &
 }
 
-# Capture on a device: capture_start MACHINE DEVICE FILE [FILTER...]; capture_stop ends all of them.
-capture_pids=()
+# Capture on a device: capture_start MACHINE DEVICE FILE [FILTER...]; capture_stop ends all of them, and sets
+# capture_missed if they may not have seen everything.
+capture_pids=() capture_files=() capture_missed=''
 capture_start() {
-	local n=$1 dev=$2 file=$3
+	capture "$1" "$2" "$3" --immediate-mode -s 256 -- "${@:4}"
+	capture_ready
+}
+# The same with whole packets, and only those that the machine sends; several may start side by side, until
+# capture_ready.
+capture_sent() { capture "$1" "$2" "$3" -Q out --time-stamp-precision=nano -- "${@:4}"; }
+capture() {
+	local n=$1 dev=$2 file=$3 options=()
 	shift 3
-	ip netns exec "$n" tcpdump -q -n -U --immediate-mode -s 256 -B 32768 -i "$dev" -w "$file" "$@" 2>"$file.err" &
+	while [ "$1" != -- ]; do
+		options+=("$1")
+		shift
+	done
+	shift
+	: >"$file.err"
+	ip netns exec "$n" tcpdump -q -n -U -B 32768 "${options[@]}" -i "$dev" -w "$file" "$@" 2>"$file.err" &
 	capture_pids+=($!)
-	wait_for 30 grep -q 'listening on' "$file.err"
+	capture_files+=("$file")
+}
+capture_ready() {
+	local file
+	for file in "${capture_files[@]}"; do wait_for 30 grep -q 'listening on' "$file.err"; done
 }
 capture_stop() {
-	# What was sent just before has to pass tcpdump's buffer first.
-	sleep 0.5
-	((${#capture_pids[@]} == 0)) || kill -INT "${capture_pids[@]}" 2>/dev/null
-	wait "${capture_pids[@]}" 2>/dev/null
-	capture_pids=()
+	local file
+	# What was sent just before has to pass the kernel's buffer (1 s) and tcpdump's first.
+	sleep 1.2
+	if ((${#capture_pids[@]})); then
+		kill -INT "${capture_pids[@]}" 2>/dev/null || :
+		wait "${capture_pids[@]}" 2>/dev/null || :
+	fi
+	capture_missed=''
+	for file in "${capture_files[@]}"; do
+		grep -q '^0 packets dropped by kernel' "$file.err" || capture_missed+=" $file"
+	done
+	capture_pids=() capture_files=()
 }
 
 lib_cleanup() {

@@ -10,6 +10,7 @@ tcp=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)/tcp.py
 load=$(dirname "$tcp")/load.py
 # shellcheck disable=SC2034 # for those who source this
 pcap=$(dirname "$tcp")/../pcap.py
+invariants=$(dirname "$tcp")/../invariants.py
 
 cluster() {
 	load_modules nlb_fwd nlb_migrator
@@ -60,6 +61,21 @@ classifier() {
 	wait_listen lbu 80
 }
 client() { ns client "$tcp" client $VIP 80 "$@"; }
+
+# watch: from now on, capture every packet of the VIP's connections where it is sent; holds OPTION...: up
+# to now, all that invariants.py checks holds for each of them.
+watch() {
+	local at
+	for at in client:lbu lbu:client host1:client host2:client; do
+		capture_sent "${at%:*}" "${at#*:}" "$tmp/sent-${at%:*}.pcap" tcp port 80 and host $VIP
+	done
+	capture_ready
+}
+holds() {
+	capture_stop
+	[ -z "$capture_missed" ] || fail "not everything was captured:$capture_missed"
+	"$invariants" --port 80 "$@" "$tmp"/sent-*.pcap
+}
 
 # reports NAME FILTER: the lines of a program's log that are reports and pass jq's FILTER, as an array.
 reports() { jq -R 'fromjson? // empty' "$tmp/$1.log" | jq -s "[.[] | select($2)]"; }

@@ -63,7 +63,9 @@ def server(args):
 
 
 def classify(connection, peer, args):
-    """Wait for the first bytes, then try to hand the connection over."""
+    """Wait for the first bytes, or serve some, then try to hand the connection over."""
+    if args.serve:
+        return hand_over_busy(connection, peer, args)
     deadline = time.monotonic() + 20
     while len(data := connection.recv(1 << 20, socket.MSG_PEEK)) < args.peek:
         if not data or time.monotonic() > deadline:
@@ -71,16 +73,45 @@ def classify(connection, peer, args):
         time.sleep(0.01)
     if args.read:
         connection.recv(args.read)
-    answer = genl.Family("nlb-migrator").do("MIGRATE", [
-        ("MIGRATION_FD", genl.u32(connection.fileno())),
-        ("MIGRATION_PEER_ADDR", genl.ip(args.to)),
-        ("MIGRATION_TIMEOUT", genl.u32(args.timeout))])
+    answer = migrate(genl.Family("nlb-migrator"), connection, args)
     report(place="migrate", client=f"{peer[0]}:{peer[1]}", error=genl.name_of(answer.error) if answer.error else None,
            text=answer.text)
     if answer.error:
         echo(connection, peer, "classifier")
     else:
         connection.close()
+
+
+def hand_over_busy(connection, peer, args):
+    """Serve the connection for a random number of bytes, then hand it over while it goes on.
+
+    As long as the kernel says that it is busy (EBUSY), try again: something else is in flight every moment.
+    """
+    with lock:
+        args.served = getattr(args, "served", 0) + 1
+        left = random.Random(f"{args.seed} {args.served}").randint(*args.serve)
+    while left > 0 and (data := connection.recv(min(left, 1 << 16))):
+        connection.sendall(data)
+        left -= len(data)
+    family = genl.Family("nlb-migrator")
+    for attempts in range(1, 2001):
+        answer = migrate(family, connection, args)
+        if answer.error != errno.EBUSY:
+            break
+        time.sleep(0.001)
+    report(place="migrate", client=f"{peer[0]}:{peer[1]}", error=genl.name_of(answer.error) if answer.error else None,
+           text=answer.text, attempts=attempts)
+    if answer.error:
+        echo(connection, peer, "classifier")
+    else:
+        connection.close()
+
+
+def migrate(family, connection, args):
+    return family.do("MIGRATE", [
+        ("MIGRATION_FD", genl.u32(connection.fileno())),
+        ("MIGRATION_PEER_ADDR", genl.ip(args.to)),
+        ("MIGRATION_TIMEOUT", genl.u32(args.timeout))])
 
 
 def classifier(args):
@@ -92,7 +123,8 @@ def classifier(args):
 
 def client_once(args, seed):
     """One connection; what went wrong, or None."""
-    data = random.Random(seed).randbytes(args.bytes)
+    chance = random.Random(f"{args.seed} {seed}")
+    data = chance.randbytes(chance.randint(*args.bytes))
     sock = socket.create_connection((args.address, args.port), timeout=args.patience)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.settimeout(args.patience)
@@ -100,11 +132,12 @@ def client_once(args, seed):
 
     def send():
         try:
-            for at in range(0, len(data), args.chunk):
+            first = args.first or args.chunk
+            sock.sendall(data[:first])
+            time.sleep(max(args.first_pause, args.pause))
+            for at in range(first, len(data), args.chunk):
                 sock.sendall(data[at:at + args.chunk])
-                if at == 0 and args.first_pause:
-                    time.sleep(args.first_pause)
-                elif args.pause:
+                if args.pause:
                     time.sleep(args.pause)
         except OSError as error:
             failure.append(f"send: {errno.errorcode.get(error.errno, error)}")
@@ -154,6 +187,12 @@ def client(args):
     return 0 if len(results) == args.count and all(results) else 1
 
 
+def span(text):
+    """N or N-M, as the least and the most."""
+    least, _, most = text.partition("-")
+    return int(least), int(most or least)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     roles = parser.add_subparsers(dest="role", required=True)
@@ -162,6 +201,7 @@ def main():
         role.set_defaults(function=function)
         role.add_argument("address")
         role.add_argument("port", type=int)
+        role.add_argument("--seed", default="1", help="for what is random")
         if name == "server":
             role.add_argument("--backlog", type=int, default=1024)
             role.add_argument("--no-accept", action="store_true")
@@ -169,10 +209,12 @@ def main():
             role.add_argument("--to", required=True)
             role.add_argument("--peek", type=int, default=1)
             role.add_argument("--read", type=int, default=0, help="bytes to take away before (not only peek)")
+            role.add_argument("--serve", type=span, help="bytes to serve before, N or N-M")
             role.add_argument("--timeout", type=int, default=2000)
         if name == "client":
-            role.add_argument("--bytes", type=int, default=200_000)
+            role.add_argument("--bytes", type=span, default=(200_000, 200_000), help="N or N-M")
             role.add_argument("--chunk", type=int, default=10_000)
+            role.add_argument("--first", type=int, help="bytes of the first write, if not those of a chunk")
             role.add_argument("--pause", type=float, default=0)
             role.add_argument("--first-pause", type=float, default=0)
             role.add_argument("--count", type=int, default=1)

@@ -9,17 +9,15 @@
 
 one_connection() {
 	classifier --to $HOST1
-	capture_start client lbu "$tmp/to.pcap" tcp port 80
-	capture_start client host1 "$tmp/from.pcap" tcp port 80
-	capture_start lbu host1 "$tmp/tunnel.pcap" tcp and not port 4770
+	capture lbu host1 "$tmp/tunnel.pcap" -s 256 -- tcp and not port 4770
+	watch
 	client --bytes 300000
-	capture_stop
+	holds --connections 1 --moved 1
 	migrated 1
 	wait_for 5 served server-host1 1
 	served classifier 0
-	"$pcap" no-rst "$tmp/to.pcap" "$tmp/from.pcap"
-	"$pcap" same-length "$tmp/to.pcap" "$tmp/tunnel.pcap"
-	"$pcap" no-data-from $VIP "$tmp/to.pcap"
+	"$pcap" same-length "$tmp/sent-client.pcap" "$tmp/tunnel.pcap"
+	"$pcap" no-data-from $VIP "$tmp/sent-lbu.pcap"
 	stop classifier
 }
 
@@ -39,7 +37,7 @@ leaves_nothing() {
 # Nothing read, some unread, more than one segment unread.
 unread() {
 	classifier --to $HOST1 --peek "$1"
-	client --bytes 400000 --chunk "$1" --first-pause 0.3
+	client --bytes 400000 --first "$1" --first-pause 0.3
 	migrated 1
 	migrations lbu | jq -e --argjson n "$1" '[.[] | select(.unread_bytes >= $n)] | length >= 1'
 	stop classifier
@@ -71,18 +69,19 @@ without() {
 	local setting
 	for setting in "$@"; do ns client sysctl -qw "net.ipv4.$setting=0"; done
 	classifier --to $HOST2
-	capture_start client lbu "$tmp/to.pcap" tcp port 80
+	watch
 	client --bytes 300000 --count 3
-	capture_stop
+	holds --connections 3 --moved 3
 	migrated 3
-	"$pcap" no-rst "$tmp/to.pcap"
 	stop classifier
 	for setting in "$@"; do ns client sysctl -qw "net.ipv4.$setting=1"; done
 }
 
 many() {
 	classifier --to $HOST1
+	watch
 	client --count 100 --parallel 20 --bytes 30000
+	holds --connections 100 --moved 100
 	migrated 100
 	wait_for 10 no_routes
 	stop classifier

@@ -10,12 +10,11 @@
 
 # TEXT: host1 refuses with it, the client is served by the classifier.
 stays() {
-	capture_start client lbu "$tmp/to.pcap" tcp port 80
+	watch
 	client --bytes 100000
-	capture_stop
+	holds --connections 1 --moved 0
 	refused 1 "$1"
 	served classifier 1
-	"$pcap" no-rst "$tmp/to.pcap"
 	no_route_of "$(last_port)"
 	stop classifier
 }
