@@ -72,9 +72,15 @@ class Migrator:
                       for reply in self.family.dump("PEER_GET").replies}
 
     def migrate(self, sock, peer=HOST1, timeout=5000):
-        fd = sock if isinstance(sock, int) else sock.fileno()
-        return self.family.do("MIGRATE", [("MIGRATION_FD", genl.u32(fd)), ("MIGRATION_PEER_ADDR", genl.ip(peer)),
-                                          ("MIGRATION_TIMEOUT", genl.u32(timeout))])
+        """By a socket of this process, or by client and VIP, each an address and a port."""
+        if isinstance(sock, tuple):
+            (client, client_port), (vip, vip_port) = sock
+            which = [("MIGRATION_CLIENT_ADDR", genl.ip(client)), ("MIGRATION_CLIENT_PORT", genl.be16(client_port)),
+                     ("MIGRATION_VIP_ADDR", genl.ip(vip)), ("MIGRATION_VIP_PORT", genl.be16(vip_port))]
+        else:
+            which = [("MIGRATION_FD", genl.u32(sock.fileno()))]
+        return self.family.do("MIGRATE", which + [("MIGRATION_PEER_ADDR", genl.ip(peer)),
+                                                  ("MIGRATION_TIMEOUT", genl.u32(timeout))])
 
     def migrations(self):
         """One dictionary a migration, by the attributes' names."""
@@ -115,7 +121,7 @@ class Migrator:
     def counters(self):
         """All counters of the migrator by name; one that was never used is 0."""
         found = collections.Counter()
-        for reply in self.family.dump("STATS_GET").replies:
+        for reply in self.family.do("STATS_GET").replies:
             for _, counter in genl.attributes(reply[4:]):
                 entry = dict(genl.attributes(counter))
                 name = entry[self.family.attr("COUNTER_NAME")].rstrip(b"\0").decode()

@@ -49,9 +49,9 @@ class Bench:
         for sniffer in self.sniffers:
             sniffer.packets(wait=0.15)
 
-    def refused(self, name, sock, error, text, works=None):
+    def refused(self, name, sock, error, text, works=None, peer=False):
         """One attempt. `works` tells whether the connection does, afterwards."""
-        asks_peer = text.startswith("target: ")
+        asks_peer = peer or text.startswith("target: ")
         # What the LBU finds itself, it finds before it looks for the peer.
         self.lbu.peer(machines.HOST1, asks_peer)
         self.quiet()
@@ -195,6 +195,23 @@ def half_open(bench):
         bench.ktap.result(receive(served, 5) == b"early" and exchange(client, served),
                           "SYN_RECV of TCP Fast Open: the connection works")
         served.close()
+
+
+def by_addresses(bench):
+    """What has no descriptor can be named by its addresses."""
+    # The migrators' own connection; the move before has opened it.
+    links = subprocess.run(["ip", "netns", "exec", "lbu", "ss", "-Htn", "state", "established", "dport = :4770"],
+                           capture_output=True, text=True, check=True).stdout.split()
+    address, _, port = links[2].rpartition(":")
+    bench.refused("a connection of the kernel", ((machines.HOST1, 4770), (address, int(port))), errno.EOPNOTSUPP,
+                  "socket belongs to the kernel", peer=True)
+    with contextlib.closing(listen("lbu")) as listener, contextlib.closing(connect()) as client:
+        def accept_now():
+            with contextlib.closing(accepted(listener)) as served:
+                return exchange(client, served)
+        bench.refused("a connection that nobody has accepted", (client.getsockname(), (VIP, 80)), errno.EAGAIN,
+                      "no program has accepted the connection yet", accept_now)
+    bench.refused("a connection that does not exist", ((CLIENT, 1), (VIP, 80)), errno.ENOENT, "no such connection")
 
 
 def mptcp(bench):
@@ -363,7 +380,7 @@ def main():
     LIBC.close.argtypes = [ctypes.c_int]
     bench = Bench()
     moves(bench, "an ordinary connection, before")
-    for part in (not_connections, other_namespace, ends, half_open, mptcp, upper_layers, redirected, authenticated,
+    for part in (by_addresses, not_connections, other_namespace, ends, half_open, mptcp, upper_layers, redirected, authenticated,
                  pending, translated, targets):
         try:
             part(bench)
