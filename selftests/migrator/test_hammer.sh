@@ -1,0 +1,81 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+#
+# Netlink requests and records at random, from an address that is trusted, while
+# connections move: those do not mind, and nothing is left over. SEED repeats a
+# run; LONG=1 makes it ten times as long.
+# timeout: 1200
+
+. "$(dirname "$0")/lib.sh"
+
+seed=${SEED:-$RANDOM$RANDOM}
+count=${LONG:+1500}
+count=${count:-150}
+
+# What /proc/net/sockstat says of TCP, without memory and TIME_WAIT, which come and go.
+sockets() { ns "$1" sed -n 's/^TCP: inuse \([0-9]*\) orphan \([0-9]*\) .* alloc \([0-9]*\) .*/inuse \1 orphan \2/p' /proc/net/sockstat; }
+settled() {
+	local machine
+	for machine in lbu host1; do
+		sockets $machine
+		[ "$(sockets $machine)" = "$(cat "$tmp/sockets-$machine")" ]
+	done
+}
+
+# Ports of these connections are not those of later ones, which nobody shall end by saying again what was said.
+something_to_repeat() {
+	capture lbu host1 "$tmp/migrators.pcap" -- tcp port 4770
+	capture_ready
+	ns client sysctl -qw net.ipv4.ip_local_port_range="20000 29999"
+	classifier --to $HOST1
+	client --count 12 --parallel 3 --bytes 20000-60000 --seed "$seed"
+	ns client sysctl -qw net.ipv4.ip_local_port_range="40000 60999"
+	capture_stop
+	stop classifier
+	wait_for 30 no_routes
+	wait_for 30 no_mappings host1
+	sockets lbu | tee "$tmp/sockets-lbu"
+	sockets host1 | tee "$tmp/sockets-host1"
+	[ -s "$tmp/sockets-lbu" ] && [ -s "$tmp/sockets-host1" ]
+}
+
+hammered() {
+	classifier --to $HOST1
+	start client client client $VIP 80 --count $((count * 2)) --parallel 2 --bytes 5000-30000 --seed "$seed" --pause 0.05
+	"$(dirname "$tcp")/hammer.py" "$seed" $count "$tmp/migrators.pcap"
+}
+
+others_did_not_mind() {
+	wait_for 300 gone "$(cat "$tmp/client.pid")"
+	reports client '.error != null'
+	[ "$(reports client '.error != null' | jq length)" = 0 ]
+	reports classifier '.place == "migrate"' | jq -c 'group_by(.text) | map({text: .[0].text, count: length})'
+	reports classifier '.place == "migrate" and .error == null' | jq -e 'length > 20'
+	stop classifier
+}
+
+still_works() {
+	classifier --to $HOST1
+	client --count 10 --bytes 50000
+	migrated 10
+	stop classifier
+}
+
+# Connections that were made of changed records may wait for a client that does not exist.
+nothing_is_left() {
+	ns host1 ss -K state established sport = :80 >/dev/null || :
+	wait_for 60 no_mappings host1 || ns host1 nlb mapping show
+	wait_for 60 settled
+	[ "$(counter host1 migrator held-now)" = 0 ]
+}
+
+ktap_begin
+ktap_note "seed $seed"
+cluster
+server host1 server 0.0.0.0 80
+ktap_run "something to repeat" something_to_repeat
+ktap_run "nonsense by netlink and by the migrators' port" hammered
+ktap_run "connections moved meanwhile, without an error" others_did_not_mind
+ktap_run "connections move afterwards" still_works
+ktap_run "nothing is left" nothing_is_left
+ktap_end
