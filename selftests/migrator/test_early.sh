@@ -11,26 +11,41 @@ held_in_order() {
 	classifier --to $HOST1 --peek 1000
 	client --bytes 2000
 	slow_answers 60ms
-	capture_start client lbu "$tmp/to.pcap" tcp port 80
-	capture_start client host1 "$tmp/from.pcap" tcp port 80
+	watch
 	client --bytes 60000 --chunk 1000 --pause 0.004 --count 10 --parallel 1
-	capture_stop
 	prompt_answers
+	holds --connections 10 --moved 10
 	migrated 11
-	"$pcap" no-rst "$tmp/to.pcap" "$tmp/from.pcap"
 	migrations lbu
 	migrations host1 | jq -e '[.[].held_packets] | add > 20'
 	stop classifier
 }
 
-# PORT: 400 segments far outside of the window, in the name of the client's connection.
+# From one to as many as a hold takes, and more.
+matrix() {
+	slow_answers 500ms
+	# Each write a segment, and all of them at once.
+	ns client sysctl -qw net.ipv4.tcp_autocorking=0
+	ip -n client route change $VIP via $LBU initcwnd 512
+	stop server-host1
+	watch
+	"$(dirname "$tcp")/early.py" 1 2 3 8 32 64 200 300
+	holds --connections 8 --moved 8
+	ip -n client route change $VIP via $LBU
+	ns client sysctl -qw net.ipv4.tcp_autocorking=1
+	prompt_answers
+}
+
+# BYTES: 400 segments of so many bytes far outside of the window, in the name of the client's connection, as soon
+# as the pipe says which port that is.
 flood() {
-	ns client python3 - "$1" "$VIP" "$CLIENT" <<-'EOF'
+	ns client python3 - "$tmp/port" "$VIP" "$CLIENT" "$1" <<-'EOF'
 	import socket, struct, sys
-	port, vip, client = int(sys.argv[1]), *map(socket.inet_aton, sys.argv[2:4])
+	vip, client = map(socket.inet_aton, sys.argv[2:4])
 	raw = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_TCP)
+	port = int(open(sys.argv[1]).read())
 	for n in range(400):
-	    segment = struct.pack(">HHIIBBHHH", port, 80, n << 20, 0, 5 << 4, 0x10, 100, 0, 0) + bytes(100)
+	    segment = struct.pack(">HHIIBBHHH", port, 80, n << 20, 0, 5 << 4, 0x10, 100, 0, 0) + bytes(int(sys.argv[4]))
 	    sums = client + vip + struct.pack(">HH", 6, len(segment)) + segment
 	    total = sum(struct.unpack(f">{len(sums) // 2}H", sums))
 	    total = (total & 0xFFFF) + (total >> 16)
@@ -39,19 +54,26 @@ flood() {
 	EOF
 }
 
-# More than may be held: what is over is lost like in any network, and the connection does not mind.
+# BYTES COUNTER: more than may be held; what is over is lost like in any network, and the connection does not mind.
 more_than_fits() {
+	local dropped flood
+	mkfifo "$tmp/port"
+	flood "$1" &
+	flood=$!
 	classifier --to $HOST1 --peek 1000 --timeout 8000
 	client --bytes 2000
 	slow_answers 2s
-	start client client client $VIP 80 --bytes 100000 --chunk 1000 --pause 0.1
+	dropped=$(counter host1 migrator "$2")
+	start client client client $VIP 80 --bytes 50000 --chunk 1000 --pause 0.1
 	wait_for 10 frozen
-	flood "$(migrations lbu | jq 'last.client_port')"
+	migrations lbu | jq 'last.client_port' >"$tmp/port"
+	wait $flood
+	rm "$tmp/port"
 	wait_for 60 test -s "$tmp/client.log"
 	prompt_answers
 	jq -e '.error == null' "$tmp/client.log"
-	migrated 2
-	[ "$(counter host1 migrator drop-hold-packets)" -gt 100 ]
+	wait_for 20 migrated 2
+	[ "$(counter host1 migrator "$2")" -gt "$((dropped + 100))" ]
 	stop classifier
 }
 
@@ -60,17 +82,16 @@ given_up() {
 	classifier --to $HOST1 --peek 1000 --timeout 5000
 	client --bytes 2000
 	slow_answers 2s
-	capture_start client lbu "$tmp/to.pcap" tcp port 80
+	watch
 	start client client client $VIP 80 --bytes 60000 --chunk 1000 --pause 0.1
 	wait_for 10 frozen
 	cut_peers
 	wait_for 60 test -s "$tmp/client.log"
-	capture_stop
+	holds --connections 1 --moved 0
 	mend_peers
 	prompt_answers
 	cat "$tmp/client.log"
 	jq -e '.error == null' "$tmp/client.log"
-	"$pcap" no-rst "$tmp/to.pcap"
 	stop classifier
 }
 frozen() { migrations lbu | jq -e 'any(.phase == "frozen" or .phase == "prepared")'; }
@@ -84,7 +105,9 @@ ktap_begin
 cluster
 server host1 server 0.0.0.0 80
 ktap_run "early packets are held and delivered in order" held_in_order
-ktap_run "more early packets than fit" more_than_fits
+ktap_run "more early packets than fit" more_than_fits 100 drop-hold-packets
+ktap_run "more bytes in early packets than fit" more_than_fits 1400 drop-hold-bytes
 ktap_run "a migration given up while packets are held" given_up
+ktap_run "1 to 300 early packets at once" matrix
 ktap_run "nothing is held at the end" nothing_is_held
 ktap_end
