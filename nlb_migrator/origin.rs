@@ -113,7 +113,7 @@ impl Mover<'_> {
         let mut begin = time::monotonic_ns();
         let mut export_ns = 0u64;
         let state = frozen.state();
-        let total = state.unread_len as usize;
+        let total = state.data_len() as usize;
         let mut chunk = KVVec::new();
         chunk.resize(total.min(CHUNK_MAX), 0, GFP_KERNEL)?;
         let mut buffer = KVVec::new();
@@ -126,13 +126,11 @@ impl Mover<'_> {
         loop {
             let part = total.saturating_sub(sent).min(CHUNK_MAX);
             let data = chunk.get_mut(..part).ok_or(Code::Internal)?;
-            if part > 0 && frozen.copy_unread(sent, data)? != part {
-                return Err(Code::Internal.into());
-            }
+            frozen.copy_data(&state, sent as u32, data)?;
             let piece = State {
                 connection: (sent == 0).then_some(state),
                 offset: sent as u32,
-                total: state.unread_len,
+                total: state.data_len(),
                 data,
             };
             let len = Record::State(piece)
@@ -154,7 +152,7 @@ impl Mover<'_> {
             begin = time::monotonic_ns();
         }
         self.transfer.entry.update(|info| {
-            info.unread_bytes = total as u64;
+            info.unread_bytes = u64::from(state.unread_len());
             info.export_ns = export_ns;
         });
         Ok(())

@@ -123,8 +123,8 @@ codes! {
     NoState = 135, EINVAL, "COMMIT without the state";
     /// Pieces of the state do not fit together.
     BadState = 136, errno::EPROTO, "pieces of the state do not fit together";
-    /// More unread bytes than a target takes.
-    TooLarge = 137, EFBIG, "too much unread data";
+    // 137 was for too many unread bytes, for which [`Refusal`] has codes.
+
     /// The state is of another connection than PREPARE announced.
     OtherTuple = 138, errno::EPROTO, "state is of another connection";
     /// Nothing came from the origin for too long.

@@ -99,8 +99,7 @@ impl From<&ConnectionState> for Stand {
     fn from(state: &ConnectionState) -> Self {
         Self {
             snd_una: SeqNum(state.snd_una),
-            // Nothing is in flight when a connection moves.
-            snd_nxt: SeqNum(state.snd_una),
+            snd_nxt: SeqNum(state.snd_nxt),
             rcv_nxt: SeqNum(state.rcv_nxt),
             timestamps: state
                 .tstamp_ok
@@ -191,8 +190,8 @@ impl Stage {
             *self = Self::Asked(times.saturating_add(1), now);
             return Some(Tick::Ask);
         }
-        // Something on the way lets no such segment pass. If the target has sent nothing, this is
-        // the right number.
+        // Something on the way lets no such segment pass. If all that was in flight has arrived and
+        // the target has sent nothing, this is the right number.
         *self = Self::Told(stand.snd_nxt, now);
         Some(Tick::Tell)
     }

@@ -37,11 +37,10 @@ use nlb::{
     errno,
     net::{
         tcp::{
+            ConnectionData,
             Injected,
             Listener,
-            Refusal,
-            RxData,
-            MAX_UNREAD, //
+            Refusal, //
         },
         Net, //
     },
@@ -71,12 +70,12 @@ const MAX_PATIENCE_MS: u64 = 90_000;
 /// What came of the state so far.
 struct Incoming {
     state: ConnectionState,
-    data: RxData,
+    data: ConnectionData,
 }
 
 impl Incoming {
     fn is_whole(&self) -> bool {
-        self.data.len() == self.state.unread_len as usize
+        self.data.len() == self.state.data_len()
     }
 }
 
@@ -136,9 +135,7 @@ impl Arrival {
             return Err(Code::NotForwarder.into());
         }
         let device = nlb_tunnel::vip_device(net, tuple.vip()).ok_or(Code::VipNotHere)?;
-        if connection.unread_len as usize > MAX_UNREAD {
-            return Err(Code::TooLarge.into());
-        }
+        ConnectionData::check(connection)?;
         let listener = Listener::lookup(net, connection, device)?;
         listener.check(connection)?;
 
@@ -359,28 +356,26 @@ impl<'a> TargetOps for Arriving<'a> {
                 if state.tuple != self.arrival.entry.tuple {
                     return Err(Code::OtherTuple.into());
                 }
-                if state.unread_len as usize > MAX_UNREAD {
-                    return Err(Code::TooLarge.into());
-                }
+                ConnectionData::check(&state)?;
                 slot.insert(Incoming {
                     state,
-                    data: RxData::new(),
+                    data: ConnectionData::new(),
                 })
             }
-            (Some(incoming), None) if incoming.state.unread_len == piece.total => incoming,
+            (Some(incoming), None) if incoming.state.data_len() == piece.total => incoming,
             _ => return Err(Code::BadState.into()),
         };
         // The record itself says that the piece does not reach beyond the total.
-        if piece.offset as usize != incoming.data.len() {
+        if piece.offset != incoming.data.len() {
             return Err(Code::BadState.into());
         }
-        incoming.data.push(piece.data)?;
+        incoming.data.push(&incoming.state, piece.data)?;
         if !incoming.is_whole() {
             return Ok(false);
         }
         let listener = inner.listener.as_ref().ok_or(Code::Internal)?;
         listener.check(&incoming.state)?;
-        let unread = u64::from(incoming.state.unread_len);
+        let unread = u64::from(incoming.state.unread_len());
         self.arrival.entry.update(|info| info.unread_bytes = unread);
         Ok(true)
     }

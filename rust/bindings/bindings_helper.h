@@ -85,3 +85,4 @@
 
 /* Constants that `bindgen` cannot evaluate. */
 const u8 RUST_CONST_HELPER_GENL_MCAST_CAP_NET_ADMIN = GENL_MCAST_CAP_NET_ADMIN;
+const u32 RUST_CONST_HELPER_MAX_TCP_HEADER = MAX_TCP_HEADER;

@@ -25,6 +25,11 @@ __nlb_helper dscp_t nlb_helper_ip4h_dscp(const struct iphdr *ip4h)
 	return ip4h_dscp(ip4h);
 }
 
+__nlb_helper char nlb_helper_rt_tos2priority(u8 tos)
+{
+	return rt_tos2priority(tos);
+}
+
 __nlb_helper struct rtable *nlb_helper_skb_rtable(const struct sk_buff *skb)
 {
 	return skb_rtable(skb);

@@ -8,6 +8,11 @@ __nlb_helper struct sk_buff *nlb_helper_alloc_skb(unsigned int size, gfp_t prior
 	return alloc_skb(size, priority);
 }
 
+__nlb_helper void nlb_helper___skb_header_release(struct sk_buff *skb)
+{
+	__skb_header_release(skb);
+}
+
 __nlb_helper void nlb_helper_nf_reset_ct(struct sk_buff *skb)
 {
 	nf_reset_ct(skb);
@@ -46,6 +51,11 @@ __nlb_helper void nlb_helper_skb_ext_reset(struct sk_buff *skb)
 __nlb_helper void nlb_helper_skb_forward_csum(struct sk_buff *skb)
 {
 	skb_forward_csum(skb);
+}
+
+__nlb_helper bool nlb_helper_skb_frags_readable(const struct sk_buff *skb)
+{
+	return skb_frags_readable(skb);
 }
 
 __nlb_helper unsigned int nlb_helper_skb_headlen(const struct sk_buff *skb)
@@ -101,4 +111,9 @@ __nlb_helper unsigned char *nlb_helper_skb_tail_pointer(const struct sk_buff *sk
 __nlb_helper unsigned int nlb_helper_skb_tailroom(const struct sk_buff *skb)
 {
 	return skb_tailroom(skb);
+}
+
+__nlb_helper struct ubuf_info *nlb_helper_skb_zcopy(struct sk_buff *skb)
+{
+	return skb_zcopy(skb);
 }

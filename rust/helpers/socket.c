@@ -13,9 +13,19 @@ __nlb_helper void nlb_helper_sk_set_sndtimeo(struct sock *sk, long jiffies)
 	WRITE_ONCE(sk->sk_sndtimeo, jiffies);
 }
 
+__nlb_helper bool nlb_helper_sock_flag(const struct sock *sk, enum sock_flags flag)
+{
+	return sock_flag(sk, flag);
+}
+
 __nlb_helper struct net *nlb_helper_sock_net(const struct sock *sk)
 {
 	return sock_net(sk);
+}
+
+__nlb_helper void nlb_helper_sock_set_flag(struct sock *sk, enum sock_flags flag)
+{
+	sock_set_flag(sk, flag);
 }
 
 __nlb_helper void nlb_helper_sockfd_put(struct socket *sock)

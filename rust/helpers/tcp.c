@@ -38,6 +38,11 @@ __nlb_helper bool nlb_helper_sk_is_mptcp(const struct sock *sk)
 	return sk_is_mptcp(sk);
 }
 
+__nlb_helper void nlb_helper_sk_mem_charge(struct sock *sk, int size)
+{
+	sk_mem_charge(sk, size);
+}
+
 __nlb_helper bool nlb_helper_sk_rmem_schedule(struct sock *sk, const struct sk_buff *skb, int size)
 {
 	return sk_rmem_schedule(sk, skb, size);
@@ -58,9 +63,44 @@ __nlb_helper void nlb_helper_sk_slock_unlock_bh(struct sock *sk)
 	spin_unlock_bh(&sk->sk_lock.slock);
 }
 
+__nlb_helper bool nlb_helper_sk_tsq_test_and_set(struct sock *sk, enum tsq_enum nr)
+{
+	return test_and_set_bit(nr, &sk->sk_tsq_flags);
+}
+
+__nlb_helper void nlb_helper_sk_wmem_queued_add(struct sock *sk, int val)
+{
+	sk_wmem_queued_add(sk, val);
+}
+
+__nlb_helper bool nlb_helper_sk_wmem_schedule(struct sock *sk, int size)
+{
+	return sk_wmem_schedule(sk, size);
+}
+
+__nlb_helper void nlb_helper_sock_hold(struct sock *sk)
+{
+	sock_hold(sk);
+}
+
 __nlb_helper void nlb_helper_sock_put(struct sock *sk)
 {
 	sock_put(sk);
+}
+
+__nlb_helper void nlb_helper_tcp_add_write_queue_tail(struct sock *sk, struct sk_buff *skb)
+{
+	tcp_add_write_queue_tail(sk, skb);
+}
+
+__nlb_helper void nlb_helper_tcp_check_probe_timer(struct sock *sk)
+{
+	tcp_check_probe_timer(sk);
+}
+
+__nlb_helper void nlb_helper_tcp_chrono_start(struct sock *sk, enum tcp_chrono type)
+{
+	tcp_chrono_start(sk, type);
 }
 
 __nlb_helper bool nlb_helper_tcp_ecn_mode_accecn(const struct tcp_sock *tp)
@@ -83,6 +123,11 @@ __nlb_helper u32 nlb_helper_tcp_ns_to_ts(bool usec_ts, u64 val)
 	return tcp_ns_to_ts(usec_ts, val);
 }
 
+__nlb_helper void nlb_helper_tcp_reset_xmit_timer(struct sock *sk, int what, unsigned long when)
+{
+	tcp_reset_xmit_timer(sk, what, when, false);
+}
+
 __nlb_helper u32 nlb_helper___tcp_set_rto(const struct tcp_sock *tp)
 {
 	return __tcp_set_rto(tp);
@@ -91,6 +136,11 @@ __nlb_helper u32 nlb_helper___tcp_set_rto(const struct tcp_sock *tp)
 __nlb_helper int nlb_helper_tcp_win_from_space(const struct sock *sk, int space)
 {
 	return tcp_win_from_space(sk, space);
+}
+
+__nlb_helper bool nlb_helper_tcp_write_queue_empty(const struct sock *sk)
+{
+	return tcp_write_queue_empty(sk);
 }
 
 /* Fields which exist with some configurations only. */

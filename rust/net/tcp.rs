@@ -14,22 +14,27 @@
 //! [`include/net/inet_connection_sock.h`](srctree/include/net/inet_connection_sock.h).
 
 mod child;
+mod data;
 mod export;
 mod listener;
 mod lookup;
 mod nat;
+mod options;
+mod queue;
 mod refusal;
 mod request;
 mod reset;
 mod rx_data;
+mod skb_list;
 mod sock;
+mod tx_data;
 
 pub use self::{
+    data::ConnectionData,
     export::{
         Closed,
         Frozen,
-        TcpSocket,
-        MAX_UNREAD, //
+        TcpSocket, //
     },
     listener::{
         tuple_in_use,
@@ -41,5 +46,4 @@ pub use self::{
         send_probe,
         send_reset, //
     },
-    rx_data::RxData, //
 };

@@ -27,6 +27,8 @@
 
 mod codec;
 mod message;
+mod options;
+mod range;
 mod section;
 mod state;
 
@@ -42,9 +44,18 @@ pub use self::{
         Record,
         MAX_TEXT, //
     },
+    options::SocketOptions,
+    range::{
+        Range,
+        Ranges, //
+    },
     state::{
         ConnectionState,
-        Invalid, //
+        Invalid,
+        Part,
+        Run,
+        MAX_OUT_OF_ORDER,
+        MAX_SACKS, //
     },
 };
 

@@ -274,7 +274,7 @@ def pending(bench):
         pages = bytes(range(256)) * 64
         with silenced():
             served.sendall(pages, MSG_ZEROCOPY)
-            bench.refused("data of MSG_ZEROCOPY", served, errno.EBUSY, "data in flight towards the client")
+            bench.refused("data of MSG_ZEROCOPY", served, errno.EBUSY, "data in flight is in zero-copy memory")
         bench.ktap.result(receive(client, len(pages)) == pages and exchange(client, served),
                           "data of MSG_ZEROCOPY: it arrives")
     with connection() as (client, served):

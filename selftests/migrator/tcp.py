@@ -155,7 +155,6 @@ def client_once(args, seed):
                 failure.append(f"wrong bytes at {got}")
                 break
             got += len(part)
-        # Not before: a FIN that comes ahead of the classifier's attempt is a reason to refuse it.
         if not failure and not args.keep_open:
             sock.shutdown(socket.SHUT_WR)
             if sock.recv(1):

@@ -2,6 +2,8 @@
 
 //! The socket that a listener makes for a connection from elsewhere.
 
+mod queues;
+
 use core::ptr::NonNull;
 
 use kernel::sync::rcu;
@@ -12,17 +14,16 @@ use crate::{
 };
 
 use super::{
+    options,
     refusal::Refusal,
     request::{
-        Ack,
-        Request, //
+        Request,
+        Segment, //
     },
-    rx_data::RxData,
     sock,
     sock::{
         inet_csk,
         tcp_sk,
-        tcp_skb_cb,
         SockRef, //
     },
 };
@@ -67,7 +68,7 @@ impl Child {
     pub(super) unsafe fn new(
         listener: *mut bindings::sock,
         request: &Request,
-        ack: &Ack,
+        ack: &Segment,
         _rcu: &rcu::Guard,
     ) -> Option<Child> {
         let mut own_req: bindings::bool_ = Default::default();
@@ -105,7 +106,7 @@ impl Child {
     /// tcp_rcv_state_process() does what no module could: tcp_init_transfer() with the congestion
     /// control, the BPF programs, the buffer sizes. No packet leaves, as there is nothing to
     /// acknowledge and nothing to send.
-    pub(super) fn establish(&self, ack: Ack) -> Result<(), Refusal> {
+    pub(super) fn establish(&self, ack: Segment) -> Result<(), Refusal> {
         let sk = self.as_raw();
         // SAFETY: The child is locked. tcp_v4_do_rcv(), which this is, frees the segment.
         unsafe {
@@ -137,40 +138,17 @@ impl Child {
         }
     }
 
-    /// Puts the unread bytes into the receive queue.
-    pub(super) fn queue(&self, data: &mut RxData, state: &ConnectionState) -> Result<(), Refusal> {
+    /// Makes the send buffer large enough for what is in the send queue, or the stack would not split
+    /// its buffers (tcp_fragment() has a limit) for retransmission.
+    pub(super) fn size_sndbuf(&self, need: usize) {
         let sk = self.as_raw();
-        let tp = tcp_sk(sk);
-        let mut seq = state.copied_seq;
-        while let Some(skb) = data.pop() {
-            let skb = skb.as_ptr();
-            // SAFETY: The child is locked, the buffer is valid and ours.
-            unsafe {
-                // CAST: A buffer is small.
-                let truesize = (*skb).truesize as i32;
-                // sk_mem_charge() in skb_set_owner_r() wants the memory to be reserved before.
-                if !bindings::sk_rmem_schedule(sk, skb, truesize) {
-                    sock::free_skb_list(skb);
-                    return Err(Refusal::NoMemory);
-                }
-                // As tcp_queue_rcv() leaves it.
-                let cb = tcp_skb_cb(skb);
-                (*cb).seq = seq;
-                seq = seq.wrapping_add((*skb).len);
-                (*cb).end_seq = seq;
-                (*cb).ack_seq = state.snd_una;
-                (*cb).tcp_flags = sock::TCPHDR_ACK;
-                bindings::skb_set_owner_r(skb, sk);
-                bindings::__skb_queue_tail(&raw mut (*sk).sk_receive_queue, skb);
-                // Read without the lock by poll(): WRITE_ONCE().
-                core::ptr::write_volatile(&raw mut (*tp).rcv_nxt, seq);
+        let need = i32::try_from(need).unwrap_or(i32::MAX);
+        // SAFETY: The child is locked. (Read without it by the program's side: WRITE_ONCE().)
+        unsafe {
+            if need > (*sk).sk_sndbuf {
+                core::ptr::write_volatile(&raw mut (*sk).sk_sndbuf, need);
             }
         }
-        // SAFETY: The child is locked.
-        if unsafe { (*tp).rcv_nxt } != state.rcv_nxt {
-            return Err(Refusal::InvalidState);
-        }
-        Ok(())
     }
 
     /// Overwrites what the handshake path has guessed.
@@ -188,8 +166,10 @@ impl Child {
                 bindings::ktime_get_seconds() as i32,
             )
         };
-        // SAFETY: The child is locked.
+        // SAFETY: The child is locked, and nobody has seen it.
         unsafe {
+            options::apply(sk, &state.options);
+
             // Receiving. The right edge of the window is where the client believes it is
             // (`rcv_wup + rcv_wnd`), and `rcv_mwnd_seq` the farthest that was ever offered:
             // tcp_sequence() drops what lies beyond.
@@ -282,6 +262,8 @@ impl Child {
             (*tp).lsndtime = now;
             (*tp).rcv_tstamp = now;
 
+            self.arm(state);
+
             // With the window just set, or every packet takes the slow path.
             (*tp).pred_flags = 0;
             bindings::tcp_fast_path_check(sk);
@@ -294,6 +276,39 @@ impl Child {
                 let ato = bindings::__msecs_to_jiffies(ATO_MIN_MS) as u32;
                 AckState::set_ato_raw(&raw mut (*icsk).icsk_ack, ato);
                 bindings::inet_csk_reset_delack_timer(sk);
+            } else {
+                // Forget what Child::finish() has caused: the origin has acknowledged the FIN.
+                (*icsk).icsk_ack.pending = 0;
+            }
+        }
+    }
+
+    /// Starts the timer for what is in the send queue.
+    ///
+    /// With SACK the tail is probed at the next tick (TLP, RFC 8985 section 7): whether anything was
+    /// lost, and what, the client's answer tells within a round trip, and no timeout is counted.
+    /// Without SACK the timer is that of a retransmission. Nothing in flight, but something to be
+    /// sent: that may be for a closed window whose opening was lost, so the window is probed
+    /// unless [`super::Injected`] finds it open.
+    ///
+    /// # Safety
+    ///
+    /// Round trip time and windows have been set.
+    unsafe fn arm(&self, state: &ConnectionState) {
+        let sk = self.as_raw();
+        let tp = tcp_sk(sk);
+        // SAFETY: The child is locked.
+        unsafe {
+            if (*tp).packets_out != 0 {
+                // CAST: The number of ticks is as wide as the machine.
+                let (what, when) = if state.sack_ok {
+                    (bindings::ICSK_TIME_LOSS_PROBE, 1)
+                } else {
+                    (bindings::ICSK_TIME_RETRANS, (*inet_csk(sk)).icsk_rto)
+                };
+                bindings::tcp_reset_xmit_timer(sk, what as i32, when as usize);
+            } else if !bindings::tcp_write_queue_empty(sk) {
+                bindings::tcp_check_probe_timer(sk);
             }
         }
     }

@@ -3,7 +3,6 @@
 //! The origin: freezing, reading and closing a connection.
 
 use core::{
-    ffi::c_void,
     marker::PhantomData,
     ptr,
     ptr::NonNull, //
@@ -28,22 +27,17 @@ use crate::{
 
 use super::{
     child::disconnect_silently,
-    nat,
+    data::ConnectionData,
+    nat, options, queue,
+    queue::Cursor,
     refusal::Refusal,
     sock,
     sock::{
         inet_csk,
         tcp_sk,
-        tcp_skb_cb,
         SockRef, //
     },
 };
-
-/// Most unread bytes that a connection may have and still be moved.
-///
-/// Twice the default window of a connection that nobody reads: more only gathers where an
-/// application has set a large SO_RCVBUF or has read for long, and then stopped.
-pub const MAX_UNREAD: usize = 4 << 20;
 
 /// For lockdep: a thread that has frozen a connection goes on using other sockets, whose locks are
 /// of the same class. (MPTCP and SMC nest their sockets in subclass 1.)
@@ -161,10 +155,7 @@ impl TcpSocket {
             sk: self.sk.as_ptr(),
             // SAFETY: No preconditions.
             since: unsafe { bindings::ktime_get() },
-            cursor: Cursor {
-                skb: ptr::null_mut(),
-                seq: 0,
-            },
+            cursor: Cursor::new(),
             _socket: PhantomData,
             _not_send: NotThreadSafe,
         }
@@ -206,14 +197,6 @@ unsafe fn check_kind(sk: *mut bindings::sock, net: &Net) -> Result<(), Refusal> 
     Ok(())
 }
 
-/// Where the last [`Frozen::copy_unread`] ended.
-struct Cursor {
-    /// Null, or a buffer of the receive queue.
-    skb: *mut bindings::sk_buff,
-    /// The sequence number of the buffer's first byte.
-    seq: u32,
-}
-
 /// A connection whose socket lock is held.
 ///
 /// Dropping it releases the lock, and the connection goes on as if nothing had happened: packets
@@ -224,8 +207,8 @@ struct Cursor {
 ///
 /// # Invariants
 ///
-/// The lock of the valid TCP socket `sk` is held by this thread. `cursor.skb` is null or in its
-/// receive queue, which changes under the lock only.
+/// The lock of the valid TCP socket `sk` is held by this thread, and has been since `cursor` was
+/// made, which is used with this socket only.
 pub struct Frozen<'a> {
     sk: *mut bindings::sock,
     since: bindings::ktime_t,
@@ -267,11 +250,11 @@ impl Frozen<'_> {
                     Refusal::UpperLayer
                 });
             }
-            match sock::state(sk) {
-                bindings::TCP_ESTABLISHED => {}
+            let shutdown = match sock::state(sk) {
+                bindings::TCP_ESTABLISHED => 0,
+                // tcp_fin() has closed the direction of the client.
+                bindings::TCP_CLOSE_WAIT => bindings::RCV_SHUTDOWN,
                 bindings::TCP_LISTEN => return Err(Refusal::Listening),
-                // A FIN is part of the sequence space and would have to be carried.
-                bindings::TCP_CLOSE_WAIT => return Err(Refusal::FinReceived),
                 bindings::TCP_FIN_WAIT1
                 | bindings::TCP_FIN_WAIT2
                 | bindings::TCP_CLOSING
@@ -281,7 +264,7 @@ impl Frozen<'_> {
                     return Err(Refusal::FastOpen);
                 }
                 _ => return Err(Refusal::NotEstablished),
-            }
+            };
             if !sock::is_ipv4(sk) {
                 return Err(Refusal::Ipv6);
             }
@@ -303,7 +286,7 @@ impl Frozen<'_> {
             if !(*tp).fastopen_rsk.is_null() || !(*tp).fastopen_req.is_null() {
                 return Err(Refusal::FastOpen);
             }
-            if (*sk).sk_shutdown != 0 {
+            if u32::from((*sk).sk_shutdown) != shutdown {
                 return Err(Refusal::Shutdown);
             }
             if (*sk).sk_err != 0 {
@@ -313,25 +296,19 @@ impl Frozen<'_> {
             if (*tp).urg_data != 0 || (*tp).snd_up != (*tp).snd_una {
                 return Err(Refusal::UrgentData);
             }
-            // `tcp_rtx_and_write_queues_empty()`, and nothing that the peer has not acknowledged.
-            if (*tp).snd_una != (*tp).write_seq
-                || (*tp).snd_nxt != (*tp).write_seq
-                || (*tp).packets_out != 0
-            {
-                return Err(Refusal::DataInFlight);
-            }
-            // Left behind, these segments would be reneged on: the peer has seen them in our SACK
-            // blocks and only sends them again after a timeout.
-            if !(*tp).out_of_order_queue.rb_node.is_null() {
-                return Err(Refusal::OutOfOrder);
+            if queue::sends_zero_copy(sk) {
+                return Err(Refusal::SendZeroCopy);
             }
             // Buffers of devmem that user space has not given back.
             if !(*sk).sk_user_frags.xa_head.is_null() {
                 return Err(Refusal::ZeroCopy);
             }
         }
-        if self.unread_len() > MAX_UNREAD {
-            return Err(Refusal::UnreadTooLarge);
+        let state = self.state();
+        ConnectionData::check(&state)?;
+        // SAFETY: The socket is valid and locked.
+        if unsafe { queue::out_of_order(sk) }.too_many {
+            return Err(Refusal::OutOfOrder);
         }
         // SAFETY: The socket is valid, connected over IPv4 as was checked above, and of user space
         // by check_kind(). Its lock may be slept under.
@@ -341,91 +318,32 @@ impl Frozen<'_> {
         Ok(())
     }
 
-    /// Bytes that have been received and acknowledged, but not read by the program.
+    /// Copies the bytes that go along with `state`, which is that of [`Frozen::state`] since the
+    /// freeze, from `offset` on.
     ///
-    /// Peeking does not count as reading: the truth is `copied_seq`, and SO_PEEK_OFF has no part
-    /// in it.
-    pub fn unread_len(&self) -> usize {
-        let tp = tcp_sk(self.sk);
-        // SAFETY: The socket is valid and locked.
-        let (rcv_nxt, copied_seq) = unsafe { ((*tp).rcv_nxt, (*tp).copied_seq) };
-        // No FIN is in this range: the state is ESTABLISHED.
-        rcv_nxt.wrapping_sub(copied_seq) as usize
-    }
-
-    /// Copies unread bytes from `offset` on to `to`; gives their number, which is less than asked
-    /// for at the end of the data only.
+    /// Going on where the last call ended is cheap, anything else is a search from the start.
     ///
-    /// Going on where the last call ended is cheap, an earlier offset is a search from the start.
-    pub fn copy_unread(&mut self, offset: usize, to: &mut [u8]) -> Result<usize> {
-        let left = self.unread_len().checked_sub(offset).ok_or(EINVAL)?;
-        let total = to.len().min(left);
-        let (to, _) = to.split_at_mut_checked(total).ok_or(EINVAL)?;
-        let tp = tcp_sk(self.sk);
-        // SAFETY: The socket is valid and locked.
-        let copied_seq = unsafe { (*tp).copied_seq };
-        // CAST: Less than `unread_len()`, which came from 32 bits.
-        let mut seq = copied_seq.wrapping_add(offset as u32);
-        let mut done = 0;
-
-        if self.cursor.skb.is_null() || (seq.wrapping_sub(self.cursor.seq) as i32) < 0 {
-            self.cursor.skb = self.next_skb(ptr::null_mut());
+    /// # Errors
+    ///
+    /// `EINVAL` beyond their end; `EIO` if the queues do not have what the sequence numbers say.
+    pub fn copy_data(&mut self, state: &ConnectionState, offset: u32, to: &mut [u8]) -> Result {
+        let mut offset = offset;
+        let mut rest = to;
+        while !rest.is_empty() {
+            let run = state.run_at(offset).ok_or(EINVAL)?;
+            let count = rest.len().min(run.len as usize);
+            let (part, more) = rest.split_at_mut_checked(count).ok_or(EINVAL)?;
+            // SAFETY: By the type invariant the socket is valid and locked since the cursor was
+            // made for it.
+            unsafe { self.cursor.copy(self.sk, run.part, run.seq, part) }?;
+            // CAST: Not more than `run.len`.
+            offset = offset.saturating_add(count as u32);
+            rest = more;
         }
-        while done < total {
-            let skb = self.cursor.skb;
-            if skb.is_null() {
-                // The queue is shorter than the sequence numbers say.
-                return Err(EIO);
-            }
-            // SAFETY: The buffer is in the receive queue of the locked socket.
-            let (start, len) = unsafe { ((*tcp_skb_cb(skb)).seq, (*skb).len) };
-            self.cursor.seq = start;
-            let skip = seq.wrapping_sub(start);
-            // After retransmissions a buffer may begin with bytes which the one before had. But
-            // none begins after `seq`: `skip` would be huge then, and the queue end in EIO.
-            if skip >= len {
-                self.cursor.skb = self.next_skb(skb);
-                continue;
-            }
-            let count = ((len - skip) as usize).min(total - done);
-            let part = to.get_mut(done..done + count).ok_or(EINVAL)?;
-            // SAFETY: The buffer is valid, `skip + count` is not more than its length, and `part`
-            // has `count` bytes. CAST: Both are less than the length of a buffer.
-            let err = unsafe {
-                bindings::skb_copy_bits(
-                    skb,
-                    skip as i32,
-                    part.as_mut_ptr().cast::<c_void>(),
-                    count as i32,
-                )
-            };
-            if err != 0 {
-                // Memory of a device (devmem): not readable.
-                return Err(Refusal::ZeroCopy.errno());
-            }
-            done += count;
-            seq = seq.wrapping_add(count as u32);
-        }
-        Ok(done)
+        Ok(())
     }
 
-    /// The buffer after `skb` in the receive queue, the first one for null; null at the end.
-    fn next_skb(&self, skb: *mut bindings::sk_buff) -> *mut bindings::sk_buff {
-        // SAFETY: The socket is valid and locked, so the queue does not change, and `skb` is in
-        // it. The head of a queue begins like a buffer.
-        unsafe {
-            let head = (&raw mut (*self.sk).sk_receive_queue).cast::<bindings::sk_buff>();
-            let from = if skb.is_null() { head } else { skb };
-            let next = (*from).__bindgen_anon_1.__bindgen_anon_1.next;
-            if next == head {
-                ptr::null_mut()
-            } else {
-                next
-            }
-        }
-    }
-
-    /// Everything about the connection except for its unread bytes.
+    /// Everything about the connection except for its bytes.
     pub fn state(&self) -> ConnectionState {
         let sk = self.sk;
         let tp = tcp_sk(sk);
@@ -446,11 +364,22 @@ impl Frozen<'_> {
             // means anything elsewhere.
             // CAST: The kernel keeps the seconds in 32 bits here.
             let ts_recent_age = (seconds as i32).wrapping_sub((*opt).ts_recent_stamp).max(0) as u32;
+            let fin = sock::state(sk) == bindings::TCP_CLOSE_WAIT;
+            // The next program has not seen the FIN, even if the one here has.
+            let unread = (*tp).rcv_nxt.wrapping_sub((*tp).copied_seq);
+            let copied_seq = (*tp).rcv_nxt.wrapping_sub(unread.max(u32::from(fin)));
+            let ranges = queue::out_of_order(sk);
             ConnectionState {
                 tuple: sock::tuple(sk),
                 snd_una: (*tp).snd_una,
+                snd_nxt: (*tp).snd_nxt,
+                write_seq: (*tp).write_seq,
                 rcv_nxt: (*tp).rcv_nxt,
-                copied_seq: (*tp).copied_seq,
+                copied_seq,
+                fin,
+                out_of_order: ranges.ranges,
+                out_of_order_fin: ranges.fin,
+                sacks: queue::sacks(sk, &ranges.ranges),
                 rcv_wup: (*tp).rcv_wup,
                 rcv_wnd: (*tp).rcv_wnd,
                 rcv_mwnd_seq: (*tp).rcv_mwnd_seq,
@@ -483,7 +412,7 @@ impl Frozen<'_> {
                 reordering: (*tp).reordering,
                 bytes_acked: (*tp).bytes_acked,
                 bytes_received: (*tp).bytes_received,
-                unread_len: self.unread_len() as u32,
+                options: options::read(sk),
             }
         }
     }
@@ -507,8 +436,10 @@ impl Frozen<'_> {
 
     /// Ends the connection with one RST to the client.
     ///
-    /// Its sequence number is `snd_nxt`, which is what the client expects next as nothing is in
-    /// flight, so that RFC 5961 lets it pass. The program reads ECONNRESET from the socket.
+    /// Its sequence number is `snd_nxt`. If the client has not got all that is in flight, it expects
+    /// another one and answers with a challenge ACK (RFC 5961 section 3.2), for which the stack has
+    /// the right RST once the route does not point to the target any more. The program reads
+    /// ECONNRESET from the socket.
     pub fn reset(self) -> Closed {
         // SAFETY: The socket is valid and locked; `sk_prot` is `tcp_prot` or `tcpv6_prot`, whose
         // method this is: tcp_disconnect(), which calls tcp_send_active_reset() in state

@@ -20,13 +20,13 @@ use super::{
         disconnect_silently,
         Child, //
     },
+    data::ConnectionData,
     refusal::Refusal,
     request::{
-        Ack,
         Request,
+        Segment,
         TCP_LEN, //
     },
-    rx_data::RxData,
     sock,
     sock::{
         inet_csk,
@@ -42,6 +42,9 @@ use super::{
 ///
 /// The socket listened when it was found. (It may be closed at any time since.)
 pub struct Listener(SockRef);
+
+/// What the buffer of a FIN is accounted with at most: header, `struct skb_shared_info`, `sk_buff`.
+const FIN_TRUESIZE: usize = 1024;
 
 impl Listener {
     /// The listener that would get the client's SYN of this connection on interface `iif` (0: any).
@@ -63,7 +66,7 @@ impl Listener {
             // The child could not send: its source address would be refused.
             return Err(Refusal::AddressNotLocal);
         }
-        let segment = Ack::new(state, addrs, iif)?;
+        let segment = Segment::ack(state, addrs, iif)?;
         let listener = {
             // The lookup wants RCU, and bottom halves disabled as on the receive path.
             let _rcu = rcu::read_lock();
@@ -131,7 +134,7 @@ impl Listener {
     }
 
     /// Whether a connection with this state could be injected now. All that matters are the
-    /// options, the windows and the number of unread bytes.
+    /// options, the windows and the number of bytes.
     pub fn check(&self, state: &ConnectionState) -> Result<(), Refusal> {
         self.check_kind()?;
         let sk = self.0.as_raw();
@@ -150,11 +153,13 @@ impl Listener {
                 return Err(Refusal::WindowScalingOff);
             }
         }
-        self.rcvbuf_for(state, state.unread_len as usize)?;
+        ConnectionData::check(state)?;
+        let received = state.unread_len().saturating_add(state.out_of_order_len());
+        self.rcvbuf_for(state, received as usize)?;
         Ok(())
     }
 
-    /// The receive buffer that the connection needs, given the memory of its unread bytes.
+    /// The receive buffer that the connection needs, given the memory of its received bytes.
     fn rcvbuf_for(&self, state: &ConnectionState, truesize: usize) -> Result<i32, Refusal> {
         let sk = self.0.as_raw();
         // What the client may still send: up to the farthest right edge it has ever seen.
@@ -181,31 +186,38 @@ impl Listener {
         Ok(need)
     }
 
-    /// Puts the connection with its unread bytes into the accept queue, so that the program's
-    /// next accept() returns it.
+    /// Puts the connection with its bytes into the accept queue, so that the program's next
+    /// accept() returns it.
     ///
-    /// `iif` is the interface that its packets arrive on. No packet is sent. After an error nothing
-    /// is left: no socket, no request, no bytes. May sleep.
+    /// `iif` is the interface that its packets arrive on. After an error nothing is left: no socket,
+    /// no request, no bytes, and no packet has been sent. Once the connection is there, it sends
+    /// what its windows allow, and finds out what has been lost of what was in flight. May sleep.
     pub fn inject(
         &self,
         state: &ConnectionState,
-        mut data: RxData,
+        mut data: ConnectionData,
         iif: u32,
     ) -> Result<Injected, Refusal> {
         // SAFETY: No preconditions.
         let start = unsafe { bindings::ktime_get() };
         state.validate().map_err(|_| Refusal::InvalidState)?;
-        if state.unread_len as usize != data.len() {
+        if state.data_len() != data.len() {
             return Err(Refusal::InvalidState);
         }
+        data.finish(state).map_err(|_| Refusal::NoMemory)?;
         let tuple = Tuple4::new(&state.tuple).ok_or(Refusal::Ipv6)?;
         self.check(state)?;
-        let rcvbuf = self.rcvbuf_for(state, data.truesize())?;
+        let rcvbuf = self.rcvbuf_for(state, data.rx_truesize().saturating_add(FIN_TRUESIZE))?;
+        let sndbuf = data.send.truesize();
 
         let listener = self.0.as_raw();
         // SAFETY: The listener is valid. CAST: The clock is not negative.
         let request = unsafe { Request::new(listener, state, tuple, start as u64) }?;
-        let ack = Ack::new(state, tuple, iif)?;
+        let ack = Segment::ack(state, tuple, iif)?;
+        let fin = match state.fin {
+            true => Some(Segment::fin(state, tuple, iif)?),
+            false => None,
+        };
 
         let result = {
             let rcu = rcu::read_lock();
@@ -229,9 +241,13 @@ impl Listener {
             child.size_rcvbuf(rcvbuf);
             let done = child
                 .establish(ack)
-                .and_then(|()| child.queue(&mut data, state));
+                .and_then(|()| child.queue_unread(&mut data.unread, state))
+                .and_then(|()| fin.map_or(Ok(()), |fin| child.finish(fin, state)))
+                .and_then(|()| child.queue_out_of_order(&mut data.out_of_order, state))
+                .and_then(|()| child.queue_send(&mut data.send, state));
             match done {
                 Ok(()) => {
+                    child.size_sndbuf(sndbuf);
                     child.complete(state);
                     // SAFETY: The child is one of this listener, made from this request.
                     unsafe { child.publish(listener, request) }
@@ -244,11 +260,13 @@ impl Listener {
             Ok(sk) => {
                 // SAFETY: No preconditions.
                 let end = unsafe { bindings::ktime_get() };
-                Ok(Injected {
+                let injected = Injected {
                     sk,
                     // CAST: The clock does not go back.
                     inject_ns: end.saturating_sub(start) as u64,
-                })
+                };
+                injected.push();
+                Ok(injected)
             }
             Err((remains, refusal)) => {
                 remains.destroy();
@@ -329,6 +347,26 @@ impl Injected {
     pub fn is_closed(&self) -> bool {
         // SAFETY: The socket is valid.
         unsafe { sock::state(self.sk.as_raw()) == bindings::TCP_CLOSE }
+    }
+
+    /// Sends what has not been sent yet, as far as the windows allow. May sleep.
+    ///
+    /// Nothing that does so is exported. But release_sock() makes up for what a full queue of the
+    /// device, or an owner of the lock, has kept a socket from doing (tcp_release_cb()), and that
+    /// is this very thing.
+    fn push(&self) {
+        let sk = self.sk.as_raw();
+        // SAFETY: The socket is valid; this is process context, and the lock is not held here. The
+        // bit comes with a reference, which tcp_release_cb() drops; it looks at the state itself.
+        unsafe {
+            bindings::lock_sock_nested(sk, 0);
+            if !bindings::tcp_write_queue_empty(sk)
+                && !bindings::sk_tsq_test_and_set(sk, bindings::tsq_enum_TCP_TSQ_DEFERRED)
+            {
+                bindings::sock_hold(sk);
+            }
+            bindings::release_sock(sk);
+        }
     }
 
     /// Nanoseconds that [`Listener::inject`] took.

@@ -75,9 +75,9 @@ refusals! {
     KernelSocket = 5, EOPNOTSUPP, c"socket belongs to the kernel";
     /// The socket listens.
     Listening = 6, EISCONN, c"socket is a listener, not a connection";
-    /// The client has closed its direction (`CLOSE_WAIT`).
-    FinReceived = 7, EPIPE, c"client has already closed its direction";
-    /// Any other state than `ESTABLISHED`.
+    // 7 was CLOSE_WAIT, which is carried now.
+
+    /// Any other state than `ESTABLISHED` and `CLOSE_WAIT`.
     NotEstablished = 8, ENOTCONN, c"connection is not established";
     /// The application called shutdown().
     Shutdown = 9, EPIPE, c"socket has been shut down";
@@ -95,10 +95,10 @@ refusals! {
     AccurateEcn = 15, EOPNOTSUPP, c"accurate ECN is not supported";
     /// Urgent data in either direction.
     UrgentData = 16, EBUSY, c"urgent data is pending";
-    /// Data towards the client that is not sent or not acknowledged.
-    DataInFlight = 17, EBUSY, c"data in flight towards the client";
-    /// Segments behind a hole.
-    OutOfOrder = 18, EBUSY, c"out-of-order data is queued";
+    /// More data towards the client that is not sent or not acknowledged than may be carried.
+    DataInFlight = 17, EBUSY, c"too much data in flight towards the client";
+    /// More segments behind holes, or more holes, than may be carried.
+    OutOfOrder = 18, EBUSY, c"too much out-of-order data is queued";
     /// TCP Fast Open (RFC 7413), whose handshake is not complete.
     FastOpen = 19, EBUSY, c"TCP Fast Open is in progress";
     /// TCP_REPAIR is on: something else moves the connection already.
@@ -107,6 +107,8 @@ refusals! {
     ZeroCopy = 21, EOPNOTSUPP, c"received data is in zero-copy memory";
     /// More unread bytes than may be carried.
     UnreadTooLarge = 22, EFBIG, c"too much unread data";
+    /// Bytes to be sent that stay in the program's memory (MSG_ZEROCOPY) or a device's (devmem).
+    SendZeroCopy = 23, EBUSY, c"data in flight is in zero-copy memory";
     /// This side has sent its FIN: `FIN_WAIT1`, `FIN_WAIT2`, `CLOSING`, `LAST_ACK`.
     Closing = 24, EPIPE, c"connection is closing";
     /// Connection tracking translates addresses or ports (DNAT, SNAT, REDIRECT).

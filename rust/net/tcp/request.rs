@@ -20,7 +20,8 @@ use super::{
     sock::{
         tcp_skb_cb,
         Tuple4,
-        TCPHDR_ACK, //
+        TCPHDR_ACK,
+        TCPHDR_FIN, //
     },
 };
 
@@ -186,14 +187,15 @@ fn v4_mapped(addr: u32) -> bindings::in6_addr {
     mapped
 }
 
-/// An ACK of the client, as it would complete the handshake: no data, no timestamp.
+/// A segment of the client without data and timestamp: an ACK as it would complete the handshake, or
+/// a FIN.
 ///
 /// # Invariants
 ///
 /// The buffer is valid and owned.
-pub(super) struct Ack(NonNull<bindings::sk_buff>);
+pub(super) struct Segment(NonNull<bindings::sk_buff>);
 
-impl Ack {
+impl Segment {
     /// The segment with which the child's state machine goes from SYN_RECV to ESTABLISHED.
     ///
     /// Any fault in it makes the stack answer with a RST to the client (tcp_v4_do_rcv(), label
@@ -202,7 +204,31 @@ impl Ack {
     ///
     /// The child never looks up a route for it, nor its device: the addresses come from the
     /// request, and `sk_rx_dst` is set by the first segment from the network. May sleep.
-    pub(super) fn new(state: &ConnectionState, tuple: Tuple4, iif: u32) -> Result<Ack, Refusal> {
+    pub(super) fn ack(
+        state: &ConnectionState,
+        tuple: Tuple4,
+        iif: u32,
+    ) -> Result<Segment, Refusal> {
+        Segment::new(state, tuple, iif, state.copied_seq, 0)
+    }
+
+    /// The segment that takes the child to CLOSE_WAIT, once it has all unread bytes: the client's
+    /// FIN as it came before. May sleep.
+    pub(super) fn fin(
+        state: &ConnectionState,
+        tuple: Tuple4,
+        iif: u32,
+    ) -> Result<Segment, Refusal> {
+        Segment::new(state, tuple, iif, state.rcv_nxt.wrapping_sub(1), TCPHDR_FIN)
+    }
+
+    fn new(
+        state: &ConnectionState,
+        tuple: Tuple4,
+        iif: u32,
+        seq: u32,
+        flags: u16,
+    ) -> Result<Segment, Refusal> {
         // SAFETY: No preconditions; the caller may sleep.
         let skb = unsafe { bindings::alloc_skb((IP_LEN + TCP_LEN) as u32, bindings::GFP_KERNEL) };
         let skb = NonNull::new(skb).ok_or(Refusal::NoMemory)?;
@@ -227,10 +253,12 @@ impl Ack {
             let th = data.add(IP_LEN).cast::<bindings::tcphdr>();
             (*th).source = tuple.client_port_be;
             (*th).dest = tuple.vip_port.to_be();
-            (*th).seq = state.copied_seq.to_be();
+            (*th).seq = seq.to_be();
             (*th).ack_seq = state.snd_una.to_be();
             bindings::tcphdr::set_doff_raw(th, (TCP_LEN / 4) as u16);
             bindings::tcphdr::set_ack_raw(th, 1);
+            let fin = flags & TCPHDR_FIN;
+            bindings::tcphdr::set_fin_raw(th, fin);
             // `max_window`, from which tcp_sync_mss() takes a limit for the segment size
             // (tcp_bound_to_half_wnd()). The window itself is set afterwards.
             let window = state.max_window >> state.snd_wscale;
@@ -246,13 +274,13 @@ impl Ack {
 
             // tcp_v4_fill_cb(). The rest of `cb` is clear in a new buffer.
             let cb = tcp_skb_cb(raw);
-            (*cb).seq = state.copied_seq;
-            (*cb).end_seq = state.copied_seq;
+            (*cb).seq = seq;
+            (*cb).end_seq = seq.wrapping_add(u32::from(fin));
             (*cb).ack_seq = state.snd_una;
-            (*cb).tcp_flags = TCPHDR_ACK;
+            (*cb).tcp_flags = TCPHDR_ACK | flags;
         }
         // INVARIANT: The buffer is new.
-        Ok(Ack(skb))
+        Ok(Segment(skb))
     }
 
     /// The segment.
@@ -268,7 +296,7 @@ impl Ack {
     }
 }
 
-impl Drop for Ack {
+impl Drop for Segment {
     fn drop(&mut self) {
         // SAFETY: By the type invariant the buffer is ours; it stands in no list.
         unsafe { super::sock::free_skb_list(self.as_raw()) };

@@ -83,6 +83,12 @@ pub(super) unsafe fn state(sk: *const bindings::sock) -> u32 {
     u32::from(unsafe { ptr::read_volatile(&raw const (*sk).__sk_common.skc_state) })
 }
 
+/// `TCPHDR_FIN`: the FIN flag in `TCP_SKB_CB()->tcp_flags`.
+pub(super) const TCPHDR_FIN: u16 = 1 << 0;
+
+/// `TCPHDR_PSH`: the PSH flag there.
+pub(super) const TCPHDR_PSH: u16 = 1 << 3;
+
 /// `TCPHDR_ACK`: the ACK flag in `TCP_SKB_CB()->tcp_flags`.
 pub(super) const TCPHDR_ACK: u16 = 1 << 4;
 

@@ -12,21 +12,32 @@
 //! | 6 rtt | 20 | srtt_us, mdev_us, mdev_max_us, rttvar_us, rtt_min_us |
 //! | 7 congestion | 16 | snd_cwnd, snd_ssthresh, reordering, ecn_flags, 3 zero bytes |
 //! | 8 counters | 16 | bytes_acked, bytes_received |
-//! | 9 total | 4 | how many unread bytes there are in all |
+//! | 9 total | 4 | how many bytes go along in all |
 //! | 10 offset | 4 | how many of them earlier records brought |
-//! | 16 data | 1.. | the next unread bytes |
-//! | 17, 18 | | unsent and unacknowledged bytes: reserved, refused |
+//! | 11 out of order | 8 to 256 | up to 32 ranges received beyond a hole, ascending: start, end |
+//! | 12 SACK | 8 to 32 | up to 4 blocks that are being reported, most recent first: start, end |
+//! | 16 data | 1.. | the next bytes |
 //! | 32 route | 24 | forwarder (16 bytes), flow id, timeout in ms |
+//! | 0x800d options | 28 | bits (1 byte), TCP_KEEPCNT (1), IP_TOS (1), zero (1), TCP_KEEPIDLE, TCP_KEEPINTVL, TCP_USER_TIMEOUT, TCP_NOTSENT_LOWAT, SO_MAX_PACING_RATE (8) |
 //!
 //! Numbers are 4 bytes where nothing else is said, except mss_clamp, rcv_mss and ports (2), wscale
 //! and ecn_flags (1), counters (8). IPv4 addresses are IPv4-mapped. Option bits: window scale 1,
-//! SACK 2, timestamps 4, microsecond timestamps 8, ECN 16.
+//! SACK 2, timestamps 4, microsecond timestamps 8, ECN 16, FIN received 32, FIN received out of
+//! order 64. Bits of the socket's options: TCP_NODELAY 1, SO_KEEPALIVE 2; what is zero has not been
+//! set.
 //!
-//! PREPARE has sections 1 to 9 and 32. STATE has 9 and 10, where the offset is 0 also 1 to 8, and
-//! 16 unless there is no data at all; the one that brings the last byte has the flag LAST. The
-//! order of sections is free. A section whose type has the top bit set may be skipped by who does
-//! not know it; any other unknown one is an error, and so is one that is missing, doubled, or has
-//! no place in the record.
+//! The bytes that go along are those received and not read (`copied_seq` up to `rcv_nxt`), then
+//! those written and not acknowledged (`snd_una` up to `snd_nxt` as sent, from there up to
+//! `write_seq` as not yet sent), then those of the ranges of section 11. A FIN counts in the
+//! sequence numbers, but brings no byte: bit 32 says that it is the number before `rcv_nxt`, bit 64
+//! that it is the last one of the last range. [`ConnectionState::validate`] has what must hold
+//! between all these numbers.
+//!
+//! PREPARE has sections 1 to 9, 11, 12 and 0x800d unless they are empty, and 32. STATE has 9 and 10;
+//! where the offset is 0 also 1 to 8, and 11, 12 and 0x800d unless they are empty; and 16 unless
+//! there is no data at all. The one that brings the last byte has the flag LAST. The order of sections is free. A
+//! section whose type has the top bit set may be skipped by who does not know it; any other unknown
+//! one is an error, and so is one that is missing, doubled, or has no place in the record.
 
 use super::{
     super::{
@@ -38,6 +49,8 @@ use super::{
         field,
         flow_id::FlowId, //
     },
+    options::SocketOptions,
+    range::Ranges,
     section::{
         len_of,
         Found,
@@ -48,9 +61,12 @@ use super::{
         HEAD,
         OFFSET,
         OPTIONS,
+        OUT_OF_ORDER,
         ROUTE,
         RTT,
+        SACK,
         SEQUENCE,
+        SOCKET_OPTIONS,
         TIMESTAMPS,
         TOTAL,
         TUPLE,
@@ -65,10 +81,12 @@ use super::{
 };
 
 /// Most bytes of data in one STATE record; every record has room for so many.
-pub const CHUNK_MAX: usize = MAX_PAYLOAD - len_of(TUPLE, OFFSET) - HEAD;
+pub const CHUNK_MAX: usize =
+    MAX_PAYLOAD - len_of(TUPLE, SACK) - len_of(SOCKET_OPTIONS, SOCKET_OPTIONS) - HEAD;
 
-/// Bytes of a PREPARE's payload.
-pub(super) const PREPARE_LEN: usize = len_of(TUPLE, TOTAL) + len_of(ROUTE, ROUTE);
+/// Most bytes of a PREPARE's payload.
+pub(super) const PREPARE_LEN: usize =
+    len_of(TUPLE, TOTAL) + len_of(OUT_OF_ORDER, SACK) + len_of(ROUTE, SOCKET_OPTIONS);
 
 /// The question whether the target would take a connection.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -114,7 +132,7 @@ impl Prepare {
         let mut writer = Writer::new(payload);
         emit_connection(&self.connection, &mut writer)?;
         writer.section(TOTAL)?;
-        writer.u32s(&[self.connection.unread_len])?;
+        writer.u32s(&[self.connection.data_len()])?;
         writer.section(ROUTE)?;
         writer.put(self.forwarder.as_bytes())?;
         writer.u32s(&[self.flow_id.value(), self.timeout_ms])?;
@@ -122,19 +140,19 @@ impl Prepare {
     }
 }
 
-/// A piece of a connection's state: the first brings the state proper, each the next unread bytes.
+/// A piece of a connection's state: the first brings the state proper, each the next bytes.
 ///
 /// The bytes `offset..offset + data.len()` never exceed `total`, and there is no piece without
 /// data, unless `total` is zero.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct State<'a> {
-    /// The state proper; there exactly if `offset` is zero. Its `unread_len` is `total`.
+    /// The state proper; there exactly if `offset` is zero. Its `data_len()` is `total`.
     pub connection: Option<ConnectionState>,
-    /// How many unread bytes came before this piece.
+    /// How many bytes came before this piece.
     pub offset: u32,
-    /// How many unread bytes there are in all.
+    /// How many bytes there are in all.
     pub total: u32,
-    /// The next unread bytes; [`CHUNK_MAX`] at most.
+    /// The next bytes, in the order of [`ConnectionState::runs`]; [`CHUNK_MAX`] at most.
     pub data: &'a [u8],
 }
 
@@ -150,9 +168,9 @@ impl<'a> State<'a> {
         }
         if self
             .connection
-            .is_some_and(|state| state.unread_len != self.total)
+            .is_some_and(|state| state.data_len() != self.total)
         {
-            return Err(Error::Invalid(Invalid::UnreadBytes));
+            return Err(Error::Invalid(Invalid::Total));
         }
         if self.data.is_empty() && self.total != 0 {
             return Err(Error::MissingSection(DATA));
@@ -204,7 +222,7 @@ impl<'a> State<'a> {
     }
 }
 
-/// Writes sections 1 to 8. Nothing is sent that the receiver would refuse.
+/// Writes sections 1 to 8, 11, 12 and 0x800d. Nothing is sent that the receiver would refuse.
 fn emit_connection(state: &ConnectionState, writer: &mut Writer<'_>) -> Result<(), Error> {
     state.validate().map_err(Error::Invalid)?;
     writer.section(TUPLE)?;
@@ -217,8 +235,8 @@ fn emit_connection(state: &ConnectionState, writer: &mut Writer<'_>) -> Result<(
     writer.section(SEQUENCE)?;
     writer.u32s(&[
         state.snd_una,
-        state.snd_una,
-        state.snd_una,
+        state.snd_nxt,
+        state.write_seq,
         state.rcv_nxt,
         state.copied_seq,
     ])?;
@@ -240,7 +258,9 @@ fn emit_connection(state: &ConnectionState, writer: &mut Writer<'_>) -> Result<(
         | (u16::from(state.sack_ok) << 1)
         | (u16::from(state.tstamp_ok) << 2)
         | (u16::from(state.usec_ts) << 3)
-        | (u16::from(state.ecn_ok) << 4);
+        | (u16::from(state.ecn_ok) << 4)
+        | (u16::from(state.fin) << 5)
+        | (u16::from(state.out_of_order_fin) << 6);
     writer.put(&bits.to_be_bytes())?;
     writer.put(&[state.snd_wscale, state.rcv_wscale])?;
     writer.put(&state.mss_clamp.to_be_bytes())?;
@@ -265,11 +285,14 @@ fn emit_connection(state: &ConnectionState, writer: &mut Writer<'_>) -> Result<(
     writer.section(COUNTERS)?;
     writer.put(&state.bytes_acked.to_be_bytes())?;
     writer.put(&state.bytes_received.to_be_bytes())?;
-    Ok(())
+
+    writer.ranges(OUT_OF_ORDER, state.out_of_order.as_slice())?;
+    writer.ranges(SACK, state.sacks.as_slice())?;
+    state.options.emit(writer)
 }
 
-/// Takes sections 1 to 8 out; the state is checked by [`ConnectionState::validate`].
-fn parse_connection(found: &mut Found<'_>, unread_len: u32) -> Result<ConnectionState, Error> {
+/// Takes sections 1 to 8, 11, 12 and 0x800d out; the state is checked by [`ConnectionState::validate`].
+fn parse_connection(found: &mut Found<'_>, total: u32) -> Result<ConnectionState, Error> {
     let tuple = found.need(TUPLE)?;
     let sequence = found.need(SEQUENCE)?;
     let window = found.need(WINDOW)?;
@@ -284,12 +307,8 @@ fn parse_connection(found: &mut Found<'_>, unread_len: u32) -> Result<Connection
         return Err(Error::BadValue);
     }
     let bits = field::u16(options, 0);
-    if bits & !0x1f != 0 {
+    if bits & !0x7f != 0 {
         return Err(Error::BadValue);
-    }
-    let snd_una = word(sequence, 0);
-    if word(sequence, 1) != snd_una || word(sequence, 2) != snd_una {
-        return Err(Error::Invalid(Invalid::SendQueue));
     }
     let state = ConnectionState {
         tuple: FourTuple::new(
@@ -300,9 +319,15 @@ fn parse_connection(found: &mut Found<'_>, unread_len: u32) -> Result<Connection
             Proto::from_number(field::u8(tuple, 0)).ok_or(Error::BadValue)?,
         )
         .ok_or(Error::BadValue)?,
-        snd_una,
+        snd_una: word(sequence, 0),
+        snd_nxt: word(sequence, 1),
+        write_seq: word(sequence, 2),
         rcv_nxt: word(sequence, 3),
         copied_seq: word(sequence, 4),
+        fin: bits & 32 != 0,
+        out_of_order: Ranges::parse(found.take(OUT_OF_ORDER).unwrap_or_default()),
+        out_of_order_fin: bits & 64 != 0,
+        sacks: Ranges::parse(found.take(SACK).unwrap_or_default()),
         snd_wnd: word(window, 0),
         snd_wl1: word(window, 1),
         max_window: word(window, 2),
@@ -334,248 +359,17 @@ fn parse_connection(found: &mut Found<'_>, unread_len: u32) -> Result<Connection
         ecn_flags: field::u8(congestion, 12),
         bytes_acked: u64::from_be_bytes(field::array(counters, 0)),
         bytes_received: u64::from_be_bytes(field::array(counters, 8)),
-        unread_len,
+        options: match found.take(SOCKET_OPTIONS) {
+            Some(value) => SocketOptions::parse(value)?,
+            None => SocketOptions::NONE,
+        },
     };
     state.validate().map_err(Error::Invalid)?;
+    if state.data_len() != total {
+        return Err(Error::Invalid(Invalid::Total));
+    }
     Ok(state)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::{
-        super::state::tests::EXAMPLE,
-        *, //
-    };
-    use std::{
-        vec,
-        vec::Vec, //
-    };
-
-    const FIXED: usize = len_of(TUPLE, COUNTERS);
-
-    fn emit(state: &State<'_>) -> Vec<u8> {
-        let mut payload = vec![0xee; MAX_PAYLOAD];
-        let len = state.emit(&mut payload).unwrap();
-        payload.truncate(len);
-        payload
-    }
-
-    fn first(data: &[u8]) -> State<'_> {
-        State {
-            connection: Some(EXAMPLE),
-            offset: 0,
-            total: 101,
-            data,
-        }
-    }
-
-    fn prepare() -> Prepare {
-        Prepare {
-            forwarder: Addr::v4([10, 0, 0, 1]),
-            flow_id: FlowId::nth(0),
-            timeout_ms: 1000,
-            connection: EXAMPLE,
-        }
-    }
-
-    #[test]
-    fn round_trip() {
-        let data: Vec<u8> = (0..101).collect();
-        let mut empty = EXAMPLE;
-        (empty.copied_seq, empty.unread_len) = (empty.rcv_nxt, 0);
-        for (state, last) in [
-            (first(&data), true),
-            (first(&data[..1]), false),
-            (
-                State {
-                    connection: None,
-                    offset: 1,
-                    total: 101,
-                    data: &data[1..],
-                },
-                true,
-            ),
-            (
-                State {
-                    connection: Some(empty),
-                    offset: 0,
-                    total: 0,
-                    data: &[],
-                },
-                true,
-            ),
-        ] {
-            let payload = emit(&state);
-            assert_eq!(state.is_last(), last);
-            assert_eq!(State::parse(&payload, last), Ok(state));
-            assert_eq!(State::parse(&payload, !last), Err(Error::BadFlags));
-            for len in 0..payload.len() {
-                assert!(State::parse(&payload[..len], last).is_err());
-                assert_eq!(state.emit(&mut vec![0; len]), Err(Error::NoSpace));
-            }
-        }
-        let mut payload = [0; PREPARE_LEN];
-        assert_eq!(prepare().emit(&mut payload), Ok(PREPARE_LEN));
-        assert_eq!(Prepare::parse(&payload), Ok(prepare()));
-    }
-
-    #[test]
-    fn largest_record() {
-        let data = vec![7; CHUNK_MAX + 1];
-        let mut state = EXAMPLE;
-        (state.copied_seq, state.unread_len) = (state.rcv_nxt.wrapping_sub(1 << 20), 1 << 20);
-        let mut piece = State {
-            connection: Some(state),
-            offset: 0,
-            total: 1 << 20,
-            data: &data[1..],
-        };
-        let payload = emit(&piece);
-        assert_eq!(payload.len(), MAX_PAYLOAD);
-        assert_eq!(State::parse(&payload, false), Ok(piece));
-        piece.data = &data;
-        assert_eq!(piece.emit(&mut [0; MAX_PAYLOAD + 9]), Err(Error::TooLong));
-    }
-
-    #[test]
-    fn exact_bytes() {
-        let payload = emit(&first(b"GET"));
-        assert_eq!(payload[..12], [0, 1, 0, 40, 6, 0, 0, 0, 0x9c, 0x40, 0, 80]);
-        assert_eq!(
-            payload[44..68],
-            [
-                0, 2, 0, 20, 0xff, 0xff, 0xff, 0xf0, 0xff, 0xff, 0xff, 0xf0, 0xff, 0xff, 0xff,
-                0xf0, 0, 0, 0, 100, 0xff, 0xff, 0xff, 0xff
-            ]
-        );
-        assert_eq!(
-            payload[104..116],
-            [0, 4, 0, 8, 0, 7, 7, 10, 0x05, 0xb4, 0x02, 0x18]
-        );
-        assert_eq!(
-            payload[FIXED..],
-            [0, 9, 0, 4, 0, 0, 0, 101, 0, 10, 0, 4, 0, 0, 0, 0, 0, 16, 0, 3, b'G', b'E', b'T']
-        );
-    }
-
-    #[test]
-    fn sections_missing_or_out_of_place() {
-        let good = emit(&first(b"GET"));
-        let mut at = 0;
-        while at < good.len() {
-            let kind = u16::from_be_bytes([good[at], good[at + 1]]);
-            let end = at + HEAD + usize::from(good[at + 3]);
-            let mut missing = good.clone();
-            missing.drain(at..end);
-            let want = Err(Error::MissingSection(kind));
-            assert_eq!(State::parse(&missing, false), want);
-            at = end;
-        }
-        let later = State {
-            connection: None,
-            offset: 1,
-            total: 101,
-            data: b"x",
-        };
-        let mut payload = emit(&later);
-        payload.extend(&good[..44]);
-        let want = Err(Error::UnexpectedSection(TUPLE));
-        assert_eq!(State::parse(&payload, false), want);
-        let mut payload = [0; PREPARE_LEN + 8];
-        prepare().emit(&mut payload).unwrap();
-        payload[PREPARE_LEN..].copy_from_slice(&[0, 10, 0, 4, 0, 0, 0, 0]);
-        let want = Err(Error::UnexpectedSection(OFFSET));
-        assert_eq!(Prepare::parse(&payload), want);
-    }
-
-    #[test]
-    fn pieces_that_do_not_fit_are_refused() {
-        let data = [0; 102];
-        let later = State {
-            connection: None,
-            offset: 100,
-            total: 101,
-            data: &data[..1],
-        };
-        for (state, want) in [
-            (first(&data), Error::TooLong),
-            (first(&[]), Error::MissingSection(DATA)),
-            (
-                State {
-                    total: 102,
-                    ..first(&data)
-                },
-                Error::Invalid(Invalid::UnreadBytes),
-            ),
-            (
-                State {
-                    connection: None,
-                    ..first(&data[..1])
-                },
-                Error::BadValue,
-            ),
-            (
-                State {
-                    connection: Some(EXAMPLE),
-                    ..later
-                },
-                Error::BadValue,
-            ),
-            (
-                State {
-                    data: &data[..2],
-                    ..later
-                },
-                Error::TooLong,
-            ),
-            (
-                State {
-                    offset: u32::MAX,
-                    ..later
-                },
-                Error::TooLong,
-            ),
-            (State { data: &[], ..later }, Error::MissingSection(DATA)),
-        ] {
-            assert_eq!(state.emit(&mut [0; 1024]), Err(want), "{state:?}");
-        }
-        // The same judgement on bytes: offset 100 becomes 101.
-        let mut payload = emit(&later);
-        payload[15] = 101;
-        assert_eq!(State::parse(&payload, false), Err(Error::TooLong));
-    }
-
-    #[test]
-    fn values_are_checked() {
-        for (at, value, want) in [
-            (4, 1, Error::BadValue),
-            (4, 17, Error::Invalid(Invalid::Tuple)),
-            (5, 1, Error::BadValue),
-            (12, 1, Error::BadValue),
-            (55, 0xf1, Error::Invalid(Invalid::SendQueue)),
-            (59, 0xf1, Error::Invalid(Invalid::SendQueue)),
-            (108, 1, Error::BadValue),
-            (109, 0x20, Error::BadValue),
-            (FIXED - 20 - 3, 1, Error::BadValue),
-            (FIXED + 7, 100, Error::Invalid(Invalid::UnreadBytes)),
-        ] {
-            let mut payload = emit(&first(b"GET"));
-            payload[at] = value;
-            assert_eq!(State::parse(&payload, false), Err(want), "byte {at}");
-        }
-        let mut bad = first(b"GET");
-        bad.connection.as_mut().unwrap().mss_clamp = 0;
-        let want = Err(Error::Invalid(Invalid::Mss));
-        assert_eq!(bad.emit(&mut [0; 1024]), want);
-
-        for (at, value) in [(0, 1), (12, 0), (16, 0x10), (19, 0)] {
-            let mut payload = [0; PREPARE_LEN];
-            prepare().emit(&mut payload).unwrap();
-            payload[PREPARE_LEN - 24 + at] = value;
-            assert_eq!(Prepare::parse(&payload), Err(Error::BadValue), "byte {at}");
-        }
-        let mut bad = prepare();
-        bad.forwarder = Addr::v6([1; 16]);
-        assert_eq!(bad.emit(&mut [0; 1024]), Err(Error::BadValue));
-    }
-}
+mod tests;

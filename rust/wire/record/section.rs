@@ -4,6 +4,15 @@
 
 use super::{
     message::copy,
+    options,
+    range::{
+        Range,
+        RANGE_LEN, //
+    },
+    state::{
+        MAX_OUT_OF_ORDER,
+        MAX_SACKS, //
+    },
     Error,
     MAX_PAYLOAD, //
 };
@@ -24,32 +33,69 @@ pub(super) const CONGESTION: u16 = 7;
 pub(super) const COUNTERS: u16 = 8;
 pub(super) const TOTAL: u16 = 9;
 pub(super) const OFFSET: u16 = 10;
+pub(super) const OUT_OF_ORDER: u16 = 11;
+pub(super) const SACK: u16 = 12;
 pub(super) const DATA: u16 = 16;
 pub(super) const ROUTE: u16 = 32;
+pub(super) const SOCKET_OPTIONS: u16 = OPTIONAL | 13;
 
-/// All sections there are, with their lengths; None for one to [`MAX_PAYLOAD`] bytes.
-pub(super) const SECTIONS: [(u16, Option<usize>); 12] = [
-    (TUPLE, Some(40)),
-    (SEQUENCE, Some(20)),
-    (WINDOW, Some(32)),
-    (OPTIONS, Some(8)),
-    (TIMESTAMPS, Some(12)),
-    (RTT, Some(20)),
-    (CONGESTION, Some(16)),
-    (COUNTERS, Some(16)),
-    (TOTAL, Some(4)),
-    (OFFSET, Some(4)),
-    (DATA, None),
-    (ROUTE, Some(24)),
+/// How long the value of a section is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Length {
+    /// So many bytes.
+    Fixed(usize),
+    /// One to so many ranges.
+    Ranges(usize),
+    /// One byte to whatever a record has room for.
+    Data,
+}
+
+impl Length {
+    /// Whether a value of `len` bytes may be one.
+    const fn allows(self, len: usize) -> bool {
+        match self {
+            Length::Fixed(fixed) => len == fixed,
+            Length::Ranges(_) => len != 0 && len % RANGE_LEN == 0 && len <= self.max(),
+            Length::Data => len != 0,
+        }
+    }
+
+    /// Most bytes of a value; what is data does not count.
+    const fn max(self) -> usize {
+        match self {
+            Length::Fixed(len) => len,
+            Length::Ranges(count) => count.saturating_mul(RANGE_LEN),
+            Length::Data => 0,
+        }
+    }
+}
+
+/// All sections there are.
+pub(super) const SECTIONS: [(u16, Length); 15] = [
+    (TUPLE, Length::Fixed(40)),
+    (SEQUENCE, Length::Fixed(20)),
+    (WINDOW, Length::Fixed(32)),
+    (OPTIONS, Length::Fixed(8)),
+    (TIMESTAMPS, Length::Fixed(12)),
+    (RTT, Length::Fixed(20)),
+    (CONGESTION, Length::Fixed(16)),
+    (COUNTERS, Length::Fixed(16)),
+    (TOTAL, Length::Fixed(4)),
+    (OFFSET, Length::Fixed(4)),
+    (OUT_OF_ORDER, Length::Ranges(MAX_OUT_OF_ORDER)),
+    (SACK, Length::Ranges(MAX_SACKS)),
+    (DATA, Length::Data),
+    (ROUTE, Length::Fixed(24)),
+    (SOCKET_OPTIONS, Length::Fixed(options::LEN)),
 ];
 
-/// Bytes of the heads and values of sections `from` to `to`.
+/// Most bytes of the heads and values of sections `from` to `to`, none of which is data.
 pub(super) const fn len_of(from: u16, to: u16) -> usize {
     let mut len = 0usize;
-    let mut rest: &[(u16, Option<usize>)] = &SECTIONS;
+    let mut rest: &[(u16, Length)] = &SECTIONS;
     while let [(kind, section), tail @ ..] = rest {
-        if let (true, Some(section)) = (*kind >= from && *kind <= to, section) {
-            len = len.saturating_add(HEAD).saturating_add(*section);
+        if *kind >= from && *kind <= to {
+            len = len.saturating_add(HEAD).saturating_add(section.max());
         }
         rest = tail;
     }
@@ -109,7 +155,7 @@ impl<'a> Found<'a> {
             match known {
                 Some((_, Some(_))) => return Err(Error::Duplicate(kind)),
                 Some(((_, len), slot)) => {
-                    if len.map_or(value.is_empty(), |len| len != value.len()) {
+                    if !len.allows(value.len()) {
                         return Err(Error::BadLength);
                     }
                     *slot = Some(value);
@@ -180,8 +226,18 @@ impl<'a> Writer<'a> {
     /// Writes the head of a section; its value comes next.
     pub(super) fn section(&mut self, kind: u16) -> Result<(), Error> {
         let len = SECTIONS.iter().find(|(known, _)| *known == kind);
-        let len = len.and_then(|(_, len)| *len).unwrap_or(0);
-        self.head(kind, len)
+        self.head(kind, len.map_or(0, |(_, len)| len.max()))
+    }
+
+    /// Writes a section of ranges, unless there are none.
+    pub(super) fn ranges(&mut self, kind: u16, ranges: &[Range]) -> Result<(), Error> {
+        if ranges.is_empty() {
+            return Ok(());
+        }
+        self.head(kind, ranges.len().saturating_mul(RANGE_LEN))?;
+        ranges
+            .iter()
+            .try_for_each(|range| self.u32s(&[range.start, range.end]))
     }
 
     /// Writes a section of variable length.
@@ -236,6 +292,9 @@ mod tests {
             (section(TOTAL, &[0; 3]), Error::BadLength),
             (section(TOTAL, &[0; 5]), Error::BadLength),
             (section(DATA, &[]), Error::BadLength),
+            (section(SACK, &[]), Error::BadLength),
+            (section(SACK, &[0; 9]), Error::BadLength),
+            (section(SACK, &[0; 40]), Error::BadLength),
             (section(0, &[]), Error::UnknownSection(0)),
             (section(17, &[1]), Error::UnknownSection(17)),
             (section(18, &[1]), Error::UnknownSection(18)),

@@ -4,30 +4,54 @@
 
 use core::fmt;
 
-use super::super::{
-    addr::{
-        FourTuple,
-        Proto, //
+use super::{
+    super::{
+        addr::{
+            FourTuple,
+            Proto, //
+        },
+        seq::SeqNum, //
     },
-    seq::SeqNum, //
+    options::SocketOptions,
+    range::{
+        Range,
+        Ranges, //
+    },
 };
 
-/// An established connection with nothing in flight from the server's side.
+/// Most ranges of data received out of order.
+pub const MAX_OUT_OF_ORDER: usize = 32;
+
+/// Most SACK blocks: more do not fit the options of a segment. C: `TCP_NUM_SACKS`.
+pub const MAX_SACKS: usize = 4;
+
+/// A connection in state ESTABLISHED, or CLOSE_WAIT if [`Self::fin`].
 ///
-/// The names are those of `struct tcp_sock` and its parts, in the same units. Everything the client
-/// has sent and not yet seen acknowledged is the client's to send again; what the server's side has
-/// sent is acknowledged up to `snd_una`, and nothing waits to be sent: `snd_nxt` and `write_seq`
-/// equal it.
+/// The names are those of `struct tcp_sock` and its parts, in the same units. Its bytes go along
+/// with it, in the order of [`Self::runs`].
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct ConnectionState {
     /// Addresses and ports.
     pub tuple: FourTuple,
-    /// First sequence number the client has not acknowledged: the next to be sent.
+    /// First sequence number that the client has not acknowledged.
     pub snd_una: u32,
+    /// Next sequence number to be sent.
+    pub snd_nxt: u32,
+    /// The one behind the last byte that the application has written.
+    pub write_seq: u32,
     /// Next sequence number expected from the client.
     pub rcv_nxt: u32,
     /// First byte that the application has not read.
     pub copied_seq: u32,
+    /// The client has closed its direction: its FIN is the last number before `rcv_nxt`. The
+    /// application has not been told, whether it has here or not: the next one has to be.
+    pub fin: bool,
+    /// Received beyond `rcv_nxt`, in ascending order, with at least one byte missing before each.
+    pub out_of_order: Ranges<MAX_OUT_OF_ORDER>,
+    /// The last number of the last of these ranges is the client's FIN.
+    pub out_of_order_fin: bool,
+    /// What the next SACK option says, most recent first; each in one of these ranges.
+    pub sacks: Ranges<MAX_SACKS>,
     /// `rcv_nxt` when the window was last advertised.
     pub rcv_wup: u32,
     /// Window last advertised, in bytes.
@@ -90,8 +114,32 @@ pub struct ConnectionState {
     pub bytes_acked: u64,
     /// Bytes received from the client in all.
     pub bytes_received: u64,
-    /// Bytes from `copied_seq` to `rcv_nxt`, which follow as data.
-    pub unread_len: u32,
+    /// What the program has set on the socket.
+    pub options: SocketOptions,
+}
+
+/// What bytes of a connection are.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Part {
+    /// Received, acknowledged, and not read by the application.
+    Unread,
+    /// Sent, and not acknowledged by the client.
+    Sent,
+    /// Written by the application and not sent.
+    Unsent,
+    /// Received beyond a hole.
+    OutOfOrder,
+}
+
+/// Bytes of one sort, one after the other.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Run {
+    /// The sort.
+    pub part: Part,
+    /// The sequence number of the first byte.
+    pub seq: u32,
+    /// How many bytes.
+    pub len: u32,
 }
 
 /// What is wrong with a [`ConnectionState`].
@@ -99,10 +147,17 @@ pub struct ConnectionState {
 pub enum Invalid {
     /// The 4-tuple is not that of a TCP connection.
     Tuple,
-    /// Bytes wait to be sent or acknowledged; they are not carried yet.
+    /// `snd_una`, `snd_nxt` and `write_seq` are not in this order, or too far apart.
     SendQueue,
-    /// `copied_seq`, `rcv_nxt` and the number of unread bytes do not fit together.
+    /// `copied_seq` and `rcv_nxt` do not fit together.
     UnreadBytes,
+    /// Data received out of order that is not: ranges which are empty, touch, or come in another
+    /// order, or any behind a FIN.
+    OutOfOrder,
+    /// SACK blocks without SACK, or of what has not been received.
+    Sacks,
+    /// The number of bytes that go along is another one than the sequence numbers say.
+    Total,
     /// The advertised window contradicts `rcv_nxt`.
     ReceiveWindow,
     /// The client's window contradicts itself or its scale.
@@ -119,14 +174,19 @@ pub enum Invalid {
     Rtt,
     /// A congestion window, threshold or reordering degree out of range.
     Congestion,
+    /// A value that setsockopt() would not take.
+    Options,
 }
 
 impl fmt::Display for Invalid {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Invalid::Tuple => "4-tuple is not that of a TCP connection",
-            Invalid::SendQueue => "unsent or unacknowledged bytes are not supported yet",
-            Invalid::UnreadBytes => "number of unread bytes does not fit the sequence numbers",
+            Invalid::SendQueue => "sequence numbers of the send queue contradict each other",
+            Invalid::UnreadBytes => "sequence numbers of unread bytes contradict each other",
+            Invalid::OutOfOrder => "ranges of data out of order contradict each other",
+            Invalid::Sacks => "SACK block for what has not been received",
+            Invalid::Total => "number of bytes does not fit the sequence numbers",
             Invalid::ReceiveWindow => "receive window contradicts itself",
             Invalid::SendWindow => "send window contradicts itself",
             Invalid::WindowScale => "window scale out of range",
@@ -135,6 +195,7 @@ impl fmt::Display for Invalid {
             Invalid::Ecn => "ECN bits contradict what was negotiated",
             Invalid::Rtt => "round trip time out of range",
             Invalid::Congestion => "congestion window out of range",
+            Invalid::Options => "socket option out of range",
         })
     }
 }
@@ -164,6 +225,69 @@ fn is_connection(tuple: &FourTuple) -> bool {
 const ECN_RFC3168: u8 = 0x0f;
 
 impl ConnectionState {
+    /// Bytes that have been received in order and not been read.
+    pub fn unread_len(&self) -> u32 {
+        let numbers = self.rcv_nxt.wrapping_sub(self.copied_seq);
+        numbers.saturating_sub(u32::from(self.fin))
+    }
+
+    /// Bytes that have been written and not been acknowledged.
+    pub fn send_len(&self) -> u32 {
+        self.write_seq.wrapping_sub(self.snd_una)
+    }
+
+    /// Bytes that have been received out of order.
+    pub fn out_of_order_len(&self) -> u32 {
+        let ranges = self.out_of_order.as_slice().iter();
+        ranges
+            .fold(0u32, |sum, range| sum.saturating_add(range.len()))
+            .saturating_sub(u32::from(self.out_of_order_fin))
+    }
+
+    /// Bytes that go along with the state.
+    pub fn data_len(&self) -> u32 {
+        self.unread_len()
+            .saturating_add(self.send_len())
+            .saturating_add(self.out_of_order_len())
+    }
+
+    /// The bytes that go along, in the order in which they go; none of these runs is empty.
+    pub fn runs(&self) -> impl Iterator<Item = Run> + '_ {
+        let run = |part, seq, len| Run { part, seq, len };
+        let sent = self.snd_nxt.wrapping_sub(self.snd_una);
+        let unsent = self.write_seq.wrapping_sub(self.snd_nxt);
+        let ranges = self.out_of_order.as_slice();
+        let last = ranges.len().saturating_sub(1);
+        [
+            run(Part::Unread, self.copied_seq, self.unread_len()),
+            run(Part::Sent, self.snd_una, sent),
+            run(Part::Unsent, self.snd_nxt, unsent),
+        ]
+        .into_iter()
+        .chain(ranges.iter().enumerate().map(move |(index, range)| {
+            let fin = u32::from(self.out_of_order_fin && index == last);
+            let len = range.len().saturating_sub(fin);
+            run(Part::OutOfOrder, range.start, len)
+        }))
+        .filter(|run| run.len != 0)
+    }
+
+    /// The rest of the run that the byte at `offset` of all that go along is in.
+    pub fn run_at(&self, offset: u32) -> Option<Run> {
+        let mut offset = offset;
+        for run in self.runs() {
+            if offset < run.len {
+                return Some(Run {
+                    seq: run.seq.wrapping_add(offset),
+                    len: run.len.saturating_sub(offset),
+                    ..run
+                });
+            }
+            offset = offset.saturating_sub(run.len);
+        }
+        None
+    }
+
     /// Whether the fields fit together and are in the ranges that the TCP code relies on.
     ///
     /// The first three checks of windows are those of `TCP_REPAIR_WINDOW`
@@ -175,9 +299,15 @@ impl ConnectionState {
         let rcv_nxt = SeqNum(self.rcv_nxt);
         let unread = rcv_nxt.distance_from(SeqNum(self.copied_seq));
         check(
-            unread == self.unread_len && unread <= MAX_WINDOW,
+            unread <= MAX_WINDOW && (unread != 0 || !self.fin),
             Invalid::UnreadBytes,
         )?;
+        let sent = SeqNum(self.snd_nxt).distance_from(SeqNum(self.snd_una));
+        check(
+            sent <= self.send_len() && self.send_len() <= MAX_WINDOW,
+            Invalid::SendQueue,
+        )?;
+        self.validate_out_of_order()?;
 
         let scale = |shift: u8| {
             if self.wscale_ok {
@@ -230,135 +360,40 @@ impl ConnectionState {
                 .iter()
                 .all(|count| (1..=MAX_SIGNED).contains(count)),
             Invalid::Congestion,
-        )
+        )?;
+        check(self.options.is_valid(), Invalid::Options)
+    }
+
+    /// The TCP code warns when `rcv_nxt` gets into the middle of a SACK block, and expects of the
+    /// buffers in its queue that they are in order.
+    fn validate_out_of_order(&self) -> Result<(), Invalid> {
+        let ranges = self.out_of_order.as_slice();
+        let mut before = self.rcv_nxt;
+        for range in ranges {
+            let near = |seq: u32| (1..=MAX_WINDOW).contains(&seq.wrapping_sub(self.rcv_nxt));
+            let good = near(range.start)
+                && near(range.end)
+                && SeqNum(range.start).after(SeqNum(before))
+                && SeqNum(range.end).after(SeqNum(range.start));
+            if !good {
+                return Err(Invalid::OutOfOrder);
+            }
+            before = range.end;
+        }
+        if (self.fin && !ranges.is_empty()) || (self.out_of_order_fin && ranges.is_empty()) {
+            return Err(Invalid::OutOfOrder);
+        }
+        let known = |sack: &Range| {
+            SeqNum(sack.end).after(SeqNum(sack.start)) && ranges.iter().any(|r| r.contains(sack))
+        };
+        let sacks = self.sacks.as_slice();
+        if (self.sack_ok || sacks.is_empty()) && sacks.iter().all(known) {
+            Ok(())
+        } else {
+            Err(Invalid::Sacks)
+        }
     }
 }
 
 #[cfg(test)]
-pub(super) mod tests {
-    use super::{
-        super::super::addr::Addr,
-        *, //
-    };
-
-    /// A connection of a browser in its first request, with sequence numbers about to wrap.
-    pub(in super::super) const EXAMPLE: ConnectionState = ConnectionState {
-        tuple: FourTuple::v4([192, 0, 2, 1], 40000, [198, 51, 100, 1], 80, Proto::Tcp),
-        snd_una: 0xffff_fff0,
-        rcv_nxt: 100,
-        copied_seq: 0xffff_ffff,
-        rcv_wup: 100,
-        rcv_wnd: 65152,
-        rcv_mwnd_seq: 65252,
-        snd_wl1: 90,
-        snd_wnd: 64256,
-        max_window: 64256,
-        window_clamp: 65535,
-        rcv_ssthresh: 65152,
-        wscale_ok: true,
-        snd_wscale: 7,
-        rcv_wscale: 10,
-        sack_ok: true,
-        tstamp_ok: true,
-        usec_ts: false,
-        ecn_ok: false,
-        ecn_flags: 0,
-        mss_clamp: 1460,
-        rcv_mss: 536,
-        tsval_now: 0x0102_0304,
-        ts_recent: 0x0506_0708,
-        ts_recent_age: 3,
-        srtt_us: 8000,
-        mdev_us: 2000,
-        mdev_max_us: 50000,
-        rttvar_us: 50000,
-        rtt_min_us: u32::MAX,
-        snd_cwnd: 10,
-        snd_ssthresh: 0x7fff_ffff,
-        reordering: 3,
-        bytes_acked: 0,
-        bytes_received: 101,
-        unread_len: 101,
-    };
-
-    #[test]
-    fn good_ones_pass() {
-        type Change = fn(&mut ConnectionState);
-        let changes: [Change; 7] = [
-            |_| {},
-            |s| (s.copied_seq, s.unread_len) = (s.rcv_nxt, 0),
-            |s| s.rcv_mwnd_seq += 1000,
-            |s| (s.snd_wnd, s.rcv_wnd) = (0, 0),
-            |s| {
-                (s.wscale_ok, s.snd_wscale, s.rcv_wscale) = (false, 0, 0);
-            },
-            |s| (s.ecn_ok, s.ecn_flags) = (true, 9),
-            |s| s.max_window = 0xffff << 7,
-        ];
-        for change in changes {
-            let mut state = EXAMPLE;
-            change(&mut state);
-            assert_eq!(state.validate(), Ok(()), "{state:?}");
-        }
-    }
-
-    #[test]
-    fn contradictions_are_refused() {
-        type Change = fn(&mut ConnectionState);
-        let v6 = FourTuple::new(Addr::v6([1; 16]), 1, Addr::v6([2; 16]), 2, Proto::Tcp);
-        assert!(is_connection(&v6.unwrap()));
-        let cases: [(Change, Invalid); 28] = [
-            (
-                |s| s.tuple = FourTuple::v4([10, 0, 0, 1], 1, [10, 0, 0, 2], 2, Proto::Udp),
-                Invalid::Tuple,
-            ),
-            (
-                |s| s.tuple = FourTuple::v4([10, 0, 0, 1], 0, [10, 0, 0, 2], 2, Proto::Tcp),
-                Invalid::Tuple,
-            ),
-            (
-                |s| s.tuple = FourTuple::v4([10, 0, 0, 1], 1, [224, 0, 0, 2], 2, Proto::Tcp),
-                Invalid::Tuple,
-            ),
-            (|s| s.unread_len -= 1, Invalid::UnreadBytes),
-            (|s| s.copied_seq = 0, Invalid::UnreadBytes),
-            (
-                |s| (s.copied_seq, s.unread_len) = (s.rcv_nxt + 1, u32::MAX),
-                Invalid::UnreadBytes,
-            ),
-            (|s| s.snd_wscale = 15, Invalid::WindowScale),
-            (|s| s.rcv_wscale = 15, Invalid::WindowScale),
-            (|s| s.wscale_ok = false, Invalid::WindowScale),
-            (|s| s.rcv_wup = s.rcv_nxt + 1, Invalid::ReceiveWindow),
-            (|s| s.rcv_mwnd_seq -= 1, Invalid::ReceiveWindow),
-            (|s| s.rcv_wnd = (1 << 30) + 1, Invalid::ReceiveWindow),
-            (|s| s.rcv_wnd = u32::MAX, Invalid::ReceiveWindow),
-            (|s| s.window_clamp = 0, Invalid::ReceiveWindow),
-            (|s| s.window_clamp = 1 << 31, Invalid::ReceiveWindow),
-            (|s| s.rcv_ssthresh = 1 << 31, Invalid::ReceiveWindow),
-            (|s| s.snd_wnd = s.max_window + 1, Invalid::SendWindow),
-            (|s| s.max_window = (0xffff << 7) + 1, Invalid::SendWindow),
-            (
-                |s| s.snd_wl1 = s.rcv_nxt + s.rcv_wnd + 1,
-                Invalid::SendWindow,
-            ),
-            (|s| s.mss_clamp = 87, Invalid::Mss),
-            (|s| s.mss_clamp = 65496, Invalid::Mss),
-            (|s| s.rcv_mss = 0, Invalid::Mss),
-            (
-                |s| (s.tstamp_ok, s.usec_ts) = (false, true),
-                Invalid::Timestamps,
-            ),
-            (|s| s.ecn_flags = 0x10, Invalid::Ecn),
-            (|s| s.ecn_ok = true, Invalid::Ecn),
-            (|s| s.srtt_us = 1 << 31, Invalid::Rtt),
-            (|s| s.snd_cwnd = 0, Invalid::Congestion),
-            (|s| s.snd_ssthresh = 1 << 31, Invalid::Congestion),
-        ];
-        for (index, (change, invalid)) in cases.into_iter().enumerate() {
-            let mut state = EXAMPLE;
-            change(&mut state);
-            assert_eq!(state.validate(), Err(invalid), "case {index}");
-        }
-    }
-}
+pub(super) mod tests;

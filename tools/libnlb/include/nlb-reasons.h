@@ -22,9 +22,7 @@ enum nlb_reason {
 	NLB_REASON_KERNEL_SOCKET = 5,
 	/* The socket listens. (EISCONN) */
 	NLB_REASON_LISTENING = 6,
-	/* The client has closed its direction (`CLOSE_WAIT`). (EPIPE) */
-	NLB_REASON_FIN_RECEIVED = 7,
-	/* Any other state than `ESTABLISHED`. (ENOTCONN) */
+	/* Any other state than `ESTABLISHED` and `CLOSE_WAIT`. (ENOTCONN) */
 	NLB_REASON_NOT_ESTABLISHED = 8,
 	/* The application called shutdown(). (EPIPE) */
 	NLB_REASON_SHUTDOWN = 9,
@@ -42,9 +40,9 @@ enum nlb_reason {
 	NLB_REASON_ACCURATE_ECN = 15,
 	/* Urgent data in either direction. (EBUSY) */
 	NLB_REASON_URGENT_DATA = 16,
-	/* Data towards the client that is not sent or not acknowledged. (EBUSY) */
+	/* More data towards the client that is not sent or not acknowledged than may be carried. (EBUSY) */
 	NLB_REASON_DATA_IN_FLIGHT = 17,
-	/* Segments behind a hole. (EBUSY) */
+	/* More segments behind holes, or more holes, than may be carried. (EBUSY) */
 	NLB_REASON_OUT_OF_ORDER = 18,
 	/* TCP Fast Open (RFC 7413), whose handshake is not complete. (EBUSY) */
 	NLB_REASON_FAST_OPEN = 19,
@@ -54,6 +52,8 @@ enum nlb_reason {
 	NLB_REASON_ZERO_COPY = 21,
 	/* More unread bytes than may be carried. (EFBIG) */
 	NLB_REASON_UNREAD_TOO_LARGE = 22,
+	/* Bytes to be sent that stay in the program's memory (MSG_ZEROCOPY) or a device's (devmem). (EBUSY) */
+	NLB_REASON_SEND_ZERO_COPY = 23,
 	/* This side has sent its FIN: `FIN_WAIT1`, `FIN_WAIT2`, `CLOSING`, `LAST_ACK`. (EPIPE) */
 	NLB_REASON_CLOSING = 24,
 	/* Connection tracking translates addresses or ports (DNAT, SNAT, REDIRECT). (EOPNOTSUPP) */
@@ -112,8 +112,6 @@ enum nlb_reason {
 	NLB_REASON_NO_STATE = 135,
 	/* Pieces of the state do not fit together. (EPROTO) */
 	NLB_REASON_BAD_STATE = 136,
-	/* More unread bytes than a target takes. (EFBIG) */
-	NLB_REASON_TOO_LARGE = 137,
 	/* The state is of another connection than PREPARE announced. (EPROTO) */
 	NLB_REASON_OTHER_TUPLE = 138,
 	/* Nothing came from the origin for too long. (ETIMEDOUT) */

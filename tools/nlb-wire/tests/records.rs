@@ -8,7 +8,7 @@ use common::{connection, decode_and_encode, flow_id, parse_everything, unicast};
 use nlb_wire::{
     addr::Addr,
     record::{
-        parse, seal, ConnectionState, Header, Hello, Prepare, Reason, Record, State, Type,
+        parse, seal, ConnectionState, Header, Hello, Part, Prepare, Reason, Record, State, Type,
         CHUNK_MAX, HEADER_LEN, MAX_PAYLOAD, MAX_TEXT, RECORD_MAX, SHORT_MAX,
     },
 };
@@ -17,7 +17,7 @@ use proptest::{collection::vec, prelude::*};
 /// A record that owns its bytes.
 #[derive(Clone, Debug)]
 enum Owned {
-    Plain(Record<'static>),
+    Plain(Box<Record<'static>>),
     Reason {
         refused: bool,
         code: u32,
@@ -28,7 +28,7 @@ enum Owned {
 impl Owned {
     fn record(&self) -> Record<'_> {
         match self {
-            Owned::Plain(record) => *record,
+            Owned::Plain(record) => **record,
             Owned::Reason {
                 refused,
                 code,
@@ -84,7 +84,7 @@ fn short_record() -> impl Strategy<Value = Owned> {
         ]),
     ];
     prop_oneof![
-        plain.prop_map(Owned::Plain),
+        plain.prop_map(|record| Owned::Plain(Box::new(record))),
         (any::<bool>(), any::<u32>(), "\\PC{0,32}").prop_map(|(refused, code, text)| {
             Owned::Reason {
                 refused,
@@ -185,12 +185,48 @@ proptest! {
     }
 
     #[test]
-    fn states_arrive_whole(mut state in connection(), data in vec(any::<u8>(), 0..5000), piece in 1..3000usize) {
-        state.unread_len = data.len() as u32;
-        state.copied_seq = state.rcv_nxt.wrapping_sub(state.unread_len);
+    fn states_arrive_whole(state in connection(), seed in any::<u32>(), share in 1..2000usize) {
+        let mut number = seed;
+        let data: Vec<u8> = std::iter::repeat_with(|| {
+            number = number.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (number >> 24) as u8
+        })
+        .take(state.data_len() as usize)
+        .collect();
+        let piece = (data.len() / share).clamp(1, CHUNK_MAX);
         let (got, bytes) = transfer(state, &data, piece);
         prop_assert_eq!(got, state);
-        prop_assert_eq!(bytes, data);
+        prop_assert!(bytes == data);
+    }
+
+    #[test]
+    fn every_byte_has_one_place(state in connection()) {
+        // Runs are what `run_at` finds, without a gap, and no sequence number is in two of a
+        // direction.
+        let mut offset = 0;
+        let mut received = state.copied_seq;
+        let mut sent = state.snd_una;
+        for run in state.runs() {
+            prop_assert!(run.len > 0);
+            prop_assert_eq!(state.run_at(offset), Some(run));
+            let last = state.run_at(offset + run.len - 1).unwrap();
+            prop_assert_eq!((last.part, last.len), (run.part, 1));
+            prop_assert_eq!(last.seq, run.seq.wrapping_add(run.len - 1));
+            offset += run.len;
+            let next = match run.part {
+                Part::Unread | Part::OutOfOrder => &mut received,
+                Part::Sent | Part::Unsent => &mut sent,
+            };
+            if run.part == Part::OutOfOrder {
+                prop_assert!(run.seq.wrapping_sub(*next) as i32 > 0);
+            } else {
+                prop_assert_eq!(run.seq, *next);
+            }
+            *next = run.seq.wrapping_add(run.len);
+        }
+        prop_assert_eq!(offset, state.data_len());
+        prop_assert_eq!(state.run_at(offset), None);
+        prop_assert_eq!(sent, state.write_seq);
     }
 
     #[test]
@@ -213,7 +249,7 @@ proptest! {
         changes in vec((any::<prop::sample::Index>(), any::<u8>()), 0..4),
         cut in any::<prop::sample::Index>(),
     ) {
-        let data = vec![7; 20.min(state.unread_len as usize)];
+        let data = vec![7; 20.min(state.data_len() as usize)];
         let record = if prepare {
             Record::Prepare(Prepare {
                 forwarder: Addr::v4([10, 0, 0, 1]),
@@ -222,7 +258,7 @@ proptest! {
                 connection: state,
             })
         } else {
-            Record::State(State { connection: Some(state), offset: 0, total: state.unread_len, data: &data })
+            Record::State(State { connection: Some(state), offset: 0, total: state.data_len(), data: &data })
         };
         let mut bytes = vec![0; 1024];
         let len = record.encode(1, &mut bytes).unwrap();
@@ -252,9 +288,10 @@ fn a_large_state_arrives_whole() {
             .unwrap()
             .current()
     };
-    let data: Vec<u8> = (0..1_000_003u32).map(|n| (n % 251) as u8).collect();
-    state.unread_len = data.len() as u32;
-    state.copied_seq = state.rcv_nxt.wrapping_sub(state.unread_len);
+    let data: Vec<u8> = (0..3_000_003u32).map(|n| (n % 251) as u8).collect();
+    let others = state.data_len() - state.unread_len();
+    let unread = data.len() as u32 - others + u32::from(state.fin);
+    state.copied_seq = state.rcv_nxt.wrapping_sub(unread);
     let (got, bytes) = transfer(state, &data, CHUNK_MAX);
     assert_eq!(got, state);
     assert!(bytes == data);

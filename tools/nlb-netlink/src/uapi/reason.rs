@@ -21,9 +21,7 @@ pub enum Reason {
     KernelSocket = 5,
     /// The socket listens.
     Listening = 6,
-    /// The client has closed its direction (`CLOSE_WAIT`).
-    FinReceived = 7,
-    /// Any other state than `ESTABLISHED`.
+    /// Any other state than `ESTABLISHED` and `CLOSE_WAIT`.
     NotEstablished = 8,
     /// The application called shutdown().
     Shutdown = 9,
@@ -41,9 +39,9 @@ pub enum Reason {
     AccurateEcn = 15,
     /// Urgent data in either direction.
     UrgentData = 16,
-    /// Data towards the client that is not sent or not acknowledged.
+    /// More data towards the client that is not sent or not acknowledged than may be carried.
     DataInFlight = 17,
-    /// Segments behind a hole.
+    /// More segments behind holes, or more holes, than may be carried.
     OutOfOrder = 18,
     /// TCP Fast Open (RFC 7413), whose handshake is not complete.
     FastOpen = 19,
@@ -53,6 +51,8 @@ pub enum Reason {
     ZeroCopy = 21,
     /// More unread bytes than may be carried.
     UnreadTooLarge = 22,
+    /// Bytes to be sent that stay in the program's memory (MSG_ZEROCOPY) or a device's (devmem).
+    SendZeroCopy = 23,
     /// This side has sent its FIN: `FIN_WAIT1`, `FIN_WAIT2`, `CLOSING`, `LAST_ACK`.
     Closing = 24,
     /// Connection tracking translates addresses or ports (DNAT, SNAT, REDIRECT).
@@ -111,8 +111,6 @@ pub enum Reason {
     NoState = 135,
     /// Pieces of the state do not fit together.
     BadState = 136,
-    /// More unread bytes than a target takes.
-    TooLarge = 137,
     /// The state is of another connection than PREPARE announced.
     OtherTuple = 138,
     /// Nothing came from the origin for too long.
@@ -172,7 +170,6 @@ impl Reason {
         Self::OtherNamespace,
         Self::KernelSocket,
         Self::Listening,
-        Self::FinReceived,
         Self::NotEstablished,
         Self::Shutdown,
         Self::SocketError,
@@ -188,6 +185,7 @@ impl Reason {
         Self::Repair,
         Self::ZeroCopy,
         Self::UnreadTooLarge,
+        Self::SendZeroCopy,
         Self::Closing,
         Self::Translated,
         Self::NoConnection,
@@ -217,7 +215,6 @@ impl Reason {
         Self::TooMany,
         Self::NoState,
         Self::BadState,
-        Self::TooLarge,
         Self::OtherTuple,
         Self::OriginSilent,
         Self::OriginLost,

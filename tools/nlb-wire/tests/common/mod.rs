@@ -8,7 +8,7 @@ use nlb_wire::{
     addr::{Addr, FourTuple, Proto},
     flow_id::FlowId,
     ipv4,
-    record::ConnectionState,
+    record::{ConnectionState, Range, Ranges, SocketOptions, MAX_OUT_OF_ORDER, MAX_SACKS},
     tcp, udp,
 };
 use proptest::{collection::vec, prelude::*};
@@ -121,7 +121,15 @@ pub(crate) fn checksums_hold(bytes: &[u8]) -> bool {
 
 /// A connection state that fits together.
 pub(crate) fn connection() -> impl Strategy<Value = ConnectionState> {
-    let numbers = (any::<u32>(), any::<u32>(), 0..1u32 << 20, 0..1u32 << 16);
+    let numbers = (any::<u32>(), any::<u32>(), 0..1u32 << 16, 0..1u32 << 16);
+    let queues = (
+        0..1u32 << 16,
+        0..1u32 << 16,
+        any::<bool>(),
+        any::<bool>(),
+        vec((1..=2000u32, 1..=2000u32), 0..=MAX_OUT_OF_ORDER),
+        vec((any::<prop::sample::Index>(), 0..=1999u32), 0..=MAX_SACKS),
+    );
     let windows = (
         any::<bool>(),
         0..=14u8,
@@ -134,10 +142,10 @@ pub(crate) fn connection() -> impl Strategy<Value = ConnectionState> {
     let times = any::<[u32; 4]>();
     let rtts = proptest::array::uniform4(0..=i32::MAX as u32);
     let congestion = proptest::array::uniform3(1..=i32::MAX as u32);
-    let counters = any::<[u64; 2]>();
+    let counters = (any::<[u64; 2]>(), socket_options());
     (
         tuple(Just(Proto::Tcp)),
-        numbers,
+        (numbers, queues),
         windows,
         options,
         times,
@@ -148,13 +156,16 @@ pub(crate) fn connection() -> impl Strategy<Value = ConnectionState> {
         .prop_map(
             |(
                 tuple,
-                (snd_una, rcv_nxt, unread_len, since_wup),
+                (
+                    (snd_una, rcv_nxt, unread_len, since_wup),
+                    (sent, unsent, fin, out_of_order_fin, gaps, blocks),
+                ),
                 (wscale_ok, snd_wscale, rcv_wscale, window, less, more),
                 ([sack_ok, tstamp_ok, usec_ts, ecn_ok], mss_clamp, rcv_mss, ecn),
                 [tsval_now, ts_recent, ts_recent_age, rtt_min_us],
                 [srtt_us, mdev_us, mdev_max_us, rttvar_us],
                 [snd_cwnd, snd_ssthresh, reordering],
-                [bytes_acked, bytes_received],
+                ([bytes_acked, bytes_received], options),
             )| {
                 let (snd_wscale, rcv_wscale) = if wscale_ok {
                     (snd_wscale, rcv_wscale)
@@ -162,11 +173,20 @@ pub(crate) fn connection() -> impl Strategy<Value = ConnectionState> {
                     (0, 0)
                 };
                 let rcv_wup = rcv_nxt.wrapping_sub(since_wup);
+                let fin = fin && gaps.is_empty();
+                let (out_of_order, sacks) = out_of_order(rcv_nxt, &gaps, &blocks);
+                let snd_nxt = snd_una.wrapping_add(sent);
                 ConnectionState {
                     tuple,
                     snd_una,
+                    snd_nxt,
+                    write_seq: snd_nxt.wrapping_add(unsent),
                     rcv_nxt,
-                    copied_seq: rcv_nxt.wrapping_sub(unread_len),
+                    copied_seq: rcv_nxt.wrapping_sub(unread_len.max(u32::from(fin))),
+                    fin,
+                    out_of_order,
+                    out_of_order_fin: out_of_order_fin && !out_of_order.is_empty(),
+                    sacks: if sack_ok { sacks } else { Ranges::new() },
                     rcv_wup,
                     rcv_wnd: less,
                     rcv_mwnd_seq: rcv_wup.wrapping_add(less).wrapping_add(more),
@@ -198,10 +218,57 @@ pub(crate) fn connection() -> impl Strategy<Value = ConnectionState> {
                     reordering,
                     bytes_acked,
                     bytes_received,
-                    unread_len,
+                    options,
                 }
             },
         )
+}
+
+/// Options of a socket, none of them set every other time.
+fn socket_options() -> impl Strategy<Value = SocketOptions> {
+    let small = (any::<[bool; 2]>(), 0..=127u8, any::<u8>());
+    let large = (0..=32767u32, 0..=32767u32, any::<[u32; 2]>(), any::<u64>());
+    let set = (small, large).prop_map(
+        |(([nodelay, keepalive], count, tos), (idle, interval, [timeout, lowat], rate))| {
+            SocketOptions {
+                nodelay,
+                keepalive,
+                keepalive_count: count,
+                keepalive_idle: idle,
+                keepalive_interval: interval,
+                tos: tos & !3,
+                user_timeout: timeout >> 1,
+                notsent_lowat: lowat,
+                max_pacing_rate: rate,
+            }
+        },
+    );
+    prop_oneof![Just(SocketOptions::NONE), set]
+}
+
+/// Ranges behind `rcv_nxt` from the lengths of the holes and of the data behind each, and SACK
+/// blocks that leave out some bytes at their starts.
+fn out_of_order(
+    rcv_nxt: u32,
+    gaps: &[(u32, u32)],
+    blocks: &[(prop::sample::Index, u32)],
+) -> (Ranges<MAX_OUT_OF_ORDER>, Ranges<MAX_SACKS>) {
+    let (mut ranges, mut sacks) = (Ranges::new(), Ranges::new());
+    let mut at = rcv_nxt;
+    for (hole, len) in gaps {
+        let start = at.wrapping_add(*hole);
+        at = start.wrapping_add(*len);
+        ranges.push(Range { start, end: at }).unwrap();
+    }
+    if !gaps.is_empty() {
+        for (index, less) in blocks {
+            let range = ranges.as_slice()[index.index(gaps.len())];
+            let less = (*less).min(range.len() - 1);
+            let start = range.start.wrapping_add(less);
+            sacks.push(Range { start, ..range }).unwrap();
+        }
+    }
+    (ranges, sacks)
 }
 
 /// Runs every parser over bytes; the values do not matter, only that all come back.

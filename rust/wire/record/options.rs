@@ -1,0 +1,112 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Options that a program has set on its socket.
+
+use super::{
+    super::field,
+    section::{
+        Writer,
+        SOCKET_OPTIONS, //
+    },
+    Error, //
+};
+
+/// What a program has set on its socket with setsockopt(); zero or `false` is what it has not set,
+/// and what stays as the listener at the target has it.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct SocketOptions {
+    /// TCP_NODELAY.
+    pub nodelay: bool,
+    /// SO_KEEPALIVE.
+    pub keepalive: bool,
+    /// TCP_KEEPCNT; 127 at most.
+    pub keepalive_count: u8,
+    /// TCP_KEEPIDLE in seconds; 32767 at most.
+    pub keepalive_idle: u32,
+    /// TCP_KEEPINTVL in seconds; 32767 at most.
+    pub keepalive_interval: u32,
+    /// IP_TOS without the two bits of ECN.
+    pub tos: u8,
+    /// TCP_USER_TIMEOUT in milliseconds.
+    pub user_timeout: u32,
+    /// TCP_NOTSENT_LOWAT in bytes.
+    pub notsent_lowat: u32,
+    /// SO_MAX_PACING_RATE in bytes per second.
+    pub max_pacing_rate: u64,
+}
+
+/// `MAX_TCP_KEEPIDLE` and `MAX_TCP_KEEPINTVL` in `include/net/tcp.h`.
+const MAX_SECONDS: u32 = 32767;
+
+/// `MAX_TCP_KEEPCNT` there.
+const MAX_COUNT: u8 = 127;
+
+/// The bits of ECN in the field of IP_TOS.
+const ECN: u8 = 3;
+
+/// Bytes of the section.
+pub(super) const LEN: usize = 28;
+
+impl SocketOptions {
+    /// Nothing has been set.
+    pub const NONE: SocketOptions = SocketOptions {
+        nodelay: false,
+        keepalive: false,
+        keepalive_count: 0,
+        keepalive_idle: 0,
+        keepalive_interval: 0,
+        tos: 0,
+        user_timeout: 0,
+        notsent_lowat: 0,
+        max_pacing_rate: 0,
+    };
+
+    /// Whether setsockopt() would take these values.
+    pub fn is_valid(&self) -> bool {
+        self.keepalive_count <= MAX_COUNT
+            && self.keepalive_idle <= MAX_SECONDS
+            && self.keepalive_interval <= MAX_SECONDS
+            && self.tos & ECN == 0
+            && self.user_timeout <= i32::MAX as u32
+    }
+
+    /// Writes the section, unless nothing is set.
+    pub(super) fn emit(&self, writer: &mut Writer<'_>) -> Result<(), Error> {
+        if *self == SocketOptions::NONE {
+            return Ok(());
+        }
+        writer.section(SOCKET_OPTIONS)?;
+        let bits = u8::from(self.nodelay) | (u8::from(self.keepalive) << 1);
+        writer.put(&[bits, self.keepalive_count, self.tos, 0])?;
+        writer.u32s(&[
+            self.keepalive_idle,
+            self.keepalive_interval,
+            self.user_timeout,
+            self.notsent_lowat,
+        ])?;
+        writer.put(&self.max_pacing_rate.to_be_bytes())
+    }
+
+    /// Reads the value of the section.
+    pub(super) fn parse(value: &[u8]) -> Result<SocketOptions, Error> {
+        let bits = field::u8(value, 0);
+        let options = SocketOptions {
+            nodelay: bits & 1 != 0,
+            keepalive: bits & 2 != 0,
+            keepalive_count: field::u8(value, 1),
+            tos: field::u8(value, 2),
+            keepalive_idle: field::u32(value, 4),
+            keepalive_interval: field::u32(value, 8),
+            user_timeout: field::u32(value, 12),
+            notsent_lowat: field::u32(value, 16),
+            max_pacing_rate: u64::from_be_bytes(field::array(value, 20)),
+        };
+        // A section that says nothing is left out: each state has one encoding.
+        let good = bits & !3 == 0 && field::u8(value, 3) == 0 && options != SocketOptions::NONE;
+        if good {
+            Ok(options)
+        } else {
+            Err(Error::BadValue)
+        }
+    }
+}

@@ -1,0 +1,436 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0
+"""state.py SCENARIO [ARGUMENT...]: what a connection may be in the middle of.
+
+Run where lib.sh's cluster() is; ends with status 0 if all was as it should.
+"""
+
+import fcntl
+import select
+import socket
+import struct
+import sys
+import termios
+import time
+
+from machines import CLIENT, VIP, machine, with_sysctl
+from scene import (CLOSE_WAIT, ESTABLISHED, SO_RCVBUFFORCE, SO_SNDBUFFORCE, Info, Scene, Writer, counter, expect,
+                   expect_end, fill, loss, pattern, readable, run, wait_until, write_seq)
+
+SO_MAX_PACING_RATE = 47
+NODELAY = (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
+def buffers(sock, send=0, receive=0):
+    if send:
+        sock.setsockopt(socket.SOL_SOCKET, SO_SNDBUFFORCE, send)
+    if receive:
+        sock.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, receive)
+
+
+def in_flight(sack="1"):
+    """300 KB sent whose tail, or all, is lost, and 2 MB that could not be sent."""
+    scene = Scene()
+    with with_sysctl("client", "ipv4/tcp_sack", sack):
+        client, origin = scene.connect(lambda sock: buffers(sock, receive=4 << 20))
+    buffers(origin, send=6 << 20)
+    # The congestion window grows.
+    first = pattern(3_000_000)
+    writer = Writer(origin, first)
+    expect(client, first)
+    writer.done()
+    data = pattern(2_300_000, 2)
+    timeouts, probes = (counter("host1", name) for name in ("TCPTimeouts", "TCPLossProbes"))
+    with loss("client", "prerouting", "iifname lbu tcp sport 80"):
+        assert fill(origin, data) == len(data)
+        info = Info(origin)
+        print(f"in flight: {info.unacked} segments of {info.snd_mss}; not sent: {info.notsent}")
+        assert info.unacked >= 10 and info.notsent > 100_000
+        moved = scene.migrate(origin)
+        more = pattern(500_000, 3)
+        writer = Writer(moved, more)
+        expect(client, data)
+        expect(client, more)
+        writer.done()
+    if sack == "1":
+        # By a probe, not by a timeout.
+        assert counter("host1", "TCPTimeouts") == timeouts
+        assert counter("host1", "TCPLossProbes") > probes
+    scene.finish(client, moved)
+
+
+def in_flight_received():
+    """Everything in flight has arrived, but its acknowledgements have not."""
+    scene = Scene()
+    client, origin = scene.connect()
+    data = pattern(10_000)
+    with loss("lbu", "prerouting", "ip saddr 10.0.1.2 tcp dport 80"):
+        origin.sendall(data)
+        expect(client, data)
+        timeouts = counter("host1", "TCPTimeouts")
+    # tcp_early_retrans is off at the LBU: it waits for a timeout of seconds.
+    assert Info(origin).unacked > 0
+    moved = scene.migrate(origin)
+    wait_until("all is acknowledged", lambda: Info(moved).unacked == 0)
+    assert counter("host1", "TCPTimeouts") == timeouts
+    scene.finish(client, moved)
+
+
+def in_flight_holes():
+    """Every third segment is lost, before the move and (on the old way) after it."""
+    scene = Scene()
+    client, origin = scene.connect(lambda sock: buffers(sock, receive=4 << 20))
+    buffers(origin, send=6 << 20)
+    data = pattern(1_000_000)
+    with loss("client", "prerouting", "iifname lbu tcp sport 80 numgen inc mod 3 0"):
+        assert fill(origin, data) == len(data)
+        wait_until("some are lost", lambda: Info(origin).unacked > 0 and Info(origin).bytes_retrans > 0)
+        info = Info(origin)
+        print(f"in flight: {info.unacked} segments, {info.sacked} reported, {info.bytes_retrans} bytes sent again")
+        moved = scene.migrate(origin)
+        expect(client, data)
+    scene.finish(client, moved)
+
+
+def unsent():
+    """Nothing in flight, all that is unsent fits the window: it goes out at once."""
+    scene = Scene()
+    client, origin = scene.connect()
+    # Nagle's algorithm keeps nothing back when nothing is in flight, TCP_CORK does.
+    origin.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 1)
+    origin.sendall(b"corked")
+    info = Info(origin)
+    assert (info.unacked, info.notsent) == (0, 6), f"{info.unacked} {info.notsent}"
+    moved = scene.migrate(origin)
+    expect(client, b"corked")
+    scene.finish(client, moved)
+
+
+def client_window_closed(update):
+    """The client's window is closed with bytes to be sent; its opening may get lost."""
+    scene = Scene()
+    client, origin = scene.connect(lambda sock: sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 10_000))
+    data = pattern(400_000)
+    sent = fill(origin, data)
+    wait_until("window is closed", lambda: Info(origin).unacked == 0 and Info(origin).notsent > 0)
+    moved = scene.migrate(origin)
+    assert Info(moved).notsent > 0
+    if update == "lost":
+        with loss("client", "output", "tcp dport 80"):
+            time.sleep(0.05)
+            got = client.recv(1 << 20)
+        expect(client, data[len(got):sent])
+        assert got == data[:len(got)]
+    else:
+        expect(client, data[:sent])
+    scene.finish(client, moved)
+
+
+def our_window_closed():
+    """The receive queue is full, larger than tcp_rmem's default."""
+    scene = Scene()
+    client, origin = scene.connect(lambda sock: buffers(sock, send=1 << 20))
+    buffers(origin, receive=2 << 20)
+    data = pattern(8_000_000)
+    writer = Writer(client, data)
+    wait_until("window is closed", lambda: Info(client).snd_wnd < 2000 and Info(client).unacked == 0)
+    with machine("lbu"), open("/proc/sys/net/ipv4/tcp_rmem", encoding="ascii") as file:
+        default = int(file.read().split()[1])
+    unread = struct.unpack("i", fcntl.ioctl(origin, termios.FIONREAD, b"\0" * 4))[0]
+    print(f"{unread} bytes unread, tcp_rmem's default is {default}")
+    assert unread > 4 * default
+    moved = scene.migrate(origin)
+    expect(moved, data)
+    writer.done()
+    scene.finish(client, moved)
+
+
+def partly_read():
+    """Megabytes received, some of them read: the next byte is the next one, and poll() knows."""
+    scene = Scene()
+    client, origin = scene.connect(lambda sock: buffers(sock, send=4 << 20))
+    buffers(origin, receive=3 << 20)
+    data = pattern(3_000_000)
+    client.sendall(data)
+    expect(origin, data[:1_000_003])
+    wait_until("all has arrived", lambda: Info(client).unacked == 0)
+    unread = len(data) - 1_000_003
+    moved = scene.migrate(origin)
+    assert readable(moved) == select.POLLIN
+    assert struct.unpack("i", fcntl.ioctl(moved, termios.FIONREAD, b"\0" * 4))[0] == unread
+    expect(moved, data[1_000_003:])
+    assert readable(moved) == 0
+    scene.finish(client, moved)
+
+
+def holes(count, fin="", sack="1"):
+    """`count` holes in what the client has sent, maybe its FIN behind them."""
+    count = int(count)
+    scene = Scene()
+    # Long enough for all parts to be sent before the client sends one again by itself.
+    with with_sysctl("client", "ipv4/tcp_sack", sack), with_sysctl("client", "ipv4/tcp_rto_min_us", "5000000"):
+        client, origin = scene.connect(lambda sock: buffers(sock, send=1 << 20))
+    client.setsockopt(*NODELAY)
+    # The congestion window grows, so that each part goes out at once, as a segment of its own.
+    writer = Writer(client, pattern(300_000, 7))
+    expect(origin, pattern(300_000, 7))
+    writer.done()
+    size, start = 500, write_seq(client)
+    data = pattern(size * 2 * count)
+    chunks = [(start + n * size) & 0xFFFFFFFF for n in range(2 * count)]
+    ranges = ", ".join(str(seq) for seq in chunks[::2])
+    sacked = ", ".join(str(seq) for seq in chunks[1::2])
+    reneging = counter("client", "TCPSACKReneging")
+    # Only what begins with a byte of a hole is lost: each is sent in one segment.
+    with loss("lbu", "prerouting", f"ip saddr {CLIENT} tcp sequence {{ {ranges} }}"):
+        # Nor does the client hear of the first holes before the last one is sent.
+        with loss("client", "prerouting", f"ip saddr {VIP} tcp sport 80"), \
+                with_sysctl("client", "ipv4/tcp_early_retrans", "0"):
+            for at in range(0, len(data), size):
+                client.sendall(data[at:at + size])
+                # What waits would be put together with the next part.
+                wait_until("it is sent", lambda: Info(client).notsent == 0)
+            if fin:
+                client.shutdown(socket.SHUT_WR)
+        wait_until("the others have arrived", lambda: Info(origin).rcv_ooopack >= count + bool(fin))
+        answer = scene.attempt(origin) if count > 32 else None
+        if not answer:
+            moved = scene.migrate(origin)
+            run("lbu", "nft -f -", f"""table ip watch {{
+                chain watch {{
+                    type filter hook prerouting priority -500;
+                    ip saddr {CLIENT} tcp sequence {{ {sacked} }} counter
+                }}
+            }}""")
+    if answer:
+        assert "out-of-order" in answer.text, answer.text
+        expect(origin, data)
+        return
+    expect(moved, data)
+    rules = run("lbu", "nft list table ip watch")
+    run("lbu", "nft delete table ip watch")
+    assert counter("client", "TCPSACKReneging") == reneging
+    if sack == "1":
+        assert "counter packets 0 bytes 0" in rules, f"came again although reported: {rules}"
+    if fin:
+        expect_end(moved)
+        moved.sendall(b"bye")
+        moved.close()
+        expect(client, b"bye")
+        expect_end(client)
+    else:
+        scene.finish(client, moved)
+
+
+def half_closed(count, seen=""):
+    """`count` unread bytes and the client's FIN, which the program here may have seen."""
+    scene = Scene()
+    client, origin = scene.connect(lambda sock: buffers(sock, send=4 << 20))
+    buffers(origin, receive=2 << 20)
+    data = pattern(int(count))
+    client.sendall(data)
+    client.shutdown(socket.SHUT_WR)
+    wait_until("the FIN has arrived", lambda: Info(origin).state == CLOSE_WAIT)
+    if seen:
+        expect_end(origin)
+    moved = scene.migrate(origin)
+    assert Info(moved).state == CLOSE_WAIT
+    assert readable(moved) == select.POLLIN | select.POLLRDHUP
+    assert struct.unpack("i", fcntl.ioctl(moved, termios.FIONREAD, b"\0" * 4))[0] == len(data)
+    expect(moved, data)
+    expect_end(moved)
+    reply = pattern(300_000, 4)
+    writer = Writer(moved, reply, shutdown=True)
+    expect(client, reply)
+    expect_end(client)
+    writer.done()
+    client.close()
+    moved.close()
+
+
+def half_closed_with_reply():
+    """The client has closed, the reply is in flight and in the send queue."""
+    scene = Scene()
+    client, origin = scene.connect(lambda sock: buffers(sock, receive=4 << 20))
+    buffers(origin, send=4 << 20)
+    client.sendall(b"request")
+    client.shutdown(socket.SHUT_WR)
+    wait_until("the FIN has arrived", lambda: Info(origin).state == CLOSE_WAIT)
+    reply = pattern(1_000_000)
+    with loss("client", "prerouting", "iifname lbu tcp sport 80"):
+        assert fill(origin, reply) == len(reply)
+        assert Info(origin).unacked > 0
+        moved = scene.migrate(origin)
+        expect(moved, b"request")
+        expect_end(moved)
+        moved.close()
+        expect(client, reply)
+        expect_end(client)
+    client.close()
+
+
+def shut_down():
+    """Our direction is closed: refused, and what the program wanted happens."""
+    scene = Scene()
+    for first in (True, False):
+        client, origin = scene.connect()
+        if not first:
+            client.shutdown(socket.SHUT_WR)
+            wait_until("the FIN has arrived", lambda sock=origin: Info(sock).state == CLOSE_WAIT)
+        origin.sendall(b"last words")
+        origin.shutdown(socket.SHUT_WR)
+        assert scene.attempt(origin).error != 0
+        expect(client, b"last words")
+        expect_end(client)
+        if first:
+            client.sendall(b"answer")
+            expect(origin, b"answer")
+        client.close()
+        origin.close()
+
+
+def window_scales(client_max, lbu_max, mtu="1500"):
+    """What the buffers allow decides about the scales; the host's own ones do not matter."""
+    links(mtu)
+    scene = Scene()
+    with with_sysctl("client", "ipv4/tcp_rmem", f"4096 {min(131072, int(client_max))} {client_max}"), \
+            with_sysctl("lbu", "ipv4/tcp_rmem", f"4096 {min(131072, int(lbu_max))} {lbu_max}"):
+        client, origin = scene.connect()
+    before = Info(origin)
+    print(f"window scales {before.wscales & 15}/{before.wscales >> 4}, segments of {before.snd_mss}")
+    data = pattern(700_000)
+    upload, download = Writer(client, data), Writer(origin, data[::-1])
+    expect(client, data[::-1])
+    download.done()
+    wait_until("some has arrived", lambda: Info(origin).bytes_received > 1000)
+    moved = scene.migrate(origin)
+    after = Info(moved)
+    assert (before.wscales, before.options & 7) == (after.wscales, after.options & 7)
+    assert before.snd_mss == after.snd_mss, f"{before.snd_mss} became {after.snd_mss}"
+    expect(moved, data)
+    upload.done()
+    download = Writer(moved, data)
+    expect(client, data)
+    download.done()
+    scene.finish(client, moved)
+    links("1500")
+
+
+def links(mtu):
+    for name in ("client", "lbu", "host1"):
+        for device in {"client", "lbu", "host1"} - {name}:
+            run(name, f"ip link set {device} mtu {mtu}")
+
+
+# include/uapi/linux/tcp.h
+REPAIR, REPAIR_QUEUE, QUEUE_SEQ, REPAIR_OPTIONS, TIMESTAMP, REPAIR_WINDOW = 19, 20, 21, 22, 24, 29
+RECV_QUEUE, SEND_QUEUE = 1, 2
+OPT_MSS, OPT_WINDOW, OPT_SACK, OPT_TIMESTAMP = 2, 3, 4, 8
+
+
+def wrap():
+    """All numbers pass 2^32 soon after, or before, the move: both ends are made for it."""
+    for before in (100, 20_000, 200_000):
+        scene = Scene()
+        scene.lbu.close()
+        ends = {}
+        for name in ("client", "lbu"):
+            with machine(name):
+                ends[name] = socket.socket()
+        client, origin = ends["client"], ends["lbu"]
+        ours, theirs = 2 ** 32 - before, 2 ** 32 - before // 2
+        for sock, send, receive in ((client, theirs, ours), (origin, ours, theirs)):
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            sock.setsockopt(socket.IPPROTO_TCP, REPAIR, 1)
+            for queue, seq in ((SEND_QUEUE, send), (RECV_QUEUE, receive)):
+                sock.setsockopt(socket.IPPROTO_TCP, REPAIR_QUEUE, queue)
+                sock.setsockopt(socket.IPPROTO_TCP, QUEUE_SEQ, struct.pack("=I", seq))
+        port = 20_000 + before % 997
+        client.bind((CLIENT, port))
+        origin.bind((VIP, 80))
+        client.connect((VIP, 80))
+        origin.connect((CLIENT, port))
+        for sock in (client, origin):
+            options = [(OPT_SACK, 0), (OPT_WINDOW, 7 | 7 << 16), (OPT_TIMESTAMP, 0), (OPT_MSS, 1460)]
+            packed = b"".join(struct.pack("=II", *option) for option in options)
+            sock.setsockopt(socket.IPPROTO_TCP, REPAIR_OPTIONS, packed)
+            # Milliseconds: 50 of them are left.
+            sock.setsockopt(socket.IPPROTO_TCP, TIMESTAMP, struct.pack("=I", 2 ** 32 - 50))
+            # snd_wl1, snd_wnd, max_window, rcv_wnd, rcv_wup
+            receive = ours if sock is client else theirs
+            window = struct.pack("=5I", (receive - 1) & 0xFFFFFFFF, 60_000, 60_000, 60_000, receive & 0xFFFFFFFF)
+            sock.setsockopt(socket.IPPROTO_TCP, REPAIR_WINDOW, window)
+        for sock in (client, origin):
+            sock.setsockopt(socket.IPPROTO_TCP, REPAIR, -1)
+            sock.settimeout(60)
+        up, down = pattern(50_000), pattern(50_000, 5)
+        client.sendall(up[:1000])
+        expect(origin, up[:400])
+        paws = counter("client", "PAWSEstab")
+        with loss("client", "prerouting", "iifname lbu tcp sport 80"):
+            origin.sendall(down)
+            assert Info(origin).state == ESTABLISHED
+            moved = scene.migrate(origin)
+        upload = Writer(client, up[1000:])
+        expect(client, down)
+        expect(moved, up[400:])
+        upload.done()
+        down = pattern(600_000, 6)
+        download = Writer(moved, down)
+        expect(client, down)
+        download.done()
+        assert counter("client", "PAWSEstab") == paws
+        scene.finish(client, moved)
+        scene.listener.close()
+
+
+def options():
+    """What the program has set on its socket goes along, the rest is the listener's."""
+    tcp, sol, ip = socket.IPPROTO_TCP, socket.SOL_SOCKET, socket.IPPROTO_IP
+    values = {(sol, socket.SO_KEEPALIVE): 1, (tcp, socket.TCP_NODELAY): 1, (tcp, socket.TCP_KEEPIDLE): 700,
+              (tcp, socket.TCP_KEEPINTVL): 33, (tcp, socket.TCP_KEEPCNT): 7, (tcp, socket.TCP_USER_TIMEOUT): 43_210,
+              (tcp, socket.TCP_NOTSENT_LOWAT): 12_345, (ip, socket.IP_TOS): 0x10, (sol, SO_MAX_PACING_RATE): 9_000_000}
+
+    def found(sock):
+        return {key: sock.getsockopt(*key) for key in values}
+
+    scene = Scene()
+    scene.listener.setsockopt(tcp, socket.TCP_KEEPIDLE, 55)
+    scene.listener.setsockopt(tcp, socket.TCP_NODELAY, 1)
+    client, origin = scene.connect()
+    plain = found(origin)
+    moved = scene.migrate(origin)
+    assert found(moved) == plain | {(tcp, socket.TCP_KEEPIDLE): 55, (tcp, socket.TCP_NODELAY): 1}, found(moved)
+    scene.finish(client, moved)
+
+    client, origin = scene.connect()
+    for key, value in values.items():
+        origin.setsockopt(*key, value)
+    set_here = found(origin)
+    assert set_here == values, set_here
+    moved = scene.migrate(origin)
+    assert found(moved) == set_here, found(moved)
+    scene.finish(client, moved)
+
+
+def rolled_back():
+    """An attempt that fails leaves all queues as they were."""
+    scene = Scene()
+    client, origin = scene.connect(lambda sock: buffers(sock, receive=4 << 20))
+    buffers(origin, send=6 << 20)
+    down, up = pattern(2_000_000, 2), pattern(20_000, 3)
+    client.sendall(up)
+    with loss("client", "prerouting", "iifname lbu tcp sport 80"):
+        fill(origin, down)
+        scene.listener.close()
+        answer = scene.attempt(origin)
+        assert "no listener" in answer.text, answer.text
+    expect(client, down)
+    expect(origin, up)
+    scene.finish(client, origin)
+
+
+if __name__ == "__main__":
+    scenarios = {name: function for name, function in globals().items()
+                 if callable(function) and getattr(function, "__module__", "") == "__main__"}
+    scenarios[sys.argv[1]](*sys.argv[2:])
