@@ -82,7 +82,7 @@ impl Hook for PreRouting {
 ///
 /// What comes in by an nlb device has been forwarded already: this machine is its host, too.
 #[inline]
-fn is_from_client(state: &HookState<'_>, skb: &SkBuff) -> bool {
+pub(crate) fn is_from_client(state: &HookState<'_>, skb: &SkBuff) -> bool {
     skb.is_for_host()
         && state
             .in_dev()

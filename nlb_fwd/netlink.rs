@@ -133,7 +133,17 @@ fn service_new(req: &Request<'_>) -> Result {
     if mode == ServiceMode::Peek && key.proto != Proto::Tcp {
         return Err(req.bad_attr(EINVAL, service::MODE, c"mode peek needs TCP"));
     }
-    match forwarder.add_service(key, mode) {
+    let classifier = req.be16(service::CLASSIFIER_PORT);
+    if classifier.is_some() && mode != ServiceMode::Peek {
+        let text = c"only mode peek has a classifier";
+        return Err(req.bad_attr(EINVAL, service::CLASSIFIER_PORT, text));
+    }
+    // The application's listener would be the classifier's.
+    if classifier == Some(key.port) {
+        let text = c"the classifier's port must not be the service's";
+        return Err(req.bad_attr(EINVAL, service::CLASSIFIER_PORT, text));
+    }
+    match forwarder.add_service(key, mode, classifier) {
         Ok(service) => {
             notify_service(req.net(), cmd::SERVICE_NTF, &service);
             Ok(())

@@ -17,6 +17,7 @@ mod scheduler;
 mod service;
 mod state;
 mod stats;
+mod steer;
 mod uapi;
 
 use kernel::prelude::*;

@@ -65,6 +65,7 @@ impl ServiceKey {
 pub(crate) struct Service {
     key: ServiceKey,
     mode: ServiceMode,
+    classifier: Option<u16>,
     schedule: RcuCell<Schedule<Endpoint>>,
     turn: Atomic<u32>,
     routes: Atomic<u32>,
@@ -74,11 +75,16 @@ pub(crate) struct Service {
 
 impl Service {
     /// A service without endpoints.
-    pub(crate) fn new(key: ServiceKey, mode: ServiceMode) -> Result<Arc<Self>> {
+    pub(crate) fn new(
+        key: ServiceKey,
+        mode: ServiceMode,
+        classifier: Option<u16>,
+    ) -> Result<Arc<Self>> {
         Ok(Arc::new(
             Self {
                 key,
                 mode,
+                classifier,
                 schedule: RcuCell::new(Some(Schedule::new(KVec::new(), Endpoint::weight)?)),
                 turn: Atomic::new(0),
                 routes: Atomic::new(0),
@@ -96,6 +102,11 @@ impl Service {
     /// What happens to new connections.
     pub(crate) fn mode(&self) -> ServiceMode {
         self.mode
+    }
+
+    /// The port on which the classifier listens, if not the service's own.
+    pub(crate) fn classifier(&self) -> Option<u16> {
+        self.classifier
     }
 
     /// Routes of the service now.

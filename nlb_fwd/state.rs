@@ -14,6 +14,7 @@ use crate::{
         Counter,
         Stats, //
     },
+    steer,
     uapi::{
         cmd,
         RouteOrigin,
@@ -87,6 +88,8 @@ pub(crate) struct Forwarder {
     #[pin]
     pub(crate) config: Mutex<()>,
     endpoint_changes: Atomic<u32>,
+    /// Services whose classifier has a port of its own.
+    steered: Atomic<u32>,
     expire: DelayedWork,
 }
 
@@ -97,7 +100,10 @@ impl PerNet for Forwarder {
         &STATE
     }
 
-    const HOOKS: &'static [HookOps] = &[HookOps::new::<hook::PreRouting>()];
+    const HOOKS: &'static [HookOps] = &[
+        HookOps::new::<hook::PreRouting>(),
+        HookOps::new::<steer::LocalIn>(),
+    ];
 
     fn init(_net: &Net, weak: WeakNet) -> impl PinInit<Self, Error> {
         try_pin_init!(Self {
@@ -106,6 +112,7 @@ impl PerNet for Forwarder {
             stats: Stats::new()?,
             config <- new_mutex!(()),
             endpoint_changes: Atomic::new(0),
+            steered: Atomic::new(0),
             expire: {
                 let mut position = Position::default();
                 let work = DelayedWork::new(move |trigger: &Trigger| {
@@ -197,12 +204,26 @@ impl Forwarder {
     }
 
     /// Adds a service. `EEXIST`, `ENOSPC`, `ENOMEM`, `EAFNOSUPPORT`.
-    pub(crate) fn add_service(&self, key: ServiceKey, mode: ServiceMode) -> Result<Arc<Service>> {
+    pub(crate) fn add_service(
+        &self,
+        key: ServiceKey,
+        mode: ServiceMode,
+        classifier: Option<u16>,
+    ) -> Result<Arc<Service>> {
         let value = key.value().ok_or(EAFNOSUPPORT)?;
-        let service = Service::new(key, mode)?;
+        let service = Service::new(key, mode, classifier)?;
         let _lock = self.config.lock();
         self.services.insert(value, service.clone(), GFP_KERNEL)?;
+        if classifier.is_some() {
+            self.steered.fetch_add(1u32, Relaxed);
+        }
         Ok(service)
+    }
+
+    /// Whether there are services whose classifier has a port of its own.
+    #[inline]
+    pub(crate) fn steers(&self) -> bool {
+        self.steered.load(Relaxed) != 0
     }
 
     /// Removes a service with its endpoints and routes. None if there is no such service.
@@ -211,6 +232,9 @@ impl Forwarder {
         let _lock = self.config.lock();
         let service = self.service(key)?;
         self.services.remove(&value);
+        if service.classifier().is_some() {
+            self.steered.fetch_sub(1u32, Relaxed);
+        }
         // Packets that found the service before may still be making routes.
         nlb::sync::rcu::synchronize();
         self.remove_routes_of(net, &service);

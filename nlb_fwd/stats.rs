@@ -40,6 +40,10 @@ counters! {
     RouteReplaced = "route-replaced",
     /// Packets without a route left to the classifier of a peek service.
     PassPeek = "pass-peek",
+    /// Packets without a connection that were handed to the classifier on a port of its own.
+    Steered = "steered",
+    /// Such packets left to the application because nothing listens on that port.
+    PassNoClassifier = "pass-no-classifier",
     /// Packets of an l4 service that has no endpoint to choose left to the local stack.
     PassNoEndpoint = "pass-no-endpoint",
     /// Packets of an l4 service from the middle of an unknown connection left to the local stack.

@@ -110,6 +110,9 @@ pub(crate) mod service {
     pub(crate) const PACKETS: u16 = 7;
     /// The bytes.
     pub(crate) const BYTES: u16 = 8;
+    /// Port on which the classifier of a peek service listens; the service's own when absent, which
+    /// then no application can have.
+    pub(crate) const CLASSIFIER_PORT: u16 = 9;
 }
 
 /// Attributes of a endpoint.
@@ -219,7 +222,7 @@ pub(crate) mod cmd {
 }
 
 /// Policy of the do request of `service-new`, indexed by attribute id.
-pub(crate) static SERVICE_NEW_DO: [Policy; 5] = [
+pub(crate) static SERVICE_NEW_DO: [Policy; 10] = [
     Policy::reject(),
     // vip-addr
     Policy::binary(4, 16),
@@ -229,6 +232,16 @@ pub(crate) static SERVICE_NEW_DO: [Policy; 5] = [
     Policy::u32_max(255),
     // mode
     Policy::u32_range(1, 2),
+    // endpoints
+    Policy::reject(),
+    // connections
+    Policy::reject(),
+    // packets
+    Policy::reject(),
+    // bytes
+    Policy::reject(),
+    // classifier-port
+    Policy::be16_min(1),
 ];
 
 /// Policy of the do request of `service-del`, indexed by attribute id.

@@ -33,6 +33,7 @@ use kernel::{
 };
 use nlb::{
     net::{
+        ip,
         tcp::{
             Frozen,
             TcpSocket, //
@@ -344,6 +345,14 @@ pub(crate) fn migrate(
     let outlook = socket.freeze()?.state();
     let tuple = outlook.tuple;
     let peer = shared.peers.find(peer).ok_or(Code::NotPeer)?;
+    // The socket would be in the way of its own successor.
+    if peer
+        .addr
+        .to_v4()
+        .is_some_and(|addr| ip::is_local_address(net, addr))
+    {
+        return Err(Code::ThisMachine.into());
+    }
     let _claim = shared.transfers.claim(tuple)?;
     if !plumb::with(|plumber| plumber.serves(net, &tuple)).ok_or(Code::NoForwarder)? {
         return Err(Code::NoService.into());

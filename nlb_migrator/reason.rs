@@ -177,6 +177,8 @@ codes! {
     TargetRestarted = 205, errno::ECONNABORTED, "target restarted";
     /// The peer was removed.
     PeerRemoved = 206, errno::ECONNABORTED, "peer was removed";
+    /// The peer's address is one of this machine.
+    ThisMachine = 209, EINVAL, "peer is this machine";
 }
 
 /// Why a migration did not go through.

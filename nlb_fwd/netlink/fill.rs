@@ -33,6 +33,9 @@ pub(super) fn fill_service(w: &mut Writer<'_>, s: &Service) -> Result {
     w.put_be16(service::VIP_PORT, key.port)?;
     w.put_u32(service::PROTO, key.proto.number().into())?;
     w.put_u32(service::MODE, s.mode() as u32)?;
+    if let Some(port) = s.classifier() {
+        w.put_be16(service::CLASSIFIER_PORT, port)?;
+    }
     w.put_u32(service::ENDPOINTS, endpoints as u32)?;
     w.put_uint(service::CONNECTIONS, s.traffic.connections())?;
     w.put_uint(service::PACKETS, s.traffic.packets())?;

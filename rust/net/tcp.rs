@@ -27,6 +27,7 @@ mod reset;
 mod rx_data;
 mod skb_list;
 mod sock;
+mod steer;
 mod tx_data;
 
 pub use self::{
@@ -45,5 +46,9 @@ pub use self::{
     reset::{
         send_probe,
         send_reset, //
+    },
+    steer::{
+        steer,
+        Steered, //
     },
 };

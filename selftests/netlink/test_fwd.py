@@ -13,6 +13,7 @@ from genl import Case, Request, be16, ip, u32  # noqa: E402
 
 VIP = [("SERVICE_VIP_ADDR", ip("192.0.2.10")), ("SERVICE_VIP_PORT", be16(80)), ("SERVICE_PROTO", u32(6))]
 SERVICE = VIP + [("SERVICE_MODE", u32(2))]
+PEEK = VIP + [("SERVICE_MODE", u32(1)), ("SERVICE_CLASSIFIER_PORT", be16(8080))]
 OF = [("ENDPOINT_VIP_ADDR", ip("192.0.2.10")), ("ENDPOINT_VIP_PORT", be16(80)), ("ENDPOINT_PROTO", u32(6))]
 HOST = OF + [("ENDPOINT_HOST_ADDR", ip("127.0.0.2"))]
 ENDPOINT = HOST + [("ENDPOINT_SOURCE_ADDR", ip("127.0.0.1")), ("ENDPOINT_WEIGHT", u32(3))]
@@ -22,6 +23,7 @@ ROUTE = TUPLE + [("ROUTE_HOST_ADDR", ip("127.0.0.2"))]
 
 REQUESTS = [
     Request("SERVICE_NEW", SERVICE),
+    Request("SERVICE_NEW", PEEK, optional=("SERVICE_CLASSIFIER_PORT",)),
     Request("SERVICE_DEL", VIP),
     Request("SERVICE_GET", VIP, privileged=False),
     Request("ENDPOINT_NEW", ENDPOINT, optional=("ENDPOINT_SOURCE_ADDR", "ENDPOINT_WEIGHT")),
@@ -52,6 +54,10 @@ SPECIAL = [
          "integer out of range", attr="SERVICE_PROTO"),
     Case("peek at UDP", "SERVICE_NEW", replaced(replaced(SERVICE, "SERVICE_PROTO", u32(17)), "SERVICE_MODE", u32(1)),
          errno.EINVAL, "mode peek needs TCP", attr="SERVICE_MODE"),
+    Case("classifier of mode l4", "SERVICE_NEW", replaced(PEEK, "SERVICE_MODE", u32(2)), errno.EINVAL,
+         "only mode peek has a classifier", attr="SERVICE_CLASSIFIER_PORT"),
+    Case("classifier on the service's port", "SERVICE_NEW", replaced(PEEK, "SERVICE_CLASSIFIER_PORT", be16(80)),
+         errno.EINVAL, "the classifier's port must not be the service's", attr="SERVICE_CLASSIFIER_PORT"),
     Case("VIP 0.0.0.0", "SERVICE_NEW", replaced(SERVICE, "SERVICE_VIP_ADDR", ip("0.0.0.0")), errno.EINVAL,
          "not a unicast address", attr="SERVICE_VIP_ADDR"),
     Case("VIP multicast", "SERVICE_NEW", replaced(SERVICE, "SERVICE_VIP_ADDR", ip("224.0.0.1")), errno.EINVAL,

@@ -71,30 +71,10 @@ impl Listener {
             // The lookup wants RCU, and bottom halves disabled as on the receive path.
             let _rcu = rcu::read_lock();
             let _bh = BottomHalves::disable();
-            // SAFETY: The namespace is valid, RCU is held. The segment begins at its TCP header, of
-            // TCP_LEN bytes, as it does in tcp_v4_rcv().
-            let sk = unsafe {
-                bindings::__inet_lookup_listener(
-                    net.as_raw(),
-                    segment.as_raw(),
-                    TCP_LEN as i32,
-                    addrs.client,
-                    addrs.client_port_be,
-                    addrs.vip,
-                    addrs.vip_port,
-                    dif,
-                    0,
-                )
-            };
-            let sk = NonNull::new(sk).ok_or(Refusal::NoListener)?;
-            // SAFETY: RCU keeps the memory of a listener (SOCK_RCU_FREE). Its reference count may
-            // have come to zero.
-            if !unsafe { bindings::sk_hold_not_zero(sk.as_ptr()) } {
-                return Err(Refusal::NoListener);
-            }
-            // SAFETY: The reference is ours, and listeners are full sockets.
-            Listener(unsafe { SockRef::from_raw(sk) })
+            // SAFETY: The segment begins at its TCP header, as it does in tcp_v4_rcv().
+            unsafe { find_listener(net, segment.as_raw(), addrs, addrs.vip_port, dif) }
         };
+        let listener = Listener(listener.ok_or(Refusal::NoListener)?);
         listener.check_kind()?;
         if tuple_in_use(net, tuple, iif) {
             return Err(Refusal::TupleInUse);
@@ -285,6 +265,41 @@ impl Listener {
     }
 }
 
+/// The listener on `port` for packets of the connection, under RCU and with bottom halves disabled.
+/// `segment` is what BPF programs are shown to choose by; null for the hash of the addresses.
+///
+/// # Safety
+///
+/// `segment` is null, or a valid packet that begins at its TCP header, of [`TCP_LEN`] bytes.
+pub(super) unsafe fn find_listener(
+    net: &Net,
+    segment: *mut bindings::sk_buff,
+    addrs: Tuple4,
+    port: u16,
+    dif: i32,
+) -> Option<SockRef> {
+    // SAFETY: The namespace is valid, RCU is held. The segment is as the function demands it.
+    let sk = unsafe {
+        bindings::__inet_lookup_listener(
+            net.as_raw(),
+            segment,
+            TCP_LEN as i32,
+            addrs.client,
+            addrs.client_port_be,
+            addrs.vip,
+            port,
+            dif,
+            0,
+        )
+    };
+    let sk = NonNull::new(sk)?;
+    // SAFETY: RCU keeps the memory of a listener (SOCK_RCU_FREE). Its reference count may have come
+    // to zero. If not, the reference is ours, and listeners are full sockets.
+    unsafe {
+        bindings::sk_hold_not_zero(sk.as_ptr()).then(|| SockRef::from_raw(sk)) //
+    }
+}
+
 /// Whether a socket or an unfinished handshake has this tuple, as packets from `iif` find it.
 ///
 /// TIME_WAIT does not count. `false` for IPv6, which cannot be looked up yet.
@@ -400,10 +415,10 @@ impl Injected {
 }
 
 /// Bottom halves are disabled on this CPU while it lives.
-struct BottomHalves(kernel::types::NotThreadSafe);
+pub(super) struct BottomHalves(kernel::types::NotThreadSafe);
 
 impl BottomHalves {
-    fn disable() -> BottomHalves {
+    pub(super) fn disable() -> BottomHalves {
         // SAFETY: No preconditions; enabled again in drop().
         unsafe { bindings::local_bh_disable() };
         BottomHalves(kernel::types::NotThreadSafe)

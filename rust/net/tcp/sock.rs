@@ -45,6 +45,11 @@ impl SockRef {
     pub(super) fn as_raw(&self) -> *mut bindings::sock {
         self.0.as_ptr()
     }
+
+    /// Hands the reference over.
+    pub(super) fn into_raw(self) -> *mut bindings::sock {
+        core::mem::ManuallyDrop::new(self).as_raw()
+    }
 }
 
 impl Drop for SockRef {

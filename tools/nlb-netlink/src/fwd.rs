@@ -52,10 +52,16 @@ impl Fwd {
         Ok(Self { connection })
     }
 
-    /// Add a service.
-    pub fn service_add(&mut self, key: &ServiceKey, mode: ServiceMode) -> Result<()> {
+    /// Add a service. `classifier` is the port on which the classifier of mode `peek` listens, if
+    /// it is not the service's own.
+    pub fn service_add(
+        &mut self,
+        key: &ServiceKey,
+        mode: ServiceMode,
+        classifier: Option<u16>,
+    ) -> Result<()> {
         self.connection
-            .execute(&service_new(key, mode), service::NAMES)
+            .execute(&service_new(key, mode, classifier), service::NAMES)
     }
 
     /// Remove a service with its endpoints and routes.
@@ -153,8 +159,12 @@ fn service_request(cmd: u8, key: &ServiceKey) -> Request {
         .u32(service::PROTO, key.proto.0)
 }
 
-fn service_new(key: &ServiceKey, mode: ServiceMode) -> Request {
-    service_request(cmd::SERVICE_NEW, key).u32(service::MODE, mode as u32)
+fn service_new(key: &ServiceKey, mode: ServiceMode, classifier: Option<u16>) -> Request {
+    let request = service_request(cmd::SERVICE_NEW, key).u32(service::MODE, mode as u32);
+    match classifier {
+        Some(port) => request.port(service::CLASSIFIER_PORT, port),
+        None => request,
+    }
 }
 
 fn endpoint_request(cmd: u8, key: &ServiceKey, host: Option<IpAddr>) -> Request {
@@ -195,7 +205,8 @@ mod tests {
     #[test]
     fn service_new_bytes() {
         let key: ServiceKey = "192.0.2.10:80/tcp".parse().unwrap();
-        let bytes = service_new(&key, ServiceMode::L4).finish(0x23, 5).unwrap();
+        let l4 = service_new(&key, ServiceMode::L4, None);
+        let bytes = l4.finish(0x23, 5).unwrap();
         #[rustfmt::skip]
         assert_eq!(bytes, [
             52, 0, 0, 0, 0x23, 0, 5, 0, 5, 0, 0, 0, 0, 0, 0, 0,
@@ -205,6 +216,9 @@ mod tests {
             8, 0, 3, 0, 6, 0, 0, 0,
             8, 0, 4, 0, 2, 0, 0, 0,
         ]);
+        let peek = service_new(&key, ServiceMode::Peek, Some(8080));
+        let bytes = peek.finish(0x23, 5).unwrap();
+        assert_eq!(bytes[52..], [6, 0, 9, 0, 0x1f, 0x90, 0, 0]);
     }
 
     #[test]

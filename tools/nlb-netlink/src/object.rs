@@ -114,6 +114,8 @@ object! {
     optional {
         /// Who picks the endpoint.
         mode: Named<ServiceMode> = MODE, Named::decode;
+        /// Port of the classifier, if not the service's own.
+        classifier_port: u16 = CLASSIFIER_PORT, attr::be16;
         /// Number of endpoints.
         endpoints: u32 = ENDPOINTS, attr::u32;
         /// Connections or flows since the service was added.

@@ -142,7 +142,9 @@ pub(crate) enum Object {
 #[derive(Subcommand)]
 pub(crate) enum ServiceCommand {
     /// Add a service
-    #[command(override_usage = "nlb service add VIP:PORT/PROTO [mode {peek|l4}]")]
+    #[command(
+        override_usage = "nlb service add VIP:PORT/PROTO [mode {peek|l4}] [classifier PORT]"
+    )]
     Add {
         /// The service, like 192.0.2.10:80/tcp; tcp when left out
         #[arg(value_name = "VIP:PORT/PROTO")]
@@ -150,6 +152,9 @@ pub(crate) enum ServiceCommand {
         /// Who picks the endpoint: a classifier on this machine, or the kernel
         #[arg(long, value_parser = names::<ServiceMode>(), default_value = "l4")]
         mode: ServiceMode,
+        /// Port the classifier listens on, so that an application can have the service's own
+        #[arg(long, value_name = "PORT")]
+        classifier: Option<u16>,
     },
     /// Remove a service with its endpoints and routes
     #[command(override_usage = "nlb service del VIP:PORT/PROTO")]

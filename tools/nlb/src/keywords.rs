@@ -145,6 +145,7 @@ mod tests {
     fn lines_of_the_documentation_are_understood() {
         for line in [
             "nlb service add 192.0.2.10:80/tcp mode peek",
+            "nlb service add 192.0.2.10:80/tcp mode peek classifier 8080",
             "nlb service add [2001:db8::1]:80",
             "nlb service ls",
             "nlb service",

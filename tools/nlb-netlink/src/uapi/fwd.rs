@@ -134,6 +134,9 @@ pub mod service {
     pub const PACKETS: u16 = 7;
     /// The bytes.
     pub const BYTES: u16 = 8;
+    /// Port on which the classifier of a peek service listens; the service's own when absent, which
+    /// then no application can have.
+    pub const CLASSIFIER_PORT: u16 = 9;
     /// Names, in the order of the ids, which begin at 1.
     #[rustfmt::skip]
     pub const NAMES: &[&str] = &[
@@ -145,6 +148,7 @@ pub mod service {
         "connections",
         "packets",
         "bytes",
+        "classifier-port",
     ];
 }
 

@@ -159,6 +159,8 @@ pub enum Reason {
     PeerRemoved = 206,
     /// There is a route for the connection already.
     RouteExists = 207,
+    /// The peer's address is one of this machine.
+    ThisMachine = 209,
 }
 
 impl Reason {
@@ -239,6 +241,7 @@ impl Reason {
         Self::TargetRestarted,
         Self::PeerRemoved,
         Self::RouteExists,
+        Self::ThisMachine,
     ];
 
     /// The reason with this number, if it is known here: a later kernel has more.

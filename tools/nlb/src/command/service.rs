@@ -22,6 +22,7 @@ use crate::{
 const COLUMNS: &[Column<Service>] = &[
     left("SERVICE", |service| service.key().to_string()),
     left("MODE", |service| maybe(service.mode)),
+    right("CLASSIFIER", |service| maybe(service.classifier_port)),
     right("ENDPOINTS", |service| maybe(service.endpoints)),
     right("CONNECTIONS", |service| maybe(service.connections)),
     right("PACKETS", |service| maybe(service.packets)),
@@ -31,7 +32,11 @@ const COLUMNS: &[Column<Service>] = &[
 pub(super) fn run(command: Option<&ServiceCommand>, format: Format) -> Outcome {
     let mut fwd = Fwd::open()?;
     match command {
-        Some(ServiceCommand::Add { service, mode }) => fwd.service_add(service, *mode)?,
+        Some(ServiceCommand::Add {
+            service,
+            mode,
+            classifier,
+        }) => fwd.service_add(service, *mode, *classifier)?,
         Some(ServiceCommand::Del { service }) => fwd.service_del(service)?,
         Some(ServiceCommand::Show {
             service: Some(service),

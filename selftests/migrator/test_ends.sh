@@ -1,0 +1,86 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+#
+# However a migrated connection ends at the host, the LBU is told, and lets go of
+# the route.
+
+. "$(dirname "$0")/lib.sh"
+
+# A connection to the VIP that is left open; its port is in $tmp/port.
+opened() {
+	rm -f "$tmp/port" "$tmp/end"
+	ip netns exec client python3 - "$tmp" >"$tmp/open.log" 2>&1 <<-'END' &
+	import pathlib, socket, sys
+	tmp = pathlib.Path(sys.argv[1])
+	s = socket.create_connection(("192.0.2.10", 80), timeout=100)
+	s.sendall(b"x" * 1000)
+	(tmp / "port").write_text(str(s.getsockname()[1]))
+	try:
+	    while s.recv(4096):
+	        pass
+	    print("end")
+	except OSError as error:
+	    print(type(error).__name__)
+	END
+	client=$!
+	wait_for 20 [ -s "$tmp/port" ]
+	wait_for 20 migrated 1
+	phase active
+}
+phase() { migrations lbu | jq -e --argjson p "$(cat "$tmp/port")" --arg phase "$1" 'any(.client_port == $p and .phase == $phase)'; }
+# The route may stay for the last packets of a connection, but not as that of a living one.
+told() {
+	wait_for 30 phase closed
+	wait_for 30 no_routes
+	migrations host1 | jq -e --argjson p "$(cat "$tmp/port")" 'any(.client_port == $p and .phase == "closed")'
+}
+
+# Between injection and accept().
+listener_closed() {
+	server host1 server 0.0.0.0 80 --no-accept
+	classifier --to $HOST1
+	opened
+	stop server-host1
+	told
+	wait $client
+	grep -q ConnectionResetError "$tmp/open.log"
+	stop classifier
+}
+
+# With bytes that it has not read: the client gets a RST.
+application_killed() {
+	start_load keeper host1 keeper 0.0.0.0 80
+	wait_listen host1 80
+	classifier --to $HOST1
+	opened
+	# Accepted.
+	wait_for 10 ns host1 sh -c "ss -Htnp state established sport = :80 | grep -q python"
+	kill -KILL "$(cat "$tmp/keeper.pid")"
+	told
+	wait $client
+	grep -q ConnectionResetError "$tmp/open.log"
+	stop classifier
+}
+
+# Nothing comes from the client any more, and the host gives up.
+client_vanishes() {
+	server host1 server 0.0.0.0 80
+	classifier --to $HOST1
+	ns host1 sysctl -qw net.ipv4.tcp_retries2=3
+	ns host1 nft 'add table ip cut
+		add chain ip cut out { type filter hook output priority 0; }
+		add rule ip cut out ip saddr 192.0.2.10 drop'
+	opened
+	told
+	ns host1 nft delete table ip cut
+	kill $client
+	stop classifier
+	stop server-host1
+}
+
+ktap_begin
+cluster
+ktap_run "the listener is closed before it has accepted" listener_closed
+ktap_run "the application is killed" application_killed
+ktap_run "the client vanishes" client_vanishes
+ktap_end
