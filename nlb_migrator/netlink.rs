@@ -4,6 +4,7 @@
 
 use crate::{
     origin,
+    origin::ReadData,
     peer::Peer,
     reason::Reason,
     registry::Entry,
@@ -180,6 +181,12 @@ fn migrate(request: &Request<'_>) -> Result {
     let timeout = request
         .u32(migration::TIMEOUT)
         .unwrap_or(DEFAULT_TIMEOUT_MS);
+    let read = request.bytes(migration::READ_DATA);
+    if read.is_some() && request.attr(migration::FD).is_none() {
+        let text = c"only the program itself can give back what it has read";
+        return Err(request.bad_attr(EINVAL, migration::READ_DATA, text));
+    }
+    let read = ReadData(read.unwrap_or(&[]));
     let socket = connection(request)?;
     let state = state(request)?;
     let refuse = |reason: &Reason| {
@@ -187,7 +194,7 @@ fn migrate(request: &Request<'_>) -> Result {
         let text = reason.text();
         request.error_fmt(reason.errno(), fmt!("{}", text.as_str()))
     };
-    let entry = origin::migrate(&state.shared, request.net(), &socket, peer, timeout)
+    let entry = origin::migrate(&state.shared, request.net(), &socket, read, peer, timeout)
         .map_err(|reason| refuse(&reason))?;
     // Without memory for the answer the outcome is the same, and an error would say another.
     let _ = request.reply(|w| fill_migration(w, &entry));

@@ -2,9 +2,13 @@
 
 //! Giving a connection away: the `migrate` request, in its caller's context.
 
+mod read;
 mod transfer;
 
-pub(crate) use transfer::Transfers;
+pub(crate) use self::{
+    read::ReadData,
+    transfer::Transfers, //
+};
 
 use crate::{
     machine::{
@@ -86,6 +90,7 @@ struct Mover<'a> {
     ask_ms: u64,
     transfer: &'a Transfer,
     socket: &'a TcpSocket,
+    read: ReadData<'a>,
     frozen: Option<Frozen<'a>>,
     /// Flow id and mapping, ours until the route owns them.
     mapping: Option<Arc<nlb_tunnel::Mapping>>,
@@ -113,7 +118,9 @@ impl Mover<'_> {
         let frozen = self.frozen.as_mut().ok_or(Code::Internal)?;
         let mut begin = time::monotonic_ns();
         let mut export_ns = 0u64;
-        let state = frozen.state();
+        let frozen_state = frozen.state();
+        let mut state = frozen_state;
+        self.read.rewind(&mut state)?;
         let total = state.data_len() as usize;
         let mut chunk = KVVec::new();
         chunk.resize(total.min(CHUNK_MAX), 0, GFP_KERNEL)?;
@@ -127,7 +134,7 @@ impl Mover<'_> {
         loop {
             let part = total.saturating_sub(sent).min(CHUNK_MAX);
             let data = chunk.get_mut(..part).ok_or(Code::Internal)?;
-            frozen.copy_data(&state, sent as u32, data)?;
+            self.read.copy(frozen, &frozen_state, sent as u32, data)?;
             let piece = State {
                 connection: (sent == 0).then_some(state),
                 offset: sent as u32,
@@ -329,7 +336,8 @@ fn encoding(error: record::Error) -> Reason {
     Reason::with_detail(Code::Encode, format_args!("{error}"))
 }
 
-/// Moves the connection of a socket to `peer`.
+/// Moves the connection of a socket to `peer`, and with it the bytes that its program has read and
+/// gives back.
 ///
 /// Returns when the connection lives there, or when it stayed and works as before, or, as the last
 /// resort, when it was reset. The phase of the result tells which, and its reason why. An error
@@ -338,11 +346,13 @@ pub(crate) fn migrate(
     shared: &Arc<Shared>,
     net: &Net,
     socket: &TcpSocket,
+    read: ReadData<'_>,
     peer: Addr,
     timeout_ms: u32,
 ) -> Result<Arc<Entry>, Reason> {
     // Refused here, nothing has been touched.
-    let outlook = socket.freeze()?.state();
+    let mut outlook = socket.freeze()?.state();
+    read.rewind(&mut outlook)?;
     let tuple = outlook.tuple;
     let peer = shared.peers.find(peer).ok_or(Code::NotPeer)?;
     // The socket would be in the way of its own successor.
@@ -380,6 +390,7 @@ pub(crate) fn migrate(
         ask_ms: 0,
         transfer: &transfer,
         socket,
+        read,
         frozen: None,
         mapping: Some(mapping),
         plumbed: false,

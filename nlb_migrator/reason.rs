@@ -177,6 +177,8 @@ codes! {
     TargetRestarted = 205, errno::ECONNABORTED, "target restarted";
     /// The peer was removed.
     PeerRemoved = 206, errno::ECONNABORTED, "peer was removed";
+    /// Bytes given back that nobody can have read.
+    NotRead = 208, EINVAL, "more bytes are given back than were read";
     /// The peer's address is one of this machine.
     ThisMachine = 209, EINVAL, "peer is this machine";
 }

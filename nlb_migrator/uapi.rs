@@ -170,6 +170,9 @@ pub(crate) mod migration {
     pub(crate) const AGE: u16 = 19;
     /// Why the migration was refused, aborted or reset.
     pub(crate) const ERROR: u16 = 20;
+    /// The last bytes that the program has read from the connection, which go with it as if they
+    /// had not been read. Only with fd.
+    pub(crate) const READ_DATA: u16 = 21;
 }
 
 /// Attributes of a counter.
@@ -237,7 +240,7 @@ pub(crate) static PEER_GET_DO: [Policy; 2] = [
 pub(crate) static PEER_GET_DUMP: [Policy; 1] = [Policy::reject()];
 
 /// Policy of the do request of `migrate`, indexed by attribute id.
-pub(crate) static MIGRATE_DO: [Policy; 13] = [
+pub(crate) static MIGRATE_DO: [Policy; 22] = [
     Policy::reject(),
     // id
     Policy::reject(),
@@ -263,6 +266,24 @@ pub(crate) static MIGRATE_DO: [Policy; 13] = [
     Policy::u32(),
     // timeout
     Policy::u32_range(10, 30000),
+    // unread-bytes
+    Policy::reject(),
+    // held-packets
+    Policy::reject(),
+    // export-ns
+    Policy::reject(),
+    // inject-ns
+    Policy::reject(),
+    // freeze-ns
+    Policy::reject(),
+    // total-ns
+    Policy::reject(),
+    // age
+    Policy::reject(),
+    // error
+    Policy::reject(),
+    // read-data
+    Policy::binary(1, 32767),
 ];
 
 /// Policy of the do request of `migration-get`, indexed by attribute id.

@@ -71,9 +71,12 @@ def classify(connection, peer, args):
         if not data or time.monotonic() > deadline:
             break
         time.sleep(0.01)
+    given = []
     if args.read:
-        connection.recv(args.read)
-    answer = migrate(genl.Family("nlb-migrator"), connection, args)
+        data = connection.recv(args.read)
+        if args.give_back:
+            given = [("MIGRATION_READ_DATA", data[-args.give_back:] + b"?" * (args.give_back - len(data)))]
+    answer = migrate(genl.Family("nlb-migrator"), connection, args, given)
     report(place="migrate", client=f"{peer[0]}:{peer[1]}", error=genl.name_of(answer.error) if answer.error else None,
            text=answer.text)
     if answer.error:
@@ -107,11 +110,11 @@ def hand_over_busy(connection, peer, args):
         connection.close()
 
 
-def migrate(family, connection, args):
+def migrate(family, connection, args, given=()):
     return family.do("MIGRATE", [
         ("MIGRATION_FD", genl.u32(connection.fileno())),
         ("MIGRATION_PEER_ADDR", genl.ip(args.to)),
-        ("MIGRATION_TIMEOUT", genl.u32(args.timeout))])
+        ("MIGRATION_TIMEOUT", genl.u32(args.timeout)), *given])
 
 
 def classifier(args):
@@ -209,6 +212,7 @@ def main():
             role.add_argument("--peek", type=int, default=1)
             role.add_argument("--read", type=int, default=0, help="bytes to take away before (not only peek)")
             role.add_argument("--serve", type=span, help="bytes to serve before, N or N-M")
+            role.add_argument("--give-back", type=int, default=0, help="the last bytes that were read go along")
             role.add_argument("--timeout", type=int, default=2000)
         if name == "client":
             role.add_argument("--bytes", type=span, default=(200_000, 200_000), help="N or N-M")

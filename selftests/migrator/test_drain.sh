@@ -1,12 +1,13 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
+# timeout: 600
 #
 # One command moves all connections of a service, under load, while new ones
 # arrive. No client notices, and the report accounts for every connection.
 
 . "$(dirname "$0")/lib.sh"
 
-drain() { ns lbu nlb -j migration drain from $VIP:80 "$@" >"$tmp/report" 2>"$tmp/report.err"; }
+drain() { ns lbu nlb -j migration drain from $VIP:80 timeout 20000 "$@" >"$tmp/report" 2>"$tmp/report.err"; }
 report() {
 	cat "$tmp/report" "$tmp/report.err"
 	# Each connection has one outcome, and each reason its number.
@@ -94,7 +95,7 @@ interrupted() {
 	local first=$! drain
 	wait_for 60 [ -e "$tmp/ready" ]
 	slow_answers 200ms
-	ip netns exec lbu nlb -j migration drain from $VIP:80 to $HOST1 jobs 2 >"$tmp/report" 2>"$tmp/report.err" &
+	ip netns exec lbu nlb -j migration drain from $VIP:80 to $HOST1 jobs 2 timeout 20000 >"$tmp/report" 2>"$tmp/report.err" &
 	drain=$!
 	wait_for 30 moved_some
 	kill -INT $drain

@@ -43,24 +43,43 @@ unread() {
 	stop classifier
 }
 
-# The classifier may have taken bytes; the rest goes on where it stopped.
+# The classifier may have taken bytes; the rest goes on where it stopped, or as far before as it gives
+# back of them. READ GIVEN
 after_read() {
-	classifier --to $HOST1 --peek 100 --read 40
-	# The server echoes what it gets, which is all but the first 40 bytes.
-	ns client python3 - <<-'EOF'
-	import socket
+	classifier --to $HOST1 --peek 100 --read "$1" --give-back "$2"
+	# The server echoes what it gets.
+	ns client python3 - $(($1 - $2)) <<-'EOF'
+	import socket, sys
+	first = int(sys.argv[1])
 	s = socket.create_connection(("192.0.2.10", 80), timeout=20)
 	s.sendall(bytes(range(100)))
 	got = b""
-	while len(got) < 60:
+	while len(got) < 100 - first:
 	    part = s.recv(100)
 	    assert part, got
 	    got += part
-	assert got == bytes(range(40, 100)), got
+	assert got == bytes(range(first, 100)), got
 	s.sendall(b"more")
 	assert s.recv(100) == b"more"
 	EOF
 	migrated 1
+	stop classifier
+}
+
+# As much as one netlink attribute holds, together with as much that was not read.
+much_read() {
+	classifier --to $HOST1 --peek 60000 --read 32767 --give-back 32767
+	client --bytes 400000 --chunk 60000 --first-pause 0.3
+	migrated 1
+	migrations lbu | jq -e '[.[] | select(.unread_bytes >= 60000)] | length >= 1'
+	stop classifier
+}
+
+# Nobody can give back more than there was; the connection stays.
+more_than_read() {
+	classifier --to $HOST1 --peek 100 --read 40 --give-back 41
+	client --bytes 100 --chunk 100 --patience 3 || :
+	wait_for 10 refused 1 "more bytes are given back than were read"
 	stop classifier
 }
 
@@ -137,7 +156,11 @@ ktap_run "after its end nothing is left" leaves_nothing
 ktap_run "1 unread byte" unread 1
 ktap_run "10,000 unread bytes" unread 10000
 ktap_run "60,000 unread bytes" unread 60000
-ktap_run "bytes the classifier has read stay with it" after_read
+ktap_run "bytes the classifier has read stay with it" after_read 40 0
+ktap_run "bytes the classifier has read and gives back" after_read 40 40
+ktap_run "the last of the bytes the classifier has read, given back" after_read 60 1
+ktap_run "32767 bytes given back, and more that were not read" much_read
+ktap_run "refused: more bytes given back than were read" more_than_read
 ktap_run "client without timestamps" without tcp_timestamps
 ktap_run "client without window scaling" without tcp_window_scaling
 ktap_run "client without SACK" without tcp_sack

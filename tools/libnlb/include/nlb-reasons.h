@@ -160,6 +160,8 @@ enum nlb_reason {
 	NLB_REASON_PEER_REMOVED = 206,
 	/* There is a route for the connection already. (EEXIST) */
 	NLB_REASON_ROUTE_EXISTS = 207,
+	/* Bytes given back that nobody can have read. (EINVAL) */
+	NLB_REASON_NOT_READ = 208,
 	/* The peer's address is one of this machine. (EINVAL) */
 	NLB_REASON_THIS_MACHINE = 209,
 };

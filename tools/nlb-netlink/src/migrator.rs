@@ -10,7 +10,8 @@ use std::{
     },
     os::fd::{
         AsFd,
-        AsRawFd, //
+        AsRawFd,
+        BorrowedFd, //
     },
     time::Duration, //
 };
@@ -89,11 +90,20 @@ impl Migrator {
         peer: IpAddr,
         timeout: Option<Duration>,
     ) -> Result<Migration, NotMoved> {
-        let socket = socket.as_fd();
-        // A borrowed descriptor is never negative.
-        let fd = u32::try_from(socket.as_raw_fd()).unwrap_or(u32::MAX);
-        let request = Request::new(cmd::MIGRATE).u32(migration::FD, fd);
-        self.hand_over(migrate(request, peer, timeout))
+        self.hand_over(migrate(by_fd(socket.as_fd()), peer, timeout))
+    }
+
+    /// As [`Self::migrate`], and gives back the last bytes that were read from the socket: the
+    /// peer's application reads them as if nobody had. At most 32767.
+    pub fn migrate_read(
+        &mut self,
+        socket: impl AsFd,
+        read: &[u8],
+        peer: IpAddr,
+        timeout: Option<Duration>,
+    ) -> Result<Migration, NotMoved> {
+        let request = migrate(by_fd(socket.as_fd()), peer, timeout);
+        self.hand_over(request.put(migration::READ_DATA, read))
     }
 
     /// Hand a connection to a peer, whatever process has its socket. As [`Self::migrate`]; the
@@ -157,6 +167,12 @@ fn peer_new(addr: IpAddr, port: Option<u16>) -> Request {
         Some(port) => request.port(peer::PORT, port),
         None => request,
     }
+}
+
+fn by_fd(socket: BorrowedFd<'_>) -> Request {
+    // A borrowed descriptor is never negative.
+    let fd = u32::try_from(socket.as_raw_fd()).unwrap_or(u32::MAX);
+    Request::new(cmd::MIGRATE).u32(migration::FD, fd)
 }
 
 fn migrate(request: Request, peer: IpAddr, timeout: Option<Duration>) -> Request {
@@ -227,9 +243,9 @@ mod tests {
 
     #[test]
     fn migrate_bytes() {
-        let by_fd = || Request::new(cmd::MIGRATE).u32(migration::FD, 5);
+        let five = || Request::new(cmd::MIGRATE).u32(migration::FD, 5);
         let peer = [10, 0, 2, 2].into();
-        let request = migrate(by_fd(), peer, Some(Duration::from_millis(1500)));
+        let request = migrate(five(), peer, Some(Duration::from_millis(1500)));
         #[rustfmt::skip]
         assert_eq!(request.finish(0x24, 3).unwrap(), [
             44, 0, 0, 0, 0x24, 0, 5, 0, 3, 0, 0, 0, 0, 0, 0, 0,
@@ -238,7 +254,7 @@ mod tests {
             8, 0, 3, 0, 10, 0, 2, 2,
             8, 0, 12, 0, 0xdc, 5, 0, 0,
         ]);
-        let without = migrate(by_fd(), peer, None).finish(0x24, 3).unwrap();
+        let without = migrate(five(), peer, None).finish(0x24, 3).unwrap();
         assert_eq!(without.len(), 36);
     }
 

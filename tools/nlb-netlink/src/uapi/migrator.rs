@@ -211,6 +211,9 @@ pub mod migration {
     pub const AGE: u16 = 19;
     /// Why the migration was refused, aborted or reset.
     pub const ERROR: u16 = 20;
+    /// The last bytes that the program has read from the connection, which go with it as if they
+    /// had not been read. Only with fd.
+    pub const READ_DATA: u16 = 21;
     /// Names, in the order of the ids, which begin at 1.
     #[rustfmt::skip]
     pub const NAMES: &[&str] = &[
@@ -234,6 +237,7 @@ pub mod migration {
         "total-ns",
         "age",
         "error",
+        "read-data",
     ];
 }
 

@@ -159,6 +159,8 @@ pub enum Reason {
     PeerRemoved = 206,
     /// There is a route for the connection already.
     RouteExists = 207,
+    /// Bytes given back that nobody can have read.
+    NotRead = 208,
     /// The peer's address is one of this machine.
     ThisMachine = 209,
 }
@@ -241,6 +243,7 @@ impl Reason {
         Self::TargetRestarted,
         Self::PeerRemoved,
         Self::RouteExists,
+        Self::NotRead,
         Self::ThisMachine,
     ];
 
