@@ -11,6 +11,7 @@ use kernel::prelude::*;
 mod alloc;
 mod bindings;
 pub mod completion;
+mod crc32c;
 pub mod errno;
 pub mod kthread;
 pub mod net;

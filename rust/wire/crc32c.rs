@@ -2,39 +2,15 @@
 
 //! CRC-32C (Castagnoli), RFC 3720 section 12.1 and appendix B.4.
 
-/// The polynomial 0x1EDC6F41, bits reversed.
-const POLYNOMIAL: u32 = 0x82f6_3b78;
+#[cfg(feature = "crate-root")]
+mod table;
 
-/// `TABLES[n][b]`: the CRC of the byte `b` followed by `n` zero bytes.
-static TABLES: [[u32; 256]; 8] = tables();
+#[cfg(feature = "crate-root")]
+use table::update;
 
-// Runs at compile time: an index out of range would be a compile error.
-#[allow(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
-const fn tables() -> [[u32; 256]; 8] {
-    let mut tables = [[0; 256]; 8];
-    let mut byte = 0;
-    while byte < 256 {
-        let mut crc = byte as u32;
-        let mut bit = 0;
-        while bit < 8 {
-            crc = (crc >> 1) ^ (POLYNOMIAL & (crc & 1).wrapping_neg());
-            bit += 1;
-        }
-        tables[0][byte] = crc;
-        byte += 1;
-    }
-    let mut n = 1;
-    while n < 8 {
-        let mut byte = 0;
-        while byte < 256 {
-            let crc = tables[n - 1][byte];
-            tables[n][byte] = (crc >> 8) ^ tables[0][(crc & 0xff) as usize];
-            byte += 1;
-        }
-        n += 1;
-    }
-    tables
-}
+// Most processors have an instruction for it, which the kernel knows how to use.
+#[cfg(not(feature = "crate-root"))]
+use crate::crc32c::update;
 
 /// A CRC in the making, over pieces of any length.
 #[derive(Clone, Copy, Debug)]
@@ -46,32 +22,9 @@ impl Crc32c {
         Crc32c(!0)
     }
 
-    /// Takes in the next bytes, eight at a time.
+    /// Takes in the next bytes.
     pub fn update(&mut self, data: &[u8]) {
-        let [t0, t1, t2, t3, t4, t5, t6, t7] = &TABLES;
-        let at = |table: &[u32; 256], byte: u8| match table.get(usize::from(byte)) {
-            Some(crc) => *crc,
-            None => 0,
-        };
-        let mut crc = self.0;
-        let mut blocks = data.chunks_exact(8);
-        for block in &mut blocks {
-            if let [a, b, c, d, e, f, g, h] = *block {
-                let [p, q, r, s] = (crc ^ u32::from_le_bytes([a, b, c, d])).to_le_bytes();
-                crc = at(t7, p)
-                    ^ at(t6, q)
-                    ^ at(t5, r)
-                    ^ at(t4, s)
-                    ^ at(t3, e)
-                    ^ at(t2, f)
-                    ^ at(t1, g)
-                    ^ at(t0, h);
-            }
-        }
-        for &byte in blocks.remainder() {
-            crc = (crc >> 8) ^ at(t0, (crc & 0xff) as u8 ^ byte);
-        }
-        self.0 = crc;
+        self.0 = update(self.0, data);
     }
 
     /// The CRC of everything taken in.
