@@ -3,23 +3,32 @@
 //! The generic netlink family `nlb-migrator`.
 
 use crate::{
+    auth::Refused,
     origin,
     origin::ReadData,
-    peer::Peer,
+    peer::{
+        AddError,
+        Peer, //
+    },
     reason::Reason,
     registry::Entry,
     state::{
+        ChangeError,
         State,
         STATE, //
     },
-    stats::COUNTERS,
+    stats::{
+        self,
+        COUNTERS, //
+    },
     uapi::{
         self,
         cmd,
         counter,
+        key,
         migration,
         peer,
-        stats,
+        stats as stats_attr,
         Phase,
         Role, //
     }, //
@@ -43,6 +52,11 @@ use nlb::{
             Request,
             Writer, //
         },
+        socket::auth::{
+            Algorithm,
+            Key,
+            Secret, //
+        },
         tcp::TcpSocket,
         Net, //
     },
@@ -59,8 +73,10 @@ static GROUPS: [MulticastGroup; 1] = [MulticastGroup::new(uapi::MCGRP_MIGRATIONS
 /// Place of the group `migrations` in [`GROUPS`].
 const GROUP_MIGRATIONS: u8 = 0;
 
-static OPS: Ops<8> = Ops::new([
-    Op::doit(cmd::PEER_NEW, &uapi::PEER_NEW_DO, peer_new).admin(),
+static OPS: Ops<11> = Ops::new([
+    Op::doit(cmd::PEER_NEW, &uapi::PEER_NEW_DO, peer_new)
+        .admin()
+        .secret(peer::SECRET),
     Op::doit(cmd::PEER_DEL, &uapi::PEER_DEL_DO, peer_del).admin(),
     Op::doit(cmd::PEER_GET, &uapi::PEER_GET_DO, peer_get),
     Op::dump(cmd::PEER_GET, &uapi::PEER_GET_DUMP, peer_dump),
@@ -72,6 +88,11 @@ static OPS: Ops<8> = Ops::new([
         migration_dump,
     ),
     Op::doit(cmd::STATS_GET, &uapi::STATS_GET_DO, stats_get),
+    Op::doit(cmd::PEER_KEY_NEW, &uapi::PEER_KEY_NEW_DO, peer_key_new)
+        .admin()
+        .secret(peer::SECRET),
+    Op::doit(cmd::PEER_KEY_DEL, &uapi::PEER_KEY_DEL_DO, peer_key_del).admin(),
+    Op::doit(cmd::PEER_KEY_USE, &uapi::PEER_KEY_USE_DO, peer_key_use).admin(),
 ]);
 
 pub(crate) static FAMILY: Family = Family::new(uapi::FAMILY, 1, &OPS, &GROUPS);
@@ -81,48 +102,164 @@ fn state(request: &Request<'_>) -> Result<Arc<State>> {
     STATE.get_arc(request.net()).ok_or(ENODEV)
 }
 
+/// What is wrong with a key.
+fn refused_key(request: &Request<'_>, refused: Refused) -> Error {
+    match refused {
+        Refused::Unknown => {
+            request.bad_attr(ENOENT, peer::SEND_ID, c"peer has no key with this id")
+        }
+        Refused::SendId => request.bad_attr(EEXIST, peer::SEND_ID, c"peer has a key with this id"),
+        Refused::RecvId => {
+            let text = c"peer has a key with this id for what is received";
+            // Where it came from if it was not given.
+            let id = match request.attr(peer::RECV_ID) {
+                Some(_) => peer::RECV_ID,
+                None => peer::SEND_ID,
+            };
+            request.bad_attr(EEXIST, id, text)
+        }
+        Refused::TooMany => request.error(ENOSPC, c"peer has too many keys"),
+        Refused::Last => {
+            let text = c"last key of the peer: add another one first, or remove the peer";
+            request.bad_attr(EBUSY, peer::SEND_ID, text)
+        }
+        Refused::NoMemory => {
+            let text = c"no memory for the key, on the port (net.core.optmem_max) or at all";
+            request.error(ENOMEM, text)
+        }
+        Refused::Other(error) if error == errno::EOPNOTSUPP => {
+            request.error(error, c"kernel does not know TCP-AO or the algorithm")
+        }
+        Refused::Other(error) => error,
+    }
+}
+
+/// What is wrong with a peer.
+fn refused_change(request: &Request<'_>, error: ChangeError) -> Error {
+    match error {
+        ChangeError::NoPeer => request.bad_attr(ENOENT, peer::ADDR, c"no such peer"),
+        ChangeError::Peer(AddError::Exists) => {
+            request.bad_attr(EEXIST, peer::ADDR, c"peer exists already")
+        }
+        ChangeError::Peer(AddError::TooMany) => request.error(ENOSPC, c"too many peers"),
+        ChangeError::Peer(AddError::Key(refused)) | ChangeError::Key(refused) => {
+            refused_key(request, refused)
+        }
+        ChangeError::Port(error) if error == errno::EADDRINUSE => {
+            request.error(error, c"migrator port 4770 is in use")
+        }
+        ChangeError::Port(error) => error,
+    }
+}
+
+/// The key in a request.
+fn require_key(request: &Request<'_>) -> Result<Key> {
+    let send_id = request.require_u8(peer::SEND_ID)?;
+    let algorithm = match request.u32(peer::ALGORITHM).map(uapi::Algorithm::from_u32) {
+        None | Some(Some(uapi::Algorithm::HmacSha256)) => Algorithm::HmacSha256,
+        Some(Some(uapi::Algorithm::HmacSha1)) => Algorithm::HmacSha1,
+        Some(Some(uapi::Algorithm::Aes128Cmac)) => Algorithm::Aes128Cmac,
+        Some(None) => {
+            return Err(request.bad_attr(EINVAL, peer::ALGORITHM, c"no such algorithm"));
+        }
+    };
+    Ok(Key {
+        send_id,
+        recv_id: request.u8(peer::RECV_ID).unwrap_or(send_id),
+        algorithm,
+        secret: Secret::new(request.require_bytes(peer::SECRET)?)?,
+    })
+}
+
 fn peer_new(request: &Request<'_>) -> Result {
     let addr = request.require_unicast(peer::ADDR)?;
     let port = request.be16(peer::PORT).unwrap_or(uapi::PORT);
-    let added = state(request)?.add_peer(request.net(), addr, port);
-    added.map_err(|error| {
-        if error == EEXIST {
-            request.bad_attr(EEXIST, peer::ADDR, c"peer exists already")
-        } else if error == ENOSPC {
-            request.error(ENOSPC, c"too many peers")
-        } else if error == errno::EADDRINUSE {
-            request.error(error, c"migrator port 4770 is in use")
-        } else {
-            error
+    let parts = [peer::SEND_ID, peer::RECV_ID, peer::ALGORITHM, peer::SECRET];
+    let part = parts.into_iter().find(|id| request.flag(*id));
+    let key = match (request.flag(peer::UNAUTHENTICATED), part) {
+        (true, None) => None,
+        (true, Some(id)) => {
+            return Err(request.bad_attr(EINVAL, id, c"unauthenticated peer with a key"));
         }
-    })
+        (false, Some(_)) => Some(require_key(request)?),
+        (false, None) => {
+            let text = c"peer needs a key, unless it is called unauthenticated";
+            return Err(request.error(EINVAL, text));
+        }
+    };
+    state(request)?
+        .add_peer(request.net(), addr, port, key)
+        .map_err(|error| refused_change(request, error))
 }
 
 fn peer_del(request: &Request<'_>) -> Result {
     let addr = request.require_unicast(peer::ADDR)?;
     state(request)?
         .remove_peer(request.net(), addr)
-        .map_err(|error| request.bad_attr(error, peer::ADDR, c"no such peer"))
+        .map_err(|error| refused_change(request, error))
 }
 
-fn fill_peer(w: &mut Writer<'_>, peer: &Peer) -> Result {
+fn peer_key_new(request: &Request<'_>) -> Result {
+    let addr = request.require_unicast(peer::ADDR)?;
+    let key = require_key(request)?;
+    state(request)?
+        .change_keys(addr, |keys, listener| keys.add(listener, key))
+        .map_err(|error| refused_change(request, error))
+}
+
+fn peer_key_del(request: &Request<'_>) -> Result {
+    let addr = request.require_unicast(peer::ADDR)?;
+    let send_id = request.require_u8(peer::SEND_ID)?;
+    state(request)?
+        .change_keys(addr, |keys, listener| keys.remove(listener, send_id))
+        .map_err(|error| refused_change(request, error))
+}
+
+fn peer_key_use(request: &Request<'_>) -> Result {
+    let addr = request.require_unicast(peer::ADDR)?;
+    let send_id = request.require_u8(peer::SEND_ID)?;
+    state(request)?
+        .change_keys(addr, |keys, _| keys.prefer(send_id))
+        .map_err(|error| refused_change(request, error))
+}
+
+fn fill_peer(w: &mut Writer<'_>, state: &State, peer: &Peer) -> Result {
     w.put_bytes(peer::ADDR, peer.addr.octets())?;
     w.put_be16(peer::PORT, peer.port)?;
     w.put_u32(peer::STATE, peer.state() as u32)?;
     w.put_uint(peer::MIGRATIONS_OUT, peer.migrations_out.load(Relaxed))?;
     w.put_uint(peer::MIGRATIONS_IN, peer.migrations_in.load(Relaxed))?;
     w.put_uint(peer::REFUSED, peer.refused.load(Relaxed))?;
-    w.put_uint(peer::BAD_RECORDS, peer.bad_records.load(Relaxed))
+    w.put_uint(peer::BAD_RECORDS, peer.bad_records.load(Relaxed))?;
+    if !peer.keys.authenticate() {
+        w.put_flag(peer::UNAUTHENTICATED)?;
+    }
+    state.show_keys(peer, |shown| {
+        w.nest(peer::KEY, |w| {
+            let algorithm = match shown.algorithm {
+                Algorithm::HmacSha256 => uapi::Algorithm::HmacSha256,
+                Algorithm::HmacSha1 => uapi::Algorithm::HmacSha1,
+                Algorithm::Aes128Cmac => uapi::Algorithm::Aes128Cmac,
+            };
+            w.put_u8(key::SEND_ID, shown.send_id)?;
+            w.put_u8(key::RECV_ID, shown.recv_id)?;
+            w.put_u32(key::ALGORITHM, algorithm as u32)?;
+            if shown.preferred {
+                w.put_flag(key::PREFERRED)?;
+            }
+            w.put_uint(key::SENDING, shown.sending)?;
+            w.put_uint(key::GOOD, shown.good)?;
+            w.put_uint(key::BAD, shown.bad)
+        })
+    })
 }
 
 fn peer_get(request: &Request<'_>) -> Result {
     let addr = request.require_unicast(peer::ADDR)?;
-    let peer = state(request)?
-        .shared
-        .peers
-        .find(addr)
-        .ok_or_else(|| request.bad_attr(ENOENT, peer::ADDR, c"no such peer"))?;
-    request.reply(|w| fill_peer(w, &peer))
+    let state = state(request)?;
+    let found = state.shared.peers.find(addr);
+    let peer = found.ok_or_else(|| refused_change(request, ChangeError::NoPeer))?;
+    request.reply(|w| fill_peer(w, &state, &peer))
 }
 
 fn peer_dump(dump: &mut Dump<'_>) -> Result {
@@ -131,7 +268,7 @@ fn peer_dump(dump: &mut Dump<'_>) -> Result {
     dump.set_generation(peers.generation());
     let [mut next, ..] = *dump.state();
     while let Some((peer, after)) = peers.first_from(next) {
-        if dump.put_entry(|w| fill_peer(w, &peer)).is_break() {
+        if dump.put_entry(|w| fill_peer(w, &state, &peer)).is_break() {
             break;
         }
         next = after;
@@ -290,15 +427,17 @@ fn migration_dump(dump: &mut Dump<'_>) -> Result {
 fn stats_get(request: &Request<'_>) -> Result {
     let state = state(request)?;
     let shared = &state.shared;
+    let auth = state.auth_counters();
     let put = |w: &mut Writer<'_>, name: &str, value: u64| {
-        w.nest(stats::COUNTER, |w| {
+        w.nest(stats_attr::COUNTER, |w| {
             w.put_str(counter::NAME, name)?;
             w.put_uint(counter::VALUE, value)
         })
     };
     request.reply(|w| {
         for (counter, name) in COUNTERS {
-            put(w, name, shared.stats.get(*counter))?;
+            let live = stats::of_auth(&auth, *counter);
+            put(w, name, shared.stats.get(*counter).saturating_add(live))?;
         }
         put(w, "held-now", shared.holds.packets())?;
         put(w, "tombstones-now", shared.tombstones.len())

@@ -14,6 +14,7 @@
 
 #![forbid(unsafe_code)]
 
+mod auth;
 mod hold;
 mod log;
 mod machine;

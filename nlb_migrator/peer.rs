@@ -3,6 +3,10 @@
 //! The machines that connections may go to and come from.
 
 use crate::{
+    auth::{
+        Keys,
+        Refused, //
+    },
     reason::Reason,
     transport::Link,
     uapi::PeerState, //
@@ -23,7 +27,10 @@ use kernel::{
 };
 use nlb::{
     completion::Completion,
-    net::socket::Socket,
+    net::socket::{
+        auth::Key,
+        Socket, //
+    },
     time,
     wire::addr::Addr, //
 };
@@ -63,6 +70,8 @@ pub(crate) struct Peer {
     index: u64,
     pub(crate) addr: Addr,
     pub(crate) port: u16,
+    #[pin]
+    pub(crate) keys: Keys,
     removed: Atomic<bool>,
     pub(crate) migrations_out: Atomic<u64>,
     pub(crate) migrations_in: Atomic<u64>,
@@ -88,6 +97,30 @@ pub(crate) struct Peer {
 }
 
 impl Peer {
+    fn new(index: u64, addr: Addr, port: u16, key: Option<Key>) -> Result<Arc<Self>> {
+        Arc::pin_init(
+            try_pin_init!(Peer {
+                index,
+                addr,
+                port,
+                keys <- Keys::new(*addr, key),
+                removed: Atomic::new(false),
+                migrations_out: Atomic::new(0),
+                migrations_in: Atomic::new(0),
+                refused: Atomic::new(0),
+                bad_records: Atomic::new(0),
+                alive: Atomic::new(0),
+                retry_at: Atomic::new(0),
+                nonce: Atomic::new(0),
+                slots: Atomic::new(0),
+                outbound <- new_mutex!(Outbound::Idle, "nlb_migrator::Peer::outbound"),
+                inbound <- new_mutex!(KVec::new(), "nlb_migrator::Peer::inbound"),
+                aborts <- new_mutex!(KVec::new(), "nlb_migrator::Peer::aborts"),
+            }? Error),
+            GFP_KERNEL,
+        )
+    }
+
     pub(crate) fn is_removed(&self) -> bool {
         self.removed.load(Acquire)
     }
@@ -170,6 +203,7 @@ impl Peer {
             Outbound::Connecting(attempt) => attempt.socket.shutdown(),
             Outbound::Idle | Outbound::Failed(_) => {}
         }
+        self.keys.close();
     }
 
     /// Whether a lost connection should be set up again now.
@@ -178,6 +212,43 @@ impl Peer {
             && (self.alive.load(Relaxed) > 0 || !self.aborts.lock().is_empty())
             && time::boottime_ns() / 1_000_000 >= self.retry_at.load(Relaxed)
             && matches!(&*self.outbound.lock(), Outbound::Idle | Outbound::Failed(_))
+    }
+}
+
+/// Takes note of a connection with a peer (see [`Keys`]) for as long as it is served.
+pub(crate) struct Noted {
+    peer: Arc<Peer>,
+    socket: Arc<Socket>,
+}
+
+impl Noted {
+    /// A socket that is to be connected to the peer; it gets the peer's keys.
+    pub(crate) fn outgoing(peer: &Arc<Peer>, socket: &Arc<Socket>) -> Result<Self> {
+        peer.keys.dress(socket)?;
+        Ok(Self {
+            peer: peer.clone(),
+            socket: socket.clone(),
+        })
+    }
+
+    /// A connection from the peer that `listener` has accepted; `None` if it has not the peer's
+    /// keys.
+    pub(crate) fn incoming(
+        peer: &Arc<Peer>,
+        listener: &Socket,
+        socket: &Arc<Socket>,
+    ) -> Result<Option<Self>> {
+        let good = peer.keys.admit(listener, socket)?;
+        Ok(good.then(|| Self {
+            peer: peer.clone(),
+            socket: socket.clone(),
+        }))
+    }
+}
+
+impl Drop for Noted {
+    fn drop(&mut self) {
+        self.peer.keys.forget(&self.socket);
     }
 }
 
@@ -201,6 +272,20 @@ impl Slot {
 impl Drop for Slot {
     fn drop(&mut self) {
         let _ = self.0.slots.fetch_sub(1, Relaxed);
+    }
+}
+
+/// Why a peer was not added.
+pub(crate) enum AddError {
+    Exists,
+    TooMany,
+    /// Its key cannot be used.
+    Key(Refused),
+}
+
+impl From<Refused> for AddError {
+    fn from(refused: Refused) -> Self {
+        Self::Key(refused)
     }
 }
 
@@ -231,37 +316,30 @@ impl Peers {
         })
     }
 
-    /// Adds a peer. `EEXIST`, `ENOSPC`, `ENOMEM`.
-    pub(crate) fn add(&self, addr: Addr, port: u16) -> Result {
+    /// Adds a peer; without a key it is not authenticated. The key goes on the listener before
+    /// anybody can find the peer.
+    pub(crate) fn add(
+        &self,
+        listener: &Socket,
+        addr: Addr,
+        port: u16,
+        key: Option<Key>,
+    ) -> Result<(), AddError> {
         let mut inner = self.inner.lock();
-        if inner.list.iter().any(|peer| peer.addr == addr) {
-            return Err(EEXIST);
+        if inner.list.iter().any(|other| other.addr == addr) {
+            return Err(AddError::Exists);
         }
         if inner.list.len() >= MAX_PEERS {
-            return Err(ENOSPC);
+            return Err(AddError::TooMany);
         }
+        inner.list.reserve(1, GFP_KERNEL).map_err(Refused::from)?;
         let index = inner.next;
-        let peer = Arc::pin_init(
-            pin_init!(Peer {
-                index,
-                addr,
-                port,
-                removed: Atomic::new(false),
-                migrations_out: Atomic::new(0),
-                migrations_in: Atomic::new(0),
-                refused: Atomic::new(0),
-                bad_records: Atomic::new(0),
-                alive: Atomic::new(0),
-                retry_at: Atomic::new(0),
-                nonce: Atomic::new(0),
-                slots: Atomic::new(0),
-                outbound <- new_mutex!(Outbound::Idle, "nlb_migrator::Peer::outbound"),
-                inbound <- new_mutex!(KVec::new(), "nlb_migrator::Peer::inbound"),
-                aborts <- new_mutex!(KVec::new(), "nlb_migrator::Peer::aborts"),
-            }),
-            GFP_KERNEL,
-        )?;
-        inner.list.push(peer, GFP_KERNEL)?;
+        let peer = Peer::new(index, addr, port, key).map_err(Refused::from)?;
+        peer.keys.install(listener)?;
+        inner
+            .list
+            .push_within_capacity(peer)
+            .map_err(|_| Refused::NoMemory)?;
         inner.next = index.wrapping_add(1);
         inner.generation = inner.generation.wrapping_add(1);
         Ok(())
@@ -276,6 +354,18 @@ impl Peers {
         drop(inner);
         peer.close();
         Some(peer)
+    }
+
+    /// Whether all peers have keys.
+    pub(crate) fn authenticate(&self) -> bool {
+        let inner = self.inner.lock();
+        inner.list.iter().all(|peer| peer.keys.authenticate())
+    }
+
+    /// Takes note that a peer has changed: a dump that is under way may miss it.
+    pub(crate) fn changed(&self) {
+        let mut inner = self.inner.lock();
+        inner.generation = inner.generation.wrapping_add(1);
     }
 
     pub(crate) fn is_empty(&self) -> bool {

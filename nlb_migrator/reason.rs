@@ -140,6 +140,8 @@ codes! {
     /// An address of a family that is not supported.
     Family = 144, errno::EAFNOSUPPORT, "IPv6 is not supported yet";
 
+    /// The client's address is the target's own, or a broadcast address there.
+    ClientHere = 146, EINVAL, "client's address is not another machine's";
     /// A function of the kernel failed.
     Internal = 145, EIO, "internal error";
 
@@ -151,6 +153,8 @@ codes! {
     Unreachable = 193, errno::EHOSTUNREACH, "peer cannot be reached";
     /// The peer speaks another version.
     Version = 194, errno::EPROTONOSUPPORT, "peer speaks another version";
+    /// The peer requires something that is not known here.
+    Capability = 210, errno::EPROTONOSUPPORT, "unknown capability is required";
     /// The peer did not answer in time.
     NoAnswer = 195, ETIMEDOUT, "no answer from the target";
     /// The connection to the peer was lost.
@@ -194,6 +198,15 @@ pub(crate) struct Reason {
 impl Reason {
     /// What the target said.
     pub(crate) fn from_target(code: u32, text: &str) -> Self {
+        Self::said("target", code, text)
+    }
+
+    /// What the peer said about the connection with it.
+    pub(crate) fn from_peer(code: u32, text: &str) -> Self {
+        Self::said("peer", code, text)
+    }
+
+    fn said(who: &str, code: u32, text: &str) -> Self {
         let errno = match (Refusal::from_code(code), Code::from_u32(code)) {
             (Some(refusal), _) => refusal.errno(),
             (None, Some(code)) => code.errno(),
@@ -203,7 +216,7 @@ impl Reason {
         // Writing to a text does not fail.
         let _ = write!(
             shown,
-            "target: {}",
+            "{who}: {}",
             Text::from_bytes(text.as_bytes()).as_str()
         );
         Self {

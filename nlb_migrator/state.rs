@@ -3,13 +3,22 @@
 //! What a network namespace has.
 
 use crate::{
+    auth::{
+        Keys,
+        Refused,
+        Shown, //
+    },
     hold::{
         Holds,
         LocalIn, //
     },
     log::Limit,
     origin::Transfers,
-    peer::Peers,
+    peer::{
+        AddError,
+        Peer,
+        Peers, //
+    },
     registry::Registry,
     stats::Stats,
     target::Arrivals,
@@ -47,6 +56,13 @@ use nlb::{
         session::{
             Listener,
             Sessions, //
+        },
+        socket::{
+            auth::{
+                Counters,
+                Key, //
+            },
+            Socket, //
         },
         Net, //
     },
@@ -146,40 +162,125 @@ pub(crate) struct State {
     watch: DelayedWork,
 }
 
+/// Why peers or their keys were not changed.
+pub(crate) enum ChangeError {
+    /// No peer has the address.
+    NoPeer,
+    Peer(AddError),
+    Key(Refused),
+    /// The port could not be opened.
+    Port(Error),
+}
+
+impl From<Refused> for ChangeError {
+    fn from(refused: Refused) -> Self {
+        Self::Key(refused)
+    }
+}
+
 impl State {
-    /// Adds a peer; the first one opens the port.
-    ///
-    /// Errors: `EEXIST`, `ENOSPC`, `ENOMEM`; `EADDRINUSE` if another program has the port.
-    pub(crate) fn add_peer(&self, net: &Net, addr: Addr, port: u16) -> Result {
+    /// Adds a peer, without a key an unauthenticated one; the first one opens the port.
+    pub(crate) fn add_peer(
+        &self,
+        net: &Net,
+        addr: Addr,
+        port: u16,
+        key: Option<Key>,
+    ) -> Result<(), ChangeError> {
         let mut listener = self.port.lock();
         if listener.is_none() {
             let any = SocketAddr::from((Ipv4Addr::UNSPECIFIED, uapi::PORT));
             let shared = self.shared.clone();
             let name = fmt!("nlb-migrator");
-            *listener = Some(Listener::start(net, any, BACKLOG, name, move |socket| {
-                transport::accept(&shared, socket);
-            })?);
+            let accept = move |listener: &Socket, socket| {
+                transport::accept(&shared, listener, socket);
+            };
+            let started = Listener::start(net, any, BACKLOG, name, accept);
+            *listener = Some(started.map_err(ChangeError::Port)?);
             self.watch.schedule(watch::PERIOD_MS);
         }
-        self.shared.peers.add(addr, port).inspect_err(|_| {
-            if self.shared.peers.is_empty() {
-                *listener = None;
-            }
-        })
+        let added = match &*listener {
+            Some(listener) => self.shared.peers.add(listener.socket(), addr, port, key),
+            None => Ok(()),
+        };
+        self.settle(&mut listener);
+        added.map_err(ChangeError::Peer)
     }
 
-    /// Removes a peer and closes its connections; the last one closes the port. `ENOENT`.
-    pub(crate) fn remove_peer(&self, net: &Net, addr: Addr) -> Result {
+    /// Removes a peer and closes its connections; the last one closes the port.
+    pub(crate) fn remove_peer(&self, net: &Net, addr: Addr) -> Result<(), ChangeError> {
         let mut listener = self.port.lock();
-        let peer = self.shared.peers.remove(addr).ok_or(ENOENT)?;
-        if self.shared.peers.is_empty() {
-            *listener = None;
+        let peer = self.shared.peers.remove(addr).ok_or(ChangeError::NoPeer)?;
+        if let Some(listener) = &*listener {
+            peer.keys.withdraw(listener.socket());
         }
+        self.settle(&mut listener);
         drop(listener);
+        self.shared.stats.add_auth(&peer.keys.counters());
         self.shared.transfers.peer_removed(&self.shared, net, &peer);
         // That may have left something to look after.
         self.watch.schedule(watch::PERIOD_MS);
         Ok(())
+    }
+
+    /// Closes the port if there are no peers, and lets in unsigned segments if there are some that
+    /// need it.
+    fn settle(&self, listener: &mut Option<Listener>) {
+        if self.shared.peers.is_empty() {
+            self.close(listener);
+        } else if let Some(listener) = listener {
+            // An address with a key needs it in any case; this is about strangers, who are turned
+            // away later otherwise.
+            let _ = listener
+                .socket()
+                .auth_require(self.shared.peers.authenticate());
+        }
+    }
+
+    /// Closes the port.
+    fn close(&self, listener: &mut Option<Listener>) {
+        if let Some(listener) = listener.take() {
+            let counters = listener.socket().auth_counters();
+            drop(listener);
+            self.shared.stats.add_auth(&counters);
+        }
+    }
+
+    /// Changes the keys of a peer.
+    pub(crate) fn change_keys(
+        &self,
+        addr: Addr,
+        change: impl FnOnce(&Keys, &Socket) -> Result<(), Refused>,
+    ) -> Result<(), ChangeError> {
+        let mut listener = self.port.lock();
+        let peer = self.shared.peers.find(addr).ok_or(ChangeError::NoPeer)?;
+        if let Some(listener) = &*listener {
+            change(&peer.keys, listener.socket())?;
+        }
+        self.shared.peers.changed();
+        self.settle(&mut listener);
+        Ok(())
+    }
+
+    /// Calls `show` with each key of a peer.
+    pub(crate) fn show_keys(&self, peer: &Peer, show: impl FnMut(&Shown) -> Result) -> Result {
+        let listener = self.port.lock();
+        let socket = listener.as_ref().map(|listener| listener.socket());
+        peer.keys.show(socket, show)
+    }
+
+    /// What became of segments at the open port and from the present peers.
+    pub(crate) fn auth_counters(&self) -> Counters {
+        let mut sum = Counters::default();
+        if let Some(listener) = &*self.port.lock() {
+            sum.add(&listener.socket().auth_counters());
+        }
+        let mut next = 0;
+        while let Some((peer, after)) = self.shared.peers.first_from(next) {
+            sum.add(&peer.keys.counters());
+            next = after;
+        }
+        sum
     }
 }
 
@@ -208,8 +309,7 @@ impl PerNet for State {
 
     fn pre_exit(state: &Self, net: &Net) {
         // No connection comes in any more, ...
-        let listener = state.port.lock().take();
-        drop(listener);
+        state.close(&mut state.port.lock());
         // ... none is set up again, ...
         state.watch.cancel();
         // ... and the others end.

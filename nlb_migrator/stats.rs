@@ -6,6 +6,18 @@ use kernel::sync::atomic::{
     Atomic,
     Relaxed, //
 };
+use nlb::net::socket::auth;
+
+/// What sockets have counted of `counter`, if it is one of theirs.
+pub(crate) fn of_auth(counters: &auth::Counters, counter: Counter) -> u64 {
+    match counter {
+        Counter::Verified => counters.good,
+        Counter::DropBadMac => counters.bad,
+        Counter::DropUnknownKey => counters.unknown_key,
+        Counter::DropUnsigned => counters.unsigned,
+        _ => 0,
+    }
+}
 
 macro_rules! counters {
     ($($(#[$doc:meta])* $name:ident = $shown:literal,)+) => {
@@ -53,8 +65,18 @@ counters! {
     BadRecords = "bad-records",
     /// Connections to the port from others than peers.
     StrangersRejected = "drop-not-peer",
+    /// Connections that had waited while the peer's keys changed.
+    StaleRejected = "drop-old-key",
     /// Connections from peers above the limit.
     LinksRejected = "drop-too-many-links",
+    /// Segments from peers whose signature was verified.
+    Verified = "segments-verified",
+    /// Segments to the port or from peers with a wrong signature.
+    DropBadMac = "drop-bad-mac",
+    /// Segments to the port or from peers signed with a key that is not configured.
+    DropUnknownKey = "drop-unknown-key",
+    /// Segments without a signature where there has to be one.
+    DropUnsigned = "drop-unsigned",
     /// Early packets held.
     Held = "held",
     /// Early packets delivered after the injection.
@@ -92,6 +114,13 @@ impl Stats {
     pub(crate) fn add(&self, counter: Counter, n: u64) {
         if let Some(value) = self.0.get(counter as usize) {
             value.add(n, Relaxed);
+        }
+    }
+
+    /// Adds what a socket has counted that is gone.
+    pub(crate) fn add_auth(&self, counters: &auth::Counters) {
+        for (counter, _) in COUNTERS {
+            self.add(*counter, of_auth(counters, *counter));
         }
     }
 

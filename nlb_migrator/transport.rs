@@ -7,11 +7,14 @@
 //! says HELLO first. A record that does not parse, or that its sender has no business to send,
 //! closes the connection it came over, and nothing else.
 
+mod hello;
+
 use crate::{
     log::warn_limited,
     machine::OriginEvent,
     peer::{
         Attempt,
+        Noted,
         Outbound,
         Peer,
         Slot, //
@@ -34,6 +37,7 @@ use core::net::{
     Ipv4Addr,
     SocketAddr, //
 };
+use hello::hello;
 use kernel::{
     new_mutex,
     prelude::*,
@@ -65,12 +69,10 @@ use nlb::{
         record::{
             self,
             Header,
-            Hello,
             Record,
             HEADER_LEN,
             MAX_PAYLOAD,
-            SHORT_MAX,
-            VERSION, //
+            SHORT_MAX, //
         }, //
     },
 };
@@ -191,6 +193,8 @@ enum End {
     Lost,
     /// A record did not parse, or was not the sender's to send.
     Bad,
+    /// One side cannot talk to the other.
+    Refused(Reason),
     /// The namespace ends.
     Stopping,
 }
@@ -260,35 +264,6 @@ fn book(shared: &Shared, link: &Link, end: &End) {
     }
 }
 
-/// Exchanges HELLO; returns the boot nonce of the other side.
-fn hello(shared: &Shared, link: &Link, payload: &mut KVVec<u8>) -> Result<u64, (End, Reason)> {
-    let lost = |end| (end, Reason::from(Code::LinkLost));
-    let ours = Hello {
-        min_version: VERSION,
-        max_version: VERSION,
-        capabilities: 0,
-        boot_id: shared.boot_id,
-    };
-    link.send(&shared.stats, 0, &Record::Hello(ours))
-        .map_err(|_| lost(End::Lost))?;
-    let header = read_record(shared, link, payload, false).map_err(lost)?;
-    match decode(shared, link, &header, payload).map_err(lost)? {
-        Record::Hello(theirs) if theirs.common_version(&ours).is_some() => Ok(theirs.boot_id),
-        Record::Hello(theirs) => {
-            warn_limited!(
-                shared.log,
-                "peer {} speaks versions {} to {}, this is {}\n",
-                link.peer.addr,
-                theirs.min_version,
-                theirs.max_version,
-                VERSION
-            );
-            Err((End::Lost, Code::Version.into()))
-        }
-        _ => Err(lost(End::Bad)),
-    }
-}
-
 /// Settings of every connection: small records at once, and no waiting for a dead machine.
 fn set_up(socket: &Socket) {
     socket.set_nodelay();
@@ -321,6 +296,13 @@ fn serve(
                         .map_err(|_| End::Lost);
                 }
                 Record::Pong(_) => return Ok(()),
+                // About no migration, but about the connection.
+                Record::Refused(reason) if header.id() == 0 => {
+                    let reason = Reason::from_peer(reason.code, reason.text);
+                    let text = reason.text();
+                    warn_limited!(shared.log, "peer {}: {}\n", link.peer.addr, text.as_str());
+                    return Err(End::Refused(reason));
+                }
                 record => record,
             };
             let net = shared.weak.upgrade().ok_or(End::Stopping)?;
@@ -338,7 +320,7 @@ fn inbound(shared: &Arc<Shared>, peer: &Arc<Peer>, socket: &Arc<Socket>) {
     let (Ok(link), Ok(mut payload)) = (Link::new(shared, peer, socket), buffer()) else {
         return;
     };
-    if let Err((end, _)) = hello(shared, &link, &mut payload) {
+    if let Err(end) = hello(shared, &link, &mut payload) {
         return book(shared, &link, &end);
     }
     if !matches!(peer.add_inbound(&link), Ok(true)) {
@@ -361,7 +343,7 @@ fn inbound(shared: &Arc<Shared>, peer: &Arc<Peer>, socket: &Arc<Socket>) {
 }
 
 /// Takes a connection that came in at the port.
-pub(crate) fn accept(shared: &Arc<Shared>, socket: Socket) {
+pub(crate) fn accept(shared: &Arc<Shared>, listener: &Socket, socket: Socket) {
     let peer = match socket.peer_addr() {
         Ok(SocketAddr::V4(addr)) => shared.peers.find(Addr::from(*addr.ip())),
         _ => None,
@@ -376,11 +358,17 @@ pub(crate) fn accept(shared: &Arc<Shared>, socket: Socket) {
     let Ok(socket) = Arc::new(socket, GFP_KERNEL) else {
         return;
     };
+    let noted = match Noted::incoming(&peer, listener, &socket) {
+        Ok(Some(noted)) => noted,
+        Ok(None) => return shared.stats.count(Counter::StaleRejected),
+        Err(_) => return shared.stats.count(Counter::LinksRejected),
+    };
     let ours = shared.clone();
     let spawned = shared.sessions.spawn(
         format_args!("nlb-in/{}", peer.addr),
         socket,
         move |socket, _| {
+            let _noted = noted;
             inbound(&ours, slot.peer(), socket);
         },
     );
@@ -432,7 +420,10 @@ fn outbound(shared: &Arc<Shared>, peer: &Arc<Peer>, socket: &Arc<Socket>) {
         let mut outbound = peer.outbound.lock();
         // Another attempt may have begun already.
         if matches!(&*outbound, Outbound::Up(current) if Arc::ptr_eq(current, &link)) {
-            *outbound = Outbound::Idle;
+            *outbound = match end {
+                End::Refused(reason) => Outbound::Failed(reason),
+                _ => Outbound::Idle,
+            };
         }
     }
     if let Some(net) = shared.weak.upgrade() {
@@ -468,14 +459,21 @@ fn open(
 ) -> Result<Arc<Link>, Reason> {
     let ip = peer.addr.to_v4().ok_or(Code::Family)?;
     let addr = SocketAddr::new(IpAddr::V4(Ipv4Addr::from(ip)), peer.port);
-    socket
-        .connect(addr, CONNECT_MS)
-        .map_err(Reason::unreachable)?;
+    socket.connect(addr, CONNECT_MS).map_err(|error| {
+        if error == ETIMEDOUT && peer.keys.authenticate() {
+            // Wrong signatures are not answered.
+            return Reason::with_detail(Code::Unreachable, fmt!("no answer, do the keys agree?"));
+        }
+        Reason::unreachable(error)
+    })?;
     set_up(socket);
     let link = Link::new(shared, peer, socket)?;
-    let nonce = hello(shared, &link, payload).map_err(|(end, reason)| {
+    let nonce = hello(shared, &link, payload).map_err(|end| {
         book(shared, &link, &end);
-        reason
+        match end {
+            End::Refused(reason) => reason,
+            _ => Code::LinkLost.into(),
+        }
     })?;
     peer.nonce.store(nonce, Relaxed);
     let mut place = 0;
@@ -497,6 +495,7 @@ fn open(
 fn begin(shared: &Arc<Shared>, peer: &Arc<Peer>, net: &Net) -> Result<Attempt, Reason> {
     let done = Arc::pin_init(Completion::new(), GFP_KERNEL)?;
     let socket = Arc::new(Socket::tcp(net, SocketFamily::V4)?, GFP_KERNEL)?;
+    let noted = Noted::outgoing(peer, &socket)?;
     let attempt = Attempt {
         done,
         socket: socket.clone(),
@@ -516,6 +515,7 @@ fn begin(shared: &Arc<Shared>, peer: &Arc<Peer>, net: &Net) -> Result<Attempt, R
         format_args!("nlb-out/{}", peer.addr),
         socket,
         move |socket, _| {
+            let _noted = noted;
             outbound(&ours, &theirs, socket);
         },
     );

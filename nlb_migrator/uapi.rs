@@ -44,6 +44,30 @@ impl PeerState {
     }
 }
 
+/// How TCP segments between peers are signed (TCP-AO, RFC 5925).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub(crate) enum Algorithm {
+    /// HMAC-SHA-256; what is meant when absent.
+    HmacSha256 = 1,
+    /// HMAC-SHA-1 (RFC 5926).
+    HmacSha1 = 2,
+    /// AES-128-CMAC (RFC 5926).
+    Aes128Cmac = 3,
+}
+
+impl Algorithm {
+    /// The value with this number, if there is one.
+    pub(crate) fn from_u32(value: u32) -> Option<Self> {
+        match value {
+            1 => Some(Self::HmacSha256),
+            2 => Some(Self::HmacSha1),
+            3 => Some(Self::Aes128Cmac),
+            _ => None,
+        }
+    }
+}
+
 /// Values of role.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
@@ -126,6 +150,36 @@ pub(crate) mod peer {
     pub(crate) const REFUSED: u16 = 6;
     /// Records from the peer that did not parse; each closed a connection.
     pub(crate) const BAD_RECORDS: u16 = 7;
+    /// The peer has no key, and whoever can send with its address is taken for it.
+    pub(crate) const UNAUTHENTICATED: u16 = 8;
+    /// The peer's keys, without their secrets.
+    pub(crate) const KEY: u16 = 9;
+    /// Id of the key in segments sent to the peer, whose recv-id it is.
+    pub(crate) const SEND_ID: u16 = 10;
+    /// Id of the key in segments from the peer; send-id when absent.
+    pub(crate) const RECV_ID: u16 = 11;
+    /// Algorithm of the key, hmac-sha256 when absent.
+    pub(crate) const ALGORITHM: u16 = 12;
+    /// Secret of the key, which both sides have. Never told again.
+    pub(crate) const SECRET: u16 = 13;
+}
+
+/// Attributes of a key.
+pub(crate) mod key {
+    /// Id in segments sent to the peer.
+    pub(crate) const SEND_ID: u16 = 1;
+    /// Id in segments from the peer.
+    pub(crate) const RECV_ID: u16 = 2;
+    /// The algorithm.
+    pub(crate) const ALGORITHM: u16 = 3;
+    /// New connections begin with it, and the peer is asked to use it.
+    pub(crate) const PREFERRED: u16 = 4;
+    /// Connections with the peer on which it signs what is sent.
+    pub(crate) const SENDING: u16 = 5;
+    /// Segments from the peer that it verified.
+    pub(crate) const GOOD: u16 = 6;
+    /// Segments with its id that it did not verify; dropped.
+    pub(crate) const BAD: u16 = 7;
 }
 
 /// Attributes of a migration.
@@ -191,7 +245,8 @@ pub(crate) mod stats {
 
 /// Command ids.
 pub(crate) mod cmd {
-    /// Allow migrations to and from a peer. The first peer opens the namespace's migrator port.
+    /// Allow migrations to and from a peer, which has the key that is given, or none if it is
+    /// called unauthenticated. The first peer opens the namespace's migrator port.
     pub(crate) const PEER_NEW: u8 = 1;
     /// Remove a peer and close its connections.
     pub(crate) const PEER_DEL: u8 = 2;
@@ -211,15 +266,46 @@ pub(crate) mod cmd {
     pub(crate) const MIGRATION_NTF: u8 = 6;
     /// Counters of the namespace, drops by reason.
     pub(crate) const STATS_GET: u8 = 7;
+    /// Give a peer one more key, which connections may use from now on. The first key of an
+    /// unauthenticated peer closes the connections there are.
+    pub(crate) const PEER_KEY_NEW: u8 = 8;
+    /// Remove a key. Connections that use it go on with the preferred key. The last key stays as
+    /// long as the peer.
+    pub(crate) const PEER_KEY_DEL: u8 = 9;
+    /// Prefer a key: connections begin with it from now on, and on those there are the peer is
+    /// asked to use it.
+    pub(crate) const PEER_KEY_USE: u8 = 10;
 }
 
 /// Policy of the do request of `peer-new`, indexed by attribute id.
-pub(crate) static PEER_NEW_DO: [Policy; 3] = [
+pub(crate) static PEER_NEW_DO: [Policy; 14] = [
     Policy::reject(),
     // addr
     Policy::binary(4, 16),
     // port
     Policy::be16_min(1),
+    // state
+    Policy::reject(),
+    // migrations-out
+    Policy::reject(),
+    // migrations-in
+    Policy::reject(),
+    // refused
+    Policy::reject(),
+    // bad-records
+    Policy::reject(),
+    // unauthenticated
+    Policy::flag(),
+    // key
+    Policy::reject(),
+    // send-id
+    Policy::u8(),
+    // recv-id
+    Policy::u8(),
+    // algorithm
+    Policy::u32(),
+    // secret
+    Policy::binary(16, 80),
 ];
 
 /// Policy of the do request of `peer-del`, indexed by attribute id.
@@ -300,3 +386,84 @@ pub(crate) static MIGRATION_GET_DUMP: [Policy; 1] = [Policy::reject()];
 
 /// Policy of the do request of `stats-get`, indexed by attribute id.
 pub(crate) static STATS_GET_DO: [Policy; 1] = [Policy::reject()];
+
+/// Policy of the do request of `peer-key-new`, indexed by attribute id.
+pub(crate) static PEER_KEY_NEW_DO: [Policy; 14] = [
+    Policy::reject(),
+    // addr
+    Policy::binary(4, 16),
+    // port
+    Policy::reject(),
+    // state
+    Policy::reject(),
+    // migrations-out
+    Policy::reject(),
+    // migrations-in
+    Policy::reject(),
+    // refused
+    Policy::reject(),
+    // bad-records
+    Policy::reject(),
+    // unauthenticated
+    Policy::reject(),
+    // key
+    Policy::reject(),
+    // send-id
+    Policy::u8(),
+    // recv-id
+    Policy::u8(),
+    // algorithm
+    Policy::u32(),
+    // secret
+    Policy::binary(16, 80),
+];
+
+/// Policy of the do request of `peer-key-del`, indexed by attribute id.
+pub(crate) static PEER_KEY_DEL_DO: [Policy; 11] = [
+    Policy::reject(),
+    // addr
+    Policy::binary(4, 16),
+    // port
+    Policy::reject(),
+    // state
+    Policy::reject(),
+    // migrations-out
+    Policy::reject(),
+    // migrations-in
+    Policy::reject(),
+    // refused
+    Policy::reject(),
+    // bad-records
+    Policy::reject(),
+    // unauthenticated
+    Policy::reject(),
+    // key
+    Policy::reject(),
+    // send-id
+    Policy::u8(),
+];
+
+/// Policy of the do request of `peer-key-use`, indexed by attribute id.
+pub(crate) static PEER_KEY_USE_DO: [Policy; 11] = [
+    Policy::reject(),
+    // addr
+    Policy::binary(4, 16),
+    // port
+    Policy::reject(),
+    // state
+    Policy::reject(),
+    // migrations-out
+    Policy::reject(),
+    // migrations-in
+    Policy::reject(),
+    // refused
+    Policy::reject(),
+    // bad-records
+    Policy::reject(),
+    // unauthenticated
+    Policy::reject(),
+    // key
+    Policy::reject(),
+    // send-id
+    Policy::u8(),
+];

@@ -37,6 +37,8 @@ declare! {
     EBADMSG = 74;
     /// Socket operation on non-socket.
     ENOTSOCK = 88;
+    /// Protocol not available.
+    ENOPROTOOPT = 92;
     /// Protocol not supported.
     EPROTONOSUPPORT = 93;
     /// Socket type not supported.

@@ -68,7 +68,7 @@ def policy(attr: dict) -> str:
         if checks:
             raise ValueError(f"{attr['name']}: range on uint")
         return "Policy::uint()"
-    if kind not in ("u16", "u32", "u64"):
+    if kind not in ("u8", "u16", "u32", "u64"):
         raise ValueError(f"{attr['name']}: type {kind} is not known")
     if any(value > 32767 for value in checks.values()):
         raise ValueError(f"{attr['name']}: struct nla_policy holds bounds up to 32767")

@@ -29,6 +29,10 @@ def u32(value):
     return struct.pack("=I", value)
 
 
+def u8(value):
+    return struct.pack("=B", value)
+
+
 def be16(value):
     return struct.pack(">H", value)
 
@@ -274,6 +278,10 @@ def hostile(request):
                        errno.EINVAL, "invalid address length", attr=name)
             yield Case(f"{name} is IPv6", request.command, request.with_(name, ip("2001:db8::1")),
                        errno.EAFNOSUPPORT, "IPv6 is not supported yet", attr=name)
+        elif name.endswith("SECRET"):
+            for length in (0, 15, 81):
+                yield Case(f"{name} of {length} bytes", request.command, request.with_(name, b"s" * length),
+                           errno.ERANGE, "binary attribute size out of range", attr=name)
         else:
             for wrong in (b"", value[:-1], value + b"\0"):
                 yield Case(f"{name} of {len(wrong)} bytes", request.command, request.with_(name, wrong),

@@ -36,6 +36,7 @@ use kernel::{
 use nlb::{
     errno,
     net::{
+        ip,
         tcp::{
             ConnectionData,
             Injected,
@@ -135,6 +136,10 @@ impl Arrival {
             return Err(Code::NotForwarder.into());
         }
         let device = nlb_tunnel::vip_device(net, tuple.vip()).ok_or(Code::VipNotHere)?;
+        let client = tuple.client().to_v4().ok_or(Code::Family)?;
+        if !ip::is_elsewhere(net, client) {
+            return Err(Code::ClientHere.into());
+        }
         ConnectionData::check(connection)?;
         let listener = Listener::lookup(net, connection, device)?;
         listener.check(connection)?;

@@ -26,4 +26,5 @@
 #include "security.c"
 #include "skbuff.c"
 #include "socket.c"
+#include "string.c"
 #include "tcp.c"

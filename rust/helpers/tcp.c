@@ -154,6 +154,24 @@ __nlb_helper bool nlb_helper_tcp_has_md5sig_info(const struct tcp_sock *tp)
 #endif
 }
 
+__nlb_helper struct tcp_ao_info *nlb_helper_tcp_ao_info(const struct sock *sk)
+{
+#ifdef CONFIG_TCP_AO
+	return rcu_dereference_protected(tcp_sk(sk)->ao_info, lockdep_sock_is_held(sk));
+#else
+	return NULL;
+#endif
+}
+
+__nlb_helper int nlb_helper_tcp_ao_parse(struct sock *sk, int optname, void *optval, int optlen)
+{
+#ifdef CONFIG_TCP_AO
+	return tcp_sk(sk)->af_specific->ao_parse(sk, optname, KERNEL_SOCKPTR(optval), optlen);
+#else
+	return -ENOPROTOOPT;
+#endif
+}
+
 __nlb_helper bool nlb_helper_tcp_has_ao_info(const struct tcp_sock *tp)
 {
 #ifdef CONFIG_TCP_AO

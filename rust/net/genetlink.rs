@@ -117,6 +117,7 @@ pub struct Op {
     flags: u32,
     policy: &'static [Policy],
     repeat: u64,
+    secret: Option<u16>,
     handler: Handler,
 }
 
@@ -136,6 +137,7 @@ impl Op {
             flags: flags | bindings::GENL_CMD_CAP_HASPOL,
             policy,
             repeat: 0,
+            secret: None,
             handler,
         }
     }
@@ -179,6 +181,15 @@ impl Op {
     pub const fn repeat(mut self, id: u16) -> Self {
         assert!((id as usize) < self.policy.len(), "no such attribute");
         self.repeat |= 1 << id;
+        self
+    }
+
+    /// Overwrites attribute `id` in the request once the operation is done, so that what it holds
+    /// neither stays in freed memory nor goes back with an error message.
+    pub const fn secret(mut self, id: u16) -> Self {
+        assert!((id as usize) < self.policy.len(), "no such attribute");
+        assert!(matches!(self.handler, Handler::Do(_)), "only for a `do`");
+        self.secret = Some(id);
         self
     }
 }
@@ -453,8 +464,13 @@ unsafe extern "C" fn doit_callback(
         let Handler::Do(run) = op.handler else {
             return Err(EOPNOTSUPP.into());
         };
-        request.refuse_duplicates(op.policy, op.repeat, request.extack(), 0)?;
-        run(&request)?;
+        let result = request
+            .refuse_duplicates(op.policy, op.repeat, request.extack(), 0)
+            .and_then(|()| run(&request));
+        if let Some(id) = op.secret {
+            request.wipe(id);
+        }
+        result?;
         Ok(0)
     })
 }

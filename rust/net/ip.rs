@@ -41,6 +41,14 @@ pub fn is_local_address(net: &Net, address: [u8; 4]) -> bool {
     kind == bindings::RTN_LOCAL
 }
 
+/// Whether `address` can be that of another machine, as `net` sees it: not one of this machine's,
+/// nor a broadcast or multicast address.
+pub fn is_elsewhere(net: &Net, address: [u8; 4]) -> bool {
+    // SAFETY: The namespace is valid; takes RCU itself.
+    let kind = unsafe { bindings::inet_addr_type(net.as_raw(), u32::from_ne_bytes(address)) };
+    kind == bindings::RTN_UNICAST
+}
+
 /// Makes the network header of a packet start at its data, and checks that an IPv4 header without
 /// options fits. Errors: `EINVAL`.
 fn ipv4_header(skb: &mut SkBuff) -> Result<&bindings::iphdr> {

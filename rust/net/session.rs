@@ -180,7 +180,8 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// Listens on `addr` in `net` and has `accept` called for every connection, one at a time.
+    /// Listens on `addr` in `net` and has `accept` called with the listening socket and every
+    /// connection, one at a time.
     /// Fails as `bind()` does, `EADDRINUSE` above all.
     pub fn start<F>(
         net: &Net,
@@ -190,7 +191,7 @@ impl Listener {
         mut accept: F,
     ) -> Result<Self>
     where
-        F: FnMut(Socket) + Send + 'static,
+        F: FnMut(&Socket, Socket) + Send + 'static,
     {
         let family = match addr {
             SocketAddr::V4(_) => SocketFamily::V4,
@@ -205,7 +206,7 @@ impl Listener {
         let thread = Thread::spawn(name, move |current: &Current| {
             while !listener.is_shut_down() && !current.should_stop() {
                 match listener.accept() {
-                    Ok(connection) => accept(connection),
+                    Ok(connection) => accept(&listener, connection),
                     Err(_) => current.sleep(ACCEPT_PAUSE),
                 }
             }
@@ -214,6 +215,11 @@ impl Listener {
             socket,
             _thread: thread,
         })
+    }
+
+    /// The listening socket.
+    pub fn socket(&self) -> &Socket {
+        &self.socket
     }
 
     /// The address and port it listens on.

@@ -4,6 +4,8 @@
 //!
 //! C header: [`include/linux/net.h`](srctree/include/linux/net.h).
 
+pub mod auth;
+
 use crate::{
     bindings,
     errno::{

@@ -102,7 +102,8 @@ pub enum Type {
     Prepare = 2,
     /// Target: yes; its packets are held from now on.
     Ready = 3,
-    /// Target: no, for this reason; nothing has changed.
+    /// Target: no, for this reason; nothing has changed. Without an id, both ways, after HELLO: I
+    /// cannot talk to you.
     Refused = 4,
     /// Origin: (a piece of) the connection's state.
     State = 5,
@@ -148,9 +149,14 @@ impl Type {
         })
     }
 
-    /// Whether the record is about a migration, and so has an id that is not zero.
-    const fn has_id(self) -> bool {
-        !matches!(self, Type::Hello | Type::Ping | Type::Pong)
+    /// Whether a record can have this migration id: zero if it is about the connection between the
+    /// migrators itself, another one if it is about a migration.
+    const fn fits(self, id: u64) -> bool {
+        match self {
+            Type::Hello | Type::Ping | Type::Pong => id == 0,
+            Type::Refused => true,
+            _ => id != 0,
+        }
     }
 }
 
@@ -232,13 +238,13 @@ pub struct Header {
 impl Header {
     /// A header for a payload of `len` bytes.
     ///
-    /// Errors: [`Error::TooLong`]; [`Error::BadId`] unless `id` is zero for HELLO, PING, PONG and
-    /// not zero for all others; [`Error::BadFlags`] if `last` is set for anything but STATE.
+    /// Errors: [`Error::TooLong`]; [`Error::BadId`] unless `id` is zero for HELLO, PING and PONG, any
+    /// for REFUSED, and not zero for all others; [`Error::BadFlags`] if `last` is set for anything but STATE.
     pub fn new(kind: Type, last: bool, id: u64, len: usize) -> Result<Header, Error> {
         if len > MAX_PAYLOAD {
             return Err(Error::TooLong);
         }
-        if kind.has_id() != (id != 0) {
+        if !kind.fits(id) {
             return Err(Error::BadId);
         }
         if last && kind != Type::State {

@@ -69,19 +69,21 @@ vip_add lbu host1 host2
 tell "" "$(lsmod | awk '/^nlb/ { printf "  %-13s %7d bytes\n", $1, $2 }')"
 
 chapter "The hosts"
-tell "Each runs nginx from the distribution, and knows one thing about load balancing: whom to trust."
+tell "Each runs nginx from the distribution, and knows one thing about load balancing: whom to trust." \
+	"Migrators prove who they are by a key that both have (TCP-AO)."
+(umask 077 && head -c 32 /dev/urandom | od -An -v -tx1 | tr -d ' \n' >"$tmp/secret")
 on host1 nlb forwarder add $LBU_TO_HOST1
-on host1 nlb peer add $LBU_TO_HOST1
+on host1 nlb peer add $LBU_TO_HOST1 key 1 secret-file "$tmp/secret"
 on host2 nlb forwarder add $LBU_TO_HOST2
-on host2 nlb peer add $LBU_TO_HOST2
+on host2 nlb peer add $LBU_TO_HOST2 key 1 secret-file "$tmp/secret"
 nginx_start host1
 nginx_start host2
 head -c 100M /dev/urandom >"$tmp/host1/www/a/big"
 chmod a+r "$tmp/host1/www/a/big"
 
 chapter "The load balancing unit"
-on lbu nlb peer add $HOST1
-on lbu nlb peer add $HOST2
+on lbu nlb peer add $HOST1 key 1 secret-file "$tmp/secret"
+on lbu nlb peer add $HOST2 key 1 secret-file "$tmp/secret"
 on lbu nlb service add $VIP:80/tcp mode peek
 on lbu nlb endpoint add $VIP:80/tcp host $HOST1
 on lbu nlb endpoint add $VIP:80/tcp host $HOST2

@@ -89,7 +89,7 @@ no_address() {
 	stays 22 0 "the target is not an IP address"
 }
 no_host() {
-	ns lbu nlb peer add 10.0.2.77
+	ns lbu nlb peer add 10.0.2.77 unauthenticated
 	handover 10.0.2.77
 	stays 113 193 "peer cannot be reached"
 	ns lbu nlb peer del 10.0.2.77

@@ -12,16 +12,23 @@ load=$(dirname "$tcp")/load.py
 pcap=$(dirname "$tcp")/../pcap.py
 invariants=$(dirname "$tcp")/../invariants.py
 
+# new_secret FILE
+new_secret() { (umask 077 && head -c 32 /dev/urandom | od -An -v -tx1 | tr -d ' \n' >"$1"); }
+# peer_add MACHINE ADDR: a peer, with the key that all machines have.
+peer_add() { ns "$1" nlb peer add "$2" key 1 secret-file "$tmp/secret"; }
+
 cluster() {
 	load_modules nlb_fwd nlb_migrator
 	topology
 	vip_add lbu host1 host2
+	new_secret "$tmp/secret"
+	export NLB_SECRET_FILE=$tmp/secret
 	ns host1 nlb forwarder add $LBU_TO_HOST1
-	ns host1 nlb peer add $LBU_TO_HOST1
+	peer_add host1 $LBU_TO_HOST1
 	ns host2 nlb forwarder add $LBU_TO_HOST2
-	ns host2 nlb peer add $LBU_TO_HOST2
-	ns lbu nlb peer add $HOST1
-	ns lbu nlb peer add $HOST2
+	peer_add host2 $LBU_TO_HOST2
+	peer_add lbu $HOST1
+	peer_add lbu $HOST2
 	ns lbu nlb service add $VIP:80/tcp mode peek
 	ns lbu nlb endpoint add $VIP:80/tcp host $HOST1
 	ns lbu nlb endpoint add $VIP:80/tcp host $HOST2
@@ -126,7 +133,7 @@ whole() {
 	mend_peers
 	prompt_answers
 	ns host1 nlb forwarder add $LBU_TO_HOST1
-	ns host1 nlb peer add $LBU_TO_HOST1
+	peer_add host1 $LBU_TO_HOST1
 	ip -n host1 addr add $VIP/32 dev nlb0
 	ns host1 sysctl -qw net.ipv4.tcp_timestamps=1 net.ipv4.tcp_window_scaling=1 net.ipv4.tcp_sack=1
 } >/dev/null 2>&1

@@ -111,9 +111,13 @@ class Migrator:
         return len(self.tunnel.dump("MAPPING_GET").replies)
 
     def peer(self, address, wanted):
-        """Makes that machine a peer, or no peer."""
+        """Makes that machine a peer, with the key of `cluster`, or no peer."""
         if (address in self.peers) != wanted:
-            answer = self.family.do("PEER_NEW" if wanted else "PEER_DEL", [("PEER_ADDR", genl.ip(address))])
+            attrs = [("PEER_ADDR", genl.ip(address))]
+            if wanted:
+                secret = pathlib.Path(os.environ["NLB_SECRET_FILE"]).read_bytes()
+                attrs += [("PEER_SEND_ID", genl.u8(1)), ("PEER_SECRET", secret)]
+            answer = self.family.do("PEER_NEW" if wanted else "PEER_DEL", attrs)
             if answer.error:
                 raise OSError(answer.error, answer.text)
             self.peers ^= {address}

@@ -118,7 +118,7 @@ time_wait() {
 
 # The application here is no target for the classifier here.
 to_itself() {
-	ns lbu nlb peer add $LBU
+	ns lbu nlb peer add $LBU unauthenticated
 	aside $LBU
 	client --bytes 5000
 	ns lbu nlb peer del $LBU

@@ -25,7 +25,7 @@ moves() {
 	wait_listen lbu 80
 	background client "$tmp/client.log" "$load" client $VIP 80 --count 1 --bytes 30000
 	local client=$!
-	wait_for 10 one_remote
+	wait_for 30 one_remote
 	by_tuple "$(remote)" >"$tmp/moved"
 	cat "$tmp/moved"
 	jq -e '.[0] | .phase == "active" and .role == "origin" and .peer_addr == "10.0.2.2"' "$tmp/moved"
@@ -46,7 +46,7 @@ not_accepted() {
 	wait_listen lbu 80
 	background client "$tmp/client.log" "$load" client $VIP 80 --count 1 --bytes 1000
 	local client=$!
-	wait_for 10 one_remote
+	wait_for 30 one_remote
 	refuses "no program has accepted the connection yet" "$(remote)"
 	stop idle
 	# It gets a RST with the end of the program, as ever.
@@ -89,7 +89,7 @@ elsewhere() {
 	start_load keeper lbu keeper $VIP 80
 	wait_listen lbu 80
 	background client "$tmp/client.log" "$load" client $VIP 80 --count 1 --bytes 1000
-	wait_for 10 one_remote
+	wait_for 30 one_remote
 	fails ns host2 nlb -j migration start client "$(remote)" vip $VIP:80 to $LBU_TO_HOST2 2>"$tmp/error"
 	jq -e '.error == "no such connection"' "$tmp/error"
 	by_tuple "$(remote)"

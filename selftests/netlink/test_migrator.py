@@ -14,10 +14,15 @@ import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 import genl  # noqa: E402
-from genl import Case, Request, be16, ip, u32  # noqa: E402
+from genl import Case, Request, be16, ip, u8, u32  # noqa: E402
 
 KEY = [("PEER_ADDR", ip("127.0.0.2"))]
-PEER = KEY + [("PEER_PORT", be16(4770))]
+SECRET = b"0123456789abcdef"
+PEER = KEY + [("PEER_PORT", be16(4770)), ("PEER_SEND_ID", u8(1)), ("PEER_RECV_ID", u8(2)),
+              ("PEER_ALGORITHM", u32(1)), ("PEER_SECRET", SECRET)]
+NEW_KEY = KEY + [("PEER_SEND_ID", u8(3)), ("PEER_RECV_ID", u8(4)), ("PEER_ALGORITHM", u32(2)), ("PEER_SECRET", b"t" * 80)]
+KEY_ID = KEY + [("PEER_SEND_ID", u8(1))]
+NO_ROOM = "no memory for the key, on the port (net.core.optmem_max) or at all"
 
 
 def replaced(attrs, name, value):
@@ -38,9 +43,17 @@ def main():
                 ("MIGRATION_VIP_ADDR", ip("127.0.0.1")), ("MIGRATION_VIP_PORT", be16(80))] + migrate[1:]
 
     def state():
-        """Peers by address and port; migrations by id."""
-        return [sorted(str(genl.attributes(reply[4:])[:2]) for reply in migrator.dump("PEER_GET").replies),
+        """Peers with all attributes; migrations by id."""
+        return [sorted(str(genl.attributes(reply[4:])) for reply in migrator.dump("PEER_GET").replies),
                 sorted(str(genl.attributes(reply[4:])[0]) for reply in migrator.dump("MIGRATION_GET").replies)]
+
+    def with_id(number):
+        """The new key, with this id both ways."""
+        return replaced(replaced(NEW_KEY, "PEER_SEND_ID", u8(number)), "PEER_RECV_ID", u8(number))
+
+    def peers():
+        """The attributes of each peer, but for the keys."""
+        return [dict(genl.attributes(reply[4:])) for reply in migrator.dump("PEER_GET").replies]
 
     def accepted(name, command, attrs):
         answer = migrator.do(command, attrs)
@@ -48,9 +61,12 @@ def main():
         return answer
 
     requests = [
-        Request("PEER_NEW", PEER, optional=("PEER_PORT",)),
+        Request("PEER_NEW", PEER, optional=("PEER_PORT", "PEER_RECV_ID", "PEER_ALGORITHM")),
         Request("PEER_DEL", KEY),
         Request("PEER_GET", KEY, privileged=False),
+        Request("PEER_KEY_NEW", NEW_KEY, optional=("PEER_RECV_ID", "PEER_ALGORITHM")),
+        Request("PEER_KEY_DEL", KEY_ID),
+        Request("PEER_KEY_USE", KEY_ID),
         Request("MIGRATE", migrate, optional=("MIGRATION_TIMEOUT",)),
         Request("MIGRATE", by_tuple, optional=("MIGRATION_TIMEOUT",)),
     ]
@@ -58,6 +74,33 @@ def main():
         Case("exists", "PEER_NEW", PEER, errno.EEXIST, "peer exists already"),
         Case("0.0.0.0", "PEER_NEW", replaced(PEER, "PEER_ADDR", ip("0.0.0.0")), errno.EINVAL,
              "not a unicast address", attr="PEER_ADDR"),
+        Case("neither key nor unauthenticated", "PEER_NEW", PEER[:2], errno.EINVAL,
+             "peer needs a key, unless it is called unauthenticated"),
+        Case("key and unauthenticated", "PEER_NEW", PEER + [("PEER_UNAUTHENTICATED", b"")], errno.EINVAL,
+             "unauthenticated peer with a key", attr="PEER_SEND_ID"),
+        Case("unauthenticated with a value", "PEER_NEW", PEER[:2] + [("PEER_UNAUTHENTICATED", b"1")], errno.ERANGE,
+             "Attribute failed policy validation", attr="PEER_UNAUTHENTICATED"),
+        Case("an id without a secret", "PEER_NEW", PEER[:3], errno.EINVAL, "missing attribute", missing="PEER_SECRET"),
+        Case("a secret without an id", "PEER_NEW", PEER[:2] + PEER[-1:], errno.EINVAL, "missing attribute",
+             missing="PEER_SEND_ID"),
+        Case("algorithm 0", "PEER_NEW", replaced(PEER, "PEER_ALGORITHM", u32(0)), errno.EINVAL,
+             "no such algorithm", attr="PEER_ALGORITHM"),
+        Case("algorithm 4", "PEER_KEY_NEW", replaced(NEW_KEY, "PEER_ALGORITHM", u32(4)), errno.EINVAL,
+             "no such algorithm", attr="PEER_ALGORITHM"),
+        Case("id in use", "PEER_KEY_NEW", replaced(NEW_KEY, "PEER_SEND_ID", u8(1)), errno.EEXIST,
+             "peer has a key with this id", attr="PEER_SEND_ID"),
+        Case("id for what is received in use", "PEER_KEY_NEW", replaced(NEW_KEY, "PEER_RECV_ID", u8(2)), errno.EEXIST,
+             "peer has a key with this id for what is received", attr="PEER_RECV_ID"),
+        Case("unknown peer", "PEER_KEY_NEW", replaced(NEW_KEY, "PEER_ADDR", ip("127.0.0.9")), errno.ENOENT,
+             "no such peer", attr="PEER_ADDR"),
+        Case("unknown peer", "PEER_KEY_DEL", replaced(KEY_ID, "PEER_ADDR", ip("127.0.0.9")), errno.ENOENT,
+             "no such peer", attr="PEER_ADDR"),
+        Case("unknown", "PEER_KEY_DEL", replaced(KEY_ID, "PEER_SEND_ID", u8(2)), errno.ENOENT,
+             "peer has no key with this id", attr="PEER_SEND_ID"),
+        Case("unknown", "PEER_KEY_USE", replaced(KEY_ID, "PEER_SEND_ID", u8(2)), errno.ENOENT,
+             "peer has no key with this id", attr="PEER_SEND_ID"),
+        Case("the last", "PEER_KEY_DEL", KEY_ID, errno.EBUSY,
+             "last key of the peer: add another one first, or remove the peer", attr="PEER_SEND_ID"),
         Case("unknown", "PEER_DEL", replaced(KEY, "PEER_ADDR", ip("127.0.0.9")), errno.ENOENT, "no such peer"),
         Case("unknown", "PEER_GET", replaced(KEY, "PEER_ADDR", ip("127.0.0.9")), errno.ENOENT, "no such peer"),
         Case("unknown", "MIGRATION_GET", [("MIGRATION_ID", b"\xff" * 8), ("MIGRATION_ROLE", u32(1))], errno.ENOENT,
@@ -93,6 +136,40 @@ def main():
     for case in special:
         genl.refuse(ktap, migrator, case, state)
     genl.unprivileged(ktap, "nlb-migrator", requests, state)
+
+    # Several keys at a time, but not any number; the listening socket has room for so many.
+    optmem = pathlib.Path("/proc/sys/net/core/optmem_max")
+    limit = optmem.read_text()
+    optmem.write_text("300")
+    for case in (Case("no room on the listener", "PEER_KEY_NEW", NEW_KEY, errno.ENOMEM, NO_ROOM),
+                 Case("no room on the listener", "PEER_NEW", replaced(PEER, "PEER_ADDR", ip("127.0.0.3")),
+                      errno.ENOMEM, NO_ROOM)):
+        genl.refuse(ktap, migrator, case, state)
+    optmem.write_text(limit)
+    for number in range(3, 10):
+        accepted(f"key {number}", "PEER_KEY_NEW", with_id(number))
+    genl.refuse(ktap, migrator, Case("the ninth", "PEER_KEY_NEW", with_id(99), errno.ENOSPC,
+                                     "peer has too many keys"), state)
+    accepted("another", "PEER_KEY_USE", replaced(KEY_ID, "PEER_SEND_ID", u8(9)))
+    for number in (9, 1, 4, 5, 6, 7, 8):
+        accepted(f"key {number}", "PEER_KEY_DEL", replaced(KEY_ID, "PEER_SEND_ID", u8(number)))
+    reply = migrator.do("PEER_GET", KEY).replies[0]
+    keys = [dict(genl.attributes(value)) for kind, value in genl.attributes(reply[4:])
+            if kind == migrator.attr("PEER_KEY")]
+    ktap.result(len(keys) == 1 and keys[0][migrator.attr("KEY_SEND_ID")] == u8(3)
+                and migrator.attr("KEY_PREFERRED") in keys[0], "the last key is the preferred one", str(keys))
+    replies = b"".join(migrator.dump("PEER_GET").replies)
+    ktap.result(b"ttttt" not in replies and SECRET not in replies and replies != b"", "no secret in a dump", str(replies))
+
+    # Without a key, and then with one.
+    other = ip("127.0.0.3")
+    without = migrator.attr("PEER_UNAUTHENTICATED")
+    accepted("unauthenticated", "PEER_NEW", [("PEER_ADDR", other), ("PEER_UNAUTHENTICATED", b"")])
+    bare = [peer[migrator.attr("PEER_ADDR")] for peer in peers() if without in peer]
+    ktap.result(bare == [other], "only the one is not authenticated", str(bare))
+    accepted("the first of an unauthenticated peer", "PEER_KEY_NEW", replaced(NEW_KEY, "PEER_ADDR", other))
+    ktap.result(all(without not in peer for peer in peers()), "then it is", str(peers()))
+    accepted("good", "PEER_DEL", [("PEER_ADDR", other)])
 
     # What is not a connection is refused by what it is.
     with open("/dev/null", "rb") as file:

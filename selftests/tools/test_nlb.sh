@@ -29,7 +29,7 @@ host() { nlb -n host1 "$@"; }
 services() {
 	lbu service add $VIP:81/tcp
 	lbu service add $VIP:53/udp mode l4
-	lbu service show | grep -E "^$VIP:80/tcp +peek +2 +0 +0 +0$"
+	lbu service show | grep -E "^$VIP:80/tcp +peek +- +2 +0 +0 +0$"
 	json '.[0] | .vip_addr == "192.0.2.10" and .vip_port == 53 and .proto == "udp" and .mode == "l4"' \
 		lbu -j service show $VIP:53/udp
 	[ "$(lbu -j service list | jq length)" = 3 ]
@@ -100,9 +100,30 @@ tunnel_ends() {
 }
 
 peers() {
-	host peer add 10.0.9.9 port 4771
-	json '.[0] | .port == 4771 and .migrations_in == 0' host -j peer show 10.0.9.9
-	refuses 1 "Error" host peer add 10.0.9.9
+	refuses 2 "unauthenticated" host peer add 10.0.9.9
+	host peer add 10.0.9.9 port 4771 unauthenticated
+	json '.[0] | .port == 4771 and .migrations_in == 0 and .unauthenticated and .keys == []' host -j peer show 10.0.9.9
+	refuses 1 "peer exists already" host peer add 10.0.9.9 unauthenticated
+	host peer del 10.0.9.9
+	(umask 077 && echo "a secret of 21 bytes!" >"$tmp/secret")
+	host peer add 10.0.9.9 key 7 secret-file "$tmp/secret" 2>"$tmp/err"
+	[ ! -s "$tmp/err" ]
+	chmod 644 "$tmp/secret"
+	host peer key add 10.0.9.9 id 8 recv-id 9 algorithm aes-128-cmac secret-file "$tmp/secret" 2>"$tmp/err"
+	grep "can be read by others" "$tmp/err"
+	printf "0123456789abcdef" | host peer key add 10.0.9.9 id 255 secret-file -
+	refuses 1 "16 to 80 bytes" host peer key add 10.0.9.9 id 10 secret-file /dev/null
+	refuses 1 "No such file" host peer key add 10.0.9.9 id 10 secret-file "$tmp/nothing"
+	refuses 1 "peer has a key with this id" host peer key add 10.0.9.9 id 8 secret-file "$tmp/secret"
+	host peer show | grep -E "^10.0.9.9 +4770 +idle +7,8,255 "
+	host peer key use 10.0.9.9 id 8
+	host peer key show | grep -E "^10.0.9.9 +8 +9 +aes-128-cmac +yes +0 +0 +0"
+	host peer key | grep -E "^10.0.9.9 +7 +7 +hmac-sha256 +no "
+	host peer key del 10.0.9.9 id 7
+	refuses 1 "peer has no key with this id" host peer key use 10.0.9.9 id 7
+	host peer key del 10.0.9.9 id 8
+	refuses 1 "last key of the peer" host peer key del 10.0.9.9 id 255
+	json '.[0].keys | length == 1 and .[0].send_id == 255 and .[0].preferred' host -j peer show 10.0.9.9
 	host peer del 10.0.9.9
 	refuses 1 "no such peer" host peer show 10.0.9.9
 }

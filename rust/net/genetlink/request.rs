@@ -232,6 +232,30 @@ impl<'a> Request<'a> {
             .ok_or_else(|| self.bad_attr(EINVAL, id, c"protocol must be TCP (6) or UDP (17)"))
     }
 
+    /// Overwrites the values of attribute `id`, the last thing that happens to a request. What is
+    /// reported about it points at headers of attributes, which stay.
+    pub(super) fn wipe(self, id: u16) {
+        // SAFETY: By the type invariant.
+        let header = unsafe { (*self.info.as_ptr()).nlhdr };
+        let places = |nth| {
+            let mut found = self.attrs.iter().filter(|attr| attr.id() == id);
+            let value = found.nth(nth)?.bytes();
+            let at = (value.as_ptr() as usize).checked_sub(header as usize)?;
+            Some((at, value.len()))
+        };
+        let mut nth = 0;
+        while let Some((at, len)) = places(nth) {
+            // SAFETY: The attribute lies in the message, at this distance from its header, and
+            // the message is in memory of the kernel that may be written (as WireGuard does for its
+            // keys): a request that came by a socket is a copy. This consumes the request, so no
+            // reference into it is left in the operation, and none is in use here.
+            unsafe {
+                bindings::memzero_explicit(header.cast_mut().cast::<u8>().add(at).cast(), len)
+            };
+            nth += 1;
+        }
+    }
+
     /// Answers with one message of the request's command that `fill` writes. May sleep.
     ///
     /// Fails with what `fill` returns, `ENOMEM`, or an error of `netlink_unicast()`.

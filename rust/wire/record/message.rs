@@ -70,7 +70,9 @@ pub struct Hello {
     pub min_version: u8,
     /// Highest version of records that the sender understands.
     pub max_version: u8,
-    /// Bits to agree on extensions by; unknown ones are ignored. None so far.
+    /// Bits to agree on extensions by, none so far. What is used is what both sides have. An unknown
+    /// bit is ignored, unless it is one of [`Hello::REQUIRED`]: these the sender cannot do without,
+    /// and who does not know one refuses the sender.
     pub capabilities: u32,
     /// A random number of this run of the sender. Another one than before says that it has
     /// forgotten all migrations.
@@ -78,6 +80,14 @@ pub struct Hello {
 }
 
 impl Hello {
+    /// The capabilities that the other side must know, the upper half.
+    pub const REQUIRED: u32 = 0xffff_0000;
+
+    /// What the sender requires beyond the capabilities that are `known`; 0 if nothing.
+    pub fn requires_beyond(&self, known: u32) -> u32 {
+        self.capabilities & Self::REQUIRED & !known
+    }
+
     /// The highest version that both sides understand.
     pub fn common_version(&self, other: &Hello) -> Option<u8> {
         let highest = self.max_version.min(other.max_version);
@@ -327,7 +337,11 @@ mod tests {
             assert_eq!(header.kind(), record.kind());
             assert_eq!(Record::decode(&header, payload), Ok(record));
             let other = if id == 0 { 1 } else { 0 };
-            assert_eq!(record.encode(other, &mut [0; 1024]), Err(Error::BadId));
+            match record {
+                // About a migration, or about the connection between the migrators.
+                Record::Refused(_) => assert!(record.encode(other, &mut [0; 1024]).is_ok()),
+                _ => assert_eq!(record.encode(other, &mut [0; 1024]), Err(Error::BadId)),
+            }
             for len in 0..bytes.len() {
                 let mut short = [0; 1024];
                 assert_eq!(record.encode(id, &mut short[..len]), Err(Error::NoSpace));
@@ -407,6 +421,18 @@ mod tests {
             payload[..4].copy_from_slice(&bytes);
             assert_eq!(decode(Type::Hello, &payload), Err(Error::BadValue));
         }
+    }
+
+    #[test]
+    fn capabilities() {
+        let hello = |capabilities| Hello {
+            capabilities,
+            ..HELLO
+        };
+        assert_eq!(hello(0).requires_beyond(0), 0);
+        assert_eq!(hello(0xffff).requires_beyond(0), 0);
+        assert_eq!(hello(0x0005_0001).requires_beyond(0x0001_0001), 0x0004_0000);
+        assert_eq!(hello(u32::MAX).requires_beyond(u32::MAX), 0);
     }
 
     #[test]

@@ -128,6 +128,8 @@ enum nlb_reason {
 	NLB_REASON_FAMILY = 144,
 	/* A function of the kernel failed. (EIO) */
 	NLB_REASON_INTERNAL = 145,
+	/* The client's address is the target's own, or a broadcast address there. (EINVAL) */
+	NLB_REASON_CLIENT_HERE = 146,
 	/* No peer with this address. (ENOENT) */
 	NLB_REASON_NOT_PEER = 192,
 	/* The peer's migrator cannot be reached. (EHOSTUNREACH) */
@@ -164,6 +166,8 @@ enum nlb_reason {
 	NLB_REASON_NOT_READ = 208,
 	/* The peer's address is one of this machine. (EINVAL) */
 	NLB_REASON_THIS_MACHINE = 209,
+	/* The peer requires something that is not known here. (EPROTONOSUPPORT) */
+	NLB_REASON_CAPABILITY = 210,
 };
 
 #endif

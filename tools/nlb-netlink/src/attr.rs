@@ -96,6 +96,14 @@ pub(crate) fn be16(payload: &[u8]) -> Option<u16> {
     payload.try_into().ok().map(u16::from_be_bytes)
 }
 
+/// A byte.
+pub(crate) fn u8(payload: &[u8]) -> Option<u8> {
+    match payload {
+        [value] => Some(*value),
+        _ => None,
+    }
+}
+
 /// A `u16` in host order.
 pub(crate) fn u16(payload: &[u8]) -> Option<u16> {
     payload.try_into().ok().map(u16::from_ne_bytes)
@@ -170,6 +178,7 @@ mod tests {
         assert_eq!(addr(&[1, 2, 3]), None);
         assert_eq!(addr(&[0; 16]), Some(IpAddr::from([0u8; 16])));
         assert_eq!(be16(&[1]), None);
+        assert_eq!((u8(&[]), u8(&[7]), u8(&[1, 2])), (None, Some(7), None));
         assert_eq!(u32(&[1, 2, 3, 4, 5]), None);
         assert_eq!(uint(&7u32.to_ne_bytes()), Some(7));
         assert_eq!(uint(&u64::MAX.to_ne_bytes()), Some(u64::MAX));

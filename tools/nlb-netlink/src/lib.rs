@@ -57,6 +57,7 @@ pub use crate::{
     },
     migrator::{
         Migrator,
+        NewKey,
         NotMoved, //
     },
     monitor::{
@@ -71,6 +72,7 @@ pub use crate::{
         Mapping,
         Migration,
         Peer,
+        PeerKey,
         Route,
         Service,
         Stats, //
@@ -87,6 +89,7 @@ pub use crate::{
             ServiceMode, //
         },
         migrator::{
+            Algorithm,
             PeerState,
             Phase,
             Role, //

@@ -102,6 +102,11 @@ impl Request {
         self.put(kind, &port.to_be_bytes())
     }
 
+    /// Append a byte.
+    pub(crate) fn u8(self, kind: u16, value: u8) -> Self {
+        self.put(kind, &[value])
+    }
+
     /// Append a `u32`.
     pub(crate) fn u32(self, kind: u16, value: u32) -> Self {
         self.put(kind, &value.to_ne_bytes())

@@ -34,12 +34,40 @@ use crate::{
         migration,
         peer,
         stats,
+        Algorithm,
         Phase,
         Role,
         FAMILY, //
     },
     value::Named,
 };
+
+/// A key to be given to a peer (TCP-AO, RFC 5925).
+///
+/// Not `Debug`, so that the secret ends in no log.
+pub struct NewKey<'a> {
+    /// Id in segments to the peer; the peer's `recv_id` of the key.
+    pub send_id: u8,
+    /// Id in segments from the peer; `send_id` when `None`.
+    pub recv_id: Option<u8>,
+    /// How segments are signed; HMAC-SHA-256 when `None`.
+    pub algorithm: Option<Algorithm>,
+    /// What both sides know, 16 to 80 bytes.
+    pub secret: &'a [u8],
+}
+
+impl NewKey<'_> {
+    fn put(&self, request: Request) -> Request {
+        let mut request = request.u8(peer::SEND_ID, self.send_id);
+        if let Some(id) = self.recv_id {
+            request = request.u8(peer::RECV_ID, id);
+        }
+        if let Some(algorithm) = self.algorithm {
+            request = request.u32(peer::ALGORITHM, algorithm as u32);
+        }
+        request.put(peer::SECRET, self.secret)
+    }
+}
 
 /// A handle of the family `nlb-migrator`.
 pub struct Migrator {
@@ -54,8 +82,36 @@ impl Migrator {
     }
 
     /// Allow migrations to and from a peer; `port` is its migrator's TCP port, 4770 when `None`.
-    pub fn peer_add(&mut self, addr: IpAddr, port: Option<u16>) -> Result<()> {
-        self.connection.execute(&peer_new(addr, port), peer::NAMES)
+    ///
+    /// Without a key, whoever can send with its address can do in its name what a peer can.
+    pub fn peer_add(
+        &mut self,
+        addr: IpAddr,
+        port: Option<u16>,
+        key: Option<&NewKey<'_>>,
+    ) -> Result<()> {
+        let request = peer_new(addr, port, key);
+        self.connection.execute(&request, peer::NAMES)
+    }
+
+    /// Give a peer one more key.
+    pub fn peer_key_add(&mut self, addr: IpAddr, key: &NewKey<'_>) -> Result<()> {
+        let request = Request::new(cmd::PEER_KEY_NEW).addr(peer::ADDR, addr);
+        self.connection.execute(&key.put(request), peer::NAMES)
+    }
+
+    /// Remove a key, which must not be the peer's last.
+    pub fn peer_key_del(&mut self, addr: IpAddr, send_id: u8) -> Result<()> {
+        let request = Request::new(cmd::PEER_KEY_DEL).addr(peer::ADDR, addr);
+        self.connection
+            .execute(&request.u8(peer::SEND_ID, send_id), peer::NAMES)
+    }
+
+    /// Prefer a key: begin connections with it, and ask the peer to use it on those there are.
+    pub fn peer_key_use(&mut self, addr: IpAddr, send_id: u8) -> Result<()> {
+        let request = Request::new(cmd::PEER_KEY_USE).addr(peer::ADDR, addr);
+        self.connection
+            .execute(&request.u8(peer::SEND_ID, send_id), peer::NAMES)
     }
 
     /// Remove a peer and close its connections.
@@ -161,11 +217,14 @@ impl Migrator {
     }
 }
 
-fn peer_new(addr: IpAddr, port: Option<u16>) -> Request {
-    let request = Request::new(cmd::PEER_NEW).addr(peer::ADDR, addr);
-    match port {
-        Some(port) => request.port(peer::PORT, port),
-        None => request,
+fn peer_new(addr: IpAddr, port: Option<u16>, key: Option<&NewKey<'_>>) -> Request {
+    let mut request = Request::new(cmd::PEER_NEW).addr(peer::ADDR, addr);
+    if let Some(port) = port {
+        request = request.port(peer::PORT, port);
+    }
+    match key {
+        Some(key) => key.put(request),
+        None => request.put(peer::UNAUTHENTICATED, &[]),
     }
 }
 
@@ -260,7 +319,7 @@ mod tests {
 
     #[test]
     fn peer_new_bytes() {
-        let bytes = peer_new([10, 0, 2, 2].into(), Some(4771))
+        let bytes = peer_new([10, 0, 2, 2].into(), Some(4771), None)
             .finish(0x24, 1)
             .unwrap();
         #[rustfmt::skip]
@@ -268,6 +327,24 @@ mod tests {
             1, 1, 0, 0,
             8, 0, 1, 0, 10, 0, 2, 2,
             6, 0, 2, 0, 0x12, 0xa3, 0, 0,
+            4, 0, 8, 0,
+        ]);
+        let key = NewKey {
+            send_id: 7,
+            recv_id: Some(9),
+            algorithm: Some(Algorithm::HmacSha1),
+            secret: b"sixteen letters!",
+        };
+        let bytes = peer_new([10, 0, 2, 2].into(), None, Some(&key))
+            .finish(0x24, 1)
+            .unwrap();
+        #[rustfmt::skip]
+        assert_eq!(bytes[28..], [
+            5, 0, 10, 0, 7, 0, 0, 0,
+            5, 0, 11, 0, 9, 0, 0, 0,
+            8, 0, 12, 0, 2, 0, 0, 0,
+            20, 0, 13, 0, b's', b'i', b'x', b't', b'e', b'e', b'n', b' ', b'l', b'e', b't', b't',
+            b'e', b'r', b's', b'!',
         ]);
     }
 }

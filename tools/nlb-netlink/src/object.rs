@@ -30,6 +30,7 @@ use crate::{
             ServiceMode, //
         },
         migrator::{
+            Algorithm,
             PeerState,
             Phase,
             Role, //
@@ -56,6 +57,7 @@ macro_rules! object {
         required { $($(#[$rmeta:meta])* $rfield:ident: $rtype:ty = $rid:ident, $rdecode:expr;)* }
         optional { $($(#[$ometa:meta])* $ofield:ident: $otype:ty = $oid:ident, $odecode:expr;)* }
         flags { $($(#[$fmeta:meta])* $ffield:ident = $fid:ident;)* }
+        $(lists { $($(#[$lmeta:meta])* $lfield:ident: $ltype:ident = $lid:ident;)* })?
     ) => {
         $(#[$meta])*
         #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -67,6 +69,7 @@ macro_rules! object {
                 pub $ofield: Option<$otype>,
             )*
             $($(#[$fmeta])* pub $ffield: bool,)*
+            $($($(#[$lmeta])* pub $lfield: Vec<$ltype>,)*)?
         }
 
         impl $name {
@@ -80,6 +83,7 @@ macro_rules! object {
                 $(let mut $rfield = None;)*
                 $(let mut $ofield = None;)*
                 $(let mut $ffield = false;)*
+                $($(let mut $lfield = Vec::new();)*)?
                 for attr in Attrs::new(attrs) {
                     let attr = attr?;
                     let bad = Malformed::Value(name(attr.id));
@@ -87,6 +91,7 @@ macro_rules! object {
                         $(ids::$rid => $rfield = Some($rdecode(attr.payload).ok_or(bad)?),)*
                         $(ids::$oid => $ofield = Some($odecode(attr.payload).ok_or(bad)?),)*
                         $(ids::$fid => $ffield = true,)*
+                        $($(ids::$lid => $lfield.push($ltype::decode(attr.payload)?),)*)?
                         _ => {}
                     }
                 }
@@ -94,6 +99,7 @@ macro_rules! object {
                     $($rfield: $rfield.ok_or(Malformed::Missing(name(ids::$rid)))?,)*
                     $($ofield,)*
                     $($ffield,)*
+                    $($($lfield,)*)?
                 })
             }
         }
@@ -302,7 +308,39 @@ object! {
         /// Records from the peer that did not parse.
         bad_records: u64 = BAD_RECORDS, attr::uint;
     }
-    flags {}
+    flags {
+        /// The peer has no key: whoever can send with its address is taken for it.
+        unauthenticated = UNAUTHENTICATED;
+    }
+    lists {
+        /// Its keys.
+        keys: PeerKey = KEY;
+    }
+}
+
+object! {
+    /// A key of a peer (TCP-AO), without the secret.
+    PeerKey: uapi::migrator::key,
+    required {
+        /// Id in segments to the peer.
+        send_id: u8 = SEND_ID, attr::u8;
+        /// Id in segments from the peer.
+        recv_id: u8 = RECV_ID, attr::u8;
+    }
+    optional {
+        /// How segments are signed.
+        algorithm: Named<Algorithm> = ALGORITHM, Named::decode;
+        /// Connections on which it signs what is sent.
+        sending: u64 = SENDING, attr::uint;
+        /// Segments from the peer that it verified.
+        good: u64 = GOOD, attr::uint;
+        /// Segments with its id that it did not verify.
+        bad: u64 = BAD, attr::uint;
+    }
+    flags {
+        /// New connections begin with it, and the peer is asked to use it.
+        preferred = PREFERRED;
+    }
 }
 
 object! {

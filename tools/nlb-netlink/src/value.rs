@@ -20,6 +20,7 @@ use crate::uapi::{
         ServiceMode, //
     },
     migrator::{
+        Algorithm,
         PeerState,
         Phase,
         Role, //
@@ -268,6 +269,7 @@ enumeration! {
     RouteOrigin { L4 Migration Manual }
     MappingSide { Forwarder Host }
     MappingState { Learning Confirmed }
+    Algorithm { HmacSha256 HmacSha1 Aes128Cmac }
     PeerState { Idle Connecting Up Failed }
     Role { Origin Target }
     Phase {

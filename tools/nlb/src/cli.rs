@@ -5,6 +5,14 @@
 //! Keywords are declared as options; [`crate::keywords`] lets them be written without dashes, as
 //! `ip` and `ipvsadm` have it.
 
+mod peer;
+
+pub(crate) use peer::{
+    KeyArgs,
+    KeyCommand,
+    PeerCommand, //
+};
+
 use std::{
     net::{
         IpAddr,
@@ -366,35 +374,6 @@ pub(crate) enum MappingCommand {
         /// Source address of the tunnel packets
         #[arg(long, value_name = "ADDR")]
         forwarder: Option<IpAddr>,
-    },
-}
-
-/// Commands of `peer`.
-#[derive(Subcommand)]
-pub(crate) enum PeerCommand {
-    /// Allow migrations to and from a peer
-    #[command(override_usage = "nlb peer add ADDR [port PORT]")]
-    Add {
-        /// Address of the peer
-        #[arg(value_name = "ADDR")]
-        addr: IpAddr,
-        /// TCP port of its migrator; 4770 when left out
-        #[arg(long)]
-        port: Option<u16>,
-    },
-    /// Remove a peer and close its connections
-    #[command(override_usage = "nlb peer del ADDR")]
-    Del {
-        /// Address of the peer
-        #[arg(value_name = "ADDR")]
-        addr: IpAddr,
-    },
-    /// Show one peer or all
-    #[command(visible_aliases = ["list", "ls"], override_usage = "nlb peer show [ADDR]")]
-    Show {
-        /// Address of the peer
-        #[arg(value_name = "ADDR")]
-        addr: Option<IpAddr>,
     },
 }
 

@@ -50,6 +50,39 @@ impl PeerState {
     }
 }
 
+/// How TCP segments between peers are signed (TCP-AO, RFC 5925).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Algorithm {
+    /// HMAC-SHA-256; what is meant when absent.
+    HmacSha256 = 1,
+    /// HMAC-SHA-1 (RFC 5926).
+    HmacSha1 = 2,
+    /// AES-128-CMAC (RFC 5926).
+    Aes128Cmac = 3,
+}
+
+impl Algorithm {
+    /// The value with this number, if there is one.
+    pub fn from_u32(value: u32) -> Option<Self> {
+        match value {
+            1 => Some(Self::HmacSha256),
+            2 => Some(Self::HmacSha1),
+            3 => Some(Self::Aes128Cmac),
+            _ => None,
+        }
+    }
+
+    /// The name used in the specification, on the command line and in JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::HmacSha256 => "hmac-sha256",
+            Self::HmacSha1 => "hmac-sha1",
+            Self::Aes128Cmac => "aes-128-cmac",
+        }
+    }
+}
+
 /// Values of role.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
@@ -156,6 +189,18 @@ pub mod peer {
     pub const REFUSED: u16 = 6;
     /// Records from the peer that did not parse; each closed a connection.
     pub const BAD_RECORDS: u16 = 7;
+    /// The peer has no key, and whoever can send with its address is taken for it.
+    pub const UNAUTHENTICATED: u16 = 8;
+    /// The peer's keys, without their secrets.
+    pub const KEY: u16 = 9;
+    /// Id of the key in segments sent to the peer, whose recv-id it is.
+    pub const SEND_ID: u16 = 10;
+    /// Id of the key in segments from the peer; send-id when absent.
+    pub const RECV_ID: u16 = 11;
+    /// Algorithm of the key, hmac-sha256 when absent.
+    pub const ALGORITHM: u16 = 12;
+    /// Secret of the key, which both sides have. Never told again.
+    pub const SECRET: u16 = 13;
     /// Names, in the order of the ids, which begin at 1.
     #[rustfmt::skip]
     pub const NAMES: &[&str] = &[
@@ -166,6 +211,41 @@ pub mod peer {
         "migrations-in",
         "refused",
         "bad-records",
+        "unauthenticated",
+        "key",
+        "send-id",
+        "recv-id",
+        "algorithm",
+        "secret",
+    ];
+}
+
+/// Attributes of a key.
+pub mod key {
+    /// Id in segments sent to the peer.
+    pub const SEND_ID: u16 = 1;
+    /// Id in segments from the peer.
+    pub const RECV_ID: u16 = 2;
+    /// The algorithm.
+    pub const ALGORITHM: u16 = 3;
+    /// New connections begin with it, and the peer is asked to use it.
+    pub const PREFERRED: u16 = 4;
+    /// Connections with the peer on which it signs what is sent.
+    pub const SENDING: u16 = 5;
+    /// Segments from the peer that it verified.
+    pub const GOOD: u16 = 6;
+    /// Segments with its id that it did not verify; dropped.
+    pub const BAD: u16 = 7;
+    /// Names, in the order of the ids, which begin at 1.
+    #[rustfmt::skip]
+    pub const NAMES: &[&str] = &[
+        "send-id",
+        "recv-id",
+        "algorithm",
+        "preferred",
+        "sending",
+        "good",
+        "bad",
     ];
 }
 
@@ -268,7 +348,8 @@ pub mod stats {
 
 /// Command ids.
 pub mod cmd {
-    /// Allow migrations to and from a peer. The first peer opens the namespace's migrator port.
+    /// Allow migrations to and from a peer, which has the key that is given, or none if it is
+    /// called unauthenticated. The first peer opens the namespace's migrator port.
     pub const PEER_NEW: u8 = 1;
     /// Remove a peer and close its connections.
     pub const PEER_DEL: u8 = 2;
@@ -288,6 +369,15 @@ pub mod cmd {
     pub const MIGRATION_NTF: u8 = 6;
     /// Counters of the namespace, drops by reason.
     pub const STATS_GET: u8 = 7;
+    /// Give a peer one more key, which connections may use from now on. The first key of an
+    /// unauthenticated peer closes the connections there are.
+    pub const PEER_KEY_NEW: u8 = 8;
+    /// Remove a key. Connections that use it go on with the preferred key. The last key stays as
+    /// long as the peer.
+    pub const PEER_KEY_DEL: u8 = 9;
+    /// Prefer a key: connections begin with it from now on, and on those there are the peer is
+    /// asked to use it.
+    pub const PEER_KEY_USE: u8 = 10;
     /// Names, in the order of the ids, which begin at 1.
     #[rustfmt::skip]
     pub const NAMES: &[&str] = &[
@@ -298,6 +388,9 @@ pub mod cmd {
         "migration-get",
         "migration-ntf",
         "stats-get",
+        "peer-key-new",
+        "peer-key-del",
+        "peer-key-use",
     ];
     /// Names of the attributes each command takes or gives, in the same order.
     #[rustfmt::skip]
@@ -309,5 +402,8 @@ pub mod cmd {
         super::migration::NAMES,
         super::migration::NAMES,
         super::stats::NAMES,
+        super::peer::NAMES,
+        super::peer::NAMES,
+        super::peer::NAMES,
     ];
 }

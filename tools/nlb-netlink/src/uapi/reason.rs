@@ -127,6 +127,8 @@ pub enum Reason {
     Family = 144,
     /// A function of the kernel failed.
     Internal = 145,
+    /// The client's address is the target's own, or a broadcast address there.
+    ClientHere = 146,
     /// No peer with this address.
     NotPeer = 192,
     /// The peer's migrator cannot be reached.
@@ -163,6 +165,8 @@ pub enum Reason {
     NotRead = 208,
     /// The peer's address is one of this machine.
     ThisMachine = 209,
+    /// The peer requires something that is not known here.
+    Capability = 210,
 }
 
 impl Reason {
@@ -227,6 +231,7 @@ impl Reason {
         Self::NoMemory,
         Self::Family,
         Self::Internal,
+        Self::ClientHere,
         Self::NotPeer,
         Self::Unreachable,
         Self::Version,
@@ -245,6 +250,7 @@ impl Reason {
         Self::RouteExists,
         Self::NotRead,
         Self::ThisMachine,
+        Self::Capability,
     ];
 
     /// The reason with this number, if it is known here: a later kernel has more.
