@@ -5,7 +5,7 @@
 # Those in debug/ need a kernel with fault injection and kmemleak, and count elsewhere as not there.
 # Each runs in new process, mount and network namespaces: what it leaves there ends with it. After
 # each, our modules must unload, nothing of it may be left, and the kernel log must be free of
-# complaints. A test that hangs is killed and has failed (limit: 240 s, or a line "# timeout: N").
+# complaints. A test that hangs is killed and has failed (limit: 600 s, or a line "# timeout: N").
 
 cd "$(dirname "$0")" || exit 1
 # Only for its functions; the runner makes no namespaces of its own.
@@ -36,13 +36,13 @@ for t in "${chosen[@]}"; do
 	echo "$mark" >/dev/kmsg
 	limit=$(sed -n 's/^# timeout: \([0-9]*\)$/\1/p' "$t")
 	echo "# selftests: $t"
-	timeout -k 5 -s KILL "${limit:-240}" unshare --mount --pid --fork --kill-child --mount-proc --net \
+	timeout -k 5 -s KILL "${limit:-600}" unshare --mount --pid --fork --kill-child --mount-proc --net \
 		sh -c 'ip link set lo up; exec "$0"' "./$t" </dev/null 2>&1 | sed -u 's/^/    /'
 	rc=${PIPESTATUS[0]}
 	why=()
 	case $rc in
 	0 | "$KSFT_SKIP") ;;
-	124 | 137) why+=("killed after ${limit:-240} s") ;;
+	124 | 137) why+=("killed after ${limit:-600} s") ;;
 	*) why+=("exit status $rc") ;;
 	esac
 	wait_for 10 nobody_left >/dev/null || why+=("left behind: $(strangers | tr '\n' ';')")
