@@ -363,6 +363,8 @@ def wrap():
         for sock in (client, origin):
             sock.setsockopt(socket.IPPROTO_TCP, REPAIR, -1)
             sock.settimeout(60)
+        # All of it is written while nothing is acknowledged.
+        buffers(origin, send=1 << 20)
         up, down = pattern(50_000), pattern(50_000, 5)
         client.sendall(up[:1000])
         expect(origin, up[:400])
