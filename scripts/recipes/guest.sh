@@ -38,25 +38,25 @@ build() {
 	artefact kernel
 	kernel=$path
 	version=$(<"$kernel/version")
-	logged "Guest: Debian 13 with the programs for tests (about 1 min)" debootstrap_into "$1/root" "${packages[@]}"
+	logged "Guest: Debian 13 with the programs for tests (about 1 min)" debootstrap_into "$1/tree" "${packages[@]}"
 	cp "$kernel/boot/vmlinuz" "$1/vmlinuz"
-	mkdir -p "$1/modules/lib/modules/$version/updates" "$1/initrd.d"/{bin,dev,proc,sys,new} "$1/root/nlb"
+	mkdir -p "$1/modules/lib/modules/$version/updates" "$1/initrd.d"/{bin,dev,proc,sys,new} "$1/tree/nlb"
 	{
 		declare -f guest_modules
 		echo 'set -e; guest_modules "/w/kernel/boot/lib/modules/$1" "/w/out/modules/lib/modules/$1"'
 		echo 'depmod -b /w/out/modules "$1"'
-		echo 'cp -a "/w/out/modules/lib/modules" /w/out/root/usr/lib/'
-		echo 'cp /w/out/root/bin/busybox /w/out/initrd.d/bin/'
+		echo 'cp -a "/w/out/modules/lib/modules" /w/out/tree/usr/lib/'
+		echo 'cp /w/out/tree/bin/busybox /w/out/initrd.d/bin/'
 		echo 'cp "/w/out/modules/lib/modules/$1/kernel/drivers/block/virtio_blk.ko" /w/out/initrd.d/'
 		echo 'cp /w/src/guest-initrd /w/out/initrd.d/init'
 		echo '(cd /w/out/initrd.d && find . | cpio -o -H newc) >/w/out/initrd'
-		echo 'mke2fs -q -t ext4 -O ^has_journal -L root -d /w/out/root /w/out/root.img "$2"M'
+		echo 'mke2fs -q -t ext4 -O ^has_journal -L root -d /w/out/tree /w/out/root.img "$2"M'
 	} >"$1/pack"
-	rm -rf "$1"/root/usr/share/{doc,man,locale,info} "$1"/root/var/cache/*
-	mkdir -p "$1/root/var/cache/nginx"
-	echo nlb >"$1/root/etc/hostname"
-	printf '127.0.0.1 localhost nlb\n' >"$1/root/etc/hosts"
+	rm -rf "$1"/tree/usr/share/{doc,man,locale,info} "$1"/tree/var/cache/*
+	mkdir -p "$1/tree/var/cache/nginx"
+	echo nlb >"$1/tree/etc/hostname"
+	printf '127.0.0.1 localhost nlb\n' >"$1/tree/etc/hosts"
 	logged "Guest: packing the disk image" in_root "$root" -b "$1:/w/out" -r "$kernel:/w/kernel" \
-		-r "$top/scripts:/w/src" -- bash /w/out/pack "$version" $(($(du -sm "$1/root" | cut -f1) + 500))
-	rm -rf "$1/root" "$1/initrd.d" "$1/pack"
+		-r "$top/scripts:/w/src" -- bash /w/out/pack "$version" $(($(du -sm "$1/tree" | cut -f1) + 500))
+	rm -rf "$1/tree" "$1/initrd.d" "$1/pack"
 }
