@@ -20,33 +20,15 @@ import socket
 import sys
 import time
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
-import genl  # noqa: E402
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "migrator"))
+import machines  # noqa: E402
+from machines import accepted, genl, listen, machine, receive  # noqa: E402
 
-VIP, HOST = ("192.0.2.10", 80), "10.0.2.2"
 # The thread that serves the LBU's connection in host1.
 SERVING = "nlb-in/10.0.2.1"
 # More than any migration needs: the loop ends when there was nothing left to fail.
 MOST = 2000
 REQUEST, MORE, ANSWER = bytes(range(250)) * 40, b"more" * 500, b"answer" * 500
-
-
-@contextlib.contextmanager
-def within(namespace):
-    """This thread makes its sockets there meanwhile."""
-    with open("/proc/thread-self/ns/net", "rb") as home, open(f"/run/netns/{namespace}", "rb") as there:
-        os.setns(there.fileno(), os.CLONE_NEWNET)
-        try:
-            yield
-        finally:
-            os.setns(home.fileno(), os.CLONE_NEWNET)
-
-
-def listen(namespace):
-    with within(namespace):
-        sock = socket.create_server(VIP, backlog=16)
-    sock.settimeout(20)
-    return sock
 
 
 def every_kind_of_allocation():
@@ -69,23 +51,18 @@ def serving_thread():
 class World:
     def __init__(self):
         self.server, self.classifier = listen("host1"), listen("lbu")
-        with within("lbu"):
-            self.migrator = genl.Family("nlb-migrator")
+        self.migrator = machines.Migrator("lbu")
 
     def connect(self):
-        with within("client"):
-            client = socket.create_connection(VIP, timeout=20)
-        accepted, _ = self.classifier.accept()
-        accepted.settimeout(20)
+        client = machines.connect()
+        served = accepted(self.classifier)
         client.sendall(REQUEST)
-        return client, accepted
+        return client, served
 
-    def migrate(self, accepted):
+    def migrate(self, served):
         """None if it went through, else what was said."""
         try:
-            answer = self.migrator.do("MIGRATE", [
-                ("MIGRATION_FD", genl.u32(accepted.fileno())), ("MIGRATION_PEER_ADDR", genl.ip(HOST)),
-                ("MIGRATION_TIMEOUT", genl.u32(2000))])
+            answer = self.migrator.migrate(served, timeout=2000)
         except OSError as error:
             # The request itself could not be sent or answered.
             return f"netlink: {error.strerror}"
@@ -93,62 +70,56 @@ class World:
 
     def round(self, place, number):
         """One migration with the number-th allocation failing; 0: with none. Whether one did fail, and what was said."""
-        client, accepted = self.connect()
-        while len(accepted.recv(1 << 16, socket.MSG_PEEK)) < len(REQUEST):
+        client, served = self.connect()
+        while len(served.recv(1 << 16, socket.MSG_PEEK)) < len(REQUEST):
             pass
         hit = False
         if number:
             handle = os.open(place, os.O_RDWR)
             os.write(handle, b"%d" % number)
-        said = self.migrate(accepted)
+        said = self.migrate(served)
         if number:
             hit = os.pread(handle, 32, 0).strip() == b"0"
             os.pwrite(handle, b"0", 0)
             os.close(handle)
-        moved, last = self.whereabouts(accepted, said)
+        moved, last = self.whereabouts(served, said)
         try:
             exchange(client, last)
         except (AssertionError, OSError) as error:
             raise AssertionError(f"{said=}, {moved=}: {error!r}") from error
-        for sock in (client, last, accepted):
+        for sock in (client, last, served):
             sock.close()
         return hit, said, moved
 
-    def whereabouts(self, accepted, said):
+    def whereabouts(self, served, said):
         """Who has the connection now: whether it moved, and the socket."""
         if said is None:
-            return True, self.server.accept()[0]
+            return True, accepted(self.server)
         if not said.startswith("netlink:"):
-            return False, accepted
+            return False, served
         # Nobody said what became of it. The socket does: it is dead where it was, or it is not.
-        error = accepted.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-        return (True, self.server.accept()[0]) if error else (False, accepted)
+        error = served.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        return (True, accepted(self.server)) if error else (False, served)
 
 
-def receive(sock, wanted):
-    got = b""
-    while len(got) < len(wanted):
-        part = sock.recv(1 << 16)
-        if not part:
-            break
-        got += part
+def expect(sock, wanted):
+    got = receive(sock, len(wanted))
     if got != wanted:
         raise AssertionError(f"{len(got)} bytes are not the {len(wanted)} that were sent")
 
 
 def exchange(client, server):
-    server.settimeout(20)
     client.sendall(MORE)
-    receive(server, REQUEST + MORE)
+    expect(server, REQUEST + MORE)
     server.sendall(ANSWER)
-    receive(client, ANSWER)
+    expect(client, ANSWER)
 
 
 def sockets():
     """Sockets and their memory, per namespace; TIME_WAIT passes by itself."""
     found = {}
     for namespace in ("client", "lbu", "host1"):
-        with within(namespace):
+        with machine(namespace):
             for line in pathlib.Path("/proc/thread-self/net/sockstat").read_text().splitlines():
                 if line.startswith("TCP:"):
                     words = line.split()

@@ -1,0 +1,18 @@
+# SPDX-License-Identifier: GPL-2.0
+# shellcheck shell=bash
+#
+# For the kernel with debug checks: what kmemleak finds.
+
+# Objects that nobody points to. One counts as leaked only when it is five seconds old.
+leaks() {
+	sleep 6
+	echo scan >/sys/kernel/debug/kmemleak
+	echo scan >/sys/kernel/debug/kmemleak
+	cat /sys/kernel/debug/kmemleak
+}
+
+# What was there before is none of ours.
+forget_leaks() {
+	leaks >/dev/null
+	echo clear >/sys/kernel/debug/kmemleak
+}
