@@ -5,25 +5,7 @@
 use kernel::prelude::*;
 use nlb::sync::percpu::PerCpuCounters;
 
-macro_rules! counters {
-    ($($(#[$doc:meta])* $name:ident = $text:literal,)*) => {
-        /// Something that a namespace counts.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        #[repr(usize)]
-        pub(crate) enum Counter {
-            $($(#[$doc])* $name,)*
-        }
-
-        impl Counter {
-            /// All of them, in the order they are shown, with their names.
-            pub(crate) const ALL: &'static [(Counter, &'static str)] = &[
-                $((Counter::$name, $text),)*
-            ];
-        }
-    };
-}
-
-counters! {
+nlb::counters! {
     /// Packets that followed a route.
     Packets = "packets",
     /// Bytes of these packets.
@@ -58,36 +40,6 @@ counters! {
     DropNoFlowId = "drop-no-flow-id",
     /// New connections refused because memory was short.
     DropNoMemory = "drop-no-memory",
-}
-
-/// Number of counters.
-const COUNT: usize = Counter::ALL.len();
-
-/// The counters of a namespace.
-pub(crate) struct Stats(PerCpuCounters<COUNT>);
-
-impl Stats {
-    /// All zero. `ENOMEM`.
-    pub(crate) fn new() -> Result<Self> {
-        Ok(Self(PerCpuCounters::new()?))
-    }
-
-    /// Counts one.
-    #[inline]
-    pub(crate) fn inc(&self, counter: Counter) {
-        self.0.inc(counter as usize);
-    }
-
-    /// Counts `value`.
-    #[inline]
-    pub(crate) fn add(&self, counter: Counter, value: u64) {
-        self.0.add(counter as usize, value);
-    }
-
-    /// The sum over all CPUs.
-    pub(crate) fn get(&self, counter: Counter) -> u64 {
-        self.0.sum(counter as usize)
-    }
 }
 
 /// Connections, packets and bytes of a service or an endpoint.

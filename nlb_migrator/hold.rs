@@ -136,13 +136,13 @@ impl Hold {
             Mode::Hold => None,
         };
         if let Some(counter) = full {
-            stats.count(counter);
+            stats.inc(counter);
             return Verdict::Drop(skb, DropReason::NETFILTER_DROP);
         }
         let packet = match state.hold(skb) {
             Ok(packet) => packet,
             Err(skb) => {
-                stats.count(Counter::DropHoldTotal);
+                stats.inc(Counter::DropHoldTotal);
                 return Verdict::Drop(skb, DropReason::NETFILTER_DROP);
             }
         };
@@ -154,7 +154,7 @@ impl Hold {
             queue.bytes = queue.bytes.saturating_add(size);
             self.total.bytes.add(size, Relaxed);
             self.total.packets.add(1, Relaxed);
-            stats.count(Counter::Held);
+            stats.inc(Counter::Held);
         }
         Verdict::Stolen
     }

@@ -19,7 +19,7 @@ use crate::{
     },
     stats::{
         self,
-        COUNTERS, //
+        Counter, //
     },
     uapi::{
         self,
@@ -435,7 +435,7 @@ fn stats_get(request: &Request<'_>) -> Result {
         })
     };
     request.reply(|w| {
-        for (counter, name) in COUNTERS {
+        for (counter, name) in Counter::ALL {
             let live = stats::of_auth(&auth, *counter);
             put(w, name, shared.stats.get(*counter).saturating_add(live))?;
         }

@@ -260,7 +260,7 @@ impl OriginOps for Mover<'_> {
         let id = self.id();
         let link = taken.link();
         if link.send(&self.shared.stats, id, &Record::Commit).is_ok() {
-            self.shared.stats.count(Counter::CommitsRepeated);
+            self.shared.stats.inc(Counter::CommitsRepeated);
             self.again = Some(taken);
             self.ask_later();
         }
@@ -426,7 +426,7 @@ fn run(transfer: &Transfer, mover: &mut Mover<'_>, timeout_ms: u32) {
         };
         let before = core::mem::replace(&mut mover.deadline_ms, deadline());
         if machine.step(mover, event) == Step::Ignored {
-            mover.shared.stats.count(Counter::RecordsIgnored);
+            mover.shared.stats.inc(Counter::RecordsIgnored);
         }
         if machine.state() == state {
             mover.deadline_ms = before;
@@ -434,7 +434,7 @@ fn run(transfer: &Transfer, mover: &mut Mover<'_>, timeout_ms: u32) {
     }
     while let Some(event) = transfer.next_event_or_detach() {
         if machine.step(mover, event) == Step::Ignored {
-            mover.shared.stats.count(Counter::RecordsIgnored);
+            mover.shared.stats.inc(Counter::RecordsIgnored);
         }
     }
 }

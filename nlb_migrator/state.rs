@@ -129,7 +129,7 @@ impl Shared {
             // Zero is no id; the ids of a machine that was restarted are other ones.
             next_id: Atomic::new((random::u64() >> 1) | 1),
             next_link: Atomic::new(1),
-            stats: Stats::new(),
+            stats: Stats::new()?,
             log: Limit::new(),
             peers <- Peers::new(),
             registry <- Registry::new(),

@@ -1,11 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Counters of a namespace.
+//! What a namespace counts, per CPU.
 
-use kernel::sync::atomic::{
-    Atomic,
-    Relaxed, //
-};
 use nlb::net::socket::auth;
 
 /// What sockets have counted of `counter`, if it is one of theirs.
@@ -19,20 +15,7 @@ pub(crate) fn of_auth(counters: &auth::Counters, counter: Counter) -> u64 {
     }
 }
 
-macro_rules! counters {
-    ($($(#[$doc:meta])* $name:ident = $shown:literal,)+) => {
-        /// What is counted.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        pub(crate) enum Counter {
-            $($(#[$doc])* $name,)+
-        }
-
-        /// All counters with the names that users see.
-        pub(crate) const COUNTERS: &[(Counter, &str)] = &[$((Counter::$name, $shown),)+];
-    };
-}
-
-counters! {
+nlb::counters! {
     /// Connections that live at a target now or did.
     OutActive = "out-active",
     /// Of them, those that ended there.
@@ -103,32 +86,11 @@ counters! {
     DropBacklog = "drop-backlog",
 }
 
-/// The counters. Everything counted here is rare, so one atomic each will do.
-pub(crate) struct Stats([Atomic<u64>; COUNTERS.len()]);
-
 impl Stats {
-    pub(crate) fn new() -> Self {
-        Self([const { Atomic::new(0) }; COUNTERS.len()])
-    }
-
-    pub(crate) fn add(&self, counter: Counter, n: u64) {
-        if let Some(value) = self.0.get(counter as usize) {
-            value.add(n, Relaxed);
-        }
-    }
-
     /// Adds what a socket has counted that is gone.
     pub(crate) fn add_auth(&self, counters: &auth::Counters) {
-        for (counter, _) in COUNTERS {
+        for (counter, _) in Counter::ALL {
             self.add(*counter, of_auth(counters, *counter));
         }
-    }
-
-    pub(crate) fn count(&self, counter: Counter) {
-        self.add(counter, 1);
-    }
-
-    pub(crate) fn get(&self, counter: Counter) -> u64 {
-        self.0.get(counter as usize).map_or(0, |v| v.load(Relaxed))
     }
 }

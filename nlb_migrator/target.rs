@@ -133,7 +133,7 @@ impl Arrivals {
         let peer = link.peer();
         let refuse = |reason: &Reason| {
             peer.refused.add(1, Relaxed);
-            shared.stats.count(Counter::InRefused);
+            shared.stats.inc(Counter::InRefused);
             let _ = link.send(&shared.stats, id, &Record::Refused(reason.as_record()));
         };
         let tuple = prepare.connection.tuple;

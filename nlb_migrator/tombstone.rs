@@ -221,7 +221,7 @@ impl Tombstone {
     }
 
     fn ask(&self, net: &Net, stats: &Stats) {
-        stats.count(Counter::ResetProbes);
+        stats.inc(Counter::ResetProbes);
         let Stand {
             snd_una, rcv_nxt, ..
         } = self.stand;
@@ -236,7 +236,7 @@ impl Tombstone {
     }
 
     fn tell(&self, net: &Net, stats: &Stats, seq: SeqNum, ack: SeqNum) {
-        stats.count(Counter::ResetsSent);
+        stats.inc(Counter::ResetsSent);
         let _ = tcp::send_reset(net, &self.tuple, seq, ack);
     }
 }
@@ -292,7 +292,7 @@ impl Tombstones {
             }
             result => result,
         };
-        result.inspect_err(|_| stats.count(Counter::TombstonesFull))?;
+        result.inspect_err(|_| stats.inc(Counter::TombstonesFull))?;
         Ok(stone)
     }
 
@@ -386,7 +386,7 @@ impl Tombstones {
             Answer::Drop => {}
             Answer::Reset { seq, ack } => stone.tell(net, stats, seq, ack),
         }
-        stats.count(Counter::DropTombstone);
+        stats.inc(Counter::DropTombstone);
         Verdict::Drop(skb, DropReason::NETFILTER_DROP)
     }
 }

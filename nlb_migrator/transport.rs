@@ -175,7 +175,7 @@ impl Link {
             self.close();
             return Err(error);
         }
-        stats.count(Counter::RecordsOut);
+        stats.inc(Counter::RecordsOut);
         Ok(())
     }
 
@@ -242,7 +242,7 @@ fn decode<'a>(
     payload: &'a [u8],
 ) -> Result<Record<'a>, End> {
     let record = Record::decode(header, payload).map_err(|error| report(shared, link, error))?;
-    shared.stats.count(Counter::RecordsIn);
+    shared.stats.inc(Counter::RecordsIn);
     Ok(record)
 }
 
@@ -259,7 +259,7 @@ fn report(shared: &Shared, link: &Link, error: record::Error) -> End {
 /// Books the end of a connection.
 fn book(shared: &Shared, link: &Link, end: &End) {
     if matches!(end, End::Bad) {
-        shared.stats.count(Counter::BadRecords);
+        shared.stats.inc(Counter::BadRecords);
         link.peer.bad_records.add(1, Relaxed);
     }
 }
@@ -350,18 +350,18 @@ pub(crate) fn accept(shared: &Arc<Shared>, listener: &Socket, socket: Socket) {
     };
     // Whoever is no peer is told nothing.
     let Some(peer) = peer else {
-        return shared.stats.count(Counter::StrangersRejected);
+        return shared.stats.inc(Counter::StrangersRejected);
     };
     let Some(slot) = Slot::take(&peer) else {
-        return shared.stats.count(Counter::LinksRejected);
+        return shared.stats.inc(Counter::LinksRejected);
     };
     let Ok(socket) = Arc::new(socket, GFP_KERNEL) else {
         return;
     };
     let noted = match Noted::incoming(&peer, listener, &socket) {
         Ok(Some(noted)) => noted,
-        Ok(None) => return shared.stats.count(Counter::StaleRejected),
-        Err(_) => return shared.stats.count(Counter::LinksRejected),
+        Ok(None) => return shared.stats.inc(Counter::StaleRejected),
+        Err(_) => return shared.stats.inc(Counter::LinksRejected),
     };
     let ours = shared.clone();
     let spawned = shared.sessions.spawn(
@@ -373,7 +373,7 @@ pub(crate) fn accept(shared: &Arc<Shared>, listener: &Socket, socket: Socket) {
         },
     );
     if spawned.is_err() {
-        shared.stats.count(Counter::LinksRejected);
+        shared.stats.inc(Counter::LinksRejected);
     }
 }
 

@@ -2,28 +2,7 @@
 
 //! What a namespace counts, per CPU.
 
-use kernel::prelude::*;
-use nlb::sync::percpu::PerCpuCounters;
-
-macro_rules! counters {
-    ($($(#[$doc:meta])* $name:ident = $text:literal,)*) => {
-        /// Something that is counted.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        #[repr(usize)]
-        pub(crate) enum Counter {
-            $($(#[$doc])* $name,)*
-        }
-
-        impl Counter {
-            /// All of them, in the order they are shown, with their names.
-            pub(crate) const ALL: &'static [(Counter, &'static str)] = &[
-                $((Counter::$name, $text),)*
-            ];
-        }
-    };
-}
-
-counters! {
+nlb::counters! {
     /// Packets sent to hosts, in either form.
     EncapPackets = "encap-packets",
     /// Bytes (IP total length of the original packets) sent to hosts.
@@ -86,34 +65,4 @@ counters! {
     DropStrangeControl = "drop-strange-control",
     /// Packets that something sent through an nlb device.
     DropTransmit = "drop-transmit",
-}
-
-/// Number of counters.
-const COUNT: usize = Counter::ALL.len();
-
-/// The counters of a namespace.
-pub(crate) struct Stats(PerCpuCounters<COUNT>);
-
-impl Stats {
-    /// All zero. `ENOMEM`.
-    pub(crate) fn new() -> Result<Self> {
-        Ok(Self(PerCpuCounters::new()?))
-    }
-
-    /// Counts one.
-    #[inline]
-    pub(crate) fn inc(&self, counter: Counter) {
-        self.add(counter, 1);
-    }
-
-    /// Counts `value`.
-    #[inline]
-    pub(crate) fn add(&self, counter: Counter, value: u64) {
-        self.0.add(counter as usize, value);
-    }
-
-    /// The sum over all CPUs.
-    pub(crate) fn get(&self, counter: Counter) -> u64 {
-        self.0.sum(counter as usize)
-    }
 }

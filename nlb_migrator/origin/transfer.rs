@@ -107,7 +107,7 @@ impl Transfer {
                 self.arrived.complete();
             } else {
                 drop(inbox);
-                shared.stats.count(Counter::RecordsIgnored);
+                shared.stats.inc(Counter::RecordsIgnored);
             }
             return;
         }
@@ -118,7 +118,7 @@ impl Transfer {
             transfer: self,
         };
         if self.machine.lock().step(&mut late, event) == Step::Ignored {
-            shared.stats.count(Counter::RecordsIgnored);
+            shared.stats.inc(Counter::RecordsIgnored);
         }
     }
 
@@ -201,7 +201,7 @@ impl Transfer {
             _ => None,
         };
         if let Some(counter) = counter {
-            shared.stats.count(counter);
+            shared.stats.inc(counter);
         }
         match state {
             OriginState::Active => {
@@ -359,7 +359,7 @@ impl Transfers {
             Some(transfer) if transfer.peer.addr == peer.addr => {
                 transfer.deliver(shared, net, event);
             }
-            _ => shared.stats.count(Counter::RecordsIgnored),
+            _ => shared.stats.inc(Counter::RecordsIgnored),
         }
     }
 

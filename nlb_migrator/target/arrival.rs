@@ -235,7 +235,7 @@ impl Arrival {
         let step = machine.step(&mut arriving, event);
         inner.machine = machine;
         if step == Step::Ignored {
-            shared.stats.count(Counter::RecordsIgnored);
+            shared.stats.inc(Counter::RecordsIgnored);
         } else if !inner.machine.state().is_ended() {
             inner.moment = now_ms().saturating_add(self.patience_ms);
         }
@@ -491,7 +491,7 @@ impl<'a> TargetOps for Arriving<'a> {
             TargetState::Aborted => Counter::InAborted,
             TargetState::Prepared | TargetState::Staged => return,
         };
-        self.shared.stats.count(counter);
+        self.shared.stats.inc(counter);
         match state {
             TargetState::Active => self.arrival.peer.migrations_in.add(1, Relaxed),
             TargetState::Refused => self.arrival.peer.refused.add(1, Relaxed),

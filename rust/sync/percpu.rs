@@ -97,6 +97,60 @@ impl<const N: usize> Drop for PerCpuCounters<N> {
     }
 }
 
+/// Names counters: an enum `Counter` of them, and per-CPU [`PerCpuCounters`] of a namespace, `Stats`, indexed by it.
+///
+/// ```ignore
+/// nlb::counters! {
+///     /// Packets that followed a route.
+///     Packets = "packets",
+/// }
+/// ```
+#[macro_export]
+macro_rules! counters {
+    ($($(#[$doc:meta])* $name:ident = $text:literal,)*) => {
+        /// Something that a namespace counts.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[repr(usize)]
+        pub(crate) enum Counter {
+            $($(#[$doc])* $name,)*
+        }
+
+        impl Counter {
+            /// All of them, in the order they are shown, with their names.
+            pub(crate) const ALL: &'static [(Counter, &'static str)] = &[
+                $((Counter::$name, $text),)*
+            ];
+        }
+
+        /// The counters of a namespace.
+        pub(crate) struct Stats($crate::sync::percpu::PerCpuCounters<{ Counter::ALL.len() }>);
+
+        impl Stats {
+            /// All zero. `ENOMEM`.
+            pub(crate) fn new() -> kernel::error::Result<Self> {
+                Ok(Self($crate::sync::percpu::PerCpuCounters::new()?))
+            }
+
+            /// Counts one.
+            #[inline]
+            pub(crate) fn inc(&self, counter: Counter) {
+                self.0.inc(counter as usize);
+            }
+
+            /// Counts `value`.
+            #[inline]
+            pub(crate) fn add(&self, counter: Counter, value: u64) {
+                self.0.add(counter as usize, value);
+            }
+
+            /// The sum over all CPUs.
+            pub(crate) fn get(&self, counter: Counter) -> u64 {
+                self.0.sum(counter as usize)
+            }
+        }
+    };
+}
+
 #[kunit_tests(nlb_core_percpu)]
 mod tests {
     use super::*;
