@@ -57,7 +57,8 @@ netns_add() {
 netns_del() {
 	local n p
 	for n in "$@"; do
-		for p in $(ip netns pids "$n" 2>/dev/null); do kill -KILL "$p" 2>/dev/null; done
+		# One may end by itself before its turn.
+		for p in $(ip netns pids "$n" 2>/dev/null); do kill -KILL "$p" 2>/dev/null || :; done
 		ip netns del "$n"
 		nlb_namespaces=("${nlb_namespaces[@]/#%$n/}")
 	done
