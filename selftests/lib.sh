@@ -188,7 +188,8 @@ capture_start() {
 }
 # The same with whole packets, and only those that the machine sends; several may start side by side, until
 # capture_ready.
-capture_sent() { capture "$1" "$2" "$3" -Q out --time-stamp-precision=nano -- "${@:4}"; }
+# SNAP: of each packet, only so many bytes.
+capture_sent() { capture "$1" "$2" "$3" -Q out --time-stamp-precision=nano -s "${SNAP:-0}" -- "${@:4}"; }
 capture() {
 	local n=$1 dev=$2 file=$3 options=()
 	shift 3

@@ -158,6 +158,7 @@ class Scene:
         if prepare:
             prepare(client)
         client.connect((VIP, 80))
+        print(f"# port {client.getsockname()[1]}")
         origin, _ = self.lbu.accept()
         origin.settimeout(PATIENCE)
         # The hash table has it before the handshake is done.

@@ -1,20 +1,27 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0
-"""state.py SCENARIO [ARGUMENT...]: what a connection may be in the middle of.
+"""What a connection may be in the middle of when it moves.
 
-Run where lib.sh's cluster() is; ends with status 0 if all was as it should.
+state.py [--times N] reads lines "TEXT: SCENARIO [ARGUMENT...]", runs each
+scenario N times where lib.sh's cluster() is, and answers each line with
+"ok TEXT" or "not ok TEXT". Lines that begin with "#" are for people. One
+process for all of them: starting one is dear where the processor is emulated.
 """
 
+import argparse
 import fcntl
 import select
+import shlex
+import signal
 import socket
 import struct
 import sys
 import termios
 import time
+import traceback
 
 from machines import CLIENT, VIP, machine, with_sysctl
-from scene import (CLOSE_WAIT, ESTABLISHED, SO_RCVBUFFORCE, SO_SNDBUFFORCE, Info, Scene, Writer, counter, expect,
+from scene import (CLOSE_WAIT, ESTABLISHED, PATIENCE, SO_RCVBUFFORCE, SO_SNDBUFFORCE, Info, Scene, Writer, counter, expect,
                    expect_end, fill, loss, pattern, readable, run, wait_until, write_seq)
 
 SO_MAX_PACING_RATE = 47
@@ -44,7 +51,7 @@ def in_flight(sack="1"):
     with loss("client", "prerouting", "iifname lbu tcp sport 80"):
         assert fill(origin, data) == len(data)
         info = Info(origin)
-        print(f"in flight: {info.unacked} segments of {info.snd_mss}; not sent: {info.notsent}")
+        print(f"# in flight: {info.unacked} segments of {info.snd_mss}; not sent: {info.notsent}")
         assert info.unacked >= 10 and info.notsent > 100_000
         moved = scene.migrate(origin)
         more = pattern(500_000, 3)
@@ -86,7 +93,7 @@ def in_flight_holes():
         assert fill(origin, data) == len(data)
         wait_until("some are lost", lambda: Info(origin).unacked > 0 and Info(origin).bytes_retrans > 0)
         info = Info(origin)
-        print(f"in flight: {info.unacked} segments, {info.sacked} reported, {info.bytes_retrans} bytes sent again")
+        print(f"# in flight: {info.unacked} segments, {info.sacked} reported, {info.bytes_retrans} bytes sent again")
         moved = scene.migrate(origin)
         expect(client, data)
     scene.finish(client, moved)
@@ -137,7 +144,7 @@ def our_window_closed():
     with machine("lbu"), open("/proc/sys/net/ipv4/tcp_rmem", encoding="ascii") as file:
         default = int(file.read().split()[1])
     unread = struct.unpack("i", fcntl.ioctl(origin, termios.FIONREAD, b"\0" * 4))[0]
-    print(f"{unread} bytes unread, tcp_rmem's default is {default}")
+    print(f"# {unread} bytes unread, tcp_rmem's default is {default}")
     assert unread > 4 * default
     moved = scene.migrate(origin)
     expect(moved, data)
@@ -172,9 +179,10 @@ def holes(count, fin="", sack="1"):
         client, origin = scene.connect(lambda sock: buffers(sock, send=1 << 20))
     client.setsockopt(*NODELAY)
     # The congestion window grows, so that each part goes out at once, as a segment of its own.
-    writer = Writer(client, pattern(300_000, 7))
-    expect(origin, pattern(300_000, 7))
-    writer.done()
+    while Info(client).cwnd < 3 * count + 10:
+        writer = Writer(client, pattern(300_000, 7))
+        expect(origin, pattern(300_000, 7))
+        writer.done()
     size, start = 500, write_seq(client)
     data = pattern(size * 2 * count)
     chunks = [(start + n * size) & 0xFFFFFFFF for n in range(2 * count)]
@@ -297,7 +305,7 @@ def window_scales(client_max, lbu_max, mtu="1500"):
             with_sysctl("lbu", "ipv4/tcp_rmem", f"4096 {min(131072, int(lbu_max))} {lbu_max}"):
         client, origin = scene.connect()
     before = Info(origin)
-    print(f"window scales {before.wscales & 15}/{before.wscales >> 4}, segments of {before.snd_mss}")
+    print(f"# window scales {before.wscales & 15}/{before.wscales >> 4}, segments of {before.snd_mss}")
     data = pattern(700_000)
     upload, download = Writer(client, data), Writer(origin, data[::-1])
     expect(client, data[::-1])
@@ -432,7 +440,35 @@ def rolled_back():
     scene.finish(client, origin)
 
 
+def succeeds(words, times):
+    """Whether a scenario goes well that many times; what went wrong is told."""
+    name, *arguments = shlex.split(words)
+    for number in range(times):
+        signal.alarm(PATIENCE * 4)
+        try:
+            globals()[name](*arguments)
+        except Exception:  # pylint: disable=broad-except
+            print(f"# time {number + 1} of {times}:")
+            print("# " + traceback.format_exc().rstrip().replace("\n", "\n# "))
+            return False
+        finally:
+            signal.alarm(0)
+    return True
+
+
+def hangs(*_):
+    raise TimeoutError("it hangs")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--times", type=int, default=1)
+    times = parser.parse_args().times
+    signal.signal(signal.SIGALRM, hangs)
+    for line in sys.stdin:
+        text, _, words = line.rstrip("\n").rpartition(": ")
+        print("ok" if succeeds(words, times) else "not ok", text, flush=True)
+
+
 if __name__ == "__main__":
-    scenarios = {name: function for name, function in globals().items()
-                 if callable(function) and getattr(function, "__module__", "") == "__main__"}
-    scenarios[sys.argv[1]](*sys.argv[2:])
+    main()
