@@ -1,7 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# run.sh [NAME...]: run, inside the guest, all selftests whose name contains one of NAMEs, and report in KTAP.
+# run.sh [--part K/N] [NAME...]: run, inside the guest, all selftests whose name contains one of NAMEs, or the K-th of
+# N shares of them, and report in KTAP.
 # Those in debug/ need a kernel with fault injection and kmemleak, and count elsewhere as not there.
 # Each runs in new process, mount and network namespaces: what it leaves there ends with it. After
 # each, our modules must unload, nothing of it may be left, and the kernel log must be free of
@@ -18,6 +19,11 @@ strangers() {
 }
 nobody_left() { [ -z "$(strangers)" ]; }
 
+part=1 parts=1
+if [ "${1:-}" = --part ]; then
+	part=${2%/*} parts=${2#*/}
+	shift 2
+fi
 mapfile -t tests < <(find . -mindepth 2 -name 'test_*' -type f -executable | sed 's|^\./||' | sort)
 chosen=()
 for t in "${tests[@]}"; do
@@ -27,6 +33,8 @@ for t in "${tests[@]}"; do
 	done
 done
 ((${#chosen[@]})) || fail "no selftest has '$*' in its name"
+shares=("${chosen[@]}") chosen=()
+for ((n = part - 1; n < ${#shares[@]}; n += parts)); do chosen+=("${shares[n]}"); done
 
 ktap_begin
 echo "1..${#chosen[@]}"
