@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
+#include <linux/bpf.h>
 #include <net/mptcp.h>
 #include <net/tcp.h>
 
@@ -188,4 +189,20 @@ __nlb_helper bool nlb_helper_tcp_syn_smc(const struct tcp_sock *tp)
 #else
 	return false;
 #endif
+}
+
+/*
+ * For a socket that the caller has locked, which may be its spin lock only. tcp_setsockopt() takes the lock unless
+ * a BPF program calls it, as such programs do from within the stack; it asks for no more than that.
+ */
+__nlb_helper int nlb_helper_tcp_set_congestion_control_locked(struct sock *sk, char *name)
+{
+	struct bpf_run_ctx ctx, *old;
+	int err = -EOPNOTSUPP;
+
+	old = bpf_set_run_ctx(&ctx);
+	if (has_current_bpf_ctx())
+		err = sk->sk_prot->setsockopt(sk, IPPROTO_TCP, TCP_CONGESTION, KERNEL_SOCKPTR(name), TCP_CA_NAME_MAX);
+	bpf_reset_run_ctx(old);
+	return err;
 }

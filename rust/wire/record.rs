@@ -44,7 +44,10 @@ pub use self::{
         Record,
         MAX_TEXT, //
     },
-    options::SocketOptions,
+    options::{
+        CongestionControl,
+        SocketOptions, //
+    },
     range::{
         Range,
         Ranges, //

@@ -404,22 +404,31 @@ def options():
     def found(sock):
         return {key: sock.getsockopt(*key) for key in values}
 
+    def congestion(sock):
+        return sock.getsockopt(tcp, socket.TCP_CONGESTION, 16).rstrip(b"\0").decode()
+
     scene = Scene()
     scene.listener.setsockopt(tcp, socket.TCP_KEEPIDLE, 55)
     scene.listener.setsockopt(tcp, socket.TCP_NODELAY, 1)
-    client, origin = scene.connect()
+    with with_sysctl("lbu", "ipv4/tcp_congestion_control", "reno"):
+        client, origin = scene.connect()
+    assert congestion(origin) == "reno"
     plain = found(origin)
     moved = scene.migrate(origin)
     assert found(moved) == plain | {(tcp, socket.TCP_KEEPIDLE): 55, (tcp, socket.TCP_NODELAY): 1}, found(moved)
+    # That was the LBU's default and not the program's choice.
+    assert congestion(moved) != "reno"
     scene.finish(client, moved)
 
     client, origin = scene.connect()
     for key, value in values.items():
         origin.setsockopt(*key, value)
+    origin.setsockopt(tcp, socket.TCP_CONGESTION, b"reno")
     set_here = found(origin)
     assert set_here == values, set_here
     moved = scene.migrate(origin)
     assert found(moved) == set_here, found(moved)
+    assert congestion(moved) == "reno"
     scene.finish(client, moved)
 
 

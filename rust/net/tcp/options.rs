@@ -6,7 +6,10 @@ use core::ptr;
 
 use crate::{
     bindings,
-    wire::record::SocketOptions, //
+    wire::record::{
+        CongestionControl,
+        SocketOptions, //
+    }, //
 };
 
 use super::sock::{
@@ -41,8 +44,28 @@ pub(super) unsafe fn read(sk: *mut bindings::sock) -> SocketOptions {
             notsent_lowat: (*tp).notsent_lowat,
             // CAST: As wide, or wider.
             max_pacing_rate: if rate == usize::MAX { 0 } else { rate as u64 },
+            congestion_control: congestion_control(sk),
         }
     }
+}
+
+/// The congestion control if a program has named it, for this socket or for its listener, rather than
+/// the administrator for all.
+///
+/// # Safety
+///
+/// `sk` is a valid, locked TCP socket.
+unsafe fn congestion_control(sk: *mut bindings::sock) -> Option<CongestionControl> {
+    let icsk = inet_csk(sk);
+    // SAFETY: The socket is valid and locked, and then has a congestion control that stays.
+    let name = unsafe {
+        if (*icsk).icsk_ca_setsockopt() == 0 {
+            return None;
+        }
+        (*(*icsk).icsk_ca_ops).name
+    };
+    // CAST: The characters are bytes.
+    CongestionControl::new(&name.map(|byte| byte as u8))
 }
 
 /// Sets what has been set, and leaves the rest as the listener has it.
@@ -104,6 +127,13 @@ pub(super) unsafe fn apply(sk: *mut bindings::sock, options: &SocketOptions) {
                 let needed = bindings::sk_pacing_SK_PACING_NEEDED;
                 ptr::write_volatile(&raw mut (*sk).sk_pacing_status, needed);
             }
+        }
+        if let Some(name) = options.congestion_control {
+            // What is not there cannot be set: then it stays the listener's.
+            bindings::tcp_set_congestion_control_locked(
+                sk,
+                name.as_bytes().as_ptr().cast_mut().cast(),
+            );
         }
     }
 }

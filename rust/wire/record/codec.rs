@@ -19,6 +19,7 @@
 //! | 16 data | 1.. | the next bytes |
 //! | 32 route | 24 | forwarder (16 bytes), flow id, timeout in ms |
 //! | 0x800d options | 28 | bits (1 byte), TCP_KEEPCNT (1), IP_TOS (1), zero (1), TCP_KEEPIDLE, TCP_KEEPINTVL, TCP_USER_TIMEOUT, TCP_NOTSENT_LOWAT, SO_MAX_PACING_RATE (8) |
+//! | 0x800e congestion control | 16 | name in printable ASCII, zeros behind it |
 //!
 //! Numbers are 4 bytes where nothing else is said, except mss_clamp, rcv_mss and ports (2), wscale
 //! and ecn_flags (1), counters (8). IPv4 addresses are IPv4-mapped. Option bits: window scale 1,
@@ -33,8 +34,8 @@
 //! that it is the last one of the last range. [`ConnectionState::validate`] has what must hold
 //! between all these numbers.
 //!
-//! PREPARE has sections 1 to 9, 11, 12 and 0x800d unless they are empty, and 32. STATE has 9 and 10;
-//! where the offset is 0 also 1 to 8, and 11, 12 and 0x800d unless they are empty; and 16 unless
+//! PREPARE has sections 1 to 9, 11, 12, 0x800d and 0x800e unless they are empty, and 32. STATE has 9 and 10;
+//! where the offset is 0 also 1 to 8, and 11, 12, 0x800d and 0x800e unless they are empty; and 16 unless
 //! there is no data at all. The one that brings the last byte has the flag LAST. The order of sections is free. A
 //! section whose type has the top bit set may be skipped by who does not know it; any other unknown
 //! one is an error, and so is one that is missing, doubled, or has no place in the record.
@@ -56,6 +57,7 @@ use super::{
         Found,
         Writer,
         CONGESTION,
+        CONGESTION_CONTROL,
         COUNTERS,
         DATA,
         HEAD,
@@ -82,11 +84,11 @@ use super::{
 
 /// Most bytes of data in one STATE record; every record has room for so many.
 pub const CHUNK_MAX: usize =
-    MAX_PAYLOAD - len_of(TUPLE, SACK) - len_of(SOCKET_OPTIONS, SOCKET_OPTIONS) - HEAD;
+    MAX_PAYLOAD - len_of(TUPLE, SACK) - len_of(SOCKET_OPTIONS, CONGESTION_CONTROL) - HEAD;
 
 /// Most bytes of a PREPARE's payload.
 pub(super) const PREPARE_LEN: usize =
-    len_of(TUPLE, TOTAL) + len_of(OUT_OF_ORDER, SACK) + len_of(ROUTE, SOCKET_OPTIONS);
+    len_of(TUPLE, TOTAL) + len_of(OUT_OF_ORDER, SACK) + len_of(ROUTE, CONGESTION_CONTROL);
 
 /// The question whether the target would take a connection.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -291,7 +293,7 @@ fn emit_connection(state: &ConnectionState, writer: &mut Writer<'_>) -> Result<(
     state.options.emit(writer)
 }
 
-/// Takes sections 1 to 8, 11, 12 and 0x800d out; the state is checked by [`ConnectionState::validate`].
+/// Takes sections 1 to 8, 11, 12, 0x800d and 0x800e out; the state is checked by [`ConnectionState::validate`].
 fn parse_connection(found: &mut Found<'_>, total: u32) -> Result<ConnectionState, Error> {
     let tuple = found.need(TUPLE)?;
     let sequence = found.need(SEQUENCE)?;
@@ -359,10 +361,7 @@ fn parse_connection(found: &mut Found<'_>, total: u32) -> Result<ConnectionState
         ecn_flags: field::u8(congestion, 12),
         bytes_acked: u64::from_be_bytes(field::array(counters, 0)),
         bytes_received: u64::from_be_bytes(field::array(counters, 8)),
-        options: match found.take(SOCKET_OPTIONS) {
-            Some(value) => SocketOptions::parse(value)?,
-            None => SocketOptions::NONE,
-        },
+        options: SocketOptions::take(found)?,
     };
     state.validate().map_err(Error::Invalid)?;
     if state.data_len() != total {

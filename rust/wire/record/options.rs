@@ -5,7 +5,9 @@
 use super::{
     super::field,
     section::{
+        Found,
         Writer,
+        CONGESTION_CONTROL,
         SOCKET_OPTIONS, //
     },
     Error, //
@@ -33,6 +35,34 @@ pub struct SocketOptions {
     pub notsent_lowat: u32,
     /// SO_MAX_PACING_RATE in bytes per second.
     pub max_pacing_rate: u64,
+    /// TCP_CONGESTION.
+    pub congestion_control: Option<CongestionControl>,
+}
+
+/// The name of a congestion control: printable, not empty, zero at the end.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct CongestionControl([u8; NAME_LEN]);
+
+/// `TCP_CA_NAME_MAX` in `include/net/tcp.h`: the longest name with its zero.
+pub(super) const NAME_LEN: usize = 16;
+
+impl CongestionControl {
+    /// The name up to the first zero, if it is one.
+    pub fn new(name: &[u8; NAME_LEN]) -> Option<CongestionControl> {
+        let mut parts = name.splitn(2, |&byte| byte == 0);
+        let (text, _) = (parts.next()?, parts.next()?);
+        let good = !text.is_empty() && text.iter().all(u8::is_ascii_graphic);
+        let mut own = [0; NAME_LEN];
+        for (to, from) in own.iter_mut().zip(text) {
+            *to = *from;
+        }
+        good.then_some(CongestionControl(own))
+    }
+
+    /// With zeros behind it.
+    pub fn as_bytes(&self) -> &[u8; NAME_LEN] {
+        &self.0
+    }
 }
 
 /// `MAX_TCP_KEEPIDLE` and `MAX_TCP_KEEPINTVL` in `include/net/tcp.h`.
@@ -59,6 +89,7 @@ impl SocketOptions {
         user_timeout: 0,
         notsent_lowat: 0,
         max_pacing_rate: 0,
+        congestion_control: None,
     };
 
     /// Whether setsockopt() would take these values.
@@ -70,25 +101,47 @@ impl SocketOptions {
             && self.user_timeout <= i32::MAX as u32
     }
 
-    /// Writes the section, unless nothing is set.
+    /// Writes the sections, unless nothing is set that they would say.
     pub(super) fn emit(&self, writer: &mut Writer<'_>) -> Result<(), Error> {
-        if *self == SocketOptions::NONE {
-            return Ok(());
+        let others = SocketOptions {
+            congestion_control: None,
+            ..*self
+        };
+        if others != SocketOptions::NONE {
+            writer.section(SOCKET_OPTIONS)?;
+            let bits = u8::from(self.nodelay) | (u8::from(self.keepalive) << 1);
+            writer.put(&[bits, self.keepalive_count, self.tos, 0])?;
+            writer.u32s(&[
+                self.keepalive_idle,
+                self.keepalive_interval,
+                self.user_timeout,
+                self.notsent_lowat,
+            ])?;
+            writer.put(&self.max_pacing_rate.to_be_bytes())?;
         }
-        writer.section(SOCKET_OPTIONS)?;
-        let bits = u8::from(self.nodelay) | (u8::from(self.keepalive) << 1);
-        writer.put(&[bits, self.keepalive_count, self.tos, 0])?;
-        writer.u32s(&[
-            self.keepalive_idle,
-            self.keepalive_interval,
-            self.user_timeout,
-            self.notsent_lowat,
-        ])?;
-        writer.put(&self.max_pacing_rate.to_be_bytes())
+        if let Some(name) = &self.congestion_control {
+            writer.section(CONGESTION_CONTROL)?;
+            writer.put(name.as_bytes())?;
+        }
+        Ok(())
     }
 
-    /// Reads the value of the section.
-    pub(super) fn parse(value: &[u8]) -> Result<SocketOptions, Error> {
+    /// Takes the sections out.
+    pub(super) fn take(found: &mut Found<'_>) -> Result<SocketOptions, Error> {
+        let mut options = match found.take(SOCKET_OPTIONS) {
+            Some(value) => SocketOptions::parse(value)?,
+            None => SocketOptions::NONE,
+        };
+        if let Some(value) = found.take(CONGESTION_CONTROL) {
+            let value = field::array(value, 0);
+            let name = CongestionControl::new(&value).filter(|name| *name.as_bytes() == value);
+            options.congestion_control = Some(name.ok_or(Error::BadValue)?);
+        }
+        Ok(options)
+    }
+
+    /// Reads the value of the section, which has all but the congestion control.
+    fn parse(value: &[u8]) -> Result<SocketOptions, Error> {
         let bits = field::u8(value, 0);
         let options = SocketOptions {
             nodelay: bits & 1 != 0,
@@ -100,6 +153,7 @@ impl SocketOptions {
             user_timeout: field::u32(value, 12),
             notsent_lowat: field::u32(value, 16),
             max_pacing_rate: u64::from_be_bytes(field::array(value, 20)),
+            congestion_control: None,
         };
         // A section that says nothing is left out: each state has one encoding.
         let good = bits & !3 == 0 && field::u8(value, 3) == 0 && options != SocketOptions::NONE;

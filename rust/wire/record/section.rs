@@ -38,6 +38,7 @@ pub(super) const SACK: u16 = 12;
 pub(super) const DATA: u16 = 16;
 pub(super) const ROUTE: u16 = 32;
 pub(super) const SOCKET_OPTIONS: u16 = OPTIONAL | 13;
+pub(super) const CONGESTION_CONTROL: u16 = OPTIONAL | 14;
 
 /// How long the value of a section is.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -71,7 +72,7 @@ impl Length {
 }
 
 /// All sections there are.
-pub(super) const SECTIONS: [(u16, Length); 15] = [
+pub(super) const SECTIONS: [(u16, Length); 16] = [
     (TUPLE, Length::Fixed(40)),
     (SEQUENCE, Length::Fixed(20)),
     (WINDOW, Length::Fixed(32)),
@@ -87,6 +88,7 @@ pub(super) const SECTIONS: [(u16, Length); 15] = [
     (DATA, Length::Data),
     (ROUTE, Length::Fixed(24)),
     (SOCKET_OPTIONS, Length::Fixed(options::LEN)),
+    (CONGESTION_CONTROL, Length::Fixed(options::NAME_LEN)),
 ];
 
 /// Most bytes of the heads and values of sections `from` to `to`, none of which is data.

@@ -2,6 +2,7 @@
 
 use super::{
     super::{
+        options::CongestionControl,
         range::Range,
         state::{
             tests::{
@@ -23,7 +24,7 @@ const FIXED: usize = len_of(TUPLE, COUNTERS);
 
 /// Bytes of a PREPARE without data out of order and options.
 const SHORT_PREPARE: usize =
-    PREPARE_LEN - len_of(OUT_OF_ORDER, SACK) - len_of(SOCKET_OPTIONS, SOCKET_OPTIONS);
+    PREPARE_LEN - len_of(OUT_OF_ORDER, SACK) - len_of(SOCKET_OPTIONS, CONGESTION_CONTROL);
 
 fn emit(state: &State<'_>) -> Vec<u8> {
     let mut payload = vec![0xee; MAX_PAYLOAD];
@@ -99,7 +100,7 @@ fn round_trip() {
     let mut payload = [0; PREPARE_LEN];
     for (connection, len) in [
         (EXAMPLE, SHORT_PREPARE),
-        (busy(), SHORT_PREPARE + 2 * (HEAD + 16) + HEAD + 28),
+        (busy(), SHORT_PREPARE + 3 * (HEAD + 16) + HEAD + 28),
     ] {
         let mut prepare = prepare();
         prepare.connection = connection;
@@ -109,11 +110,58 @@ fn round_trip() {
 }
 
 #[test]
+fn congestion_control() {
+    let name = |text: &[u8]| {
+        let mut name = [0; 16];
+        name[..text.len()].copy_from_slice(text);
+        CongestionControl::new(&name)
+    };
+    assert_eq!(
+        name(b"cubic").unwrap().as_bytes(),
+        b"cubic\0\0\0\0\0\0\0\0\0\0\0"
+    );
+    assert_eq!(name(b"bbr\0rest"), name(b"bbr"));
+    for bad in [
+        &b""[..],
+        b"\0x",
+        b"a b",
+        b"a\x7f",
+        b"a\xff",
+        b"0123456789abcdef",
+    ] {
+        assert_eq!(name(bad), None);
+    }
+
+    let mut state = EXAMPLE;
+    state.options.congestion_control = name(b"reno");
+    let piece = State {
+        connection: Some(state),
+        ..first(&[7; 101])
+    };
+    let payload = emit(&piece);
+    let head = [0x80, 14, 0, 16];
+    let at = payload
+        .windows(4)
+        .position(|window| window == head)
+        .unwrap()
+        + 4;
+    assert_eq!(&payload[at..at + 16], b"reno\0\0\0\0\0\0\0\0\0\0\0\0");
+    assert_eq!(State::parse(&payload, true), Ok(piece));
+    // Each state has one encoding.
+    for (index, byte) in [(0, 0), (1, b' '), (15, b'x'), (5, b'x')] {
+        let mut other = payload.clone();
+        other[at + index] = byte;
+        assert_eq!(State::parse(&other, true), Err(Error::BadValue), "{index}");
+    }
+}
+
+#[test]
 fn largest_record() {
     let data = vec![7; CHUNK_MAX + 1];
     let mut state = EXAMPLE;
     state.copied_seq = state.rcv_nxt.wrapping_sub(1 << 20);
     state.options.nodelay = true;
+    state.options.congestion_control = CongestionControl::new(b"0123456789abcde\0");
     for n in 1..=MAX_OUT_OF_ORDER as u32 {
         let start = state.rcv_nxt.wrapping_add(n * 1000);
         let range = Range {
@@ -194,7 +242,11 @@ fn exact_bytes_of_a_busy_connection() {
         ]
     );
     assert_eq!(
-        payload[FIXED + 72..],
+        payload[FIXED + 72..FIXED + 92],
+        *b"\x80\x0e\0\x10reno\0\0\0\0\0\0\0\0\0\0\0\0"
+    );
+    assert_eq!(
+        payload[FIXED + 92..],
         [0, 9, 0, 4, 0, 0, 0, 252, 0, 10, 0, 4, 0, 0, 0, 0, 0, 16, 0, 3, b'G', b'E', b'T']
     );
     let closed = ConnectionState {

@@ -2,6 +2,7 @@
 
 use super::{
     super::super::addr::Addr,
+    super::options::CongestionControl,
     *, //
 };
 
@@ -77,6 +78,7 @@ pub(in super::super) fn busy() -> ConnectionState {
             user_timeout: 30_000,
             notsent_lowat: 16_384,
             max_pacing_rate: 1 << 33,
+            congestion_control: CongestionControl::new(b"reno\0\0\0\0\0\0\0\0\0\0\0\0"),
         },
         ..EXAMPLE
     }

@@ -8,7 +8,10 @@ use nlb_wire::{
     addr::{Addr, FourTuple, Proto},
     flow_id::FlowId,
     ipv4,
-    record::{ConnectionState, Range, Ranges, SocketOptions, MAX_OUT_OF_ORDER, MAX_SACKS},
+    record::{
+        CongestionControl, ConnectionState, Range, Ranges, SocketOptions, MAX_OUT_OF_ORDER,
+        MAX_SACKS,
+    },
     tcp, udp,
 };
 use proptest::{collection::vec, prelude::*};
@@ -228,8 +231,13 @@ pub(crate) fn connection() -> impl Strategy<Value = ConnectionState> {
 fn socket_options() -> impl Strategy<Value = SocketOptions> {
     let small = (any::<[bool; 2]>(), 0..=127u8, any::<u8>());
     let large = (0..=32767u32, 0..=32767u32, any::<[u32; 2]>(), any::<u64>());
-    let set = (small, large).prop_map(
-        |(([nodelay, keepalive], count, tos), (idle, interval, [timeout, lowat], rate))| {
+    let name = prop::option::of("[!-~]{1,15}").prop_map(|name| {
+        let mut bytes = [0; 16];
+        bytes[..name.as_ref()?.len()].copy_from_slice(name.as_ref()?.as_bytes());
+        CongestionControl::new(&bytes)
+    });
+    let set = (small, large, name).prop_map(
+        |(([nodelay, keepalive], count, tos), (idle, interval, [timeout, lowat], rate), name)| {
             SocketOptions {
                 nodelay,
                 keepalive,
@@ -240,6 +248,7 @@ fn socket_options() -> impl Strategy<Value = SocketOptions> {
                 user_timeout: timeout >> 1,
                 notsent_lowat: lowat,
                 max_pacing_rate: rate,
+                congestion_control: name,
             }
         },
     );
