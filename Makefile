@@ -15,7 +15,7 @@ export NLB_START := $(shell date +%s)
 MAKEFLAGS += --no-print-directory
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test modules modules_install tools install cargo-test install-test kunit debugtests selftests check fmt vm clean clean-cache
+.PHONY: help demo test modules modules_install tools install cargo-test fuzz install-test kunit debugtests selftests check fmt vm clean clean-cache
 
 help:
 	@cat scripts/help.txt
@@ -50,6 +50,9 @@ install:
 
 cargo-test:
 	@scripts/test cargo
+
+fuzz:
+	@scripts/test fuzz $(RUNS)
 
 install-test:
 	@scripts/test install

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The fuzz targets over random changes of good packets and records: what a stable compiler can do
-//! of a fuzzer's work. `NLB_MUTATIONS` is how many for each target, `NLB_SEED` where they begin.
+//! The fuzz targets over random changes of good packets and records. `NLB_MUTATIONS` is how many for
+//! each target, `NLB_SEED` where they begin; the good ones are written to the folder `NLB_SEEDS`, for
+//! `scripts/fuzz` to begin with.
 
 mod common;
 #[path = "common/targets.rs"]
@@ -18,8 +19,9 @@ use proptest::{
     test_runner::TestRunner, //
 };
 use std::{
-    env,
+    env, fs,
     panic::{catch_unwind, resume_unwind},
+    path::Path,
 };
 
 const MUTATIONS: u64 = 100_000;
@@ -92,7 +94,14 @@ fn samples<T>(count: usize, strategy: impl Strategy<Value = T>) -> Vec<T> {
         .collect()
 }
 
-fn run(target: fn(&[u8]), good: &[Vec<u8>]) {
+fn run(name: &str, target: fn(&[u8]), good: &[Vec<u8>]) {
+    if let Some(dir) = env::var_os("NLB_SEEDS") {
+        let dir = Path::new(&dir).join(name);
+        fs::create_dir_all(&dir).unwrap();
+        for (number, bytes) in good.iter().enumerate() {
+            fs::write(dir.join(format!("seed-{number}")), bytes).unwrap();
+        }
+    }
     let seed = number("NLB_SEED", 1).max(1);
     let mut random = Random(seed);
     for bytes in good {
@@ -114,7 +123,7 @@ fn packets() {
         .into_iter()
         .map(|sample| sample.bytes)
         .collect();
-    run(targets::packets, &good);
+    run("packets", targets::packets, &good);
 }
 
 #[test]
@@ -147,7 +156,7 @@ fn records() {
         good.push(vec![kind]);
         good.push([&[kind, 0, 0, 0, 64, 0, 11], &b"no listener"[..]].concat());
     }
-    run(targets::records, &good);
+    run("records", targets::records, &good);
 }
 
 /// A record as the target takes it.

@@ -4,8 +4,11 @@
 
 #![no_main]
 
+// Each target uses a part of them.
+#[allow(dead_code)]
 #[path = "../../tests/common/mod.rs"]
 mod common;
+#[allow(dead_code)]
 #[path = "../../tests/common/targets.rs"]
 mod targets;
 
