@@ -252,9 +252,12 @@ pub(crate) struct Tombstones {
 pub(crate) struct Reset(Arc<Tombstone>);
 
 impl Reset {
-    /// Asks the client which RST it will take. From now on its packets must come here.
+    /// Asks the client which RST it will take, unless it has said so. From now on its packets must
+    /// come here.
     pub(crate) fn ask(&self, net: &Net, stats: &Stats) {
-        self.0.ask(net, stats);
+        if matches!(*self.0.stage.lock(), Stage::Asked(..)) {
+            self.0.ask(net, stats);
+        }
     }
 }
 

@@ -217,6 +217,13 @@ impl World {
             }
             OriginState::Reset => self.lbu.socket == Socket::Reset && !self.lbu.route,
         });
+        // Whoever asks the target that was told to prepare gets an answer.
+        if state == OriginState::Committed && !self.reborn {
+            let mut world = self.clone();
+            world.host.last = None;
+            to_target(&mut world.target, &mut world.host, ToTarget::Commit);
+            assert!(world.host.last.is_some());
+        }
         // The deadlines end everything that is half done.
         let mut world = self.clone();
         world.origin.step(&mut world.lbu, OriginEvent::Expired(9));
