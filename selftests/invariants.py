@@ -14,7 +14,9 @@ invariants.py FILE... reads captures and checks each connection in them:
 
 All captures together have to show each packet once, where it is sent
 (`tcpdump -Q out` on every machine): networks may change the order, senders must
-not. Machines are told apart by their link-layer address.
+not. Machines are told apart by their link-layer address. Where the machines'
+clocks differ, one machine may capture what it sends and gets (--late): then a
+packet of the server that another one has overtaken by another way shows late.
 
 Prints what does not hold and a summary; status 1 if anything does not.
 """
@@ -118,6 +120,7 @@ class Side:
         self.acked = None  # the highest acknowledgement, in the other side's offsets
         self.edge = None  # the right edge that was promised, in the other side's offsets
         self.machines = []  # who spoke for this side, in order
+        self.taken_over = None  # TSval with which the last of them began
         self.bytes, self.base = bytearray(), 1
         self.sent_again = 0
         self.reset = False
@@ -149,6 +152,9 @@ class Connection:
     def feed(self, segment):
         self.segments += 1
         me, other = self.sides[segment.source], self.sides[segment.destination]
+        if self.late(segment, me):
+            self.checker.count["late"] += 1
+            return
         self.owner(segment, me)
         if me.reset:
             self.complain(segment, "sent after its RST")
@@ -169,6 +175,11 @@ class Connection:
         if not segment.flags & SYN:
             self.sequence(segment, me, other)
 
+    def late(self, segment, me):
+        """Whether it was sent before another machine took over, and came after the first packet of that one."""
+        return (self.checker.late and segment.machine in me.machines[:-1] and segment.tsval is not None
+                and me.taken_over is not None and signed(segment.tsval - me.taken_over) <= 0)
+
     def owner(self, segment, me):
         """One machine speaks for a side until another does, and never again."""
         if me.machines and me.machines[-1] == segment.machine:
@@ -177,6 +188,7 @@ class Connection:
             self.complain(segment, f"from {segment.machine.hex(':')}, which had given the connection away")
         else:
             me.machines.append(segment.machine)
+            me.taken_over = segment.tsval
 
     def rst(self, segment, me, other):
         if segment.source == self.client or not self.checker.resets:
@@ -291,8 +303,8 @@ class Connection:
 class Checker:
     """All connections of some captures."""
 
-    def __init__(self, resets=0, port=None):
-        self.resets, self.port = resets, port
+    def __init__(self, resets=0, port=None, late=False):
+        self.resets, self.port, self.late = resets, port, late
         self.open, self.complaints = {}, []
         self.count = collections.Counter()
         self.cut = 0
@@ -360,10 +372,11 @@ def main():
     parser.add_argument("--moved", type=int, help="so many of them change their owner")
     parser.add_argument("--resets", type=int, default=0, help="so many of them end with a RST of the server")
     parser.add_argument("--headers", action="store_true", help="whole packets were not captured, so do not compare bytes")
+    parser.add_argument("--late", action="store_true", help="packets were captured where they arrive, by several ways")
     parser.add_argument("files", nargs="+")
     args = parser.parse_args()
     try:
-        checker = check(args.files, resets=args.resets, port=args.port)
+        checker = check(args.files, resets=args.resets, port=args.port, late=args.late)
     except (OSError, ValueError) as error:
         print(f"cannot be read: {error}")
         return 1

@@ -164,6 +164,13 @@ def main():
         again = good() + [(at + 100, data) for at, data in good()]
         ktap.result(bool(complaints(again)), "the same ports with the same numbers are no new connection")
 
+        overtaken = added(packet(LBU, 8.5, 1, 6, tsecr=1, window=999, tsval=9))
+        ktap.result(not complaints(overtaken, late=True), "a packet that is late", *complaints(overtaken, late=True))
+        ktap.result(bool(complaints(overtaken)), "a packet that should not be late")
+        too_late = added(packet(LBU, 8.5, 1, 6, tsecr=1, window=999, tsval=11))
+        said = complaints(too_late, late=True)
+        ktap.result(any("had given the connection away" in line for line in said), "a packet sent too late", f"said {said}")
+
         # As a program: several files, what it is told to expect, and files that are none.
         two = [path.with_suffix(suffix) for suffix in (".client", ".servers")]
         for file, mine in zip(two, (True, False)):
