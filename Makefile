@@ -15,7 +15,7 @@ export NLB_START := $(shell date +%s)
 MAKEFLAGS += --no-print-directory
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test modules modules_install tools install cargo-test fuzz install-test kunit debugtests selftests check fmt vm clean clean-cache
+.PHONY: help demo test modules modules_install tools install cargo-test fuzz install-test kunit debugtests selftests machines check fmt vm clean clean-cache
 
 help:
 	@cat scripts/help.txt
@@ -65,6 +65,9 @@ debugtests:
 
 selftests:
 	@scripts/test selftests $(T)
+
+machines:
+	@scripts/test machines
 
 check:
 	@scripts/test check
