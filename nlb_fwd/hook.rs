@@ -39,8 +39,10 @@ use nlb::{
             Addr,
             Proto, //
         },
+        error,
         ipv4,
-        parse::Parsed,
+        ipv6,
+        parse::Parsed, //
     },
 };
 
@@ -78,6 +80,19 @@ impl Hook for PreRouting {
     }
 }
 
+/// The same for IPv6.
+pub(crate) struct PreRoutingV6;
+
+impl Hook for PreRoutingV6 {
+    const FAMILY: Family = Family::Ipv6;
+    const HOOKNUM: HookNum = PreRouting::HOOKNUM;
+    const PRIORITY: i32 = PreRouting::PRIORITY;
+
+    fn run(state: &HookState<'_>, skb: SkBuff) -> Verdict {
+        PreRouting::run(state, skb)
+    }
+}
+
 /// Whether a packet came in by a wire and was sent to this machine's link-layer address.
 ///
 /// What comes in by an nlb device has been forwarded already: this machine is its host, too.
@@ -111,7 +126,8 @@ impl Forwarder {
         let Some(service) = self.service_of(&parsed.tuple, state.rcu()) else {
             return Verdict::Accept(skb);
         };
-        if !is_from_client(state, &skb) {
+        // No router forwards packets of a link-local sender, and no host could answer it.
+        if !is_from_client(state, &skb) || !parsed.tuple.client().is_unicast() {
             return Verdict::Accept(skb);
         }
         if service.mode() == ServiceMode::Peek {
@@ -150,7 +166,7 @@ impl Forwarder {
         let endpoint = service.pick(state.rcu()).ok_or(Counter::PassNoEndpoint)?;
         let net = state.net();
         // Not by the error of the insertion: with a full table there is no need for a flow id.
-        if self.routes.len() >= self.routes.max() {
+        if self.routes.is_full() {
             return Err(Counter::DropTableFull);
         }
         let mapping = nlb_tunnel::allocate(net, &parsed.tuple, endpoint.target(), false).map_err(
@@ -181,19 +197,27 @@ impl Forwarder {
     /// it is for a VIP.
     #[cold]
     fn other(&self, state: &HookState<'_>, skb: SkBuff) -> Verdict {
-        let counter = match ipv4::Packet::new_header(skb.data()) {
-            Ok(ip) if is_from_client(state, &skb) && is_vip(state, ip.destination()) => {
-                if ip.is_fragment() {
+        if let Some((destination, is_fragment)) = destination(skb.data()) {
+            if is_from_client(state, &skb) && is_vip(state, destination) {
+                self.stats.inc(if is_fragment {
                     Counter::PassFragment
                 } else {
                     Counter::PassProtocol
-                }
+                });
             }
-            _ => return Verdict::Accept(skb),
-        };
-        self.stats.inc(counter);
+        }
         Verdict::Accept(skb)
     }
+}
+
+/// Where an IP packet goes, and whether it is a fragment.
+fn destination(bytes: &[u8]) -> Option<(Addr, bool)> {
+    if let Ok(ip) = ipv4::Packet::new_header(bytes) {
+        return Some((ip.destination(), ip.is_fragment()));
+    }
+    let ip = ipv6::Packet::new_header(bytes).ok()?;
+    let is_fragment = ip.upper_layer() == Err(error::DropReason::Fragment);
+    Some((ip.destination(), is_fragment))
 }
 
 /// Whether an address is that of an nlb device.

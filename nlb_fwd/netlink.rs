@@ -45,6 +45,7 @@ use kernel::{
 use nlb::{
     errno::{
         EADDRNOTAVAIL,
+        EAFNOSUPPORT,
         EHOSTUNREACH, //
     },
     net::genetlink::{
@@ -211,10 +212,18 @@ fn endpoint_new(req: &Request<'_>) -> Result {
     let forwarder = forwarder(req)?;
     let key = service_key(req)?;
     let host = req.require_unicast(endpoint::HOST_ADDR)?;
-    let source = match req.ipv4(endpoint::SOURCE_ADDR)? {
+    let source = match req.addr(endpoint::SOURCE_ADDR)? {
         Some(_) => Some(req.require_unicast(endpoint::SOURCE_ADDR)?),
         None => None,
     };
+    for (addr, id) in [
+        (Some(host), endpoint::HOST_ADDR),
+        (source, endpoint::SOURCE_ADDR),
+    ] {
+        if addr.is_some_and(|addr| addr.is_v4() != key.vip.is_v4()) {
+            return Err(other_family(req, id));
+        }
+    }
     let weight = req.u32(endpoint::WEIGHT).unwrap_or(1);
     if host == key.vip {
         return Err(req.bad_attr(
@@ -349,7 +358,13 @@ fn tuple(req: &Request<'_>) -> Result<FourTuple> {
     let client_port = req.require_be16(route::CLIENT_PORT)?;
     let vip = req.require_unicast(route::VIP_ADDR)?;
     let vip_port = req.require_be16(route::VIP_PORT)?;
-    FourTuple::new(client, client_port, vip, vip_port, proto).ok_or(EINVAL)
+    FourTuple::new(client, client_port, vip, vip_port, proto)
+        .ok_or_else(|| other_family(req, route::CLIENT_ADDR))
+}
+
+/// Packets stay of the family they are of.
+fn other_family(req: &Request<'_>, id: u16) -> Error {
+    req.bad_attr(EAFNOSUPPORT, id, c"not of the VIP's address family")
 }
 
 fn find_route(req: &Request<'_>, forwarder: &Forwarder) -> Result<Arc<Route>> {
@@ -364,6 +379,9 @@ fn route_new(req: &Request<'_>) -> Result {
     let forwarder = forwarder(req)?;
     let tuple = tuple(req)?;
     let host = req.require_unicast(route::HOST_ADDR)?;
+    if host.is_v4() != tuple.is_v4() {
+        return Err(other_family(req, route::HOST_ADDR));
+    }
     // Against the removal of the service.
     let _lock = forwarder.config.lock();
     let service = find_service(req, &forwarder, &ServiceKey::of(&tuple))?;
@@ -426,7 +444,7 @@ fn route_dump(dump: &mut Dump<'_>) -> Result {
     while !done && !full {
         done = forwarder
             .routes
-            .scan(&rcu::read_lock(), &mut position, |_, route| {
+            .scan(&rcu::read_lock(), &mut position, |route| {
                 if dump.put_entry(|w| fill_route(w, route)).is_break() {
                     full = true;
                     return Scan::Stop;

@@ -76,11 +76,6 @@ impl Route {
         self.mapping.tuple()
     }
 
-    /// The key in the table. `None` if the connection is not IPv4, of which there is no mapping.
-    pub(crate) fn key(&self) -> Option<[u32; 4]> {
-        self.tuple().v4_words()
-    }
-
     /// The flow id and the host.
     #[inline]
     pub(crate) fn mapping(&self) -> &Arc<Mapping> {

@@ -20,7 +20,13 @@ use kernel::{
     },
 };
 use nlb::{
-    sync::rcu::RcuCell,
+    sync::{
+        family_table::{
+            ByFamily,
+            FamilyKey, //
+        },
+        rcu::RcuCell, //
+    },
     wire::addr::{
         Addr,
         FourTuple,
@@ -52,12 +58,25 @@ impl ServiceKey {
             proto: tuple.proto(),
         }
     }
+}
 
-    /// The key as the table has it: address, port and protocol. `None` if it is not IPv4.
+impl FamilyKey for ServiceKey {
+    type V4 = u64;
+    type V6 = [u32; 5];
+
     #[inline]
-    pub(crate) fn value(&self) -> Option<u64> {
-        let vip = u32::from_be_bytes(self.vip.to_v4()?);
-        Some(u64::from(vip) << 32 | u64::from(self.port) << 16 | u64::from(self.proto.number()))
+    fn by_family(&self) -> ByFamily<u64, [u32; 5]> {
+        let service = u32::from(self.port) << 16 | u32::from(self.proto.number());
+        match self.vip.to_v4() {
+            Some(octets) => {
+                let vip = u32::from_be_bytes(octets);
+                ByFamily::V4(u64::from(vip) << 32 | u64::from(service))
+            }
+            None => {
+                let [a, b, c, d] = self.vip.words();
+                ByFamily::V6([a, b, c, d, service])
+            }
+        }
     }
 }
 

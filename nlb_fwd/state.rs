@@ -35,7 +35,6 @@ use kernel::{
     },
 };
 use nlb::{
-    errno::EAFNOSUPPORT,
     net::{
         netfilter::HookOps,
         netns::{
@@ -45,11 +44,13 @@ use nlb::{
         },
         Net, //
     },
-    sync::rhashtable::{
-        InsertError,
-        Position,
-        RcuHashTable,
-        Scan, //
+    sync::{
+        family_table::FamilyTable,
+        rhashtable::{
+            InsertError,
+            Position,
+            Scan, //
+        },
     },
     time,
     wire::{addr::FourTuple, tcp::Flags},
@@ -77,12 +78,10 @@ const EXPIRE_STEPS: u32 = 64;
 /// The state of a namespace.
 #[pin_data]
 pub(crate) struct Forwarder {
-    /// By [`ServiceKey::value`].
     #[pin]
-    services: RcuHashTable<u64, Arc<Service>>,
-    /// By [`FourTuple::v4_words`].
+    services: FamilyTable<ServiceKey, Arc<Service>>,
     #[pin]
-    pub(crate) routes: RcuHashTable<[u32; 4], Arc<Route>>,
+    pub(crate) routes: FamilyTable<FourTuple, Arc<Route>>,
     pub(crate) stats: Stats,
     /// Serialises changes of services and endpoints.
     #[pin]
@@ -102,13 +101,15 @@ impl PerNet for Forwarder {
 
     const HOOKS: &'static [HookOps] = &[
         HookOps::new::<hook::PreRouting>(),
+        HookOps::new::<hook::PreRoutingV6>(),
         HookOps::new::<steer::LocalIn>(),
+        HookOps::new::<steer::LocalInV6>(),
     ];
 
     fn init(_net: &Net, weak: WeakNet) -> impl PinInit<Self, Error> {
         try_pin_init!(Self {
-            services <- RcuHashTable::new(MAX_SERVICES),
-            routes <- RcuHashTable::new(max_routes()),
+            services <- FamilyTable::new(MAX_SERVICES),
+            routes <- FamilyTable::new(max_routes()),
             stats: Stats::new()?,
             config <- new_mutex!(()),
             endpoint_changes: Atomic::new(0),
@@ -132,7 +133,7 @@ impl PerNet for Forwarder {
         // Their flow ids are the tunnel's, which may stay. As a table that shrinks meanwhile may
         // hide entries from a scan, once is not always enough.
         while !state.routes.is_empty() {
-            state.routes.retain(|_, route| {
+            state.routes.retain(|route| {
                 nlb_tunnel::release(net, route.mapping());
                 false
             });
@@ -168,22 +169,22 @@ impl Forwarder {
         tuple: &FourTuple,
         guard: &'a rcu::Guard,
     ) -> Option<&'a Arc<Service>> {
-        self.services.get(guard, &ServiceKey::of(tuple).value()?)
+        self.services.get(guard, &ServiceKey::of(tuple))
     }
 
     /// A service.
     pub(crate) fn service(&self, key: &ServiceKey) -> Option<Arc<Service>> {
-        self.services.get(&rcu::read_lock(), &key.value()?).cloned()
+        self.services.get(&rcu::read_lock(), key).cloned()
     }
 
-    /// Shows services to `f`, a limited number; see [`RcuHashTable::scan`].
+    /// Shows services to `f`, a limited number; see [`FamilyTable::scan`].
     pub(crate) fn scan_services(
         &self,
         position: &mut Position,
         mut f: impl FnMut(&Service) -> Scan,
     ) -> bool {
         self.services
-            .scan(&rcu::read_lock(), position, |_, service| f(service))
+            .scan(&rcu::read_lock(), position, |service| f(service))
     }
 
     /// Changes whenever services come or go.
@@ -203,17 +204,16 @@ impl Forwarder {
         self.endpoint_changes.fetch_add(1u32, Relaxed);
     }
 
-    /// Adds a service. `EEXIST`, `ENOSPC`, `ENOMEM`, `EAFNOSUPPORT`.
+    /// Adds a service. `EEXIST`, `ENOSPC`, `ENOMEM`.
     pub(crate) fn add_service(
         &self,
         key: ServiceKey,
         mode: ServiceMode,
         classifier: Option<u16>,
     ) -> Result<Arc<Service>> {
-        let value = key.value().ok_or(EAFNOSUPPORT)?;
         let service = Service::new(key, mode, classifier)?;
         let _lock = self.config.lock();
-        self.services.insert(value, service.clone(), GFP_KERNEL)?;
+        self.services.insert(&key, service.clone(), GFP_KERNEL)?;
         if classifier.is_some() {
             self.steered.fetch_add(1u32, Relaxed);
         }
@@ -228,10 +228,9 @@ impl Forwarder {
 
     /// Removes a service with its endpoints and routes. None if there is no such service.
     pub(crate) fn remove_service(&self, net: &Net, key: &ServiceKey) -> Option<Arc<Service>> {
-        let value = key.value()?;
         let _lock = self.config.lock();
         let service = self.service(key)?;
-        self.services.remove(&value);
+        self.services.remove(key);
         if service.classifier().is_some() {
             self.steered.fetch_sub(1u32, Relaxed);
         }
@@ -248,7 +247,7 @@ impl Forwarder {
         tuple: &FourTuple,
         guard: &'a rcu::Guard,
     ) -> Option<&'a Arc<Route>> {
-        self.routes.get(guard, &tuple.v4_words()?)
+        self.routes.get(guard, tuple)
     }
 
     /// Makes a route of a mapping, which the route owns if that succeeds.
@@ -272,11 +271,9 @@ impl Forwarder {
             flags,
         )
         .map_err(|_| InsertError::NoMemory)?;
-        let Some(key) = route.key() else {
-            return Err(InsertError::NoMemory);
-        };
         route.added();
-        if let Err(error) = self.routes.insert(key, route.clone(), GFP_ATOMIC) {
+        let inserted = self.routes.insert(route.tuple(), route.clone(), GFP_ATOMIC);
+        if let Err(error) = inserted {
             route.removed();
             return Err(error);
         }
@@ -293,9 +290,8 @@ impl Forwarder {
     /// Removes this very route and gives its flow id back. False if that was done before. Any
     /// context.
     pub(crate) fn remove_route(&self, net: &Net, route: &Route) -> bool {
-        let removed = route.key().is_some_and(|key| {
-            self.routes
-                .remove_if(&key, |other| core::ptr::eq::<Route>(&**other, route))
+        let removed = self.routes.remove_if(route.tuple(), |other| {
+            core::ptr::eq::<Route>(&**other, route)
         });
         if removed {
             self.forget(net, route);
@@ -314,7 +310,7 @@ impl Forwarder {
     fn remove_routes_of(&self, net: &Net, service: &Arc<Service>) {
         // A table that shrinks meanwhile may hide entries from a scan.
         while service.routes() > 0 {
-            self.routes.for_each(|_, route| {
+            self.routes.for_each(|route| {
                 if Arc::ptr_eq(route.service(), service) {
                     self.remove_route(net, route);
                 }
@@ -326,7 +322,7 @@ impl Forwarder {
     /// True when all have been looked at.
     fn expire(&self, net: &Net, guard: &rcu::Guard, position: &mut Position) -> bool {
         let now = time::jiffies();
-        self.routes.scan(guard, position, |_, route| {
+        self.routes.scan(guard, position, |route| {
             if route.is_expired(now) && self.remove_route(net, route) {
                 self.stats.inc(Counter::RouteExpired);
             }

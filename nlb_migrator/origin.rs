@@ -356,11 +356,7 @@ pub(crate) fn migrate(
     let tuple = outlook.tuple;
     let peer = shared.peers.find(peer).ok_or(Code::NotPeer)?;
     // The socket would be in the way of its own successor.
-    if peer
-        .addr
-        .to_v4()
-        .is_some_and(|addr| ip::is_local_address(net, addr))
-    {
+    if ip::is_local_address(net, &peer.addr) {
         return Err(Code::ThisMachine.into());
     }
     let _claim = shared.transfers.claim(tuple)?;

@@ -47,8 +47,8 @@ use nlb::{
 ///
 /// Make one for each endpoint or peer and share it: it remembers the route on every CPU. Any
 /// context. Errors: `EHOSTUNREACH` if no route leads there, `EADDRNOTAVAIL` if `source` is no
-/// address of this machine, `EINVAL` if `host` is no unicast address, `EAFNOSUPPORT` for IPv6,
-/// `ENOMEM`.
+/// address of this machine, `EINVAL` if `host` is no unicast address, `EAFNOSUPPORT` if `source` is
+/// of another family, `ENOMEM`.
 pub fn target(net: &Net, host: Addr, source: Option<Addr>) -> Result<Arc<Target>> {
     Target::new(net, host, source)
 }
@@ -57,7 +57,8 @@ pub fn target(net: &Net, host: Addr, source: Option<Addr>) -> Result<Arc<Target>
 ///
 /// `confirmed`: the host has the mapping already (from a migration), so packets take the compact
 /// form at once. The mapping stays until [`release`]. Any context. Errors: `ENOSPC`, `ENOMEM`,
-/// `EAFNOSUPPORT`, `ESRCH` if the namespace is going away.
+/// `EAFNOSUPPORT` if the host is of another family than the connection, `ESRCH` if the namespace is
+/// going away.
 pub fn allocate(
     net: &Net,
     tuple: &FourTuple,
@@ -84,8 +85,8 @@ pub fn mapping(net: &Net, flow_id: FlowId) -> Option<Arc<Mapping>> {
 }
 
 /// Reads the headers of a packet whose data starts at the IP header, making them linear. `None` for
-/// everything that is not a whole TCP or UDP packet over IPv4: other protocols, fragments, and
-/// what is malformed.
+/// everything that is not a whole TCP or UDP packet: other protocols, fragments, and what is
+/// malformed.
 #[inline]
 pub fn parse(skb: &mut SkBuff) -> Option<Parsed> {
     decap::parse(skb)
@@ -107,8 +108,8 @@ pub fn send(state: &HookState<'_>, mapping: &Mapping, skb: SkBuff, parsed: &Pars
 ///
 /// It does not expire: who installs it removes it. Any context. Errors: `EPERM` if the forwarder is
 /// not configured, `EADDRNOTAVAIL` if the VIP is no address of an nlb device, `EEXIST` if the
-/// administrator has given the flow id to another connection, `ENOSPC`, `ENOMEM`, `EAFNOSUPPORT`,
-/// `ESRCH` if the namespace is going away.
+/// administrator has given the flow id to another connection, `ENOSPC`, `ENOMEM`, `EAFNOSUPPORT` if
+/// the forwarder is of another family than the connection, `ESRCH` if the namespace is going away.
 pub fn install_host_mapping(
     net: &Net,
     forwarder: Addr,
@@ -132,8 +133,8 @@ pub fn remove_host_mapping(net: &Net, forwarder: Addr, flow_id: FlowId, tuple: &
     let Some(tunnel) = STATE.get(net, &guard) else {
         return false;
     };
-    HostKey::new(forwarder, flow_id)
-        .and_then(|key| tunnel.host_mapping(&key))
+    tunnel
+        .host_mapping(&HostKey { forwarder, flow_id })
         .filter(|mapping| mapping.kind() == Kind::Migrated && mapping.tuple() == tuple)
         .is_some_and(|mapping| tunnel.unlink(net, &mapping))
 }
@@ -147,7 +148,7 @@ pub fn is_forwarder(net: &Net, addr: Addr) -> bool {
 
 /// Index of the nlb device that has this VIP. Any context.
 pub fn vip_device(net: &Net, vip: Addr) -> Option<u32> {
-    host::vip_device(net, vip.to_v4()?, &rcu::read_lock()).map(|dev| dev.ifindex())
+    host::vip_device(net, &vip, &rcu::read_lock()).map(|dev| dev.ifindex())
 }
 
 /// Whether this is an nlb device: what comes in by it has come out of the tunnel.

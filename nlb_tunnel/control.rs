@@ -9,6 +9,7 @@ use crate::{
 };
 use kernel::prelude::*;
 use nlb::{
+    errno::EAFNOSUPPORT,
     net::{
         ip::{
             self,
@@ -30,16 +31,16 @@ use nlb::{
             self,
             Learn,
             Message,
-            LEARN_LEN,
+            LEARN6_LEN,
             PORT, //
         },
         flow_id::FlowId,
         ipv4,
         parse::{
-            parse_ipv4,
+            parse,
             Frame,
             Parsed,
-            MAX_HEADER_LEN, //
+            MAX_EXTENDED_LEN, //
         },
         udp, //
     },
@@ -57,36 +58,35 @@ fn send(net: &Net, route: Route, payload: &[u8]) -> Result {
 }
 
 /// What the host is to learn.
-fn learn(mapping: &Mapping) -> Result<[u8; LEARN_LEN]> {
+fn learn(mapping: &Mapping) -> Learn {
     Learn {
         flow_id: mapping.flow_id(),
         cookie: mapping.cookie(),
         tuple: *mapping.tuple(),
     }
-    .emit()
-    .map_err(|_| EINVAL)
 }
 
 /// Sends a LEARN without a packet.
 pub(crate) fn send_learn(net: &Net, mapping: &Mapping, route: Route) -> Result {
-    send(net, route, &learn(mapping)?)
+    send(net, route, learn(mapping).emit(&mut [0; LEARN6_LEN]))
 }
 
 /// Puts a LEARN in front of a client's packet, whose data starts at its IP header. Its checksum
 /// must be complete. `ENOMEM`.
 pub(crate) fn push_learn(skb: &mut SkBuff, mapping: &Mapping) -> Result {
-    push_header(skb, &learn(mapping)?)
+    push_header(skb, learn(mapping).emit(&mut [0; LEARN6_LEN]))
 }
 
 /// Puts the head of a LEARN in front of the data, and makes room for the headers of a datagram.
-fn push_header(skb: &mut SkBuff, learn: &[u8; LEARN_LEN]) -> Result {
-    skb.cow_head(HEADROOM + LEARN_LEN as u16)?;
-    skb.push(LEARN_LEN as u16)?.copy_from_slice(learn);
+fn push_header(skb: &mut SkBuff, learn: &[u8]) -> Result {
+    skb.cow_head(HEADROOM + LEARN6_LEN as u16)?;
+    // CAST: At most `LEARN6_LEN`.
+    skb.push(learn.len() as u16)?.copy_from_slice(learn);
     Ok(())
 }
 
 /// Answers a packet with a flow id that is not known here. Whether it was sent.
-pub(crate) fn send_unknown(net: &Net, here: [u8; 4], there: [u8; 4], id: FlowId) -> bool {
+pub(crate) fn send_unknown(net: &Net, here: Addr, there: Addr, id: FlowId) -> bool {
     Route::lookup(net, Some(here), there)
         .and_then(|route| send(net, route, &control::unknown(id)))
         .is_ok()
@@ -99,12 +99,9 @@ pub(crate) fn receive(
     mut skb: SkBuff,
     parsed: &Parsed,
 ) -> Verdict {
-    let (Some(from), Some(here)) = (parsed.tuple.client().to_v4(), parsed.tuple.vip().to_v4())
-    else {
-        return Verdict::Accept(skb);
-    };
+    let (from, here) = (parsed.tuple.client(), parsed.tuple.vip());
     // In transit to another machine.
-    if !ip::is_local_address(state.net(), here) {
+    if !ip::is_local_address(state.net(), &here) {
         return Verdict::Accept(skb);
     }
     let l4 = parsed.l4_offset;
@@ -115,15 +112,15 @@ pub(crate) fn receive(
     if skb.trim(parsed.total_len as u32).is_err() {
         return tunnel.drop(skb, Counter::DropNoMemory, DropReason::NOMEM);
     }
-    if !u8::try_from(l4).is_ok_and(|len| ip::udp_checksum_is_valid(&mut skb, len)) {
+    if !u16::try_from(l4).is_ok_and(|at| ip::udp_checksum_is_valid(&mut skb, at)) {
         return tunnel.drop(skb, Counter::DropBadChecksum, DropReason::SKB_CSUM);
     }
     let start = l4 + udp::HEADER_LEN;
     let Some(len) = parsed.total_len.checked_sub(start) else {
         return tunnel.drop(skb, Counter::DropBadControl, DropReason::HDR_TRUNC);
     };
-    let mut head = [0; LEARN_LEN];
-    let head_len = len.min(LEARN_LEN);
+    let mut head = [0; LEARN6_LEN];
+    let head_len = len.min(LEARN6_LEN);
     let message = match head.get_mut(..head_len) {
         Some(head) => match skb.copy_bits(start as u32, head) {
             Ok(()) => Message::parse_head(head, len),
@@ -159,11 +156,13 @@ fn answered(tunnel: &Tunnel, skb: SkBuff, known: bool) -> Verdict {
 /// The packet of `len` bytes at `start`, inside a LEARN: its headers, if it is whole and of the
 /// connection that is to be learnt.
 fn inner(skb: &mut SkBuff, learn: &Learn, start: usize, len: usize) -> Option<Parsed> {
-    let front = start.checked_add(len.min(MAX_HEADER_LEN))?;
+    let front = start.checked_add(len.min(MAX_EXTENDED_LEN))?;
     skb.may_pull(u32::try_from(front).ok()?).ok()?;
     let header = skb.data().get(start..front)?;
-    let parsed = parse_ipv4(header, Frame::complete(len)).ok()?;
-    if !ipv4::Packet::new_header(header).ok()?.verify_checksum() {
+    let parsed = parse(header, Frame::complete(len)).ok()?;
+    // IPv6 has no checksum of its header.
+    let wrong = |ip: ipv4::Packet<_>| !ip.verify_checksum();
+    if ipv4::Packet::new_header(header).is_ok_and(wrong) {
         return None;
     }
     (parsed.tuple == learn.tuple && parsed.total_len == len).then_some(parsed)
@@ -175,15 +174,14 @@ fn receive_learn(
     state: &HookState<'_>,
     mut skb: SkBuff,
     learn: &Learn,
-    (from, here): ([u8; 4], [u8; 4]),
+    (forwarder, here): (Addr, Addr),
     start: usize,
     len: usize,
 ) -> Verdict {
     let net = state.net();
-    let forwarder = Addr::v4(from);
     // The message was parsed, so it is as long as that.
-    let front = start + LEARN_LEN;
-    let packet = match len.saturating_sub(LEARN_LEN) {
+    let front = start + learn.head_len();
+    let packet = match len.saturating_sub(learn.head_len()) {
         0 => None,
         len => match inner(&mut skb, learn, front, len) {
             Some(packet) => Some(packet),
@@ -198,12 +196,13 @@ fn receive_learn(
                 ENOSPC => Counter::DropLearnFull,
                 ENOMEM => Counter::DropNoMemory,
                 EEXIST => Counter::DropStrangeControl,
+                error if error == EAFNOSUPPORT => Counter::DropBadControl,
                 _ => Counter::DropLearnVip,
             };
             return tunnel.drop(skb, counter, DropReason::NO_SOCKET);
         }
     }
-    let confirmed = Route::lookup(net, Some(here), from).and_then(|route| {
+    let confirmed = Route::lookup(net, Some(here), forwarder).and_then(|route| {
         let confirm = control::confirm(learn.flow_id, learn.cookie);
         send(net, route, &confirm)
     });
@@ -231,14 +230,12 @@ fn receive_learn(
 #[kunit_tests(nlb_tunnel_control)]
 mod tests {
     use super::*;
-    use nlb::wire::vectors::VECTORS;
+    use nlb::wire::vectors;
 
-    /// Offset of the inner packet in these datagrams, which are without IP and UDP header.
-    const FRONT: usize = LEARN_LEN;
-
+    /// A datagram without IP and UDP header.
     fn datagram(learn: &Learn, inner: &[u8]) -> Result<SkBuff> {
-        let mut skb = SkBuff::alloc(64, (FRONT + inner.len()) as u16, GFP_KERNEL)?;
-        skb.put(&learn.emit().map_err(|_| EINVAL)?)?;
+        let mut skb = SkBuff::alloc(64, (LEARN6_LEN + inner.len()) as u16, GFP_KERNEL)?;
+        skb.put(learn.emit(&mut [0; LEARN6_LEN]))?;
         skb.put(inner)?;
         Ok(skb)
     }
@@ -253,33 +250,37 @@ mod tests {
 
     #[test]
     fn inner_packet_must_be_whole_and_of_the_connection() -> Result {
-        for vector in VECTORS {
+        for vector in vectors::all() {
             let packet = vector.inner;
             let learn = learn_of(vector.tuple);
+            let front = learn.head_len();
             let mut skb = datagram(&learn, packet)?;
-            let read = inner(&mut skb, &learn, FRONT, packet.len());
+            let read = inner(&mut skb, &learn, front, packet.len());
             assert_eq!(read.map(|parsed| parsed.tuple), Some(vector.tuple));
             // The datagram is said to be shorter or longer than it is.
             for len in [0, 19, packet.len() - 1, packet.len() + 1] {
-                assert!(inner(&mut skb, &learn, FRONT, len).is_none());
+                assert!(inner(&mut skb, &learn, front, len).is_none());
             }
             skb.consume();
             // Cut.
             let mut skb = datagram(&learn, packet.get(..packet.len() - 1).unwrap_or_default())?;
-            assert!(inner(&mut skb, &learn, FRONT, packet.len() - 1).is_none());
+            assert!(inner(&mut skb, &learn, front, packet.len() - 1).is_none());
             skb.consume();
             // Of another connection: what the tunnel makes of it.
             let mut skb = datagram(&learn, vector.outer)?;
-            assert!(inner(&mut skb, &learn, FRONT, vector.outer.len()).is_none());
+            assert!(inner(&mut skb, &learn, front, vector.outer.len()).is_none());
             skb.consume();
+            if !vector.tuple.is_v4() {
+                continue;
+            }
             // With a wrong header checksum.
             let mut skb = datagram(&learn, packet)?;
-            let at = FRONT + 10;
-            let bytes = skb.data_mut((FRONT + packet.len()) as u16)?;
+            let at = front + 10;
+            let bytes = skb.data_mut((front + packet.len()) as u16)?;
             if let Some(byte) = bytes.get_mut(at) {
                 *byte ^= 0xff;
             }
-            assert!(inner(&mut skb, &learn, FRONT, packet.len()).is_none());
+            assert!(inner(&mut skb, &learn, front, packet.len()).is_none());
             skb.consume();
         }
         Ok(())
@@ -287,11 +288,11 @@ mod tests {
 
     #[test]
     fn learn_goes_in_front() -> Result {
-        for vector in VECTORS {
+        for vector in vectors::all() {
             let learn = learn_of(vector.tuple);
             let mut skb = SkBuff::alloc(0, vector.inner.len() as u16, GFP_KERNEL)?;
             skb.put(vector.inner)?;
-            push_header(&mut skb, &learn.emit().map_err(|_| EINVAL)?)?;
+            push_header(&mut skb, learn.emit(&mut [0; LEARN6_LEN]))?;
             let (message, packet) = Message::parse(skb.data()).map_err(|_| EINVAL)?;
             assert_eq!(message, Message::Learn(learn));
             assert_eq!(packet, Some(vector.inner));

@@ -30,7 +30,7 @@ use nlb::{
         skbuff::{
             Checksum,
             DropReason,
-            Ipv4Rewrite,
+            Rewrite,
             SkBuff, //
         }, //
     },
@@ -43,9 +43,10 @@ use nlb::{
         error,
         flow_id::FlowId,
         parse::{
-            parse_ipv4,
+            self,
             Frame,
             Parsed,
+            MAX_EXTENDED_LEN,
             MAX_HEADER_LEN, //
         },
     },
@@ -61,32 +62,44 @@ pub(crate) fn parse(skb: &mut SkBuff) -> Option<Parsed> {
 /// As [`parse`], and says what is wrong.
 #[inline]
 pub(crate) fn parse_reason(skb: &mut SkBuff) -> Result<Parsed, error::DropReason> {
+    match parse_linear(skb, MAX_HEADER_LEN as u32) {
+        Err(error::DropReason::Truncated) if skb.len() > MAX_HEADER_LEN as u32 => {
+            // Behind extension headers, perhaps.
+            parse_linear(skb, MAX_EXTENDED_LEN as u32)
+        }
+        read => read,
+    }
+}
+
+/// Reads the headers as far as they are within the first `max` bytes.
+#[inline]
+fn parse_linear(skb: &mut SkBuff, max: u32) -> Result<Parsed, error::DropReason> {
     let len = skb.len();
-    skb.may_pull(len.min(MAX_HEADER_LEN as u32))
+    skb.may_pull(len.min(max))
         .map_err(|_| error::DropReason::NoSpace)?;
     let frame = Frame {
         len: len as usize,
         gso: skb.is_gso(),
         csum_partial: skb.checksum() == Checksum::Partial,
     };
-    parse_ipv4(skb.data(), frame)
+    parse::parse(skb.data(), frame)
 }
 
 /// Puts the 4-tuple back into a packet of the compact form, whose data starts at its IP header.
 ///
-/// On an error nothing has changed: memory is short, or the 4-tuple is not IPv4.
+/// On an error nothing has changed: memory is short.
 #[inline]
 pub(crate) fn decapsulate(
     skb: &mut SkBuff,
     parsed: &Parsed,
     tuple: &FourTuple,
 ) -> Result<(), error::DropReason> {
-    let (Some(source), Some(destination)) = (tuple.client().to_v4(), tuple.vip().to_v4()) else {
+    if tuple.is_v4() != parsed.tuple.is_v4() {
         return Err(error::DropReason::Family);
-    };
-    skb.rewrite_ipv4(&Ipv4Rewrite {
-        source,
-        destination,
+    }
+    skb.rewrite(&Rewrite {
+        source: tuple.client(),
+        destination: tuple.vip(),
         source_port: tuple.client_port(),
         destination_port: tuple.vip_port(),
         ttl: parsed.ttl,
@@ -127,6 +140,19 @@ impl Hook for PreRouting {
     }
 }
 
+/// The same for IPv6.
+pub(crate) struct PreRoutingV6;
+
+impl Hook for PreRoutingV6 {
+    const FAMILY: Family = Family::Ipv6;
+    const HOOKNUM: HookNum = PreRouting::HOOKNUM;
+    const PRIORITY: i32 = PreRouting::PRIORITY;
+
+    fn run(state: &HookState<'_>, skb: SkBuff) -> Verdict {
+        PreRouting::run(state, skb)
+    }
+}
+
 impl Tunnel {
     /// Takes a packet in the compact form, if it is one.
     #[inline]
@@ -137,9 +163,9 @@ impl Tunnel {
         parsed: &Parsed,
         flow_id: FlowId,
     ) -> Verdict {
-        let Some(mapping) = HostKey::new(parsed.tuple.client(), flow_id)
-            .and_then(|key| self.hosts.get(state.rcu(), key.value()))
-        else {
+        let forwarder = parsed.tuple.client();
+        let key = HostKey { forwarder, flow_id };
+        let Some(mapping) = self.hosts.get(state.rcu(), &key) else {
             return self.receive_unknown(state, skb, parsed, flow_id);
         };
         if !mapping.is_for(state.net(), parsed) {
@@ -161,19 +187,14 @@ impl Tunnel {
         parsed: &Parsed,
         flow_id: FlowId,
     ) -> Verdict {
-        let from = parsed.tuple.client();
-        let (Some(forwarder), Some(here), Some(there)) = (
-            self.forwarder(from),
-            parsed.tuple.vip().to_v4(),
-            from.to_v4(),
-        ) else {
+        let (from, here) = (parsed.tuple.client(), parsed.tuple.vip());
+        let Some(forwarder) = self.forwarder(from) else {
             return Verdict::Accept(skb);
         };
-        if !ip::is_local_address(state.net(), here) {
+        if !ip::is_local_address(state.net(), &here) {
             return Verdict::Accept(skb);
         }
-        if forwarder.may_send_unknown() && control::send_unknown(state.net(), here, there, flow_id)
-        {
+        if forwarder.may_send_unknown() && control::send_unknown(state.net(), here, from, flow_id) {
             self.stats.inc(Counter::UnknownSent);
         }
         self.drop(skb, Counter::DropUnknownFlow, DropReason::NO_SOCKET)
@@ -202,8 +223,8 @@ impl Tunnel {
     /// Receives a client's packet, whose data starts at its IP header, by the device that has the
     /// VIP.
     ///
-    /// Its route is looked up as of the device it really came by, so that the reverse path filter
-    /// judges the real path.
+    /// With IPv4, its route is looked up as of the device it really came by, so that the reverse
+    /// path filter judges the real path. IPv6 has no such filter in its routing.
     #[inline]
     pub(crate) fn receive_client(
         &self,
@@ -211,13 +232,19 @@ impl Tunnel {
         mut skb: SkBuff,
         tuple: &FourTuple,
     ) -> Verdict {
-        let vip = tuple.vip().to_v4().unwrap_or_default();
-        let Some(dev) = vip_device(state.net(), vip, state.rcu()).filter(|dev| dev.is_up()) else {
+        let vip = tuple.vip();
+        let Some(dev) = vip_device(state.net(), &vip, state.rcu()).filter(|dev| dev.is_up()) else {
             return self.drop(skb, Counter::DropNoVip, DropReason::IP_INADDRERRORS);
         };
         let Some(in_dev) = state.in_dev() else {
             return self.drop(skb, Counter::DropInput, DropReason::NOT_SPECIFIED);
         };
+        if !tuple.is_v4() {
+            // Of the way to this machine, where it was sent by itself.
+            skb.drop_dst();
+            dev.receive(skb);
+            return Verdict::Stolen;
+        }
         match ip::route_input(&mut skb, in_dev, state.rcu()) {
             Ok(()) => {
                 dev.receive(skb);
@@ -265,15 +292,12 @@ pub(crate) mod tests {
                 decapsulate(skb, &parsed, tuple)
             })
         };
-        assert_eq!(
-            vectors::check_decapsulate(apply),
-            Ok(vectors::VECTORS.len())
-        );
+        assert_eq!(vectors::check_decapsulate(apply), Ok(vectors::COUNT));
     }
 
     #[test]
     fn flow_ids_are_in_the_vectors() {
-        for vector in vectors::VECTORS {
+        for vector in vectors::all() {
             let mut bytes = [0; vectors::MAX_LEN];
             let packet = bytes.get_mut(..vector.outer.len()).unwrap_or_default();
             packet.copy_from_slice(vector.outer);

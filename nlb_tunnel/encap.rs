@@ -19,18 +19,21 @@ use nlb::{
         netfilter::HookState,
         skbuff::{
             DropReason,
-            Ipv4Rewrite,
+            Rewrite,
             SkBuff, //
         }, //
     },
     wire::{
+        addr::Addr,
         control::{
+            LEARN6_LEN,
             LEARN_LEN,
             PORT, //
         },
         error,
         flow_id::FlowId,
         ipv4,
+        ipv6,
         parse::Parsed,
         udp, //
     },
@@ -38,6 +41,7 @@ use nlb::{
 
 /// By how much a packet grows inside a LEARN datagram.
 const LEARN_OVERHEAD: u32 = (ipv4::HEADER_LEN + udp::HEADER_LEN + LEARN_LEN) as u32;
+const LEARN6_OVERHEAD: u32 = (ipv6::HEADER_LEN + udp::HEADER_LEN + LEARN6_LEN) as u32;
 
 /// A packet that does not go into the tunnel, and why.
 type Refused = (SkBuff, Counter, DropReason);
@@ -98,8 +102,7 @@ impl Tunnel {
         if !skb.fits_mtu(mtu) {
             // Fragments have no ports, so the host could not tell whose they are.
             if parsed.dont_fragment {
-                let mtu = u16::try_from(mtu).unwrap_or(u16::MAX);
-                tell_client(state, &mut skb, IcmpError::FragmentationNeeded { mtu });
+                tell_client(state, &mut skb, IcmpError::TooBig { mtu });
             }
             return Err((skb, Counter::DropTooBig, DropReason::PKT_TOO_BIG));
         }
@@ -124,7 +127,13 @@ impl Tunnel {
         if skb.trim(parsed.total_len as u32).is_err() {
             return Err(no_memory(skb));
         }
-        if skb.is_gso() || skb.len().saturating_add(LEARN_OVERHEAD) > route.mtu() {
+        let tuple = mapping.tuple();
+        let overhead = if tuple.is_v4() {
+            LEARN_OVERHEAD
+        } else {
+            LEARN6_OVERHEAD
+        };
+        if skb.is_gso() || skb.len().saturating_add(overhead) > route.mtu() {
             // Ahead of the packet, so that it arrives first unless the network reorders them.
             if let Ok(route) = mapping.target().route(net) {
                 if control::send_learn(net, mapping, route).is_ok() {
@@ -134,17 +143,12 @@ impl Tunnel {
             return send_compact(state, route, mapping, skb, parsed);
         }
         // The inner packet has a valid checksum of its own, and has passed a router.
-        let tuple = mapping.tuple();
-        let (Some(source), Some(destination)) = (tuple.client().to_v4(), tuple.vip().to_v4())
-        else {
-            return Err((skb, Counter::DropProtocol, DropReason::UNHANDLED_PROTO));
-        };
         let ready = skb
             .checksum_help()
             .and_then(|()| {
-                skb.rewrite_ipv4(&Ipv4Rewrite {
-                    source,
-                    destination,
+                skb.rewrite(&Rewrite {
+                    source: tuple.client(),
+                    destination: tuple.vip(),
                     source_port: tuple.client_port(),
                     destination_port: tuple.vip_port(),
                     ttl: parsed.ttl.wrapping_sub(1),
@@ -166,15 +170,15 @@ impl Tunnel {
 pub(crate) fn encapsulate(
     skb: &mut SkBuff,
     parsed: &Parsed,
-    source: [u8; 4],
-    destination: [u8; 4],
+    source: Addr,
+    destination: Addr,
     id: FlowId,
 ) -> Result<(), error::DropReason> {
     let ttl = match parsed.ttl {
         0 | 1 => return Err(error::DropReason::TtlExpired),
         ttl => ttl.wrapping_sub(1),
     };
-    skb.rewrite_ipv4(&Ipv4Rewrite {
+    skb.rewrite(&Rewrite {
         source,
         destination,
         source_port: id.source(),
@@ -193,7 +197,7 @@ fn send_compact(
     mut skb: SkBuff,
     parsed: &Parsed,
 ) -> Result<Result, Refused> {
-    let (source, destination) = mapping.target().octets();
+    let (source, destination) = (mapping.target().source(), mapping.target().host());
     match encapsulate(&mut skb, parsed, source, destination, mapping.flow_id()) {
         Ok(()) => Ok(route.output(state.net(), skb)),
         Err(_) => Err(no_memory(skb)),
@@ -215,10 +219,7 @@ mod tests {
         parse_reason,
         tests::on_skb, //
     };
-    use nlb::wire::{
-        addr::Addr,
-        vectors, //
-    };
+    use nlb::wire::vectors;
 
     fn apply(
         packet: &mut [u8],
@@ -226,26 +227,20 @@ mod tests {
         host: Addr,
         id: FlowId,
     ) -> Result<(), error::DropReason> {
-        let (Some(source), Some(destination)) = (forwarder.to_v4(), host.to_v4()) else {
-            return Err(error::DropReason::Family);
-        };
         on_skb(packet, |skb| {
             let parsed = parse_reason(skb)?;
-            encapsulate(skb, &parsed, source, destination, id)
+            encapsulate(skb, &parsed, forwarder, host, id)
         })
     }
 
     #[test]
     fn exact_bytes() {
-        assert_eq!(
-            vectors::check_encapsulate(apply),
-            Ok(vectors::VECTORS.len())
-        );
+        assert_eq!(vectors::check_encapsulate(apply), Ok(vectors::COUNT));
     }
 
     #[test]
     fn refused_packets_do_not_change() {
-        assert_eq!(vectors::check_refused(apply), Ok(vectors::REFUSED.len()));
+        assert_eq!(vectors::check_refused(apply), Ok(vectors::REFUSED_COUNT));
     }
 
     #[test]
@@ -255,13 +250,8 @@ mod tests {
         skb.put(vector.inner)?;
         let clone = skb.try_clone(GFP_KERNEL)?;
         let parsed = parse_reason(&mut skb).map_err(|_| EINVAL)?;
-        let done = encapsulate(
-            &mut skb,
-            &parsed,
-            [10, 0, 0, 1],
-            [10, 0, 1, 2],
-            FlowId::nth(0),
-        );
+        let (forwarder, host) = vector.ends();
+        let done = encapsulate(&mut skb, &parsed, forwarder, host, FlowId::nth(0));
         assert!(done.is_ok());
         assert_eq!(clone.data(), vector.inner);
         assert_eq!(skb.data(), vector.outer);

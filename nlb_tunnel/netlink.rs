@@ -47,17 +47,12 @@ use nlb::{
         Net, //
     },
     sync::rhashtable::{
-        Key,
         Position,
-        RcuHashTable,
         Scan, //
     },
     wire::{
-        addr::{
-            Addr,
-            FourTuple, //
-        },
-        flow_id::FlowId,
+        addr::FourTuple,
+        flow_id::FlowId, //
     },
 };
 
@@ -110,7 +105,7 @@ fn forwarder_new(req: &Request<'_>) -> Result {
 
 fn forwarder_del(req: &Request<'_>) -> Result {
     let tunnel = tunnel(req)?;
-    let addr = Addr::v4(req.require_ipv4(uapi::forwarder::ADDR)?);
+    let addr = req.require_addr(uapi::forwarder::ADDR)?;
     if !tunnel.remove_forwarder(req.net(), addr) {
         return Err(no_forwarder(req, uapi::forwarder::ADDR));
     }
@@ -123,7 +118,7 @@ fn no_forwarder(req: &Request<'_>, id: u16) -> Error {
 
 fn forwarder_get(req: &Request<'_>) -> Result {
     let tunnel = tunnel(req)?;
-    let addr = Addr::v4(req.require_ipv4(uapi::forwarder::ADDR)?);
+    let addr = req.require_addr(uapi::forwarder::ADDR)?;
     let forwarder = tunnel
         .forwarder(addr)
         .ok_or_else(|| no_forwarder(req, uapi::forwarder::ADDR))?;
@@ -133,16 +128,19 @@ fn forwarder_get(req: &Request<'_>) -> Result {
 fn forwarder_dump(dump: &mut Dump<'_>) -> Result {
     let tunnel = tunnel(dump.request())?;
     dump.set_generation(tunnel.forwarders.generation() as u32);
-    dump_table(dump, &tunnel.forwarders, |w, forwarder| {
-        fill_forwarder(w, forwarder)
-    });
+    let table = &tunnel.forwarders;
+    dump_table(
+        dump,
+        |guard, position, f| table.scan(guard, position, |forwarder| f(forwarder)),
+        fill_forwarder,
+    );
     Ok(())
 }
 
-/// Goes on dumping a table. True when that is done.
-fn dump_table<K: Key, V: Send + Sync>(
+/// Goes on dumping the table that `scan` goes through. True when that is done.
+fn dump_table<V>(
     dump: &mut Dump<'_>,
-    table: &RcuHashTable<K, Arc<V>>,
+    scan: impl Fn(&rcu::Guard, &mut Position, &mut dyn FnMut(&V) -> Scan) -> bool,
     fill: impl Fn(&mut Writer<'_>, &V) -> Result,
 ) -> bool {
     let [word, ..] = dump.state();
@@ -150,7 +148,7 @@ fn dump_table<K: Key, V: Send + Sync>(
     let mut full = false;
     let mut done = false;
     while !done && !full {
-        done = table.scan(&rcu::read_lock(), &mut position, |_, value| {
+        done = scan(&rcu::read_lock(), &mut position, &mut |value| {
             if dump.put_entry(|w| fill(w, value)).is_break() {
                 full = true;
                 return Scan::Stop;
@@ -171,18 +169,20 @@ fn fill_forwarder(w: &mut Writer<'_>, forwarder: &Forwarder) -> Result {
 
 fn mapping_new(req: &Request<'_>) -> Result {
     let tunnel = tunnel(req)?;
-    let forwarder = Addr::v4(req.require_ipv4(mapping::FORWARDER_ADDR)?);
+    let forwarder = req.require_addr(mapping::FORWARDER_ADDR)?;
     let flow_id = flow_id(req)?;
     let proto = req.require_proto(mapping::PROTO)?;
     let client = req.require_unicast(mapping::CLIENT_ADDR)?;
     let client_port = req.require_be16(mapping::CLIENT_PORT)?;
     let vip = req.require_unicast(mapping::VIP_ADDR)?;
     let vip_port = req.require_be16(mapping::VIP_PORT)?;
-    let tuple = FourTuple::new(client, client_port, vip, vip_port, proto).ok_or(EAFNOSUPPORT)?;
+    let tuple = FourTuple::new(client, client_port, vip, vip_port, proto)
+        .ok_or_else(|| other_family(req, mapping::CLIENT_ADDR))?;
     match tunnel.install(req.net(), forwarder, flow_id, &tuple, Kind::Static, None) {
         Err(EEXIST) => Err(req.bad_attr(EEXIST, mapping::FLOW_ID, c"mapping exists")),
         Err(EPERM) => Err(no_forwarder(req, mapping::FORWARDER_ADDR)),
         Err(ENOSPC) => Err(req.error(ENOSPC, c"mapping table is full")),
+        Err(error) if error == EAFNOSUPPORT => Err(other_family(req, mapping::FORWARDER_ADDR)),
         Err(error) if error == nlb::errno::EADDRNOTAVAIL => Err(req.bad_attr(
             error,
             mapping::VIP_ADDR,
@@ -192,9 +192,15 @@ fn mapping_new(req: &Request<'_>) -> Result {
     }
 }
 
+fn other_family(req: &Request<'_>, id: u16) -> Error {
+    req.bad_attr(EAFNOSUPPORT, id, c"not of the VIP's address family")
+}
+
 fn host_key(req: &Request<'_>) -> Result<HostKey> {
-    let forwarder = Addr::v4(req.require_ipv4(mapping::FORWARDER_ADDR)?);
-    HostKey::new(forwarder, flow_id(req)?).ok_or(EAFNOSUPPORT.into())
+    Ok(HostKey {
+        forwarder: req.require_addr(mapping::FORWARDER_ADDR)?,
+        flow_id: flow_id(req)?,
+    })
 }
 
 fn no_mapping(req: &Request<'_>) -> Error {
@@ -243,14 +249,27 @@ fn mapping_dump(dump: &mut Dump<'_>) -> Result {
     // The second word of the state counts the tables that are done.
     let [_, tables, ..] = dump.state();
     if *tables == 0 {
-        if wanted(MappingSide::Forwarder) && !dump_table(dump, &tunnel.flows, fill_mapping) {
-            return Ok(());
+        if wanted(MappingSide::Forwarder) {
+            let table = &tunnel.flows;
+            let done = dump_table(
+                dump,
+                |guard, position, f| table.scan(guard, position, |_, mapping| f(mapping)),
+                fill_mapping,
+            );
+            if !done {
+                return Ok(());
+            }
         }
         let [position, tables, ..] = dump.state();
         (*position, *tables) = (0, 1);
     }
     if wanted(MappingSide::Host) {
-        dump_table(dump, &tunnel.hosts, fill_host_mapping);
+        let table = &tunnel.hosts;
+        dump_table(
+            dump,
+            |guard, position, f| table.scan(guard, position, |mapping| f(mapping)),
+            fill_host_mapping,
+        );
     }
     Ok(())
 }
@@ -285,7 +304,7 @@ fn fill_host_mapping(w: &mut Writer<'_>, m: &HostMapping) -> Result {
     w.put_u32(mapping::FLOW_ID, m.flow_id().value())?;
     w.put_bytes(mapping::FORWARDER_ADDR, m.forwarder().addr().octets())?;
     if let Some(local) = m.local() {
-        w.put_bytes(mapping::HOST_ADDR, &local)?;
+        w.put_bytes(mapping::HOST_ADDR, local.octets())?;
     }
     fill_tuple(w, m.tuple())?;
     w.put_u32(mapping::STATE, MappingState::Confirmed as u32)?;

@@ -11,7 +11,10 @@ use crate::{
     },
     mapping::{
         forwarder::Mapping,
-        host::HostMapping, //
+        host::{
+            HostKey,
+            HostMapping, //
+        },
     },
     module_parameters,
     stats::Stats, //
@@ -27,7 +30,6 @@ use kernel::{
     },
 };
 use nlb::{
-    errno::EAFNOSUPPORT,
     net::{
         netfilter::HookOps,
         netns::{
@@ -38,9 +40,12 @@ use nlb::{
         Net, //
     },
     random,
-    sync::rhashtable::{
-        Position,
-        RcuHashTable, //
+    sync::{
+        family_table::FamilyTable,
+        rhashtable::{
+            Position,
+            RcuHashTable, //
+        },
     },
     wire::addr::Addr,
     work::{
@@ -63,12 +68,12 @@ const EXPIRE_STEPS: u32 = 64;
 /// The state of a namespace.
 #[pin_data]
 pub(crate) struct Tunnel {
-    /// By IPv4 address.
+    /// By address.
     #[pin]
-    pub(crate) forwarders: RcuHashTable<u32, Arc<Forwarder>>,
+    pub(crate) forwarders: FamilyTable<Addr, Arc<Forwarder>>,
     /// This machine as host.
     #[pin]
-    pub(crate) hosts: RcuHashTable<u64, Arc<HostMapping>>,
+    pub(crate) hosts: FamilyTable<HostKey, Arc<HostMapping>>,
     /// This machine as forwarder, by flow id.
     #[pin]
     pub(crate) flows: RcuHashTable<u32, Arc<Mapping>>,
@@ -90,14 +95,15 @@ impl PerNet for Tunnel {
 
     const HOOKS: &'static [HookOps] = &[
         HookOps::new::<decap::PreRouting>(),
+        HookOps::new::<decap::PreRoutingV6>(),
         HookOps::new::<arp::In>(),
         HookOps::new::<arp::Out>(),
     ];
 
     fn init(_net: &Net, weak: WeakNet) -> impl PinInit<Self, Error> {
         try_pin_init!(Self {
-            forwarders <- RcuHashTable::new(MAX_FORWARDERS),
-            hosts <- RcuHashTable::new(max_mappings()),
+            forwarders <- FamilyTable::new(MAX_FORWARDERS),
+            hosts <- FamilyTable::new(max_mappings()),
             flows <- RcuHashTable::new(max_mappings()),
             next_flow: Atomic::new(random::u32()),
             stats: Stats::new()?,
@@ -138,18 +144,12 @@ fn run_expire(weak: &WeakNet, position: &mut Position, trigger: &Trigger) {
     trigger.schedule(if done { EXPIRE_INTERVAL_MS } else { 1 });
 }
 
-/// Key of a forwarder in the table.
-fn forwarder_key(addr: Addr) -> Option<u32> {
-    addr.to_v4().map(u32::from_be_bytes)
-}
-
 impl Tunnel {
-    /// Takes packets from a forwarder. `EEXIST`, `ENOSPC`, `ENOMEM`, `EAFNOSUPPORT`.
+    /// Takes packets from a forwarder. `EEXIST`, `ENOSPC`, `ENOMEM`.
     pub(crate) fn add_forwarder(&self, addr: Addr) -> Result {
-        let key = forwarder_key(addr).ok_or(EAFNOSUPPORT)?;
         let _lock = self.config.lock();
         self.forwarders
-            .insert(key, Forwarder::new(addr)?, GFP_KERNEL)?;
+            .insert(&addr, Forwarder::new(addr)?, GFP_KERNEL)?;
         Ok(())
     }
 
@@ -160,10 +160,7 @@ impl Tunnel {
         let Some(forwarder) = self.forwarder(addr) else {
             return false;
         };
-        let Some(key) = forwarder_key(addr) else {
-            return false;
-        };
-        self.forwarders.remove(&key);
+        self.forwarders.remove(&addr);
         // Whoever found the forwarder before may still be adding a mapping.
         nlb::sync::rcu::synchronize();
         self.unlink_all_of(net, &forwarder);
@@ -172,7 +169,6 @@ impl Tunnel {
 
     /// A forwarder.
     pub(crate) fn forwarder(&self, addr: Addr) -> Option<Arc<Forwarder>> {
-        let key = forwarder_key(addr)?;
-        self.forwarders.get(&rcu::read_lock(), &key).cloned()
+        self.forwarders.get(&rcu::read_lock(), &addr).cloned()
     }
 }

@@ -30,59 +30,54 @@ use nlb::{
 pub struct Target {
     host: Addr,
     source: Addr,
-    host4: [u8; 4],
-    source4: [u8; 4],
     routes: RouteCache,
 }
 
 impl Target {
     /// The way to `host` from `source`, or from the address that routing chooses.
     pub(crate) fn new(net: &Net, host: Addr, source: Option<Addr>) -> Result<Arc<Self>> {
-        let host4 = host.to_v4().ok_or(EAFNOSUPPORT)?;
         if !host.is_unicast() {
             return Err(EINVAL);
         }
-        let source4 = match source {
-            Some(source) => {
-                let source4 = source.to_v4().ok_or(EAFNOSUPPORT)?;
-                if !ip::is_local_address(net, source4) {
-                    return Err(EADDRNOTAVAIL.into());
-                }
-                source4
+        let source = match source {
+            Some(source) if source.is_v4() != host.is_v4() => return Err(EAFNOSUPPORT.into()),
+            Some(source) if !ip::is_local_address(net, &source) => {
+                return Err(EADDRNOTAVAIL.into());
             }
-            // A route by a device without an address has no source for us.
-            None => Route::lookup(net, None, host4)
+            Some(source) => source,
+            // A route by a device without an address has no source for us, nor has one by a device
+            // with nothing but a link-local address one that passes a router.
+            None => Route::lookup(net, None, host)
                 .map(|route| route.source())
                 .ok()
-                .filter(|source| *source != [0; 4])
+                .filter(|source| source.is_unicast())
                 .ok_or(EHOSTUNREACH)?,
         };
         Ok(Arc::new(
             Self {
                 host,
-                source: Addr::v4(source4),
-                host4,
-                source4,
-                routes: RouteCache::new(Some(source4), host4, GFP_ATOMIC)?,
+                source,
+                routes: RouteCache::new(Some(source), host, GFP_ATOMIC)?,
             },
             GFP_ATOMIC,
         )?)
     }
 
     /// The host's address, the destination of tunnel packets.
+    #[inline]
     pub fn host(&self) -> Addr {
         self.host
     }
 
     /// The address of this machine, the source of tunnel packets.
+    #[inline]
     pub fn source(&self) -> Addr {
         self.source
     }
 
-    /// Both as they stand in an IPv4 header: source, host.
-    #[inline]
-    pub(crate) fn octets(&self) -> ([u8; 4], [u8; 4]) {
-        (self.source4, self.host4)
+    /// Whether the tunnel's packets from `host` to us have these addresses.
+    pub(crate) fn is_between(&self, here: Addr, host: Addr) -> bool {
+        self.source == here && self.host == host
     }
 
     /// The route, remembered by this CPU as long as it is valid.

@@ -2,6 +2,7 @@
 
 //! Synchronisation, and data that many CPUs share.
 
+pub mod family_table;
 pub mod lock;
 pub mod percpu;
 pub mod rcu;

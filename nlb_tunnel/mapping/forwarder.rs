@@ -31,7 +31,10 @@ use nlb::{
     random,
     sync::rhashtable::InsertError,
     wire::{
-        addr::FourTuple,
+        addr::{
+            Addr,
+            FourTuple, //
+        },
         flow_id::FlowId, //
     },
 };
@@ -99,7 +102,7 @@ impl Tunnel {
     /// Gives a free flow id to a connection.
     ///
     /// `ENOSPC` if there are too many mappings or no free id was found, `ENOMEM`, `EAFNOSUPPORT`
-    /// for a connection that is not IPv4. Any context.
+    /// for a connection of another family than the host. Any context.
     pub(crate) fn allocate(
         &self,
         net: &Net,
@@ -107,7 +110,7 @@ impl Tunnel {
         target: &Arc<Target>,
         confirmed: bool,
     ) -> Result<Arc<Mapping>> {
-        if !tuple.is_v4() {
+        if tuple.is_v4() != target.host().is_v4() {
             return Err(EAFNOSUPPORT.into());
         }
         for _ in 0..TRIES {
@@ -167,13 +170,13 @@ impl Tunnel {
         state: &HookState<'_>,
         flow_id: FlowId,
         cookie: u64,
-        from: [u8; 4],
-        here: [u8; 4],
+        from: Addr,
+        here: Addr,
     ) -> bool {
         let Some(mapping) = self
             .flows
             .get(state.rcu(), &flow_id.value())
-            .filter(|mapping| mapping.target.octets() == (here, from) && mapping.cookie == cookie)
+            .filter(|mapping| mapping.target.is_between(here, from) && mapping.cookie == cookie)
         else {
             return false;
         };
@@ -190,13 +193,13 @@ impl Tunnel {
         &self,
         state: &HookState<'_>,
         flow_id: FlowId,
-        from: [u8; 4],
-        here: [u8; 4],
+        from: Addr,
+        here: Addr,
     ) -> bool {
         let Some(mapping) = self
             .flows
             .get(state.rcu(), &flow_id.value())
-            .filter(|mapping| mapping.target.octets() == (here, from))
+            .filter(|mapping| mapping.target.is_between(here, from))
         else {
             return false;
         };

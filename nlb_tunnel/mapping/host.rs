@@ -33,10 +33,16 @@ use nlb::{
         netfilter::HookState,
         Net, //
     },
-    sync::rhashtable::{
-        InsertError,
-        Position,
-        Scan, //
+    sync::{
+        family_table::{
+            ByFamily,
+            FamilyKey, //
+        },
+        rhashtable::{
+            InsertError,
+            Position,
+            Scan, //
+        },
     },
     time,
     wire::{
@@ -59,22 +65,78 @@ use nlb::{
 /// Attempts to put a mapping in the place of others that come at the same time.
 const TRIES: u32 = 4;
 
-/// Key of the table: the forwarder's IPv4 address and the flow id.
+/// Key of the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct HostKey(u64);
+pub(crate) struct HostKey {
+    /// The forwarder's address.
+    pub(crate) forwarder: Addr,
+    /// The flow id, which is the forwarder's to give.
+    pub(crate) flow_id: FlowId,
+}
 
-impl HostKey {
-    /// `None` if the address is not IPv4.
+impl FamilyKey for HostKey {
+    type V4 = u64;
+    type V6 = [u32; 5];
+
     #[inline]
-    pub(crate) fn new(forwarder: Addr, flow_id: FlowId) -> Option<Self> {
-        let address = u32::from_be_bytes(forwarder.to_v4()?);
-        Some(Self(u64::from(address) << 32 | u64::from(flow_id.value())))
+    fn by_family(&self) -> ByFamily<u64, [u32; 5]> {
+        let flow_id = self.flow_id.value();
+        match self.forwarder.to_v4() {
+            Some(octets) => {
+                let address = u32::from_be_bytes(octets);
+                ByFamily::V4(u64::from(address) << 32 | u64::from(flow_id))
+            }
+            None => {
+                let [a, b, c, d] = self.forwarder.words();
+                ByFamily::V6([a, b, c, d, flow_id])
+            }
+        }
+    }
+}
+
+/// An address of this machine that is remembered, so that it need not be looked up.
+///
+/// It has two halves. Who reads while another address is being written may see neither of the two,
+/// and looks it up.
+struct Local {
+    high: Atomic<u64>,
+    low: Atomic<u64>,
+}
+
+impl Local {
+    fn new(address: Option<Addr>) -> Self {
+        let local = Self {
+            high: Atomic::new(0),
+            low: Atomic::new(0),
+        };
+        if let Some(address) = address {
+            local.set(&address);
+        }
+        local
     }
 
-    /// The key as the table has it.
     #[inline]
-    pub(crate) fn value(&self) -> &u64 {
-        &self.0
+    fn halves(address: &Addr) -> (u64, u64) {
+        let all = u128::from_be_bytes(*address.as_bytes());
+        // CAST: The halves.
+        ((all >> 64) as u64, all as u64)
+    }
+
+    fn set(&self, address: &Addr) {
+        let (high, low) = Self::halves(address);
+        self.high.store(high, Relaxed);
+        self.low.store(low, Relaxed);
+    }
+
+    #[inline]
+    fn is(&self, address: &Addr) -> bool {
+        (self.high.load(Relaxed), self.low.load(Relaxed)) == Self::halves(address)
+    }
+
+    /// The address, if there is one.
+    fn get(&self) -> Option<Addr> {
+        let all = u128::from(self.high.load(Relaxed)) << 64 | u128::from(self.low.load(Relaxed));
+        (all != 0).then(|| Addr::v6(all.to_be_bytes()))
     }
 }
 
@@ -91,13 +153,12 @@ pub(crate) enum Kind {
 
 /// What a flow id of a forwarder stands for.
 pub(crate) struct HostMapping {
-    key: HostKey,
     flow_id: FlowId,
     tuple: FourTuple,
     forwarder: Arc<Forwarder>,
     kind: Kind,
-    /// The address of this machine that the packets come to, 0 until it is known.
-    local: Atomic<u32>,
+    /// The address of this machine that the packets come to, once it is known.
+    local: Local,
     /// Number of the [`State`].
     state: Atomic<u32>,
     pub(crate) usage: Usage,
@@ -105,21 +166,19 @@ pub(crate) struct HostMapping {
 
 impl HostMapping {
     fn new(
-        key: HostKey,
         flow_id: FlowId,
         tuple: &FourTuple,
         forwarder: Arc<Forwarder>,
         kind: Kind,
-        local: u32,
+        local: Option<Addr>,
     ) -> Result<Arc<Self>> {
         Ok(Arc::new(
             Self {
-                key,
                 flow_id,
                 tuple: *tuple,
                 forwarder,
                 kind,
-                local: Atomic::new(local),
+                local: Local::new(local),
                 state: Atomic::new(State::initial(tuple.proto(), Flags::SYN) as u32),
                 usage: Usage::new(),
             },
@@ -130,6 +189,14 @@ impl HostMapping {
     /// The flow id.
     pub(crate) fn flow_id(&self) -> FlowId {
         self.flow_id
+    }
+
+    /// The key in the table.
+    fn key(&self) -> HostKey {
+        HostKey {
+            forwarder: self.forwarder.addr(),
+            flow_id: self.flow_id,
+        }
     }
 
     /// The connection.
@@ -150,11 +217,8 @@ impl HostMapping {
     }
 
     /// The address of this machine that the packets come to, if one came.
-    pub(crate) fn local(&self) -> Option<[u8; 4]> {
-        match self.local.load(Relaxed) {
-            0 => None,
-            local => Some(local.to_be_bytes()),
-        }
+    pub(crate) fn local(&self) -> Option<Addr> {
+        self.local.get()
     }
 
     fn state(&self) -> State {
@@ -167,17 +231,15 @@ impl HostMapping {
     /// Whether a packet with this key came to this machine, and not through it to another.
     #[inline]
     pub(crate) fn is_for(&self, net: &Net, parsed: &Parsed) -> bool {
-        let Some(here) = parsed.tuple.vip().to_v4() else {
-            return false;
-        };
-        let number = u32::from_be_bytes(here);
-        match self.local.load(Relaxed) {
-            0 if ip::is_local_address(net, here) => {
-                self.local.store(number, Relaxed);
-                true
-            }
-            known => known == number,
+        let here = parsed.tuple.vip();
+        if self.local.is(&here) {
+            return true;
         }
+        let is_local = ip::is_local_address(net, &here);
+        if is_local {
+            self.local.set(&here);
+        }
+        is_local
     }
 
     /// Counts a packet of the client.
@@ -207,7 +269,7 @@ impl Tunnel {
     ///
     /// `EPERM` if the forwarder is not configured, `EADDRNOTAVAIL` if the VIP is on no nlb device,
     /// `EEXIST` if a static mapping for another connection is in the way, `ENOSPC`, `ENOMEM`,
-    /// `EAFNOSUPPORT`. Any context.
+    /// `EAFNOSUPPORT` if the forwarder is of another family than the connection. Any context.
     pub(crate) fn install(
         &self,
         net: &Net,
@@ -215,24 +277,27 @@ impl Tunnel {
         flow_id: FlowId,
         tuple: &FourTuple,
         kind: Kind,
-        local: Option<[u8; 4]>,
+        local: Option<Addr>,
     ) -> Result {
-        let key = HostKey::new(forwarder, flow_id).ok_or(EAFNOSUPPORT)?;
-        let vip = tuple.vip().to_v4().ok_or(EAFNOSUPPORT)?;
+        if forwarder.is_v4() != tuple.is_v4() {
+            return Err(EAFNOSUPPORT.into());
+        }
+        let key = HostKey { forwarder, flow_id };
         // `remove_forwarder` waits for who found the forwarder before it removes the mappings.
         let guard = rcu::read_lock();
         let forwarder = self.forwarder(forwarder).ok_or(EPERM)?;
-        if vip_device(net, vip, &guard).is_none() {
+        if vip_device(net, &tuple.vip(), &guard).is_none() {
             return Err(EADDRNOTAVAIL.into());
         }
-        let local = local.map_or(0, u32::from_be_bytes);
         for _ in 0..TRIES {
-            if let Some(known) = self.hosts.get(&guard, key.value()) {
+            if let Some(known) = self.hosts.get(&guard, &key) {
                 let same = known.tuple == *tuple;
                 match (known.kind, kind) {
                     (_, Kind::Learnt) if same => {
                         // Repeated, because the confirmation was lost or has not arrived yet.
-                        known.local.store(local, Relaxed);
+                        if let Some(local) = &local {
+                            known.local.set(local);
+                        }
                         return Ok(());
                     }
                     (Kind::Static, _) => return Err(EEXIST),
@@ -240,10 +305,10 @@ impl Tunnel {
                     _ => self.unlink(net, known),
                 };
             }
-            let mapping = HostMapping::new(key, flow_id, tuple, forwarder.clone(), kind, local)?;
+            let mapping = HostMapping::new(flow_id, tuple, forwarder.clone(), kind, local)?;
             // Counted before it can be found.
             forwarder.mapping_added();
-            match self.hosts.insert(*key.value(), mapping.clone(), GFP_ATOMIC) {
+            match self.hosts.insert(&key, mapping.clone(), GFP_ATOMIC) {
                 Ok(()) => {
                     netlink::notify_host_mapping(net, cmd::MAPPING_NTF, &mapping);
                     return Ok(());
@@ -265,7 +330,7 @@ impl Tunnel {
         &self,
         state: &HookState<'_>,
         forwarder: Addr,
-        here: [u8; 4],
+        here: Addr,
         learn: &Learn,
     ) -> Result {
         self.install(
@@ -286,9 +351,8 @@ impl Tunnel {
         flow_id: FlowId,
         parsed: &Parsed,
     ) {
-        let mapping = HostKey::new(forwarder, flow_id)
-            .and_then(|key| self.hosts.get(state.rcu(), key.value()));
-        if let Some(mapping) = mapping {
+        let key = HostKey { forwarder, flow_id };
+        if let Some(mapping) = self.hosts.get(state.rcu(), &key) {
             mapping.seen(parsed.flags, parsed.total_len);
             mapping.forwarder.count(parsed.total_len);
         }
@@ -298,12 +362,12 @@ impl Tunnel {
 
     /// The mapping with this key.
     pub(crate) fn host_mapping(&self, key: &HostKey) -> Option<Arc<HostMapping>> {
-        self.hosts.get(&rcu::read_lock(), key.value()).cloned()
+        self.hosts.get(&rcu::read_lock(), key).cloned()
     }
 
     /// Removes this very mapping; false if it was removed before.
     pub(crate) fn unlink(&self, net: &Net, mapping: &HostMapping) -> bool {
-        let removed = self.hosts.remove_if(mapping.key.value(), |other| {
+        let removed = self.hosts.remove_if(&mapping.key(), |other| {
             core::ptr::eq::<HostMapping>(&**other, mapping)
         });
         if removed {
@@ -317,7 +381,7 @@ impl Tunnel {
     pub(crate) fn unlink_all_of(&self, net: &Net, forwarder: &Arc<Forwarder>) {
         // A table that shrinks meanwhile may hide entries from a scan.
         while forwarder.mappings() > 0 {
-            self.hosts.for_each(|_, mapping| {
+            self.hosts.for_each(|mapping| {
                 if Arc::ptr_eq(&mapping.forwarder, forwarder) {
                     self.unlink(net, mapping);
                 }
@@ -329,7 +393,7 @@ impl Tunnel {
     /// been looked at.
     pub(crate) fn expire(&self, net: &Net, position: &mut Position) -> bool {
         let now = time::jiffies();
-        self.hosts.scan(&rcu::read_lock(), position, |_, mapping| {
+        self.hosts.scan(&rcu::read_lock(), position, |mapping| {
             if mapping.is_expired(now) && self.unlink(net, mapping) {
                 self.stats.inc(Counter::MappingExpired);
             }
@@ -341,10 +405,10 @@ impl Tunnel {
 /// The nlb device that has `vip`.
 pub(crate) fn vip_device<'a>(
     net: &'a Net,
-    vip: [u8; 4],
+    vip: &Addr,
     guard: &'a rcu::Guard,
 ) -> Option<&'a NetDevice> {
-    NetDevice::of_ipv4(net, vip, guard).filter(|dev| device::is_nlb(dev))
+    NetDevice::of_address(net, vip, guard).filter(|dev| device::is_nlb(dev))
 }
 
 #[kunit_tests(nlb_tunnel_host)]
@@ -357,25 +421,42 @@ mod tests {
     fn mapping(kind: Kind, proto: Proto) -> Result<Arc<HostMapping>> {
         let flow_id = FlowId::nth(5);
         let tuple = FourTuple::v4([192, 0, 2, 1], 40000, [198, 51, 100, 1], 80, proto);
-        let key = HostKey::new(FORWARDER, flow_id).ok_or(EINVAL)?;
         let forwarder = Forwarder::new(FORWARDER)?;
-        HostMapping::new(key, flow_id, &tuple, forwarder, kind, 0)
+        HostMapping::new(flow_id, &tuple, forwarder, kind, None)
     }
 
     #[test]
     fn keys_differ() {
         let other = Addr::v4([10, 0, 0, 2]);
+        let v6 = |last| Addr::v6([0x20, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 10, 0, 0, last]);
+        let key = |forwarder, number| {
+            let flow_id = FlowId::nth(number);
+            HostKey { forwarder, flow_id }.by_family()
+        };
         let keys = [
-            HostKey::new(FORWARDER, FlowId::nth(0)),
-            HostKey::new(FORWARDER, FlowId::nth(1)),
-            HostKey::new(FORWARDER, FlowId::nth(65535)),
-            HostKey::new(other, FlowId::nth(0)),
+            key(FORWARDER, 0),
+            key(FORWARDER, 1),
+            key(FORWARDER, 65535),
+            key(other, 0),
+            key(v6(1), 0),
+            key(v6(1), 1),
+            key(v6(2), 0),
         ];
         for (index, key) in keys.iter().enumerate() {
-            assert!(key.is_some());
             assert!(!keys.iter().skip(index + 1).any(|other| other == key));
         }
-        assert!(HostKey::new(Addr::v6([1; 16]), FlowId::nth(0)).is_none());
+    }
+
+    #[test]
+    fn local_addresses_are_remembered() {
+        let local = Local::new(None);
+        assert_eq!(local.get(), None);
+        for address in [FORWARDER, Addr::v6([1; 16]), Addr::v4([10, 0, 0, 2])] {
+            assert!(!local.is(&address));
+            local.set(&address);
+            assert!(local.is(&address));
+            assert_eq!(local.get(), Some(address));
+        }
     }
 
     #[test]

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
+#include <linux/icmpv6.h>
+#include <linux/ipv6.h>
 #include <net/ip.h>
 #include <net/icmp.h>
 #include <net/route.h>
@@ -8,6 +10,21 @@
 __nlb_helper void nlb_helper_icmp_send(struct sk_buff *skb_in, int type, int code, __be32 info)
 {
 	icmp_send(skb_in, type, code, info);
+}
+
+__nlb_helper void nlb_helper_icmpv6_send(struct sk_buff *skb, u8 type, u8 code, __u32 info)
+{
+	icmpv6_send(skb, type, code, info);
+}
+
+__nlb_helper bool nlb_helper_ipv6_mod_enabled(void)
+{
+	return ipv6_mod_enabled();
+}
+
+__nlb_helper struct inet6_skb_parm *nlb_helper_IP6CB(struct sk_buff *skb)
+{
+	return IP6CB(skb);
 }
 
 __nlb_helper struct inet_skb_parm *nlb_helper_IPCB(struct sk_buff *skb)

@@ -5,12 +5,14 @@
 //! C header: [`include/linux/netdevice.h`](srctree/include/linux/netdevice.h)
 
 use super::{
+    ip,
     skbuff::SkBuff,
     Net, //
 };
 use crate::{
     bindings,
-    sync::lock::BottomHalfDisabled, //
+    sync::lock::BottomHalfDisabled,
+    wire::addr::Addr, //
 };
 use core::{
     marker::PhantomData,
@@ -78,6 +80,25 @@ impl NetDevice {
                 net.as_raw(),
                 u32::from_ne_bytes(address),
                 false,
+            ))
+        }
+    }
+
+    /// As [`NetDevice::of_ipv4`], for an address of either family.
+    pub fn of_address<'a>(net: &'a Net, address: &Addr, guard: &'a rcu::Guard) -> Option<&'a Self> {
+        if let Some(address) = address.to_v4() {
+            return Self::of_ipv4(net, address, guard);
+        }
+        if !ip::has_ipv6() {
+            return None;
+        }
+        let address = ip::in6_addr(address);
+        // SAFETY: The namespace has IPv6. Under RCU, which also keeps the device.
+        unsafe {
+            Self::from_raw_opt(bindings::ipv6_dev_find(
+                net.as_raw(),
+                &address,
+                ptr::null_mut(),
             ))
         }
     }

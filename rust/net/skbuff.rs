@@ -10,7 +10,7 @@ mod rewrite;
 mod tests;
 
 pub use reason::DropReason;
-pub use rewrite::Ipv4Rewrite;
+pub use rewrite::Rewrite;
 
 use crate::{
     alloc::gfp,

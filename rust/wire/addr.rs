@@ -65,12 +65,15 @@ impl Addr {
         self.octets().iter().all(|&octet| octet == 0)
     }
 
-    /// Whether a unicast packet can carry this address as source or destination: it is not
-    /// unspecified, not multicast and, for IPv4, not in 0/8 and not the limited broadcast.
+    /// Whether a unicast packet can carry this address as source or destination past a router: it
+    /// is not unspecified, not multicast and, for IPv4, not in 0/8 and not the limited broadcast,
+    /// for IPv6, not link-local.
     pub fn is_unicast(&self) -> bool {
         match self.to_v4() {
             Some([first, ..]) => first != 0 && first < 224,
-            None => !self.is_unspecified() && !matches!(self.0, [0xff, ..]),
+            None => {
+                !self.is_unspecified() && !matches!(self.0, [0xff, ..] | [0xfe, 0x80..=0xbf, ..])
+            }
         }
     }
 
@@ -92,10 +95,22 @@ impl Addr {
         }
     }
 
-    /// The 16 bytes that make up the key.
+    /// The 16 bytes that make up the key: what stands in an IPv6 header, if it is an IPv6 address.
     #[inline]
     pub const fn as_bytes(&self) -> &[u8; 16] {
         &self.0
+    }
+
+    /// The 16 bytes as four words.
+    #[inline]
+    pub const fn words(&self) -> [u32; 4] {
+        let all = u128::from_be_bytes(self.0);
+        [
+            (all >> 96) as u32,
+            (all >> 64) as u32,
+            (all >> 32) as u32,
+            all as u32,
+        ]
     }
 }
 
@@ -234,6 +249,25 @@ impl FourTuple {
         }
     }
 
+    /// An IPv6 4-tuple; the addresses are not IPv4-mapped ones.
+    pub(super) const fn v6(
+        client: Addr,
+        client_port: u16,
+        vip: Addr,
+        vip_port: u16,
+        proto: Proto,
+    ) -> FourTuple {
+        // INVARIANT: The reserved bytes are zero.
+        FourTuple {
+            client,
+            vip,
+            client_port,
+            vip_port,
+            proto,
+            reserved: [0; 3],
+        }
+    }
+
     /// The client's address.
     #[inline]
     pub const fn client(&self) -> Addr {
@@ -273,7 +307,8 @@ impl FourTuple {
     /// The whole tuple in four words, for a fast hash of IPv4 connections.
     ///
     /// No two IPv4 tuples give the same words. The words are not meant for storage: use them on
-    /// the machine that made them.
+    /// the machine that made them. `None` if it is a connection over IPv6, for which there is
+    /// [`FourTuple::words`].
     #[inline]
     pub fn v4_words(&self) -> Option<[u32; 4]> {
         let client = self.client.to_v4()?;
@@ -284,6 +319,16 @@ impl FourTuple {
             (u32::from(self.client_port) << 16) | u32::from(self.vip_port),
             u32::from(self.proto.number()),
         ])
+    }
+
+    /// The whole tuple in ten words, for connections of both families; as [`FourTuple::v4_words`].
+    #[inline]
+    pub fn words(&self) -> [u32; 10] {
+        let [a, b, c, d] = self.client.words();
+        let [w, x, y, z] = self.vip.words();
+        let ports = (u32::from(self.client_port) << 16) | u32::from(self.vip_port);
+        let proto = u32::from(self.proto.number());
+        [a, b, c, d, w, x, y, z, ports, proto]
     }
 }
 
@@ -345,6 +390,9 @@ mod tests {
         }
         assert!(!Addr::v6([0; 16]).is_unicast());
         assert!(!Addr::v6([0xff; 16]).is_unicast());
+        let v6 = |first| Addr::v6([0xfe, first, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]);
+        assert!(v6(0x7f).is_unicast() && !v6(0x80).is_unicast());
+        assert!(!v6(0xbf).is_unicast() && v6(0xc0).is_unicast());
     }
 
     #[test]
@@ -359,6 +407,9 @@ mod tests {
         assert!(FourTuple::new(tuple.client(), 1, v6, 2, Proto::Udp).is_none());
         let tuple = FourTuple::new(v6, 1, v6, 2, Proto::Udp).unwrap();
         assert_eq!(tuple.v4_words(), None);
+        let ones = 0x0101_0101;
+        let words = [ones, ones, ones, ones, ones, ones, ones, ones, 0x1_0002, 17];
+        assert_eq!(tuple.words(), words);
         assert!(tuple.to_string().starts_with("[101:101:"));
     }
 }

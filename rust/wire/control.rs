@@ -15,10 +15,12 @@
 //! ```
 //!
 //! All fields are big-endian. A LEARN goes on with the 4-tuple (client address, VIP, client port,
-//! VIP port: 12 bytes) and, if it fits, with the whole inner IPv4 packet.
+//! VIP port: 12 bytes, or 36 bytes in the LEARN6 of an IPv6 connection) and, if it fits, with the
+//! whole inner packet.
 
 use super::{
     addr::{
+        Addr,
         FourTuple,
         Proto, //
     },
@@ -26,7 +28,7 @@ use super::{
     field,
     flow_id::FlowId,
     parse::{
-        parse_ipv4,
+        parse,
         Frame, //
     },
 };
@@ -40,10 +42,14 @@ pub const HEADER_LEN: usize = 16;
 /// Bytes of LEARN in front of the inner packet.
 pub const LEARN_LEN: usize = 28;
 
+/// Bytes of LEARN6 in front of the inner packet; no message is longer there.
+pub const LEARN6_LEN: usize = 52;
+
 const VERSION: u8 = 1;
 const LEARN: u8 = 1;
 const CONFIRM: u8 = 2;
 const UNKNOWN: u8 = 3;
+const LEARN6: u8 = 4;
 
 /// A control datagram without the inner packet.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -71,7 +77,7 @@ pub struct Learn {
     pub flow_id: FlowId,
     /// A random number of the mapping, which the CONFIRM echoes.
     pub cookie: u64,
-    /// The connection; IPv4.
+    /// The connection.
     pub tuple: FourTuple,
 }
 
@@ -84,26 +90,61 @@ fn header(kind: u8, protocol: u8, flow_id: FlowId, cookie: u64) -> [u8; HEADER_L
 }
 
 impl Learn {
-    /// The bytes in front of the inner packet.
-    ///
-    /// Errors with [`DropReason::Family`] if the connection is not IPv4.
-    pub fn emit(&self) -> Result<[u8; LEARN_LEN], DropReason> {
-        let (Some(client), Some(vip)) = (self.tuple.client().to_v4(), self.tuple.vip().to_v4())
-        else {
-            return Err(DropReason::Family);
+    /// Number of bytes in front of the inner packet: [`LEARN_LEN`] or [`LEARN6_LEN`].
+    #[inline]
+    pub fn head_len(&self) -> usize {
+        if self.tuple.is_v4() {
+            LEARN_LEN
+        } else {
+            LEARN6_LEN
+        }
+    }
+
+    /// Writes the bytes in front of the inner packet to `to`, and returns them.
+    pub fn emit<'a>(&self, to: &'a mut [u8; LEARN6_LEN]) -> &'a [u8] {
+        let tuple = &self.tuple;
+        let (client, vip) = (tuple.client(), tuple.vip());
+        let kind = if tuple.is_v4() { LEARN } else { LEARN6 };
+        let protocol = tuple.proto().number();
+        let head = header(kind, protocol, self.flow_id, self.cookie);
+        let parts: [&[u8]; 5] = [
+            &head,
+            client.octets(),
+            vip.octets(),
+            &tuple.client_port().to_be_bytes(),
+            &tuple.vip_port().to_be_bytes(),
+        ];
+        for (to, from) in to.iter_mut().zip(parts.into_iter().flatten()) {
+            *to = *from;
+        }
+        field::range(to, 0, self.head_len())
+    }
+
+    /// Reads the 4-tuple behind the header.
+    fn tuple(kind: u8, proto: Proto, head: &[u8]) -> Result<FourTuple, DropReason> {
+        let (client, vip, ports) = match kind {
+            LEARN => (
+                Addr::v4(field::array(head, 16)),
+                Addr::v4(field::array(head, 20)),
+                24,
+            ),
+            _ => (
+                Addr::v6(field::array(head, 16)),
+                Addr::v6(field::array(head, 32)),
+                48usize,
+            ),
         };
-        let mut bytes = [0; LEARN_LEN];
-        let protocol = self.tuple.proto().number();
-        field::put(
-            &mut bytes,
-            0,
-            header(LEARN, protocol, self.flow_id, self.cookie),
+        let (client_port, vip_port) = (
+            field::u16(head, ports),
+            field::u16(head, ports.saturating_add(2)),
         );
-        field::put(&mut bytes, 16, client);
-        field::put(&mut bytes, 20, vip);
-        field::put(&mut bytes, 24, self.tuple.client_port().to_be_bytes());
-        field::put(&mut bytes, 26, self.tuple.vip_port().to_be_bytes());
-        Ok(bytes)
+        let tuple = FourTuple::new(client, client_port, vip, vip_port, proto)
+            .filter(|tuple| tuple.is_v4() == (kind == LEARN));
+        let unicast = client.is_unicast() && vip.is_unicast();
+        if !unicast || client_port == 0 || vip_port == 0 {
+            return Err(DropReason::BadValue);
+        }
+        tuple.ok_or(DropReason::BadValue)
     }
 }
 
@@ -120,7 +161,7 @@ pub fn unknown(flow_id: FlowId) -> [u8; HEADER_LEN] {
 impl Message {
     /// Reads the front of a datagram of `len` bytes (UDP payload).
     ///
-    /// `head` are its first bytes: [`LEARN_LEN`] of them, or all if there are fewer. The inner
+    /// `head` are its first bytes: [`LEARN6_LEN`] of them, or all if there are fewer. The inner
     /// packet is not looked at. Anything not exactly as specified is refused: another version or
     /// type ([`DropReason::BadVersion`], [`DropReason::BadValue`]), reserved bits or an impossible
     /// protocol, cookie, address or port ([`DropReason::BadValue`]), a value that is no flow id
@@ -140,26 +181,19 @@ impl Message {
         let flow_id = FlowId::new(field::u32(head, 4)).ok_or(DropReason::BadFlowId)?;
         let cookie = u64::from_be_bytes(field::array(head, 8));
         match (kind & 0x0f, field::u8(head, 1)) {
-            (LEARN, protocol) => {
+            (kind @ (LEARN | LEARN6), protocol) => {
                 let proto = Proto::from_number(protocol).ok_or(DropReason::BadValue)?;
-                if head.len() < LEARN_LEN || len < LEARN_LEN {
+                let front = match kind {
+                    LEARN => LEARN_LEN,
+                    _ => LEARN6_LEN,
+                };
+                if head.len() < front || len < front {
                     return Err(DropReason::Truncated);
-                }
-                let tuple = FourTuple::v4(
-                    field::array(head, 16),
-                    field::u16(head, 24),
-                    field::array(head, 20),
-                    field::u16(head, 26),
-                    proto,
-                );
-                let addresses = tuple.client().is_unicast() && tuple.vip().is_unicast();
-                if !addresses || tuple.client_port() == 0 || tuple.vip_port() == 0 {
-                    return Err(DropReason::BadValue);
                 }
                 Ok(Message::Learn(Learn {
                     flow_id,
                     cookie,
-                    tuple,
+                    tuple: Learn::tuple(kind, proto, head)?,
                 }))
             }
             (CONFIRM | UNKNOWN, _) if len != HEADER_LEN => Err(DropReason::BadLength),
@@ -178,11 +212,11 @@ impl Message {
         let Message::Learn(learn) = &message else {
             return Ok((message, None));
         };
-        let inner = match datagram.get(LEARN_LEN..) {
+        let inner = match datagram.get(learn.head_len()..) {
             None | Some([]) => return Ok((message, None)),
             Some(inner) => inner,
         };
-        let parsed = parse_ipv4(inner, Frame::complete(inner.len()))?;
+        let parsed = parse(inner, Frame::complete(inner.len()))?;
         if parsed.total_len != inner.len() {
             return Err(DropReason::BadLength);
         }
@@ -196,7 +230,10 @@ impl Message {
 #[cfg(test)]
 mod tests {
     use super::{
-        super::vectors::VECTORS,
+        super::vectors::{
+            VECTORS,
+            VECTORS_V6, //
+        },
         *, //
     };
     use std::vec::Vec;
@@ -220,9 +257,24 @@ mod tests {
         0, 2, 1, 198, 51, 100, 1, 0x9c, 0x40, 0, 80,
     ];
 
+    fn learn6() -> Learn {
+        Learn {
+            tuple: VECTORS_V6[0].tuple,
+            ..learn()
+        }
+    }
+
+    const LEARN6_BYTES: [u8; 52] = [
+        0x14, 6, 0, 0, 0xee, 0x48, 0x01, 0x02, 0x01, 0x23, 0x45, 0x67, 0x89, 0xab, 0xcd, 0xef,
+        0x20, 0x01, 0x0d, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, // The client.
+        0x20, 0x01, 0x0d, 0xb8, 0x00, 0x10, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x10, // The VIP.
+        0x9c, 0x40, 0, 80,
+    ];
+
     #[test]
     fn exact_bytes() {
-        assert_eq!(learn().emit(), Ok(LEARN_BYTES));
+        assert_eq!(learn().emit(&mut [0xff; LEARN6_LEN]), LEARN_BYTES);
+        assert_eq!(learn6().emit(&mut [0xff; LEARN6_LEN]), LEARN6_BYTES);
         let mut bytes: [u8; 16] = LEARN_BYTES[..16].try_into().unwrap();
         bytes[..2].copy_from_slice(&[0x12, 0]);
         assert_eq!(confirm(ID, COOKIE), bytes);
@@ -236,7 +288,8 @@ mod tests {
         let flow_id = ID;
         let cookie = COOKIE;
         for (bytes, want) in [
-            (&learn().emit().unwrap()[..], Message::Learn(learn())),
+            (&LEARN_BYTES[..], Message::Learn(learn())),
+            (&LEARN6_BYTES, Message::Learn(learn6())),
             (&confirm(ID, COOKIE), Message::Confirm { flow_id, cookie }),
             (&unknown(ID), Message::Unknown { flow_id }),
         ] {
@@ -264,6 +317,19 @@ mod tests {
         let mut bytes = Vec::from(LEARN_BYTES);
         bytes.extend(VECTORS[1].inner);
         assert_eq!(Message::parse(&bytes), Err(DropReason::BadValue));
+        let inner = VECTORS_V6[0].inner;
+        let mut bytes = Vec::from(LEARN6_BYTES);
+        bytes.extend(inner);
+        let whole = (Message::Learn(learn6()), Some(inner));
+        assert_eq!(Message::parse(&bytes), Ok(whole));
+        // A packet of the other family is one of another connection.
+        for (front, inner) in [
+            (&LEARN6_BYTES[..], VECTORS[0].inner),
+            (&LEARN_BYTES, VECTORS_V6[0].inner),
+        ] {
+            let bytes = [front, inner].concat();
+            assert_eq!(Message::parse(&bytes), Err(DropReason::BadValue));
+        }
     }
 
     #[test]
@@ -271,7 +337,13 @@ mod tests {
         for (base, offset, value, reason) in [
             (&LEARN_BYTES[..], 0, 0x21, DropReason::BadVersion),
             (&LEARN_BYTES, 0, 0x10, DropReason::BadValue),
-            (&LEARN_BYTES[..16], 0, 0x14, DropReason::BadValue),
+            (&LEARN_BYTES[..16], 0, 0x15, DropReason::BadValue),
+            // A client that is multicast, no VIP port.
+            (&LEARN6_BYTES, 16, 0xff, DropReason::BadValue),
+            (&LEARN6_BYTES, 51, 0, DropReason::BadValue),
+            // Called the other name, it is too short or has bytes behind it that are no packet.
+            (&LEARN_BYTES, 0, 0x14, DropReason::Truncated),
+            (&LEARN6_BYTES, 0, 0x11, DropReason::BadValue),
             (&LEARN_BYTES, 1, 0, DropReason::BadValue),
             (&LEARN_BYTES, 1, 1, DropReason::BadValue),
             (&LEARN_BYTES, 2, 1, DropReason::BadValue),
@@ -292,5 +364,16 @@ mod tests {
                 "byte {offset} = {value:#x}"
             );
         }
+    }
+
+    #[test]
+    fn ipv4_in_the_form_of_ipv6_is_refused() {
+        let mapped = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff];
+        let mut bytes = LEARN6_BYTES;
+        bytes[16..28].copy_from_slice(&mapped);
+        assert_eq!(Message::parse(&bytes), Err(DropReason::BadValue));
+        bytes[32..44].copy_from_slice(&mapped);
+        bytes[44] = 192;
+        assert_eq!(Message::parse(&bytes), Err(DropReason::BadValue));
     }
 }

@@ -3,11 +3,12 @@
 //! The flow-id tunnel: addresses and ports of a packet replaced in place.
 //!
 //! On the way to a host the client's address becomes the forwarder's, the VIP the host's, and the
-//! ports the flow id; the host puts the 4-tuple back. The packet never grows.
+//! ports the flow id; the host puts the 4-tuple back. The packet never grows, and stays of its
+//! family: IPv4 between IPv4 addresses, IPv6 between IPv6 addresses.
 //!
-//! The decision what changes is [`Rewrite::edits`]. The functions on byte slices here are its
-//! reference use; the kernel makes the same edits on an `sk_buff` by
-//! `inet_proto_csum_replace*()`, which also know about checksum offload.
+//! This is the reference, on byte slices. The kernel makes the same changes to an `sk_buff` by
+//! `inet_proto_csum_replace*()`, which also know about checksum offload; both are held against the
+//! same [`vectors`](super::vectors).
 
 use super::{
     addr::{
@@ -18,42 +19,13 @@ use super::{
     error::DropReason,
     field,
     flow_id::FlowId,
-    ipv4,
+    ipv4, ipv6,
     parse::{
-        parse_ipv4,
+        parse,
         Frame,
-        L4Checksum,
         Parsed, //
     },
 };
-
-/// One field that changes, in network byte order, at an offset from the network header.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Change<const N: usize> {
-    /// Where the field is.
-    pub offset: usize,
-    /// What it holds.
-    pub from: [u8; N],
-    /// What it is to hold.
-    pub to: [u8; N],
-}
-
-/// Everything that changes in an IPv4 packet.
-///
-/// The addresses are in the IP header's checksum and, by the pseudo header, in the transport
-/// checksum; the ports in the transport checksum; the TTL in the IP header's checksum.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Edits {
-    /// Source and destination address. C: `csum_replace4()` on `iphdr.check` and
-    /// `inet_proto_csum_replace4(.., pseudohdr = true)`.
-    pub addresses: [Change<4>; 2],
-    /// Source and destination port. C: `inet_proto_csum_replace2(.., pseudohdr = false)`.
-    pub ports: [Change<2>; 2],
-    /// Whether the TTL goes down by one. C: `ip_decrease_ttl()`.
-    pub decrement_ttl: bool,
-    /// The transport checksum.
-    pub checksum: L4Checksum,
-}
 
 /// New addresses and ports for a packet.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -96,118 +68,90 @@ impl Rewrite {
         }
     }
 
-    /// What changes in the packet that `parsed` describes.
+    /// Rewrites the packet that `parsed` was made from. On error nothing has changed.
+    ///
+    /// The addresses are in the transport checksum by the pseudo header, with IPv4 in that of the
+    /// IP header, too; the ports are in the transport checksum, the TTL in that of an IPv4 header.
     ///
     /// Errors: [`DropReason::TtlExpired`] if the TTL has to go down and is 1 or 0 already (an ICMP
-    /// time exceeded is due), [`DropReason::Family`] if any address is not IPv4.
-    #[inline]
-    pub fn edits(&self, parsed: &Parsed) -> Result<Edits, DropReason> {
+    /// time exceeded is due), [`DropReason::Family`] if the addresses are not of the packet's
+    /// family.
+    pub fn apply(&self, packet: &mut [u8], parsed: &Parsed) -> Result<(), DropReason> {
         let old = &parsed.tuple;
-        let (Some(from_source), Some(from_destination), Some(source), Some(destination)) = (
-            old.client().to_v4(),
-            old.vip().to_v4(),
-            self.source.to_v4(),
-            self.destination.to_v4(),
-        ) else {
+        if self.source.is_v4() != old.is_v4() || self.destination.is_v4() != old.is_v4() {
             return Err(DropReason::Family);
-        };
+        }
         if self.decrement_ttl && parsed.ttl <= 1 {
             return Err(DropReason::TtlExpired);
         }
-        Ok(Edits {
-            addresses: [
-                Change {
-                    offset: ipv4::SOURCE,
-                    from: from_source,
-                    to: source,
-                },
-                Change {
-                    offset: ipv4::DESTINATION,
-                    from: from_destination,
-                    to: destination,
-                },
-            ],
-            ports: [
-                Change {
-                    offset: parsed.l4_offset,
-                    from: old.client_port().to_be_bytes(),
-                    to: self.source_port.to_be_bytes(),
-                },
-                Change {
-                    offset: parsed.l4_offset.saturating_add(2),
-                    from: old.vip_port().to_be_bytes(),
-                    to: self.destination_port.to_be_bytes(),
-                },
-            ],
-            decrement_ttl: self.decrement_ttl,
-            checksum: parsed.checksum,
-        })
-    }
-
-    /// Rewrites the IPv4 packet that `parsed` was made from. On error nothing has changed.
-    pub fn apply(&self, packet: &mut [u8], parsed: &Parsed) -> Result<(), DropReason> {
-        let edits = self.edits(parsed)?;
-        let mut ip = ipv4::Packet::new_header(&mut *packet)?;
-        let mut header_check = ip.checksum();
-        if edits.decrement_ttl {
-            let old = u16::from_be_bytes([ip.ttl(), ip.protocol()]);
-            let ttl = ip.ttl().saturating_sub(1);
-            ip.set_ttl(ttl);
-            let new = u16::from_be_bytes([ttl, ip.protocol()]);
-            header_check = checksum::update16(header_check, old, new);
+        let ttl = match self.decrement_ttl {
+            true => parsed.ttl.saturating_sub(1),
+            false => parsed.ttl,
+        };
+        match (self.source.to_v4(), self.destination.to_v4()) {
+            (Some(source), Some(destination)) => {
+                let mut ip = ipv4::Packet::new_header(&mut *packet)?;
+                let protocol = ip.protocol();
+                let (before, after) = ([ip.ttl(), protocol], [ttl, protocol]);
+                let mut check = checksum::update16(
+                    ip.checksum(),
+                    u16::from_be_bytes(before),
+                    u16::from_be_bytes(after),
+                );
+                check = checksum::update_addr(check, old.client(), self.source);
+                check = checksum::update_addr(check, old.vip(), self.destination);
+                ip.set_ttl(ttl);
+                ip.set_source(source);
+                ip.set_destination(destination);
+                ip.set_checksum(check);
+            }
+            _ => {
+                let mut ip = ipv6::Packet::new_header(&mut *packet)?;
+                ip.set_hop_limit(ttl);
+                ip.set_source(*self.source.as_bytes());
+                ip.set_destination(*self.destination.as_bytes());
+            }
         }
-        let mut l4_check = edits.checksum.offset().map(|at| field::u16(packet, at));
-        for change in &edits.addresses {
-            let (from, to) = (
-                u32::from_be_bytes(change.from),
-                u32::from_be_bytes(change.to),
-            );
-            header_check = checksum::update32(header_check, from, to);
-            l4_check = l4_check.map(|check| checksum::update32(check, from, to));
-            field::put(packet, change.offset, change.to);
-        }
-        for change in &edits.ports {
-            let (from, to) = (
-                u16::from_be_bytes(change.from),
-                u16::from_be_bytes(change.to),
-            );
-            l4_check = l4_check.map(|check| checksum::update16(check, from, to));
-            field::put(packet, change.offset, change.to);
-        }
-        ipv4::Packet::new_header(&mut *packet)?.set_checksum(header_check);
-        if let (Some(check), Some(offset)) = (l4_check, edits.checksum.offset()) {
-            let check = if edits.checksum.is_udp() {
-                checksum::udp_nonzero(check)
-            } else {
-                check
-            };
+        if let Some(offset) = parsed.checksum.offset() {
+            let mut check = field::u16(packet, offset);
+            check = checksum::update_addr(check, old.client(), self.source);
+            check = checksum::update_addr(check, old.vip(), self.destination);
+            check = checksum::update16(check, old.client_port(), self.source_port);
+            check = checksum::update16(check, old.vip_port(), self.destination_port);
+            if parsed.checksum.is_udp() {
+                check = checksum::udp_nonzero(check);
+            }
             field::put(packet, offset, check.to_be_bytes());
         }
+        let ports = parsed.l4_offset;
+        field::put(packet, ports, self.source_port.to_be_bytes());
+        let destination = self.destination_port.to_be_bytes();
+        field::put(packet, ports.saturating_add(2), destination);
         Ok(())
     }
 }
 
-/// Puts a whole IPv4 packet from the network header on into the tunnel.
+/// Puts a whole packet from the network header on into the tunnel.
 ///
-/// The checksums must be complete. Errors: those of [`parse_ipv4`] and [`Rewrite::edits`]; the
-/// packet has not changed then.
+/// The checksums must be complete. Errors: those of [`parse`] and [`Rewrite::apply`]; the packet
+/// has not changed then.
 pub fn encapsulate(
     packet: &mut [u8],
     forwarder: Addr,
     host: Addr,
     id: FlowId,
 ) -> Result<(), DropReason> {
-    let parsed = parse_ipv4(packet, Frame::complete(packet.len()))?;
+    let parsed = parse(packet, Frame::complete(packet.len()))?;
     Rewrite::encapsulate(forwarder, host, id).apply(packet, &parsed)
 }
 
-/// Takes a whole IPv4 packet out of the tunnel; the counterpart of [`encapsulate`].
+/// Takes a whole packet out of the tunnel; the counterpart of [`encapsulate`].
 ///
 /// `tuple` is what the mapping says about the packet's source address and flow id. Errors: those
 /// of [`encapsulate`], [`DropReason::BadFlowId`] if the ports are none, [`DropReason::Protocol`]
 /// if the packet is not of the mapping's protocol.
 pub fn decapsulate(packet: &mut [u8], tuple: &FourTuple) -> Result<(), DropReason> {
-    let parsed = parse_ipv4(packet, Frame::complete(packet.len()))?;
+    let parsed = parse(packet, Frame::complete(packet.len()))?;
     if parsed.flow_id().is_none() {
         return Err(DropReason::BadFlowId);
     }
@@ -229,17 +173,11 @@ mod tests {
 
     #[test]
     fn vectors_both_ways() {
-        assert_eq!(
-            vectors::check_encapsulate(encapsulate),
-            Ok(vectors::VECTORS.len())
-        );
-        assert_eq!(
-            vectors::check_decapsulate(decapsulate),
-            Ok(vectors::VECTORS.len())
-        );
+        assert_eq!(vectors::check_encapsulate(encapsulate), Ok(vectors::COUNT));
+        assert_eq!(vectors::check_decapsulate(decapsulate), Ok(vectors::COUNT));
         assert_eq!(
             vectors::check_refused(encapsulate),
-            Ok(vectors::REFUSED.len())
+            Ok(vectors::REFUSED_COUNT)
         );
     }
 
@@ -275,5 +213,23 @@ mod tests {
         let v6 = FourTuple::new(v6, 1, v6, 1, Proto::Tcp).unwrap();
         assert_eq!(decapsulate(packet, &v6), Err(DropReason::Family));
         assert_eq!(packet, vector.outer);
+    }
+
+    #[test]
+    fn families_do_not_mix() {
+        let (v4, v6) = (vectors::HOST, vectors::HOST_V6);
+        for vector in vectors::all() {
+            let mut bytes = [0; 128];
+            let packet = &mut bytes[..vector.inner.len()];
+            packet.copy_from_slice(vector.inner);
+            for (forwarder, host) in [(v4, v6), (v6, v4)] {
+                let got = encapsulate(packet, forwarder, host, FlowId::nth(0));
+                assert_eq!(got, Err(DropReason::Family));
+            }
+            let other = if vector.tuple.is_v4() { v6 } else { v4 };
+            let got = encapsulate(packet, other, other, FlowId::nth(0));
+            assert_eq!(got, Err(DropReason::Family));
+            assert_eq!(packet, vector.inner);
+        }
     }
 }

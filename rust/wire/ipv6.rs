@@ -14,11 +14,17 @@ pub const HEADER_LEN: usize = 40;
 /// How many extension headers [`Packet::upper_layer`] walks past.
 pub const MAX_EXTENSIONS: usize = 8;
 
+/// Offset of the hop limit in the header.
+pub const HOP_LIMIT: usize = 7;
+
+/// Offset of the source address in the header.
+pub const SOURCE: usize = 8;
+
+/// Offset of the destination address in the header.
+pub const DESTINATION: usize = 24;
+
 const PAYLOAD_LEN: usize = 4;
 const NEXT_HEADER: usize = 6;
-const HOP_LIMIT: usize = 7;
-const SOURCE: usize = 8;
-const DESTINATION: usize = 24;
 
 const HOP_BY_HOP: u8 = 0;
 const ROUTING: u8 = 43;
@@ -61,9 +67,16 @@ impl<T: AsRef<[u8]>> Packet<T> {
         self.buffer
     }
 
+    /// The payload length field: bytes behind the fixed header.
+    #[inline]
+    pub fn payload_len(&self) -> usize {
+        usize::from(field::u16(self.buffer.as_ref(), PAYLOAD_LEN))
+    }
+
     /// Bytes of header and payload.
+    #[inline]
     pub fn total_len(&self) -> usize {
-        HEADER_LEN.saturating_add(usize::from(field::u16(self.buffer.as_ref(), PAYLOAD_LEN)))
+        HEADER_LEN.saturating_add(self.payload_len())
     }
 
     /// Traffic class: DSCP and ECN.
@@ -106,7 +119,9 @@ impl<T: AsRef<[u8]>> Packet<T> {
     ///
     /// Walks past hop-by-hop, routing and destination options, at most [`MAX_EXTENSIONS`] of
     /// them. A fragment header is a [`DropReason::Fragment`], unless it says that the packet is
-    /// whole (RFC 6946).
+    /// whole (RFC 6946). A routing header that leads on to other addresses is a
+    /// [`DropReason::Protocol`]: the destination in the header is not the final one.
+    #[inline]
     pub fn upper_layer(&self) -> Result<(u8, usize), DropReason> {
         let bytes = self.buffer.as_ref();
         let mut protocol = self.next_header();
@@ -114,6 +129,10 @@ impl<T: AsRef<[u8]>> Packet<T> {
         for _ in 0..=MAX_EXTENSIONS {
             let len = match protocol {
                 HOP_BY_HOP | ROUTING | DESTINATION_OPTIONS => {
+                    let segments_left = field::u8(bytes, offset.saturating_add(3));
+                    if protocol == ROUTING && segments_left != 0 {
+                        return Err(DropReason::Protocol);
+                    }
                     let units = usize::from(field::u8(bytes, offset.saturating_add(1)));
                     units.saturating_add(1).saturating_mul(8)
                 }
@@ -192,6 +211,8 @@ mod tests {
         let atomic = [6, 0, 0, 0, 0, 0, 0, 9];
         let endless: Vec<u8> = [60, 0, 0, 0, 0, 0, 0, 0].repeat(MAX_EXTENSIONS + 2);
         let cut = [17, 1, 0, 0, 0, 0, 0, 0];
+        let routed = [6, 0, 0, 0, 0, 0, 0, 0];
+        let routing = [6, 0, 0, 1, 0, 0, 0, 0];
         for (next, payload, want) in [
             (HOP_BY_HOP, &hop_by_hop[..], Ok((17, 48))),
             (FRAGMENT, &fragment, Err(DropReason::Fragment)),
@@ -199,6 +220,8 @@ mod tests {
             (60, &endless, Err(DropReason::BadHeaderLength)),
             (ROUTING, &cut, Err(DropReason::Truncated)),
             (ROUTING, &[], Err(DropReason::Truncated)),
+            (ROUTING, &routed, Ok((6, 48))),
+            (ROUTING, &routing, Err(DropReason::Protocol)),
         ] {
             let packet = Packet::new_checked(packet(next, payload)).unwrap();
             assert_eq!(packet.upper_layer(), want);

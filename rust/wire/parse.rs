@@ -11,13 +11,18 @@ use super::{
     field,
     flow_id::FlowId,
     ipv4,
+    ipv6,
     tcp,
     udp, //
 };
 
 /// How many bytes from the network header on [`parse_ipv4`] can need: a header with all options
-/// and a TCP header without.
+/// and a TCP header without. Enough for [`parse_ipv6`] but for rare extension headers.
 pub const MAX_HEADER_LEN: usize = 60 + tcp::HEADER_LEN;
+
+/// How many bytes from the network header on are worth making linear for [`parse_ipv6`]. Packets
+/// with longer extension headers are not for the load balancer.
+pub const MAX_EXTENDED_LEN: usize = 256;
 
 /// What is known about a packet besides its bytes.
 #[derive(Clone, Copy, Debug)]
@@ -45,7 +50,7 @@ impl Frame {
 /// What is to be done about the transport checksum when addresses or ports change.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum L4Checksum {
-    /// Nothing: a UDP datagram over IPv4 without checksum.
+    /// Nothing: a UDP datagram without checksum. Over IPv6 its receiver has to permit that.
     Absent,
     /// Update the field at this offset from the network header.
     Tcp(usize),
@@ -75,13 +80,13 @@ impl L4Checksum {
 pub struct Parsed {
     /// Source as `client`, destination as `vip`.
     pub tuple: FourTuple,
-    /// Offset of the transport header, which is the length of the IP header.
+    /// Offset of the transport header, which is the length of the IP header and its extensions.
     pub l4_offset: usize,
     /// Bytes of IP header and payload.
     pub total_len: usize,
     /// TCP control bits; none set for UDP.
     pub flags: tcp::Flags,
-    /// Time to live.
+    /// Time to live, or hop limit.
     pub ttl: u8,
     /// Whether routers must not fragment the packet.
     pub dont_fragment: bool,
@@ -125,7 +130,93 @@ pub fn parse_ipv4(header: &[u8], frame: Frame) -> Result<Parsed, DropReason> {
     if ip.is_fragment() {
         return Err(DropReason::Fragment);
     }
-    let proto = Proto::from_number(ip.protocol()).ok_or(DropReason::Protocol)?;
+    let l4 = transport(ip.protocol(), header, l4_offset, l4_len, frame)?;
+    Ok(Parsed {
+        tuple: FourTuple::v4(
+            field::array(header, ipv4::SOURCE),
+            l4.source_port,
+            field::array(header, ipv4::DESTINATION),
+            l4.destination_port,
+            l4.proto,
+        ),
+        l4_offset,
+        total_len,
+        flags: l4.flags,
+        ttl: ip.ttl(),
+        dont_fragment: ip.dont_fragment(),
+        checksum: l4.checksum,
+    })
+}
+
+/// Reads the headers of an IPv6 packet, extension headers that do not matter included.
+///
+/// As [`parse_ipv4`]; a packet whose headers exceed [`MAX_EXTENDED_LEN`] bytes may be refused as
+/// [`DropReason::Truncated`]. In addition, IPv4-mapped addresses are a [`DropReason::BadValue`]:
+/// they must not be seen on a wire, and mean an IPv4 connection in a [`FourTuple`].
+#[inline]
+pub fn parse_ipv6(header: &[u8], frame: Frame) -> Result<Parsed, DropReason> {
+    let ip = ipv6::Packet::new_header(header)?;
+    let total_len = match ip.payload_len() {
+        // BIG TCP, as with IPv4. C: `ipv6_payload_len()`.
+        0 if frame.gso => frame.len,
+        _ => ip.total_len(),
+    };
+    if total_len > frame.len {
+        return Err(DropReason::Truncated);
+    }
+    let (protocol, l4_offset) = ip.upper_layer()?;
+    let l4_len = total_len
+        .checked_sub(l4_offset)
+        .ok_or(DropReason::BadLength)?;
+    let l4 = transport(protocol, header, l4_offset, l4_len, frame)?;
+    let (source, destination) = (ip.source(), ip.destination());
+    if source.is_v4() || destination.is_v4() {
+        return Err(DropReason::BadValue);
+    }
+    let (client_port, vip_port) = (l4.source_port, l4.destination_port);
+    let tuple = FourTuple::new(source, client_port, destination, vip_port, l4.proto);
+    Ok(Parsed {
+        tuple: tuple.ok_or(DropReason::Family)?,
+        l4_offset,
+        total_len,
+        flags: l4.flags,
+        ttl: ip.hop_limit(),
+        // No router does.
+        dont_fragment: true,
+        checksum: l4.checksum,
+    })
+}
+
+/// Reads the headers of an IPv4 or IPv6 packet, whatever its first byte says.
+///
+/// [`DropReason::BadVersion`] if that is neither.
+#[inline]
+pub fn parse(header: &[u8], frame: Frame) -> Result<Parsed, DropReason> {
+    match field::u8(header, 0) >> 4 {
+        6 => parse_ipv6(header, frame),
+        _ => parse_ipv4(header, frame),
+    }
+}
+
+/// What the transport header says.
+struct Transport {
+    proto: Proto,
+    source_port: u16,
+    destination_port: u16,
+    flags: tcp::Flags,
+    checksum: L4Checksum,
+}
+
+/// Reads a TCP or UDP header at `l4_offset`, which begins a segment of `l4_len` bytes.
+#[inline]
+fn transport(
+    protocol: u8,
+    header: &[u8],
+    l4_offset: usize,
+    l4_len: usize,
+    frame: Frame,
+) -> Result<Transport, DropReason> {
+    let proto = Proto::from_number(protocol).ok_or(DropReason::Protocol)?;
     let l4 = header.get(l4_offset..).ok_or(DropReason::Truncated)?;
     let min_len = match proto {
         Proto::Tcp => tcp::HEADER_LEN,
@@ -160,26 +251,21 @@ pub fn parse_ipv4(header: &[u8], frame: Frame) -> Result<Parsed, DropReason> {
             (checksum, tcp::Flags::default())
         }
     };
-    Ok(Parsed {
-        tuple: FourTuple::v4(
-            field::array(header, ipv4::SOURCE),
-            field::u16(l4, 0),
-            field::array(header, ipv4::DESTINATION),
-            field::u16(l4, 2),
-            proto,
-        ),
-        l4_offset,
-        total_len,
+    Ok(Transport {
+        proto,
+        source_port: field::u16(l4, 0),
+        destination_port: field::u16(l4, 2),
         flags,
-        ttl: ip.ttl(),
-        dont_fragment: ip.dont_fragment(),
         checksum,
     })
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{
+        super::addr::Addr,
+        *, //
+    };
     use std::vec::Vec;
 
     fn packet(proto: u8, l4: &[u8]) -> Vec<u8> {
@@ -207,7 +293,7 @@ mod tests {
     }
 
     fn parse(bytes: &[u8]) -> Result<Parsed, DropReason> {
-        parse_ipv4(bytes, Frame::complete(bytes.len()))
+        super::parse(bytes, Frame::complete(bytes.len()))
     }
 
     #[test]
@@ -290,6 +376,78 @@ mod tests {
             change(&mut bytes);
             assert_eq!(parse(&bytes), Err(reason), "case {index}");
         }
-        assert_eq!(parse(&[0x60; 60]), Err(DropReason::BadVersion));
+        assert_eq!(parse(&[0x50; 60]), Err(DropReason::BadVersion));
+    }
+
+    fn packet_v6(next_header: u8, payload: &[u8]) -> Vec<u8> {
+        let mut bytes = Vec::from([0x60, 0, 0, 0, 0, payload.len() as u8, next_header, 9]);
+        bytes.extend([1; 16]);
+        bytes.extend([2; 16]);
+        bytes.extend(payload);
+        bytes
+    }
+
+    #[test]
+    fn ipv6_packets() {
+        let bytes = packet_v6(6, &tcp_segment());
+        let parsed = parse(&bytes).unwrap();
+        let (client, vip) = (Addr::v6([1; 16]), Addr::v6([2; 16]));
+        let tuple = FourTuple::new(client, 40000, vip, 80, Proto::Tcp).unwrap();
+        assert_eq!(parsed.tuple, tuple);
+        assert_eq!((parsed.l4_offset, parsed.total_len), (40, 64));
+        assert_eq!((parsed.ttl, parsed.dont_fragment), (9, true));
+        assert_eq!(parsed.checksum, L4Checksum::Tcp(56));
+        assert_eq!(parse_ipv6(&bytes[..60], Frame::complete(64)), Ok(parsed));
+        for len in 0..60 {
+            let cut = parse_ipv6(&bytes[..len], Frame::complete(64));
+            assert_eq!(cut, Err(DropReason::Truncated));
+        }
+        let mut payload = Vec::from([6, 0, 1, 4, 0, 0, 0, 0]);
+        payload.extend(tcp_segment());
+        let behind = parse(&packet_v6(0, &payload)).unwrap();
+        assert_eq!(behind.tuple, tuple);
+        assert_eq!((behind.l4_offset, behind.total_len), (48, 72));
+        assert_eq!(behind.checksum, L4Checksum::Tcp(64));
+    }
+
+    #[test]
+    fn ipv6_batches_beyond_64k() {
+        let mut bytes = packet_v6(6, &tcp_segment());
+        bytes[5] = 0;
+        let frame = Frame {
+            len: 100_000,
+            gso: true,
+            csum_partial: true,
+        };
+        assert_eq!(parse_ipv6(&bytes, frame).unwrap().total_len, 100_000);
+        let frame = Frame::complete(100_000);
+        assert_eq!(parse_ipv6(&bytes, frame), Err(DropReason::Truncated));
+    }
+
+    #[test]
+    fn ipv6_refusals() {
+        type Change = fn(&mut Vec<u8>);
+        let cases: [(Change, DropReason); 8] = [
+            (|b| b[6] = 58, DropReason::Protocol),
+            (|b| b[6] = 44, DropReason::Fragment),
+            (|b| b[5] = 25, DropReason::Truncated),
+            (|b| b[5] = 19, DropReason::Truncated),
+            (|b| b[52] = 0x40, DropReason::BadHeaderLength),
+            (|b| b[52] = 0x70, DropReason::Truncated),
+            // Not on a wire: they would be taken for IPv4.
+            (
+                |b| b[8..20].copy_from_slice(&[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 255, 255]),
+                DropReason::BadValue,
+            ),
+            (
+                |b| b[24..36].copy_from_slice(&[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 255, 255]),
+                DropReason::BadValue,
+            ),
+        ];
+        for (index, (change, reason)) in cases.into_iter().enumerate() {
+            let mut bytes = packet_v6(6, &tcp_segment());
+            change(&mut bytes);
+            assert_eq!(parse(&bytes), Err(reason), "case {index}");
+        }
     }
 }

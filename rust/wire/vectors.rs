@@ -6,6 +6,8 @@
 //! The bytes were not made by the code under test: every packet, inner and outer, was composed by
 //! itself with all checksums computed in full.
 
+mod ipv6;
+
 use super::{
     addr::{
         Addr,
@@ -16,10 +18,17 @@ use super::{
     flow_id::FlowId, //
 };
 
-/// The forwarder's address of all vectors.
+pub use ipv6::{
+    FORWARDER_V6,
+    HOST_V6,
+    REFUSED_V6,
+    VECTORS_V6, //
+};
+
+/// The forwarder's address of the IPv4 vectors.
 pub const FORWARDER: Addr = Addr::v4([10, 0, 0, 1]);
 
-/// The host's address of all vectors.
+/// The host's address of the IPv4 vectors.
 pub const HOST: Addr = Addr::v4([10, 0, 1, 2]);
 
 const CLIENT: [u8; 4] = [192, 0, 2, 1];
@@ -51,8 +60,30 @@ pub struct Refused {
     pub reason: DropReason,
 }
 
+impl Vector {
+    /// The addresses of forwarder and host.
+    pub fn ends(&self) -> (Addr, Addr) {
+        if self.tuple.is_v4() {
+            (FORWARDER, HOST)
+        } else {
+            (FORWARDER_V6, HOST_V6)
+        }
+    }
+}
+
 /// No packet here is longer.
-pub const MAX_LEN: usize = 128;
+pub const MAX_LEN: usize = 144;
+
+/// How many vectors there are, of both families.
+pub const COUNT: usize = VECTORS.len() + VECTORS_V6.len();
+
+/// How many packets there are that must be refused, of both families.
+pub const REFUSED_COUNT: usize = REFUSED.len() + REFUSED_V6.len();
+
+/// The vectors of both families.
+pub fn all() -> impl Iterator<Item = &'static Vector> {
+    VECTORS.iter().chain(VECTORS_V6)
+}
 
 /// Runs `encapsulate(packet, forwarder, host, flow id)` over all vectors.
 ///
@@ -60,13 +91,14 @@ pub const MAX_LEN: usize = 128;
 pub fn check_encapsulate(
     mut encapsulate: impl FnMut(&mut [u8], Addr, Addr, FlowId) -> Result<(), DropReason>,
 ) -> Result<usize, &'static str> {
-    for vector in VECTORS {
+    for vector in all() {
         let id = FlowId::new(vector.flow_id).ok_or(vector.name)?;
+        let (forwarder, host) = vector.ends();
         check(vector.name, vector.inner, vector.outer, |packet| {
-            encapsulate(packet, FORWARDER, HOST, id)
+            encapsulate(packet, forwarder, host, id)
         })?;
     }
-    Ok(VECTORS.len())
+    Ok(COUNT)
 }
 
 /// Runs `decapsulate(packet, 4-tuple)` over all vectors.
@@ -75,22 +107,27 @@ pub fn check_encapsulate(
 pub fn check_decapsulate(
     mut decapsulate: impl FnMut(&mut [u8], &FourTuple) -> Result<(), DropReason>,
 ) -> Result<usize, &'static str> {
-    for vector in VECTORS {
+    for vector in all() {
         let mut want = [0; MAX_LEN];
         let want = want
             .get_mut(..vector.inner.len())
             .ok_or("vector too long")?;
         want.copy_from_slice(vector.inner);
         // The forwarder took one off the TTL; the host leaves it so.
-        let mut ip = super::ipv4::Packet::new_checked(&mut *want).map_err(|_| vector.name)?;
-        let ttl = ip.ttl();
-        ip.set_ttl(ttl.wrapping_sub(1));
-        ip.fill_checksum();
+        if let Ok(mut ip) = super::ipv6::Packet::new_checked(&mut *want) {
+            let limit = ip.hop_limit();
+            ip.set_hop_limit(limit.wrapping_sub(1));
+        } else {
+            let mut ip = super::ipv4::Packet::new_checked(&mut *want).map_err(|_| vector.name)?;
+            let ttl = ip.ttl();
+            ip.set_ttl(ttl.wrapping_sub(1));
+            ip.fill_checksum();
+        }
         check(vector.name, vector.outer, want, |packet| {
             decapsulate(packet, &vector.tuple)
         })?;
     }
-    Ok(VECTORS.len())
+    Ok(COUNT)
 }
 
 /// Runs `encapsulate(packet, forwarder, host, flow id)` over the packets that must be refused
@@ -100,17 +137,21 @@ pub fn check_decapsulate(
 pub fn check_refused(
     mut encapsulate: impl FnMut(&mut [u8], Addr, Addr, FlowId) -> Result<(), DropReason>,
 ) -> Result<usize, &'static str> {
-    for refused in REFUSED {
+    let v4 = REFUSED.iter().map(|refused| (refused, FORWARDER, HOST));
+    let v6 = REFUSED_V6
+        .iter()
+        .map(|refused| (refused, FORWARDER_V6, HOST_V6));
+    for (refused, forwarder, host) in v4.chain(v6) {
         let mut got = Ok(());
         check(refused.name, refused.packet, refused.packet, |packet| {
-            got = encapsulate(packet, FORWARDER, HOST, FlowId::nth(0));
+            got = encapsulate(packet, forwarder, host, FlowId::nth(0));
             Ok(())
         })?;
         if got != Err(refused.reason) {
             return Err(refused.name);
         }
     }
-    Ok(REFUSED.len())
+    Ok(REFUSED_COUNT)
 }
 
 fn check(
@@ -130,7 +171,7 @@ fn check(
     }
 }
 
-/// Packets on both sides of the tunnel.
+/// IPv4 packets on both sides of the tunnel.
 pub const VECTORS: &[Vector] = &[
     Vector {
         name: "TCP SYN with options",
@@ -279,7 +320,7 @@ pub const VECTORS: &[Vector] = &[
     },
 ];
 
-/// Packets that must not go into the tunnel.
+/// IPv4 packets that must not go into the tunnel, and what is not IP.
 pub const REFUSED: &[Refused] = &[
     Refused {
         name: "TTL 1",
@@ -327,9 +368,9 @@ pub const REFUSED: &[Refused] = &[
         reason: DropReason::Protocol,
     },
     Refused {
-        name: "IPv6",
+        name: "neither IPv4 nor IPv6",
         packet: &[
-            0x60, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00,
+            0x50, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00,
             0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00,
             0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00,
             0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00,

@@ -15,6 +15,7 @@ use super::{
 };
 use crate::{
     bindings,
+    errno::EAFNOSUPPORT,
     net::netns::Net,
     wire::addr::{
         Addr,
@@ -194,34 +195,41 @@ impl<'a> Request<'a> {
         Ok(self.require(id)?.bytes())
     }
 
-    /// The IPv4 address in attribute `id`, in network byte order, `None` if it is absent.
+    /// The IPv4 (4 bytes) or IPv6 address (16 bytes) in attribute `id`, `None` if it is absent.
     ///
-    /// `EINVAL` with a text if the length is not that of an address, `EAFNOSUPPORT` with a text if
-    /// it is an IPv6 address.
-    pub fn ipv4(&self, id: u16) -> Result<Option<[u8; 4]>> {
+    /// `EINVAL` with a text if it has another length, or is an IPv4 address in 16 bytes.
+    pub fn addr(&self, id: u16) -> Result<Option<Addr>> {
         let Some(bytes) = self.bytes(id) else {
             return Ok(None);
         };
-        match bytes.len() {
-            4 => Ok(bytes.try_into().ok()),
-            16 => Err(self.bad_attr(crate::errno::EAFNOSUPPORT, id, c"IPv6 is not supported yet")),
+        match (Addr::from_octets(bytes), bytes.len()) {
+            (Some(addr), _) => Ok(Some(addr)),
+            (None, 16) => Err(self.bad_attr(EINVAL, id, c"IPv4 addresses have 4 bytes")),
             _ => Err(self.bad_attr(EINVAL, id, c"invalid address length")),
         }
     }
 
-    /// As [`Self::ipv4`]; `EINVAL`, with the id reported to the sender, if it is absent.
-    pub fn require_ipv4(&self, id: u16) -> Result<[u8; 4]> {
+    /// As [`Self::addr`]; `EINVAL`, with the id reported to the sender, if it is absent.
+    pub fn require_addr(&self, id: u16) -> Result<Addr> {
         self.require(id)?;
-        self.ipv4(id)?.ok_or(EINVAL)
+        self.addr(id)?.ok_or(EINVAL)
     }
 
-    /// As [`Self::require_ipv4`]; `EINVAL`, with a text, if it is no unicast address.
+    /// As [`Self::require_addr`]; `EINVAL`, with a text, if it is no unicast address.
     pub fn require_unicast(&self, id: u16) -> Result<Addr> {
-        let addr = Addr::v4(self.require_ipv4(id)?);
+        let addr = self.require_addr(id)?;
         if !addr.is_unicast() {
             return Err(self.bad_attr(EINVAL, id, c"not a unicast address"));
         }
         Ok(addr)
+    }
+
+    /// As [`Self::require_unicast`]; `EAFNOSUPPORT`, with a text, if it is an IPv6 address.
+    pub fn require_unicast_v4(&self, id: u16) -> Result<Addr> {
+        if self.require_addr(id)?.is_v4() {
+            return self.require_unicast(id);
+        }
+        Err(self.bad_attr(EAFNOSUPPORT, id, c"IPv6 is not supported yet"))
     }
 
     /// The transport protocol in an attribute; `EINVAL`, with a text, if it is neither TCP nor UDP.

@@ -6,22 +6,30 @@
 
 use super::{
     super::{
-        netdevice::NetDevice,
         skbuff::{
             DropReason,
             SkBuff, //
         },
         Net, //
     },
+    has_ipv6,
+    in6_addr,
     ipv4_header,
+    ipv6_header,
     ETH_P_IP,
+    ETH_P_IPV6,
     HEADER_LEN,
     UDP_HEADER_LEN, //
 };
 use crate::{
     alloc::gfp,
     bindings,
-    sync::lock::BottomHalfDisabled, //
+    errno::EAFNOSUPPORT,
+    sync::lock::BottomHalfDisabled,
+    wire::{
+        addr::Addr,
+        ipv6, //
+    }, //
 };
 use core::{
     cell::UnsafeCell,
@@ -37,28 +45,38 @@ use kernel::{
         from_err_ptr,
         to_result, //
     },
-    prelude::*,
-    sync::rcu, //
+    prelude::*, //
 };
 
 /// Room for a link-layer header, which saves the stack from making it.
 const LINK_HEADROOM: u16 = 64;
 
-/// Forgets what layers before have noted in the packet.
-pub(super) fn clear_control_block(skb: &mut SkBuff) {
+/// Time to live of packets that begin here.
+const TTL: u8 = 64;
+
+/// Forgets what layers before have noted in an IPv4 packet.
+#[inline]
+pub(super) fn clear_ipv4_control_block(skb: &mut SkBuff) {
     // SAFETY: The control block is the packet's, which is borrowed; zeroes are valid there.
     unsafe { bindings::IPCB(skb.as_raw()).write_bytes(0, 1) };
+}
+
+/// As [`clear_ipv4_control_block`], for an IPv6 packet.
+#[inline]
+fn clear_ipv6_control_block(skb: &mut SkBuff) {
+    // SAFETY: As above.
+    unsafe { bindings::IP6CB(skb.as_raw()).write_bytes(0, 1) };
 }
 
 /// A way for packets from one address to another.
 ///
 /// # Invariants
 ///
-/// Owns a reference to the destination entry of an IPv4 route.
+/// Owns a reference to the destination entry of a route, of the family of both addresses.
 pub struct Route {
     dst: NonNull<bindings::dst_entry>,
-    source: [u8; 4],
-    destination: [u8; 4],
+    source: Addr,
+    destination: Addr,
 }
 
 // SAFETY: Destination entries are counted, and used on all CPUs.
@@ -69,8 +87,19 @@ unsafe impl Sync for Route {}
 
 impl Route {
     /// Looks up the route to `destination`, from `source` or (if `None`) the address that routing
-    /// prefers. Any context. Errors: `EHOSTUNREACH`, `ENETUNREACH`, `EACCES`, `EINVAL`, …
-    pub fn lookup(net: &Net, source: Option<[u8; 4]>, destination: [u8; 4]) -> Result<Self> {
+    /// prefers. Any context. Errors: `EHOSTUNREACH`, `ENETUNREACH`, `EACCES`, `EINVAL`, …, and
+    /// `EAFNOSUPPORT` if `source` is of the other family or the machine has no IPv6.
+    pub fn lookup(net: &Net, source: Option<Addr>, destination: Addr) -> Result<Self> {
+        if source.is_some_and(|source| source.is_v4() != destination.is_v4()) {
+            return Err(EAFNOSUPPORT.into());
+        }
+        match destination.to_v4() {
+            Some(to) => Self::lookup_ipv4(net, source.and_then(|from| from.to_v4()), to),
+            None => Self::lookup_ipv6(net, source, destination),
+        }
+    }
+
+    fn lookup_ipv4(net: &Net, source: Option<[u8; 4]>, destination: [u8; 4]) -> Result<Self> {
         let mut flow = bindings::flowi4 {
             saddr: source.map_or(0, u32::from_ne_bytes),
             daddr: u32::from_ne_bytes(destination),
@@ -84,24 +113,49 @@ impl Route {
                 ptr::null(),
             )
         })?;
+        // CAST: The destination entry is the first field.
+        const { assert!(core::mem::offset_of!(bindings::rtable, dst) == 0) };
+        let source = Addr::v4(flow.saddr.to_ne_bytes());
         // SAFETY: The reference that was returned is handed over.
-        unsafe { Self::from_raw(route.cast(), flow.saddr, destination) }
+        unsafe { Self::from_raw(route.cast(), source, Addr::v4(destination)) }
+    }
+
+    fn lookup_ipv6(net: &Net, source: Option<Addr>, destination: Addr) -> Result<Self> {
+        if !has_ipv6() {
+            return Err(EAFNOSUPPORT.into());
+        }
+        let mut flow = bindings::flowi6 {
+            daddr: in6_addr(&destination),
+            ..Default::default()
+        };
+        if let Some(source) = source {
+            flow.saddr = in6_addr(&source);
+        }
+        // SAFETY: The namespace is valid and has IPv6, the flow is valid. No socket, and no other
+        // final destination.
+        let dst = from_err_ptr(unsafe {
+            bindings::ip6_dst_lookup_flow(net.as_raw(), ptr::null(), &mut flow, ptr::null())
+        })?;
+        // SAFETY: All variants of the union are plain bytes.
+        let source = Addr::v6(unsafe { flow.saddr.in6_u.u6_addr8 });
+        // SAFETY: The reference that was returned is handed over.
+        unsafe { Self::from_raw(dst, source, destination) }
     }
 
     /// # Safety
     ///
-    /// `route` is null, or a reference to a route which the caller gives away.
+    /// `dst` is null, or a reference to the destination entry of a route between addresses of this
+    /// family, which the caller gives away.
+    #[inline]
     unsafe fn from_raw(
-        route: *mut bindings::rtable,
-        source: u32,
-        destination: [u8; 4],
+        dst: *mut bindings::dst_entry,
+        source: Addr,
+        destination: Addr,
     ) -> Result<Self> {
-        // CAST: The destination entry is the first field.
-        const { assert!(core::mem::offset_of!(bindings::rtable, dst) == 0) };
         // INVARIANT: By the safety requirements.
         Ok(Self {
-            dst: NonNull::new(route.cast()).ok_or(ENOENT)?,
-            source: source.to_ne_bytes(),
+            dst: NonNull::new(dst).ok_or(ENOENT)?,
+            source,
             destination,
         })
     }
@@ -110,8 +164,8 @@ impl Route {
         ManuallyDrop::new(self).dst.as_ptr()
     }
 
-    /// The source address.
-    pub fn source(&self) -> [u8; 4] {
+    /// The source address; unspecified if routing has none.
+    pub fn source(&self) -> Addr {
         self.source
     }
 
@@ -122,37 +176,30 @@ impl Route {
         unsafe { bindings::dst_mtu(self.dst.as_ptr()) }
     }
 
-    /// Whether it leads to this machine itself.
-    pub fn is_local(&self) -> bool {
-        // CAST: By the type invariants, it is that of a route.
-        let route = self.dst.as_ptr().cast::<bindings::rtable>();
-        // SAFETY: By the type invariants.
-        unsafe { (*route).rt_type == bindings::RTN_LOCAL as u16 }
-    }
-
-    /// Index of the device that packets leave by.
-    pub fn oif(&self) -> u32 {
-        let _guard = rcu::Guard::new();
-        // SAFETY: By the type invariants; RCU keeps the device.
-        unsafe { NetDevice::from_raw(bindings::dst_dev_rcu(self.dst.as_ptr())) }.ifindex()
-    }
-
-    /// Sends an IPv4 packet on this way, whose data starts at its complete IP header: an arrived
-    /// packet that has been readdressed, or one from here. Any context but hard interrupts.
+    /// Sends a packet of the route's family on this way, whose data starts at its complete IP
+    /// header: an arrived packet that has been readdressed, or one from here. Any context but hard
+    /// interrupts.
     ///
     /// It does not pass the `LOCAL_OUT` hooks, but those of `POST_ROUTING`. The packet is consumed.
-    /// Errors are the stack's, or `EINVAL` for something that is no IPv4 packet.
+    /// Errors are the stack's, or `EINVAL` for something that is no packet of the family.
     #[inline]
     pub fn output(self, net: &Net, mut skb: SkBuff) -> Result {
-        if let Err(e) = ipv4_header(&mut skb) {
+        let header = if self.destination.is_v4() {
+            clear_ipv4_control_block(&mut skb);
+            skb.set_protocol(ETH_P_IP);
+            ipv4_header(&mut skb).map(|_| ())
+        } else {
+            clear_ipv6_control_block(&mut skb);
+            skb.set_protocol(ETH_P_IPV6);
+            ipv6_header(&mut skb)
+        };
+        if let Err(e) = header {
             skb.drop_reason(DropReason::IP_INHDR);
             return Err(e);
         }
-        skb.set_protocol(ETH_P_IP);
         skb.forward_csum();
         skb.clear_tstamp();
         skb.drop_dst();
-        clear_control_block(&mut skb);
         // SAFETY: The packet has no route; it is given our reference.
         unsafe { bindings::skb_dst_set(skb.as_raw(), self.into_raw()) };
         // SAFETY: The packet has a route and an IP header, and is handed over.
@@ -176,8 +223,16 @@ impl Route {
             skb.drop_reason(DropReason::NOMEM);
             return Err(e);
         }
+        let v4 = self.destination.is_v4();
         // SAFETY: The packet has no route; it is given our reference.
         unsafe { bindings::skb_dst_set(skb.as_raw(), self.into_raw()) };
+        if !v4 {
+            // SAFETY: The packet has a route and an IPv6 header, whose length is filled in; it is
+            // handed over.
+            return sent(unsafe {
+                bindings::ip6_local_out(net.as_raw(), ptr::null_mut(), skb.into_raw())
+            });
+        }
         // SAFETY: The packet has a route and an IP header, whose length and checksum are filled in.
         unsafe { bindings::ip_select_ident(net.as_raw(), skb.as_raw(), ptr::null_mut()) };
         // SAFETY: As above; the packet is handed over.
@@ -185,7 +240,8 @@ impl Route {
     }
 
     fn push_headers(&self, skb: &mut SkBuff, source_port: u16, destination_port: u16) -> Result {
-        const HEADERS: u16 = HEADER_LEN + UDP_HEADER_LEN;
+        // The longer of both.
+        const HEADERS: u16 = ipv6::HEADER_LEN as u16 + UDP_HEADER_LEN;
         let payload_max = u32::from(u16::MAX - HEADERS);
         if skb.len() > payload_max {
             return Err(EMSGSIZE);
@@ -208,39 +264,82 @@ impl Route {
             *to = from;
         }
         skb.set_transport_header(0);
-        let (source, destination) = (
-            u32::from_ne_bytes(self.source),
-            u32::from_ne_bytes(self.destination),
-        );
         skb.forget_checksum();
+        match (self.source.to_v4(), self.destination.to_v4()) {
+            (Some(source), Some(destination)) => {
+                Self::push_ipv4_header(skb, source, destination, udp_len)?
+            }
+            _ => self.push_ipv6_header(skb, udp_len)?,
+        }
+        skb.reset_network_header();
+        Ok(())
+    }
+
+    /// Puts an IPv4 header in front of a UDP datagram, whose checksum it fills in.
+    fn push_ipv4_header(
+        skb: &mut SkBuff,
+        source: [u8; 4],
+        destination: [u8; 4],
+        udp_len: u16,
+    ) -> Result {
         // SAFETY: The transport header has just been set, and is linear.
         unsafe {
             bindings::udp_set_csum(
                 false,
                 skb.as_raw(),
-                source,
-                destination,
+                u32::from_ne_bytes(source),
+                u32::from_ne_bytes(destination),
                 c_int::from(udp_len),
             )
         };
-
-        let ip = skb.push(HEADER_LEN)?;
         // Version and header length; don't fragment; time to live; protocol; addresses. The total
         // length and the checksum are filled in on the way out.
+        let ip = skb.push(HEADER_LEN)?;
         for (offset, bytes) in [
             (0, &[0x45][..]),
             (6, &[0x40]),
-            (8, &[64, bindings::IPPROTO_UDP as u8]),
-            (12, &self.source),
-            (16, &self.destination),
+            (8, &[TTL, bindings::IPPROTO_UDP as u8]),
+            (12, &source),
+            (16, &destination),
         ] {
             ip.get_mut(offset..offset + bytes.len())
                 .ok_or(EINVAL)?
                 .copy_from_slice(bytes);
         }
-        skb.reset_network_header();
         skb.set_protocol(ETH_P_IP);
-        clear_control_block(skb);
+        clear_ipv4_control_block(skb);
+        Ok(())
+    }
+
+    /// As [`Route::push_ipv4_header`], for IPv6.
+    fn push_ipv6_header(&self, skb: &mut SkBuff, udp_len: u16) -> Result {
+        let (source, destination) = (in6_addr(&self.source), in6_addr(&self.destination));
+        // SAFETY: The transport header has just been set, and is linear; the addresses are local
+        // variables.
+        unsafe {
+            bindings::udp6_set_csum(
+                false,
+                skb.as_raw(),
+                &source,
+                &destination,
+                c_int::from(udp_len),
+            )
+        };
+        // Version; next header, hop limit; addresses. The payload length is filled in on the way
+        // out.
+        let ip = skb.push(ipv6::HEADER_LEN as u16)?;
+        for (offset, bytes) in [
+            (0, &[0x60][..]),
+            (6, &[bindings::IPPROTO_UDP as u8, TTL]),
+            (ipv6::SOURCE, self.source.as_bytes()),
+            (ipv6::DESTINATION, self.destination.as_bytes()),
+        ] {
+            ip.get_mut(offset..offset + bytes.len())
+                .ok_or(EINVAL)?
+                .copy_from_slice(bytes);
+        }
+        skb.set_protocol(ETH_P_IPV6);
+        clear_ipv6_control_block(skb);
         Ok(())
     }
 }
@@ -263,11 +362,11 @@ impl Drop for Route {
 ///
 /// # Invariants
 ///
-/// The cache is initialised, and each CPU only uses its own part, with softirqs off.
+/// The cache is initialised and has only routes to `destination`, and each CPU only uses its own part, with softirqs off.
 pub struct RouteCache {
     cache: UnsafeCell<bindings::dst_cache>,
-    source: Option<[u8; 4]>,
-    destination: [u8; 4],
+    source: Option<Addr>,
+    destination: Addr,
 }
 
 // SAFETY: By the type invariants, its parts are not used by two CPUs.
@@ -279,7 +378,7 @@ unsafe impl Sync for RouteCache {}
 impl RouteCache {
     /// Makes a cache for packets to `destination`, from `source` or the address that routing
     /// prefers. Errors: `ENOMEM`.
-    pub fn new(source: Option<[u8; 4]>, destination: [u8; 4], flags: Flags) -> Result<Self> {
+    pub fn new(source: Option<Addr>, destination: Addr, flags: Flags) -> Result<Self> {
         let mut cache = bindings::dst_cache::default();
         // SAFETY: The structure is valid for writing, and can be moved afterwards: it has a pointer
         // to its parts, nothing points to it.
@@ -292,33 +391,56 @@ impl RouteCache {
         })
     }
 
-    /// The host that packets go to.
-    pub fn destination(&self) -> [u8; 4] {
-        self.destination
-    }
-
     /// The route at the moment; the cached one if it is still valid. Any context but hard
     /// interrupts. Errors: those of [`Route::lookup`].
     #[inline]
     pub fn route(&self, net: &Net) -> Result<Route> {
         let _bh = BottomHalfDisabled::new();
-        let mut source = 0;
-        // SAFETY: By the type invariants; softirqs are off.
-        let cached = unsafe { bindings::dst_cache_get_ip4(self.cache.get(), &mut source) };
-        // SAFETY: The reference that was returned is handed over.
-        if let Ok(route) = unsafe { Route::from_raw(cached, source, self.destination) } {
+        if let Some(route) = self.cached() {
             return Ok(route);
         }
         let route = Route::lookup(net, self.source, self.destination)?;
-        // SAFETY: By the type invariants; softirqs are off. The cache takes a reference of its own.
-        unsafe {
-            bindings::dst_cache_set_ip4(
-                self.cache.get(),
-                route.dst.as_ptr(),
-                u32::from_ne_bytes(route.source),
-            )
-        };
+        match route.source.to_v4() {
+            // SAFETY: By the type invariants; softirqs are off. The cache takes a reference of its
+            // own.
+            Some(source) => unsafe {
+                bindings::dst_cache_set_ip4(
+                    self.cache.get(),
+                    route.dst.as_ptr(),
+                    u32::from_ne_bytes(source),
+                )
+            },
+            // SAFETY: As above; the address is copied.
+            None => unsafe {
+                bindings::dst_cache_set_ip6(
+                    self.cache.get(),
+                    route.dst.as_ptr(),
+                    &in6_addr(&route.source),
+                )
+            },
+        }
         Ok(route)
+    }
+
+    /// What this CPU has in the cache, if it is valid. Called with softirqs off.
+    #[inline]
+    fn cached(&self) -> Option<Route> {
+        if self.destination.is_v4() {
+            let mut source = 0;
+            // SAFETY: By the type invariants; softirqs are off.
+            let route = unsafe { bindings::dst_cache_get_ip4(self.cache.get(), &mut source) };
+            let source = Addr::v4(source.to_ne_bytes());
+            // CAST: As in `Route::lookup_ipv4`.
+            // SAFETY: The reference that was returned is handed over.
+            return unsafe { Route::from_raw(route.cast(), source, self.destination) }.ok();
+        }
+        let mut source = bindings::in6_addr::default();
+        // SAFETY: By the type invariants; softirqs are off.
+        let dst = unsafe { bindings::dst_cache_get_ip6(self.cache.get(), &mut source) };
+        // SAFETY: All variants of the union are plain bytes.
+        let source = Addr::v6(unsafe { source.in6_u.u6_addr8 });
+        // SAFETY: The reference that was returned is handed over.
+        unsafe { Route::from_raw(dst, source, self.destination) }.ok()
     }
 }
 

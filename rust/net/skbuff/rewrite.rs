@@ -1,27 +1,41 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Address and port translation of IPv4 packets, as `nf_nat_proto.c` does it.
+//! Address and port translation of packets, as `nf_nat_proto.c` does it.
 
 use super::{
     Checksum,
     SkBuff, //
 };
-use crate::bindings;
+use crate::{
+    bindings,
+    wire::{
+        addr::Addr,
+        ipv6, //
+    }, //
+};
 use kernel::prelude::*;
 
-/// What to write into an IPv4 packet with TCP or UDP.
+/// What to write into a packet with TCP or UDP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Ipv4Rewrite {
-    /// Source address.
-    pub source: [u8; 4],
-    /// Destination address.
-    pub destination: [u8; 4],
+pub struct Rewrite {
+    /// Source address, of the packet's family.
+    pub source: Addr,
+    /// Destination address, of the packet's family.
+    pub destination: Addr,
     /// Source port.
     pub source_port: u16,
     /// Destination port.
     pub destination_port: u16,
-    /// Time to live.
+    /// Time to live, or hop limit.
     pub ttl: u8,
+}
+
+/// [`Rewrite`] with the addresses of an IPv4 packet.
+struct Ipv4Rewrite {
+    source: [u8; 4],
+    destination: [u8; 4],
+    ports: [u8; 4],
+    ttl: u8,
 }
 
 /// Where the checksum is in a transport header.
@@ -50,16 +64,35 @@ fn set<const N: usize>(header: &mut [u8], offset: usize, value: [u8; N]) -> Opti
 }
 
 impl SkBuff {
-    /// Replaces addresses, ports and time to live of an IPv4 packet, whose data starts at the IP
-    /// header.
+    /// Replaces addresses, ports and time to live of a packet, whose data starts at the IP header.
     ///
-    /// Both checksums are changed by the difference, so a wrong one stays wrong, and a packet whose
+    /// Checksums are changed by the difference, so a wrong one stays wrong, and a packet whose
     /// checksum is left to the device, or which stands for many segments, stays so. A UDP packet
     /// without a checksum gets none. The flow hash is forgotten.
     ///
-    /// Errors: `EINVAL` if it is not IPv4 with TCP or UDP, is a later fragment, or is too short
-    /// (nothing is changed), `ENOMEM`.
-    pub fn rewrite_ipv4(&mut self, to: &Ipv4Rewrite) -> Result {
+    /// The headers of an IPv6 packet have to be linear already, up to the ports.
+    ///
+    /// Errors: `EINVAL` if it is not of the addresses' family, has neither TCP nor UDP, is a later
+    /// fragment, or is too short (nothing is changed), `ENOMEM`.
+    #[inline]
+    pub fn rewrite(&mut self, to: &Rewrite) -> Result {
+        let [s0, s1] = to.source_port.to_be_bytes();
+        let [d0, d1] = to.destination_port.to_be_bytes();
+        let ports = [s0, s1, d0, d1];
+        match (to.source.to_v4(), to.destination.to_v4()) {
+            (Some(source), Some(destination)) => self.rewrite_ipv4(&Ipv4Rewrite {
+                source,
+                destination,
+                ports,
+                ttl: to.ttl,
+            }),
+            (None, None) => self.rewrite_ipv6(to, ports),
+            _ => Err(EINVAL),
+        }
+    }
+
+    #[inline]
+    fn rewrite_ipv4(&mut self, to: &Ipv4Rewrite) -> Result {
         self.may_pull(IP_MIN_LEN as u32)?;
         let ip = self.data();
         let [version_ihl] = get(ip, 0).ok_or(EINVAL)?;
@@ -98,9 +131,7 @@ impl SkBuff {
         let old_check = u16::from_ne_bytes(get(ip, IP_CHECK)?);
         let mut sum = u16::from_ne_bytes(get(ip, ihl.checked_add(check)?)?);
 
-        let [s0, s1] = to.source_port.to_be_bytes();
-        let [d0, d1] = to.destination_port.to_be_bytes();
-        let ports = [s0, s1, d0, d1];
+        let ports = to.ports;
         let ttl = [to.ttl, protocol];
 
         if !udp || sum != 0 || self.checksum() == Checksum::Partial {
@@ -141,6 +172,91 @@ impl SkBuff {
         set(ip, IP_DESTINATION, to.destination)?;
         set(ip, ihl, ports)?;
         set(ip, ihl.checked_add(check)?, sum.to_ne_bytes())?;
+        self.clear_hash();
+        Some(())
+    }
+
+    #[inline]
+    fn rewrite_ipv6(&mut self, to: &Rewrite, ports: [u8; 4]) -> Result {
+        self.may_pull(ipv6::HEADER_LEN as u32)?;
+        let ip = ipv6::Packet::new_header(self.data()).map_err(|_| EINVAL)?;
+        let (protocol, l4) = ip.upper_layer().map_err(|_| EINVAL)?;
+        let (check, header_len) = match u32::from(protocol) {
+            bindings::IPPROTO_TCP => (TCP_CHECK, 20),
+            bindings::IPPROTO_UDP => (UDP_CHECK, 8),
+            _ => return Err(EINVAL),
+        };
+        let end = l4.checked_add(header_len).ok_or(EINVAL)?;
+        self.ensure_writable(u16::try_from(end).map_err(|_| EINVAL)?)?;
+        let udp = u32::from(protocol) == bindings::IPPROTO_UDP;
+        self.rewrite_checked_ipv6(to, ports, l4, l4.saturating_add(check), udp)
+            .ok_or(EINVAL)
+    }
+
+    /// The part of [`SkBuff::rewrite_ipv6`] that writes, with the transport header at `l4` and its
+    /// checksum at `check`; `None` is excluded by its checks.
+    #[inline]
+    fn rewrite_checked_ipv6(
+        &mut self,
+        to: &Rewrite,
+        ports: [u8; 4],
+        l4: usize,
+        check: usize,
+        udp: bool,
+    ) -> Option<()> {
+        let ip = self.data();
+        let old_source: [u8; 16] = get(ip, ipv6::SOURCE)?;
+        let old_destination: [u8; 16] = get(ip, ipv6::DESTINATION)?;
+        let old_ports: [u8; 4] = get(ip, l4)?;
+        let [old_ttl] = get(ip, ipv6::HOP_LIMIT)?;
+        let mut sum = u16::from_ne_bytes(get(ip, check)?);
+
+        if !udp || sum != 0 || self.checksum() == Checksum::Partial {
+            let changes = [
+                (old_source, *to.source.as_bytes()),
+                (old_destination, *to.destination.as_bytes()),
+            ];
+            for (old, new) in changes {
+                let (old, new) = (u128::from_ne_bytes(old), u128::from_ne_bytes(new));
+                // CAST: Four words each, well aligned.
+                // SAFETY: All are local variables, the packet is valid by the type invariants.
+                unsafe {
+                    bindings::inet_proto_csum_replace16(
+                        &mut sum,
+                        self.as_raw(),
+                        (&raw const old).cast(),
+                        (&raw const new).cast(),
+                        true,
+                    )
+                };
+            }
+            // SAFETY: As above.
+            unsafe {
+                bindings::inet_proto_csum_replace4(
+                    &mut sum,
+                    self.as_raw(),
+                    u32::from_ne_bytes(old_ports),
+                    u32::from_ne_bytes(ports),
+                    false,
+                )
+            };
+            // Zero means that there is no checksum.
+            if udp && sum == 0 {
+                sum = 0xffff;
+            }
+        }
+        // No checksum of the packet's own has the hop limit in it, so nothing makes up for a change
+        // in the sum of the whole packet.
+        if old_ttl != to.ttl && self.checksum() == Checksum::Complete {
+            self.forget_checksum();
+        }
+
+        let ip = self.data_writable(check.checked_add(2)?)?;
+        set(ip, ipv6::HOP_LIMIT, [to.ttl])?;
+        set(ip, ipv6::SOURCE, *to.source.as_bytes())?;
+        set(ip, ipv6::DESTINATION, *to.destination.as_bytes())?;
+        set(ip, l4, ports)?;
+        set(ip, check, sum.to_ne_bytes())?;
         self.clear_hash();
         Some(())
     }

@@ -4,7 +4,7 @@
 
 use super::{
     Checksum,
-    Ipv4Rewrite,
+    Rewrite,
     SkBuff, //
 };
 use crate::{
@@ -44,10 +44,11 @@ mod cases {
     ) -> Result<(), DropReason> {
         let all = (|| {
             let mut skb = packet(bytes)?;
-            let ttl = *bytes.get(8).ok_or(EINVAL)?;
-            skb.rewrite_ipv4(&Ipv4Rewrite {
-                source: source.to_v4().ok_or(EINVAL)?,
-                destination: destination.to_v4().ok_or(EINVAL)?,
+            let at = if source.is_v4() { 8 } else { 7 };
+            let ttl = *bytes.get(at).ok_or(EINVAL)?;
+            skb.rewrite(&Rewrite {
+                source,
+                destination,
                 source_port: ports.0,
                 destination_port: ports.1,
                 ttl: ttl.wrapping_sub(ttl_off),
@@ -63,7 +64,7 @@ mod cases {
         let done = vectors::check_encapsulate(|bytes, forwarder, host, id: FlowId| {
             rewrite(bytes, forwarder, host, (id.source(), id.destination()), 1)
         });
-        assert_eq!(done, Ok(vectors::VECTORS.len()));
+        assert_eq!(done, Ok(vectors::COUNT));
     }
 
     #[test]
@@ -72,15 +73,21 @@ mod cases {
             let ports = (tuple.client_port(), tuple.vip_port());
             rewrite(bytes, tuple.client(), tuple.vip(), ports, 0)
         });
-        assert_eq!(done, Ok(vectors::VECTORS.len()));
+        assert_eq!(done, Ok(vectors::COUNT));
     }
 
-    const TO: Ipv4Rewrite = Ipv4Rewrite {
-        source: [10, 0, 0, 1],
-        destination: [10, 0, 1, 2],
+    const TO: Rewrite = Rewrite {
+        source: vectors::FORWARDER,
+        destination: vectors::HOST,
         source_port: 61000,
         destination_port: 1,
         ttl: 63,
+    };
+
+    const TO_V6: Rewrite = Rewrite {
+        source: vectors::FORWARDER_V6,
+        destination: vectors::HOST_V6,
+        ..TO
     };
 
     /// A vector with a TCP header of 20 bytes behind an IP header without options.
@@ -94,42 +101,117 @@ mod cases {
             .ok_or(ENOENT)
     }
 
-    #[test]
-    fn partial_checksum_comes_out_right() -> Result {
-        let bytes = plain_tcp()?;
-        let mut whole = packet(bytes)?;
-        whole.rewrite_ipv4(&TO)?;
+    /// A vector with a TCP header behind an IPv6 header.
+    fn plain_tcp_v6() -> Result<&'static [u8]> {
+        vectors::VECTORS_V6
+            .iter()
+            .map(|vector| vector.inner)
+            .find(|bytes| bytes.get(6) == Some(&6))
+            .ok_or(ENOENT)
+    }
 
-        // The same packet as an application's machine makes it: the sum of the pseudo header is in
-        // the checksum field, and the device is to do the rest.
-        let mut partial = packet(bytes)?;
-        partial.set_transport_header(20);
-        let (mut source, mut destination) = ([0; 4], [0; 4]);
-        source.copy_from_slice(bytes.get(12..16).ok_or(EINVAL)?);
-        destination.copy_from_slice(bytes.get(16..20).ok_or(EINVAL)?);
-        let len = bytes.len() - 20;
+    /// The same packet as an application's machine makes it: the sum of the pseudo header is in the
+    /// checksum field of the TCP header at `l4`, and the device is to do the rest.
+    fn make_partial(skb: &mut SkBuff, addresses: &[u8], l4: usize) -> Result {
+        let len = skb.len() as usize - l4;
         let mut sum = 6u32 + len as u32;
-        for pair in [source, destination].as_flattened().chunks_exact(2) {
+        for pair in addresses.chunks_exact(2) {
             sum += u32::from(u16::from_be_bytes([pair[0], pair[1]]));
         }
+        let sum = (sum & 0xffff) + (sum >> 16);
         let sum = ((sum & 0xffff) + (sum >> 16)) as u16;
-        partial
-            .data_mut(40)?
-            .get_mut(36..38)
+        skb.set_transport_header(l4 as u16);
+        skb.data_mut((l4 + 20) as u16)?
+            .get_mut(l4 + 16..l4 + 18)
             .ok_or(EINVAL)?
             .copy_from_slice(&sum.to_be_bytes());
-        let headroom = partial.data().as_ptr() as usize - partial.raw().head as usize;
-        {
-            let headers = partial.headers_mut();
-            headers.set_ip_summed(bindings::CHECKSUM_PARTIAL as u8);
-            headers.__bindgen_anon_1.__bindgen_anon_1.csum_start = (headroom + 20) as u16;
-            headers.__bindgen_anon_1.__bindgen_anon_1.csum_offset = 16;
+        let headroom = skb.data().as_ptr() as usize - skb.raw().head as usize;
+        let headers = skb.headers_mut();
+        headers.set_ip_summed(bindings::CHECKSUM_PARTIAL as u8);
+        headers.__bindgen_anon_1.__bindgen_anon_1.csum_start = (headroom + l4) as u16;
+        headers.__bindgen_anon_1.__bindgen_anon_1.csum_offset = 16;
+        Ok(())
+    }
+
+    #[test]
+    fn partial_checksum_comes_out_right() -> Result {
+        for (bytes, addresses, l4, to) in [
+            (plain_tcp()?, 12..20, 20, &TO),
+            (plain_tcp_v6()?, 8..40, 40, &TO_V6),
+        ] {
+            let mut whole = packet(bytes)?;
+            whole.rewrite(to)?;
+            let mut partial = packet(bytes)?;
+            make_partial(&mut partial, bytes.get(addresses).ok_or(EINVAL)?, l4)?;
+            assert_eq!(partial.checksum(), Checksum::Partial);
+            partial.rewrite(to)?;
+            assert_eq!(partial.checksum(), Checksum::Partial);
+            partial.checksum_help()?;
+            assert_eq!(partial.data(), whole.data());
         }
-        assert_eq!(partial.checksum(), Checksum::Partial);
-        partial.rewrite_ipv4(&TO)?;
-        assert_eq!(partial.checksum(), Checksum::Partial);
-        partial.checksum_help()?;
-        assert_eq!(partial.data(), whole.data());
+        Ok(())
+    }
+
+    #[test]
+    fn complete_checksum_survives_only_what_cancels_out() -> Result {
+        let bytes = plain_tcp_v6()?;
+        let hop_limit = *bytes.get(7).ok_or(EINVAL)?;
+        for (ttl, want) in [
+            (hop_limit, Checksum::Complete),
+            (hop_limit - 1, Checksum::None),
+        ] {
+            let mut skb = packet(bytes)?;
+            skb.headers_mut()
+                .set_ip_summed(bindings::CHECKSUM_COMPLETE as u8);
+            skb.rewrite(&Rewrite { ttl, ..TO_V6 })?;
+            assert_eq!(skb.checksum(), want);
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn families_do_not_mix() -> Result {
+        for (bytes, to) in [
+            (plain_tcp()?, TO_V6),
+            (plain_tcp_v6()?, TO),
+            (
+                plain_tcp()?,
+                Rewrite {
+                    source: TO_V6.source,
+                    ..TO
+                },
+            ),
+            (
+                plain_tcp_v6()?,
+                Rewrite {
+                    source: TO.source,
+                    ..TO_V6
+                },
+            ),
+        ] {
+            let mut skb = packet(bytes)?;
+            assert_eq!(skb.rewrite(&to), Err(EINVAL));
+            assert_eq!(skb.data(), bytes);
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn refused_ipv6_packets_do_not_change() -> Result {
+        let bytes = plain_tcp_v6()?;
+        for len in 0..60 {
+            let cut = bytes.get(..len).ok_or(EINVAL)?;
+            let mut skb = packet(cut)?;
+            assert_eq!(skb.rewrite(&TO_V6), Err(EINVAL));
+            assert_eq!(skb.data(), cut);
+        }
+        // Another protocol, a fragment.
+        for value in [58, 44] {
+            let mut skb = packet(bytes)?;
+            *skb.data_mut(40)?.get_mut(6).ok_or(EINVAL)? = value;
+            assert_eq!(skb.rewrite(&TO_V6), Err(EINVAL));
+            assert_eq!(skb.data().get(7..), bytes.get(7..));
+        }
         Ok(())
     }
 
@@ -138,7 +220,7 @@ mod cases {
         let bytes = plain_tcp()?;
         let mut skb = packet(bytes)?;
         let clone = skb.try_clone(GFP_KERNEL)?;
-        skb.rewrite_ipv4(&TO)?;
+        skb.rewrite(&TO)?;
         assert_eq!(clone.data(), bytes);
         assert!(skb.data() != bytes);
         Ok(())
@@ -151,14 +233,14 @@ mod cases {
         for len in 0..40 {
             let cut = bytes.get(..len).ok_or(EINVAL)?;
             let mut skb = packet(cut)?;
-            assert_eq!(skb.rewrite_ipv4(&TO), Err(EINVAL));
+            assert_eq!(skb.rewrite(&TO), Err(EINVAL));
             assert_eq!(skb.data(), cut);
         }
         // Another version, a header of 16 bytes, another protocol, a later fragment.
         for (offset, value) in [(0, 0x65), (0, 0x44), (9, 1), (7, 1)] {
             let mut skb = packet(bytes)?;
             *skb.data_mut(20)?.get_mut(offset).ok_or(EINVAL)? = value;
-            assert_eq!(skb.rewrite_ipv4(&TO), Err(EINVAL));
+            assert_eq!(skb.rewrite(&TO), Err(EINVAL));
             assert_eq!(skb.data().get(10..), bytes.get(10..));
         }
         Ok(())

@@ -2,8 +2,6 @@
 
 //! The target: a listener, and the connections that are put into its accept queue.
 
-use core::ptr::NonNull;
-
 use kernel::sync::rcu;
 
 use crate::{
@@ -32,6 +30,7 @@ use super::{
         inet_csk,
         tcp_sk,
         SockRef,
+        Tuple,
         Tuple4, //
     },
 };
@@ -59,6 +58,7 @@ impl Listener {
     pub fn lookup(net: &Net, state: &ConnectionState, iif: u32) -> Result<Listener, Refusal> {
         let tuple = &state.tuple;
         let addrs = Tuple4::new(tuple).ok_or(Refusal::Ipv6)?;
+        let lookup = Tuple::new(tuple).ok_or(Refusal::Ipv6)?;
         let dif = i32::try_from(iif).map_err(|_| Refusal::NoListener)?;
         // SAFETY: The namespace is valid.
         let kind = unsafe { bindings::inet_addr_type(net.as_raw(), addrs.vip) };
@@ -69,10 +69,10 @@ impl Listener {
         let segment = Segment::ack(state, addrs, iif)?;
         let listener = {
             // The lookup wants RCU, and bottom halves disabled as on the receive path.
-            let _rcu = rcu::read_lock();
+            let rcu = rcu::read_lock();
             let _bh = BottomHalves::disable();
             // SAFETY: The segment begins at its TCP header, as it does in tcp_v4_rcv().
-            unsafe { find_listener(net, segment.as_raw(), addrs, addrs.vip_port, dif) }
+            unsafe { find_listener(net, segment.as_raw(), &lookup, lookup.vip_port, dif, &rcu) }
         };
         let listener = Listener(listener.ok_or(Refusal::NoListener)?);
         listener.check_kind()?;
@@ -186,6 +186,7 @@ impl Listener {
         }
         data.finish(state).map_err(|_| Refusal::NoMemory)?;
         let tuple = Tuple4::new(&state.tuple).ok_or(Refusal::Ipv6)?;
+        let lookup = Tuple::new(&state.tuple).ok_or(Refusal::Ipv6)?;
         self.check(state)?;
         let rcvbuf = self.rcvbuf_for(state, data.rx_truesize().saturating_add(FIN_TRUESIZE))?;
         let sndbuf = data.send.truesize();
@@ -211,12 +212,12 @@ impl Listener {
             }
             // SAFETY: The listener is valid and keeps its namespace.
             let net = unsafe { Net::from_raw(bindings::sock_net(listener)) };
-            if in_use(net, tuple, iif, true) {
+            if in_use(net, &lookup, iif, true, &rcu) {
                 return Err(Refusal::TupleInUse);
             }
             // SAFETY: The listener is valid; bottom halves are disabled to the end of the block.
             let Some(child) = (unsafe { Child::new(listener, &request, &ack, &rcu) }) else {
-                return Err(self.why_no_child(net, tuple, iif));
+                return Err(self.why_no_child(net, &lookup, iif, &rcu));
             };
             child.size_rcvbuf(rcvbuf);
             let done = child
@@ -256,43 +257,32 @@ impl Listener {
     }
 
     /// tcp_v4_syn_recv_sock() does not say; this is the most likely reason.
-    fn why_no_child(&self, net: &Net, tuple: Tuple4, iif: u32) -> Refusal {
+    fn why_no_child(&self, net: &Net, tuple: &Tuple, iif: u32, guard: &rcu::Guard) -> Refusal {
         match self.check_kind() {
             Err(refusal) => refusal,
-            Ok(()) if in_use(net, tuple, iif, false) => Refusal::TupleInUse,
+            Ok(()) if in_use(net, tuple, iif, false, guard) => Refusal::TupleInUse,
             Ok(()) => Refusal::NoChild,
         }
     }
 }
 
-/// The listener on `port` for packets of the connection, under RCU and with bottom halves disabled.
-/// `segment` is what BPF programs are shown to choose by; null for the hash of the addresses.
+/// The listener on `port` for packets of the connection. `segment` is what BPF programs are shown to
+/// choose by; null for the hash of the addresses.
 ///
 /// # Safety
 ///
-/// `segment` is null, or a valid packet that begins at its TCP header, of [`TCP_LEN`] bytes.
+/// `segment` is null, or a valid packet that begins at its TCP header, of [`TCP_LEN`] bytes. Bottom
+/// halves are disabled.
 pub(super) unsafe fn find_listener(
     net: &Net,
     segment: *mut bindings::sk_buff,
-    addrs: Tuple4,
+    tuple: &Tuple,
     port: u16,
     dif: i32,
+    guard: &rcu::Guard,
 ) -> Option<SockRef> {
-    // SAFETY: The namespace is valid, RCU is held. The segment is as the function demands it.
-    let sk = unsafe {
-        bindings::__inet_lookup_listener(
-            net.as_raw(),
-            segment,
-            TCP_LEN as i32,
-            addrs.client,
-            addrs.client_port_be,
-            addrs.vip,
-            port,
-            dif,
-            0,
-        )
-    };
-    let sk = NonNull::new(sk)?;
+    // SAFETY: By the function's requirements.
+    let sk = unsafe { tuple.listener(net, segment, TCP_LEN as i32, port, dif, guard) }?;
     // SAFETY: RCU keeps the memory of a listener (SOCK_RCU_FREE). Its reference count may have come
     // to zero. If not, the reference is ours, and listeners are full sockets.
     unsafe {
@@ -302,34 +292,26 @@ pub(super) unsafe fn find_listener(
 
 /// Whether a socket or an unfinished handshake has this tuple, as packets from `iif` find it.
 ///
-/// TIME_WAIT does not count. `false` for IPv6, which cannot be looked up yet.
+/// TIME_WAIT does not count.
 pub fn tuple_in_use(net: &Net, tuple: &FourTuple, iif: u32) -> bool {
-    let Some(tuple) = Tuple4::new(tuple) else {
+    let Some(tuple) = Tuple::new(tuple) else {
         return false;
     };
-    let _rcu = rcu::read_lock();
+    let rcu = rcu::read_lock();
     let _bh = BottomHalves::disable();
-    in_use(net, tuple, iif, false)
+    in_use(net, &tuple, iif, false, &rcu)
 }
 
-/// As [`tuple_in_use`], under RCU and with bottom halves disabled. With `evict` a TIME_WAIT socket
-/// goes at once, as a SYN would have it (`TCP_TW_SYN` in tcp_v4_rcv()).
-fn in_use(net: &Net, tuple: Tuple4, iif: u32, evict: bool) -> bool {
-    // SAFETY: The namespace is valid, RCU is held. What comes back is null or a socket of any sort
-    // with a reference that is ours.
+/// As [`tuple_in_use`], with bottom halves disabled. With `evict` a TIME_WAIT socket goes at once,
+/// as a SYN would have it (`TCP_TW_SYN` in tcp_v4_rcv()).
+fn in_use(net: &Net, tuple: &Tuple, iif: u32, evict: bool, guard: &rcu::Guard) -> bool {
+    let dif = i32::try_from(iif).unwrap_or(0);
+    let Some(sk) = tuple.established(net, dif, guard) else {
+        return false;
+    };
+    let sk = sk.as_ptr();
+    // SAFETY: It is a socket of any sort, with a reference that is ours.
     unsafe {
-        let sk = bindings::__inet_lookup_established(
-            net.as_raw(),
-            tuple.client,
-            tuple.client_port_be,
-            tuple.vip,
-            tuple.vip_port,
-            i32::try_from(iif).unwrap_or(0),
-            0,
-        );
-        if sk.is_null() {
-            return false;
-        }
         if sock::state(sk) != bindings::TCP_TIME_WAIT {
             bindings::sock_gen_put(sk);
             return true;

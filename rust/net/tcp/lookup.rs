@@ -2,10 +2,7 @@
 
 //! The origin: finding a connection by its addresses, whoever has it.
 
-use core::{
-    ptr,
-    ptr::NonNull, //
-};
+use core::ptr;
 
 use kernel::sync::rcu;
 
@@ -21,7 +18,7 @@ use super::{
     sock,
     sock::{
         SockRef,
-        Tuple4, //
+        Tuple, //
     },
 };
 
@@ -37,23 +34,13 @@ impl TcpSocket {
     /// [`Refusal::NoConnection`]; [`Refusal::NotEstablished`] for what is left of a connection
     /// (TIME_WAIT) and what is not one yet; [`Refusal::NotAccepted`] while it has no program.
     pub fn from_tuple(net: &Net, tuple: &FourTuple) -> Result<TcpSocket, Refusal> {
-        let addrs = Tuple4::new(tuple).ok_or(Refusal::Ipv6)?;
-        let sk = {
-            let _rcu = rcu::read_lock();
-            // SAFETY: The namespace is valid, RCU is held.
-            let sk = unsafe {
-                bindings::__inet_lookup_established(
-                    net.as_raw(),
-                    addrs.client,
-                    addrs.client_port_be,
-                    addrs.vip,
-                    addrs.vip_port,
-                    0,
-                    0,
-                )
-            };
-            NonNull::new(sk).ok_or(Refusal::NoConnection)?
-        };
+        if !tuple.is_v4() {
+            return Err(Refusal::Ipv6);
+        }
+        let addrs = Tuple::new(tuple).ok_or(Refusal::NoConnection)?;
+        let sk = addrs
+            .established(net, 0, &rcu::read_lock())
+            .ok_or(Refusal::NoConnection)?;
         // SAFETY: What was found is a socket of some sort, with a reference that is ours. A full
         // socket does not become one of the other two.
         let small = unsafe {

@@ -7,8 +7,14 @@ use core::{
     ptr::NonNull, //
 };
 
+use kernel::sync::rcu;
+
 use crate::{
     bindings,
+    net::{
+        ip::in6_addr,
+        Net, //
+    },
     wire::addr::{
         Addr,
         FourTuple,
@@ -159,7 +165,135 @@ pub(super) unsafe fn tuple(sk: *const bindings::sock) -> FourTuple {
     )
 }
 
-/// An IPv4 tuple as the kernel's lookup functions want it.
+/// The addresses of a connection as they stand in packets.
+#[derive(Clone, Copy)]
+pub(super) enum Addrs {
+    /// `__be32` each.
+    V4 { client: u32, vip: u32 },
+    /// In network byte order.
+    V6 {
+        client: bindings::in6_addr,
+        vip: bindings::in6_addr,
+    },
+}
+
+/// A tuple as the kernel's lookup functions want it.
+#[derive(Clone, Copy)]
+pub(super) struct Tuple {
+    /// The addresses.
+    pub(super) addrs: Addrs,
+    /// The client's port, as in the packet (`__be16`).
+    pub(super) client_port_be: u16,
+    /// The port of the virtual address in host byte order.
+    pub(super) vip_port: u16,
+}
+
+impl Tuple {
+    /// `None` for what is not TCP.
+    pub(super) fn new(tuple: &FourTuple) -> Option<Tuple> {
+        if tuple.proto() != Proto::Tcp {
+            return None;
+        }
+        let (client, vip) = (tuple.client(), tuple.vip());
+        let addrs = match (client.to_v4(), vip.to_v4()) {
+            (Some(client), Some(vip)) => Addrs::V4 {
+                client: u32::from_ne_bytes(client),
+                vip: u32::from_ne_bytes(vip),
+            },
+            _ => Addrs::V6 {
+                client: in6_addr(&client),
+                vip: in6_addr(&vip),
+            },
+        };
+        Some(Tuple {
+            addrs,
+            client_port_be: tuple.client_port().to_be(),
+            vip_port: tuple.vip_port(),
+        })
+    }
+
+    /// The socket, of any sort, that a packet from interface `dif` (0: any) finds as its connection,
+    /// with a reference that is the caller's.
+    pub(super) fn established(
+        &self,
+        net: &Net,
+        dif: i32,
+        _guard: &rcu::Guard,
+    ) -> Option<NonNull<bindings::sock>> {
+        // SAFETY: The namespace is valid, RCU is held; addresses are borrowed for the call.
+        NonNull::new(unsafe {
+            match &self.addrs {
+                Addrs::V4 { client, vip } => bindings::__inet_lookup_established(
+                    net.as_raw(),
+                    *client,
+                    self.client_port_be,
+                    *vip,
+                    self.vip_port,
+                    dif,
+                    0,
+                ),
+                Addrs::V6 { client, vip } => bindings::__inet6_lookup_established(
+                    net.as_raw(),
+                    client,
+                    self.client_port_be,
+                    vip,
+                    self.vip_port,
+                    dif,
+                    0,
+                ),
+            }
+        })
+    }
+
+    /// The socket that listens on `port` for packets of this connection, without a reference.
+    ///
+    /// `segment` is what BPF programs are shown to choose by; null for the hash of the addresses.
+    ///
+    /// # Safety
+    ///
+    /// `segment` is null, or a valid packet that begins at its TCP header, of `len` bytes. Bottom
+    /// halves are disabled.
+    pub(super) unsafe fn listener(
+        &self,
+        net: &Net,
+        segment: *mut bindings::sk_buff,
+        len: i32,
+        port: u16,
+        dif: i32,
+        _guard: &rcu::Guard,
+    ) -> Option<NonNull<bindings::sock>> {
+        // SAFETY: The namespace is valid, RCU is held; addresses are borrowed for the call. The
+        // segment is as the functions demand it.
+        NonNull::new(unsafe {
+            match &self.addrs {
+                Addrs::V4 { client, vip } => bindings::__inet_lookup_listener(
+                    net.as_raw(),
+                    segment,
+                    len,
+                    *client,
+                    self.client_port_be,
+                    *vip,
+                    port,
+                    dif,
+                    0,
+                ),
+                Addrs::V6 { client, vip } => bindings::inet6_lookup_listener(
+                    net.as_raw(),
+                    segment,
+                    len,
+                    client,
+                    self.client_port_be,
+                    vip,
+                    port,
+                    dif,
+                    0,
+                ),
+            }
+        })
+    }
+}
+
+/// An IPv4 tuple as it stands in packets.
 #[derive(Clone, Copy)]
 pub(super) struct Tuple4 {
     /// The client's address, as in the packet (`__be32`).
@@ -175,15 +309,19 @@ pub(super) struct Tuple4 {
 impl Tuple4 {
     /// `None` for IPv6 and for what is not TCP.
     pub(super) fn new(tuple: &FourTuple) -> Option<Tuple4> {
-        if tuple.proto() != Proto::Tcp {
+        let Tuple {
+            addrs: Addrs::V4 { client, vip },
+            client_port_be,
+            vip_port,
+        } = Tuple::new(tuple)?
+        else {
             return None;
-        }
-        let v4 = |addr: Addr| Some(u32::from_ne_bytes(addr.to_v4()?));
+        };
         Some(Tuple4 {
-            client: v4(tuple.client())?,
-            vip: v4(tuple.vip())?,
-            client_port_be: tuple.client_port().to_be(),
-            vip_port: tuple.vip_port(),
+            client,
+            vip,
+            client_port_be,
+            vip_port,
         })
     }
 }

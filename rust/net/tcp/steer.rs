@@ -5,10 +5,7 @@
 //! The connection that comes of it has the port of its packets: a request takes its addresses and
 //! ports from the SYN, not from the listener.
 
-use core::{
-    ptr,
-    ptr::NonNull, //
-};
+use core::ptr;
 
 use crate::{
     bindings,
@@ -25,7 +22,7 @@ use super::{
         BottomHalves, //
     },
     sock,
-    sock::Tuple4, //
+    sock::Tuple, //
 };
 
 use kernel::sync::rcu;
@@ -41,7 +38,7 @@ pub enum Steered {
     NoListener,
 }
 
-/// Hands a packet of `tuple` that is on its way to the sockets (NF_INET_LOCAL_IN, IPv4) to the
+/// Hands a packet of `tuple` that is on its way to the sockets (NF_INET_LOCAL_IN) to the
 /// listener on `port` of the same address, if no connection has it. `opens` is whether it is a SYN
 /// without ACK, which may take the place of a connection in TIME_WAIT. `iif` is the interface it
 /// came by.
@@ -55,11 +52,11 @@ pub fn steer(
     port: u16,
     iif: u32,
 ) -> Steered {
-    let Some(addrs) = Tuple4::new(tuple) else {
+    let Some(addrs) = Tuple::new(tuple) else {
         return Steered::Known;
     };
     let dif = i32::try_from(iif).unwrap_or(0);
-    let _rcu = rcu::read_lock();
+    let rcu = rcu::read_lock();
     let _bh = BottomHalves::disable();
     // SAFETY: The packet is ours. What early demultiplexing has found is a socket of some sort, to
     // which the packet has a reference.
@@ -71,19 +68,7 @@ pub fn steer(
         return Steered::Known;
     }
     // Early demultiplexing can be switched off (net.ipv4.tcp_early_demux).
-    // SAFETY: The namespace is valid, RCU is held. What comes back is null or a socket of any sort
-    // with a reference that is ours.
-    let old = NonNull::new(unsafe {
-        bindings::__inet_lookup_established(
-            net.as_raw(),
-            addrs.client,
-            addrs.client_port_be,
-            addrs.vip,
-            addrs.vip_port,
-            dif,
-            0,
-        )
-    });
+    let old = addrs.established(net, dif, &rcu);
     // SAFETY: The reference is ours.
     let old = old.map(|sk| (sk, unsafe { sock::state(sk.as_ptr()) }));
     if let Some((sk, state)) = old {
@@ -94,7 +79,7 @@ pub fn steer(
         }
     }
     // SAFETY: There is no segment.
-    let listener = unsafe { find_listener(net, ptr::null_mut(), addrs, port, dif) };
+    let listener = unsafe { find_listener(net, ptr::null_mut(), &addrs, port, dif, &rcu) };
     if let Some((sk, _)) = old {
         // SAFETY: The reference is ours, and goes here. It is a TIME_WAIT socket, as was checked; as
         // in nf_tproxy_handle_time_wait4(), it gives way to a new connection.
@@ -110,7 +95,7 @@ pub fn steer(
         return Steered::NoListener;
     };
     skb.orphan();
-    // nf_tproxy_assign_sock(): tcp_v4_rcv() takes the socket over, with the reference
+    // nf_tproxy_assign_sock(): tcp_v4_rcv() or tcp_v6_rcv() takes the socket over, with the reference
     // (skb_steal_sock()); where the packet is freed before, its destructor drops it.
     // SAFETY: The packet is ours and, being orphaned, has no socket; these members of the unions are
     // those of a packet outside of TCP's own queues.

@@ -4,18 +4,33 @@
 
 mod common;
 
-use common::{checksums_hold, flow_id, packet, parse_everything, proto, tuple, unicast};
+use common::{
+    checksums_hold, flow_id, packet, packet_v4, packet_v6, parse_everything, proto, tuple,
+    tuple_v6, unicast, unicast_v6, Sample,
+};
 use nlb_wire::{
     addr::{Addr, FourTuple},
     checksum, control, encap,
     flow_id::FlowId,
-    ipv4,
-    parse::{parse_ipv4, Frame, L4Checksum},
+    ipv4, ipv6,
+    parse::{parse, Frame, L4Checksum},
     seq::SeqNum,
     tcp::{Options, TcpOption},
     wrr,
 };
 use proptest::{collection::vec, prelude::*};
+
+/// The packet with this hop limit, and an address of its family.
+fn expired(sample: &Sample, ttl: u8) -> (Vec<u8>, Addr) {
+    let mut bytes = sample.bytes.clone();
+    if sample.tuple.is_v4() {
+        ipv4::Packet::new_checked(&mut bytes).unwrap().set_ttl(ttl);
+        return (bytes, Addr::v4([1; 4]));
+    }
+    let mut ip = ipv6::Packet::new_checked(&mut bytes).unwrap();
+    ip.set_hop_limit(ttl);
+    (bytes, Addr::v6([1; 16]))
+}
 
 proptest! {
     #[test]
@@ -34,8 +49,23 @@ proptest! {
     #[test]
     fn tuples_are_equal_exactly_if_their_words_are(a in tuple(proto()), b in tuple(proto())) {
         prop_assert_eq!(a == b, a.v4_words() == b.v4_words());
+        prop_assert_eq!(a == b, a.words() == b.words());
         let again = FourTuple::new(a.client(), a.client_port(), a.vip(), a.vip_port(), a.proto());
         prop_assert_eq!(again, Some(a));
+    }
+
+    #[test]
+    fn ipv6_tuples_are_equal_exactly_if_their_words_are(
+        a in tuple_v6(proto()),
+        b in tuple_v6(proto()),
+        octet in 0..16usize,
+    ) {
+        prop_assert_eq!(a == b, a.words() == b.words());
+        prop_assert_eq!(a.v4_words(), None);
+        let mut octets = *a.client().as_bytes();
+        octets[octet] ^= 1;
+        let near = FourTuple::new(Addr::v6(octets), a.client_port(), a.vip(), a.vip_port(), a.proto());
+        prop_assert!(near.is_none_or(|near| near.words() != a.words()));
     }
 
     #[test]
@@ -104,7 +134,7 @@ proptest! {
 
     #[test]
     fn tunnel_round_trip(
-        sample in packet(),
+        sample in packet_v4(),
         forwarder in unicast(),
         host in unicast(),
         id in flow_id(),
@@ -117,10 +147,10 @@ proptest! {
         // In the tunnel: right checksums, the flow id's ports, everything else as it was.
         prop_assert!(checksums_hold(&bytes));
         let frame = Frame::complete(bytes.len());
-        let outer = parse_ipv4(&bytes, frame).unwrap();
+        let outer = parse(&bytes, frame).unwrap();
         prop_assert_eq!(outer.flow_id(), Some(id));
         prop_assert_eq!((outer.tuple.client(), outer.tuple.vip()), (forwarder, host));
-        let inner = parse_ipv4(&sample.bytes, frame).unwrap();
+        let inner = parse(&sample.bytes, frame).unwrap();
         prop_assert_eq!(inner.tuple, sample.tuple);
         prop_assert_eq!(outer.ttl, inner.ttl - 1);
         prop_assert_eq!(outer.checksum, inner.checksum);
@@ -142,8 +172,39 @@ proptest! {
     }
 
     #[test]
+    fn tunnel_round_trip_v6(
+        sample in packet_v6(),
+        forwarder in unicast_v6(),
+        host in unicast_v6(),
+        id in flow_id(),
+    ) {
+        prop_assert!(checksums_hold(&sample.bytes));
+        let mut bytes = sample.bytes.clone();
+        encap::encapsulate(&mut bytes, forwarder, host, id).unwrap();
+
+        prop_assert!(checksums_hold(&bytes));
+        let frame = Frame::complete(bytes.len());
+        let outer = parse(&bytes, frame).unwrap();
+        prop_assert_eq!(outer.flow_id(), Some(id));
+        prop_assert_eq!((outer.tuple.client(), outer.tuple.vip()), (forwarder, host));
+        let inner = parse(&sample.bytes, frame).unwrap();
+        prop_assert_eq!(inner.tuple, sample.tuple);
+        prop_assert_eq!(outer.ttl, inner.ttl - 1);
+        prop_assert_eq!(outer.checksum, inner.checksum);
+        let l4 = inner.l4_offset;
+        for at in (0..bytes.len()).filter(|&at| bytes[at] != sample.bytes[at]) {
+            let check = inner.checksum.offset().is_some_and(|offset| (offset..offset + 2).contains(&at));
+            prop_assert!((7..40).contains(&at) || (l4..l4 + 4).contains(&at) || check);
+        }
+
+        encap::decapsulate(&mut bytes, &sample.tuple).unwrap();
+        ipv6::Packet::new_checked(&mut bytes).unwrap().set_hop_limit(inner.ttl);
+        prop_assert_eq!(bytes, sample.bytes);
+    }
+
+    #[test]
     fn broken_checksums_stay_broken(sample in packet(), bit in any::<prop::sample::Index>(), id in flow_id()) {
-        let inner = parse_ipv4(&sample.bytes, Frame::complete(sample.bytes.len())).unwrap();
+        let inner = parse(&sample.bytes, Frame::complete(sample.bytes.len())).unwrap();
         // A bit of the segment that is neither port nor length nor in the way of parsing.
         let from = inner.l4_offset + if inner.checksum.is_udp() { 8 } else { 20 };
         if inner.checksum == L4Checksum::Absent || from >= inner.total_len {
@@ -153,26 +214,25 @@ proptest! {
         let mut bytes = sample.bytes;
         bytes[bit / 8] ^= 1 << (bit % 8);
         prop_assert!(!checksums_hold(&bytes));
-        encap::encapsulate(&mut bytes, Addr::v4([10, 0, 0, 1]), Addr::v4([10, 0, 0, 2]), id).unwrap();
+        let end = if sample.tuple.is_v4() { Addr::v4([10, 0, 0, 1]) } else { Addr::v6([1; 16]) };
+        encap::encapsulate(&mut bytes, end, end, id).unwrap();
         prop_assert!(!checksums_hold(&bytes));
     }
 
     #[test]
     fn expired_packets_do_not_change(sample in packet(), ttl in 0..2u8, id in flow_id()) {
-        let mut ip = ipv4::Packet::new_checked(sample.bytes).unwrap();
-        ip.set_ttl(ttl);
-        let before = ip.into_inner();
+        let (before, end) = expired(&sample, ttl);
         let mut bytes = before.clone();
-        prop_assert!(encap::encapsulate(&mut bytes, Addr::v4([1; 4]), Addr::v4([2; 4]), id).is_err());
+        prop_assert!(encap::encapsulate(&mut bytes, end, end, id).is_err());
         prop_assert_eq!(bytes, before);
     }
 
     #[test]
     fn control_round_trip(sample in packet(), id in flow_id(), cookie in any::<u64>(), whole in any::<bool>()) {
         let learn = control::Learn { flow_id: id, cookie, tuple: sample.tuple };
-        let total = parse_ipv4(&sample.bytes, Frame::complete(sample.bytes.len())).unwrap().total_len;
+        let total = parse(&sample.bytes, Frame::complete(sample.bytes.len())).unwrap().total_len;
         let inner = &sample.bytes[..total];
-        let mut bytes = learn.emit().unwrap().to_vec();
+        let mut bytes = learn.emit(&mut [0; control::LEARN6_LEN]).to_vec();
         if whole {
             bytes.extend(inner);
         }
@@ -245,6 +305,8 @@ proptest! {
         parse_everything(&bytes[..cut.index(bytes.len() + 1)]);
         let mut datagram = vec![0x11, 6, 0, 0, 0xee, 0x48, 0, 1, 0, 0, 0, 0, 0, 0, 0, 1];
         datagram.extend(&bytes);
+        parse_everything(&datagram);
+        datagram[0] = 0x14;
         parse_everything(&datagram);
     }
 }

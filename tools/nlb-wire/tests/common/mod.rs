@@ -7,7 +7,7 @@
 use nlb_wire::{
     addr::{Addr, FourTuple, Proto},
     flow_id::FlowId,
-    ipv4,
+    ipv4, ipv6,
     record::{
         CongestionControl, ConnectionState, Range, Ranges, SocketOptions, MAX_OUT_OF_ORDER,
         MAX_SACKS,
@@ -35,15 +35,73 @@ pub(crate) fn tuple(proto: impl Strategy<Value = Proto>) -> impl Strategy<Value 
     )
 }
 
-/// A whole IPv4 packet of a connection, checksums right: IP options, TCP options, any payload,
-/// link-layer padding behind it; a UDP checksum may be absent.
+/// An IPv6 address that a router forwards packets with.
+pub(crate) fn unicast_v6() -> impl Strategy<Value = Addr> {
+    any::<[u8; 16]>()
+        .prop_map(Addr::v6)
+        .prop_filter("unicast IPv6", |addr| addr.is_unicast() && !addr.is_v4())
+}
+
+pub(crate) fn tuple_v6(proto: impl Strategy<Value = Proto>) -> impl Strategy<Value = FourTuple> {
+    let ports = (1..=u16::MAX, 1..=u16::MAX);
+    (unicast_v6(), unicast_v6(), ports, proto).prop_map(|(client, vip, (cport, vport), proto)| {
+        FourTuple::new(client, cport, vip, vport, proto).unwrap()
+    })
+}
+
+/// A whole packet of a connection, checksums right: IP options or extension headers, TCP options,
+/// any payload, link-layer padding behind it; a UDP checksum may be absent.
 #[derive(Clone, Debug)]
 pub(crate) struct Sample {
     pub(crate) tuple: FourTuple,
     pub(crate) bytes: Vec<u8>,
 }
 
+/// IPv4 or IPv6.
 pub(crate) fn packet() -> impl Strategy<Value = Sample> {
+    prop_oneof![packet_v4(), packet_v6()]
+}
+
+pub(crate) fn packet_v6() -> impl Strategy<Value = Sample> {
+    // Hop-by-hop options, destination options, a routing header at its end, an atomic fragment.
+    let extension = prop_oneof![Just(0u8), Just(60), Just(43), Just(44)];
+    let ip = (vec((extension, 0..3u8), 0..4), 2..=255u8, any::<[u8; 4]>());
+    let l4 = (
+        0..=10usize,
+        any::<[u8; 8]>(),
+        vec(any::<u8>(), 0..200),
+        any::<bool>(),
+    );
+    (tuple_v6(proto()), ip, l4, 0..10usize).prop_map(
+        |(tuple, (extensions, limit, label), (tcp_words, numbers, data, no_check), padding)| {
+            let l4 = match tuple.proto() {
+                Proto::Tcp => tcp_segment(&tuple, tcp_words, numbers, &data),
+                Proto::Udp => udp_datagram(&tuple, &data, no_check),
+            };
+            let mut payload = Vec::new();
+            let mut next = extensions.iter().skip(1).map(|(kind, _)| *kind);
+            for (kind, units) in &extensions {
+                let units = if *kind == 44 { 0 } else { *units };
+                payload.push(next.next().unwrap_or(tuple.proto().number()));
+                payload.push(units);
+                payload.extend([0; 6]);
+                payload.extend(std::iter::repeat_n(0, usize::from(units) * 8));
+            }
+            payload.extend(&l4);
+            let first = extensions.first().map(|(kind, _)| *kind);
+            let mut bytes = vec![0x60 | label[0] & 0xf, label[1], label[2], label[3]];
+            bytes.extend((payload.len() as u16).to_be_bytes());
+            bytes.extend([first.unwrap_or(tuple.proto().number()), limit]);
+            bytes.extend(tuple.client().octets());
+            bytes.extend(tuple.vip().octets());
+            bytes.extend(&payload);
+            bytes.extend(std::iter::repeat_n(0xee, padding));
+            Sample { tuple, bytes }
+        },
+    )
+}
+
+pub(crate) fn packet_v4() -> impl Strategy<Value = Sample> {
     let ip = (0..=10usize, 2..=255u8, any::<u8>(), any::<u16>());
     let l4 = (
         0..=10usize,
@@ -109,6 +167,20 @@ fn udp_datagram(tuple: &FourTuple, data: &[u8], no_check: bool) -> Vec<u8> {
 
 /// Whether both checksums of a whole packet are right.
 pub(crate) fn checksums_hold(bytes: &[u8]) -> bool {
+    if let Ok(ip) = ipv6::Packet::new_checked(bytes) {
+        let (protocol, offset) = ip.upper_layer().unwrap();
+        let segment = &bytes[offset..ip.total_len()];
+        let (source, destination) = (ip.source(), ip.destination());
+        return match protocol {
+            6 => tcp::Packet::new_checked(segment)
+                .unwrap()
+                .verify_checksum(source, destination),
+            _ => {
+                let udp = udp::Packet::new_checked(segment).unwrap();
+                udp.checksum() == 0 || udp.verify_checksum(source, destination)
+            }
+        };
+    }
     let ip = ipv4::Packet::new_checked(bytes).unwrap();
     let (source, destination) = (ip.source(), ip.destination());
     ip.verify_checksum()
@@ -282,7 +354,7 @@ fn out_of_order(
 
 /// Runs every parser over bytes; the values do not matter, only that all come back.
 pub(crate) fn parse_everything(bytes: &[u8]) {
-    use nlb_wire::{control, encap, icmp, ipv6, parse, record};
+    use nlb_wire::{control, encap, icmp, parse, record};
     if let Ok(ip) = ipv4::Packet::new_header(bytes) {
         let _ = (
             ip.payload(),
@@ -316,7 +388,7 @@ pub(crate) fn parse_everything(bytes: &[u8]) {
                 gso,
                 csum_partial,
             };
-            if let Ok(parsed) = parse::parse_ipv4(bytes, frame) {
+            if let Ok(parsed) = parse::parse(bytes, frame) {
                 assert!(parsed.total_len <= len && parsed.l4_offset < bytes.len());
                 if let Some(offset) = parsed.checksum.offset() {
                     assert!(offset + 2 <= bytes.len());
@@ -324,16 +396,21 @@ pub(crate) fn parse_everything(bytes: &[u8]) {
             }
         }
     }
-    let (forwarder, host) = (Addr::v4([10, 0, 0, 1]), Addr::v4([10, 0, 0, 2]));
-    let mut changed = bytes.to_vec();
-    if encap::encapsulate(&mut changed, forwarder, host, FlowId::nth(7)).is_err() {
-        assert_eq!(changed, bytes);
-    }
-    for proto in [Proto::Tcp, Proto::Udp] {
-        let tuple = FourTuple::v4([192, 0, 2, 1], 5, [192, 0, 2, 2], 6, proto);
+    let v6 = |last| Addr::v6([0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, last]);
+    let v4 = |last| Addr::v4([10, 0, 0, last]);
+    for (forwarder, host) in [(v4(1), v4(2)), (v6(1), v6(2)), (v4(1), v6(2))] {
         let mut changed = bytes.to_vec();
-        if encap::decapsulate(&mut changed, &tuple).is_err() {
+        if encap::encapsulate(&mut changed, forwarder, host, FlowId::nth(7)).is_err() {
             assert_eq!(changed, bytes);
+        }
+        for proto in [Proto::Tcp, Proto::Udp] {
+            let Some(tuple) = FourTuple::new(forwarder, 5, host, 6, proto) else {
+                continue;
+            };
+            let mut changed = bytes.to_vec();
+            if encap::decapsulate(&mut changed, &tuple).is_err() {
+                assert_eq!(changed, bytes);
+            }
         }
     }
     if let Ok((message, inner)) = control::Message::parse(bytes) {
@@ -341,7 +418,9 @@ pub(crate) fn parse_everything(bytes: &[u8]) {
             control::Message::parse_head(bytes, bytes.len()),
             Ok(message)
         );
-        assert!(inner.is_none_or(|inner| inner.len() + control::LEARN_LEN == bytes.len()));
+        if let (control::Message::Learn(learn), Some(inner)) = (&message, inner) {
+            assert_eq!(inner.len() + learn.head_len(), bytes.len());
+        }
     }
     if let Ok((header, payload)) = record::parse(bytes) {
         decode_and_encode(&header, payload);
