@@ -262,7 +262,7 @@ class Request:
         return [(key, value if key == name else old) for key, old in self.good]
 
 
-def hostile(request):
+def hostile(request, ipv4_only=False):
     """Every way to get one attribute wrong, and what the kernel has to say."""
     for name, value in request.good:
         if name not in request.optional:
@@ -276,8 +276,11 @@ def hostile(request):
                            errno.ERANGE, "binary attribute size out of range", attr=name)
             yield Case(f"{name} of 5 bytes", request.command, request.with_(name, b"\1\2\3\4\5"),
                        errno.EINVAL, "invalid address length", attr=name)
-            yield Case(f"{name} is IPv6", request.command, request.with_(name, ip("2001:db8::1")),
-                       errno.EAFNOSUPPORT, "IPv6 is not supported yet", attr=name)
+            yield Case(f"{name} is IPv4 in 16 bytes", request.command, request.with_(name, ip("::ffff:192.0.2.10")),
+                       errno.EINVAL, "IPv4 addresses have 4 bytes", attr=name)
+            if ipv4_only:
+                yield Case(f"{name} is IPv6", request.command, request.with_(name, ip("2001:db8::1")),
+                           errno.EAFNOSUPPORT, "IPv6 is not supported yet", attr=name)
         elif name.endswith("SECRET"):
             for length in (0, 15, 81):
                 yield Case(f"{name} of {length} bytes", request.command, request.with_(name, b"s" * length),

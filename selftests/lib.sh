@@ -33,6 +33,10 @@
 # shellcheck disable=SC2034
 VIP=192.0.2.10 CLIENT=10.0.1.2 LBU=10.0.1.1 HOST1=10.0.2.2 HOST2=10.0.3.2 \
 	LBU_TO_HOST1=10.0.2.1 LBU_TO_HOST2=10.0.3.1
+# The same in IPv6, after topology_ipv6: network 10.0.N.0/24 is 2001:db8:N::/64 as well.
+# shellcheck disable=SC2034
+VIP6=2001:db8:10::10 CLIENT6=2001:db8:1::2 LBU6=2001:db8:1::1 HOST1_6=2001:db8:2::2 HOST2_6=2001:db8:3::2 \
+	LBU_TO_HOST1_6=2001:db8:2::1 LBU_TO_HOST2_6=2001:db8:3::1
 
 nlb_namespaces=()
 tmp=$(mktemp -d)
@@ -113,6 +117,28 @@ topology() {
 	ns client sysctl -qw net.ipv4.conf.all.rp_filter=2
 }
 
+# topology_ipv6: the same addresses and routes in IPv6, on the links that topology made.
+topology_ipv6() {
+	local link n device end
+	ns lbu sysctl -qw net.ipv6.conf.all.forwarding=1
+	for link in "client lbu 1::2" "lbu client 1::1" "lbu host1 2::1" "host1 lbu 2::2" "lbu host2 3::1" \
+		"host2 lbu 3::2" "client host1 4::2" "host1 client 4::1" "client host2 5::2" "host2 client 5::1"; do
+		read -r n device end <<<"$link"
+		ip -n "$n" addr add "2001:db8:$end/64" dev "$device" nodad || fail "no IPv6 on $n"
+	done
+	ip -n client route add default via 2001:db8:1::1
+	ip -n host1 route add 2001:db8:1::2 via 2001:db8:4::2
+	ip -n host2 route add 2001:db8:1::2 via 2001:db8:5::2
+	ip -n host1 route add default via 2001:db8:2::1
+	ip -n host2 route add default via 2001:db8:3::1
+}
+
+# vip_add_ipv6 MACHINE...: the IPv6 VIP on nlb0, which is there.
+vip_add_ipv6() {
+	local n
+	for n in "$@"; do ip -n "$n" addr add "$VIP6/128" dev nlb0 || fail "cannot put the IPv6 VIP on nlb0 of $n"; done
+}
+
 # vip_add MACHINE...: nlb0 with the VIP on it.
 vip_add() {
 	local n
@@ -151,6 +177,14 @@ unload_modules() {
 		[ -z "$(our_modules)" ] || sleep 0.1
 	done
 	return 0
+}
+
+# not COMMAND...: for a command that has to fail. (What "!" inverts does not end a test under "set -e".)
+not() {
+	if "$@"; then
+		echo "must not succeed: $*"
+		return 1
+	fi
 }
 
 # wait_for SECONDS COMMAND...: until COMMAND succeeds.

@@ -3,7 +3,7 @@
 """Facts about TCP packets in captures, for the demo and the selftests.
 
 pcap.py FACT FILE... prints one line; a fact that does not hold ends with
-status 1. Captures are tcpdump's, Ethernet or raw IP, IPv4 only.
+status 1. Captures are tcpdump's, Ethernet or raw IP.
 """
 
 import argparse
@@ -76,25 +76,28 @@ def frames(path):
 
 
 def read(path):
-    """All TCP over IPv4 packets of a capture, in order."""
+    """All TCP packets of a capture, in order; of IPv6, those without extension headers."""
     return [packet for packet in (parse(frame.data) for frame in frames(path)) if packet]
 
 
 def parse(ip):
-    if len(ip) < 40 or ip[0] >> 4 != 4 or ip[9] != 6:
+    # A segment the device has yet to cut may carry the length 0 (RFC 6864 aside,
+    # Linux does so above 64 KiB); then the capture knows the length.
+    if len(ip) >= 40 and ip[0] >> 4 == 4 and ip[9] == 6:
+        head, source, destination, ttl = (ip[0] & 15) * 4, ip[12:16], ip[16:20], ip[8]
+        length = struct.unpack(">H", ip[2:4])[0] or len(ip)
+    elif len(ip) >= 60 and ip[0] >> 4 == 6 and ip[6] == 6:
+        head, source, destination, ttl = 40, ip[8:24], ip[24:40], ip[7]
+        length = 40 + (struct.unpack(">H", ip[4:6])[0] or len(ip) - 40)
+    else:
         return None
-    head = (ip[0] & 15) * 4
     tcp = ip[head:]
     if len(tcp) < 20:
         return None
-    # A segment the device has yet to cut may carry 0 here (RFC 6864 aside,
-    # Linux does so above 64 KiB); then the capture knows the length.
-    length = struct.unpack(">H", ip[2:4])[0] or len(ip)
     sport, dport, seq, ack = struct.unpack(">HHII", tcp[:12])
     return Packet(
-        str(ipaddress.IPv4Address(ip[12:16])), sport,
-        str(ipaddress.IPv4Address(ip[16:20])), dport,
-        seq, ack, tcp[13], length - head - (tcp[12] >> 4) * 4, length, ip[8],
+        str(ipaddress.ip_address(source)), sport, str(ipaddress.ip_address(destination)), dport,
+        seq, ack, tcp[13], length - head - (tcp[12] >> 4) * 4, length, ttl,
     )
 
 

@@ -33,7 +33,7 @@ def report(**facts):
 
 
 def listen(address, port, backlog):
-    sock = socket.socket()
+    sock = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     sock.bind((address, port))
     sock.listen(backlog)

@@ -71,6 +71,18 @@ SPECIAL = [
          "integer out of range", attr="ENDPOINT_WEIGHT"),
     Case("host 0.0.0.0", "ENDPOINT_NEW", replaced(ENDPOINT, "ENDPOINT_HOST_ADDR", ip("0.0.0.0")), errno.EINVAL,
          "not a unicast address", attr="ENDPOINT_HOST_ADDR"),
+    Case("VIP link-local", "SERVICE_NEW", replaced(SERVICE, "SERVICE_VIP_ADDR", ip("fe80::1")), errno.EINVAL,
+         "not a unicast address", attr="SERVICE_VIP_ADDR"),
+    Case("unknown IPv6 VIP", "SERVICE_GET", replaced(VIP, "SERVICE_VIP_ADDR", ip("2001:db8::1")), errno.ENOENT,
+         "no such service"),
+    Case("IPv6 host", "ENDPOINT_NEW", replaced(ENDPOINT, "ENDPOINT_HOST_ADDR", ip("2001:db8::2")),
+         errno.EAFNOSUPPORT, "not of the VIP's address family", attr="ENDPOINT_HOST_ADDR"),
+    Case("IPv6 source", "ENDPOINT_NEW", replaced(ENDPOINT, "ENDPOINT_SOURCE_ADDR", ip("2001:db8::2")),
+         errno.EAFNOSUPPORT, "not of the VIP's address family", attr="ENDPOINT_SOURCE_ADDR"),
+    Case("IPv6 client", "ROUTE_NEW", replaced(ROUTE, "ROUTE_CLIENT_ADDR", ip("2001:db8::7")),
+         errno.EAFNOSUPPORT, "not of the VIP's address family", attr="ROUTE_CLIENT_ADDR"),
+    Case("IPv6 host", "ROUTE_NEW", replaced(ROUTE, "ROUTE_HOST_ADDR", ip("2001:db8::2")),
+         errno.EAFNOSUPPORT, "not of the VIP's address family", attr="ROUTE_HOST_ADDR"),
     Case("unknown host", "ENDPOINT_SET", replaced(HOST, "ENDPOINT_HOST_ADDR", ip("127.0.0.9")) +
          [("ENDPOINT_WEIGHT", u32(5))], errno.ENOENT, "no such endpoint"),
     Case("unknown host", "ENDPOINT_DEL", replaced(HOST, "ENDPOINT_HOST_ADDR", ip("127.0.0.9")), errno.ENOENT,
@@ -85,6 +97,36 @@ SPECIAL = [
     Case("not a request: weight of a service", "SERVICE_DEL", VIP + [("SERVICE_CONNECTIONS", b"\0" * 8)],
          errno.EINVAL, "Unknown attribute type"),
 ]
+
+
+def in_ipv6(attrs, host, source):
+    """The same request with IPv6 addresses."""
+    map6 = {ip("192.0.2.10"): ip("2001:db8:10::10"), ip("198.51.100.7"): ip("2001:db8:1::7"),
+            ip("127.0.0.2"): host, ip("127.0.0.1"): source}
+    return [(name, map6.get(value, value)) for name, value in attrs]
+
+
+def ipv6(ktap, fwd, accepted, state, empty):
+    """A service, an endpoint and a route in IPv6, and every way to get them wrong."""
+    here = ip("2001:db8:2::1")
+    there = ip("2001:db8:2::2")
+    subprocess.run("ip link add far type dummy && ip link set far up && ip addr add 2001:db8:2::1/64 dev far nodad",
+                   shell=True, check=True)
+    for command, attrs in (("SERVICE_NEW", SERVICE), ("ENDPOINT_NEW", ENDPOINT), ("ROUTE_NEW", ROUTE)):
+        good = in_ipv6(attrs, there, here)
+        accepted("IPv6", command, good)
+        optional = ("ENDPOINT_SOURCE_ADDR", "ENDPOINT_WEIGHT") if command == "ENDPOINT_NEW" else ()
+        for case in genl.hostile(Request(command, good, optional)):
+            genl.refuse(ktap, fwd, case, state)
+    for command, attrs in (("SERVICE_GET", VIP), ("ENDPOINT_GET", HOST), ("ROUTE_GET", TUPLE)):
+        attrs = in_ipv6(attrs, there, here)
+        answer = accepted("IPv6", command, attrs)
+        got = dict(genl.attributes(answer.replies[0][4:])) if answer.replies else {}
+        ktap.result(all(got.get(fwd.attr(key)) == value for key, value in attrs),
+                    f"{command.lower()}: the reply names the IPv6 object", str(got))
+    ktap.result(all(len(entries) == 1 for entries in state().values()), "dumps have the IPv6 entries", str(state()))
+    accepted("IPv6, with endpoint and route", "SERVICE_DEL", in_ipv6(VIP, there, here))
+    ktap.result(state() == empty, "all of IPv6 is gone again", str(state()))
 
 
 def main():
@@ -159,6 +201,7 @@ def main():
     accepted("good", "ROUTE_NEW", ROUTE)
     accepted("with endpoint and route", "SERVICE_DEL", VIP)
     ktap.result(state() == empty, "service_del takes endpoints and routes along", str(state()))
+    ipv6(ktap, fwd, accepted, state, empty)
     ktap.end()
 
 

@@ -131,7 +131,7 @@ def main():
     ktap.result(ports() != "", "the first peer opens the port")
     accepted("good", "PEER_GET", KEY)
     for request in requests:
-        for case in genl.hostile(request):
+        for case in genl.hostile(request, ipv4_only=True):
             genl.refuse(ktap, migrator, case, state)
     for case in special:
         genl.refuse(ktap, migrator, case, state)

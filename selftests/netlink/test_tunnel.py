@@ -20,6 +20,13 @@ MAPPING = KEY + [
     ("MAPPING_VIP_ADDR", ip("192.0.2.10")), ("MAPPING_VIP_PORT", be16(80)),
 ]
 HOST_SIDE = [("MAPPING_SIDE", u32(2))]
+IPV6_FORWARDER = [("FORWARDER_ADDR", ip("2001:db8:2::1"))]
+IPV6_KEY = [("MAPPING_FORWARDER_ADDR", ip("2001:db8:2::1")), ("MAPPING_FLOW_ID", u32(FLOW))]
+IPV6_MAPPING = IPV6_KEY + [
+    ("MAPPING_PROTO", u32(6)),
+    ("MAPPING_CLIENT_ADDR", ip("2001:db8:1::7")), ("MAPPING_CLIENT_PORT", be16(40000)),
+    ("MAPPING_VIP_ADDR", ip("2001:db8:10::10")), ("MAPPING_VIP_PORT", be16(80)),
+]
 
 REQUESTS = [
     Request("FORWARDER_NEW", FORWARDER),
@@ -41,6 +48,17 @@ SPECIAL = [
          "not a unicast address", attr="FORWARDER_ADDR"),
     Case("multicast", "FORWARDER_NEW", replaced(FORWARDER, "FORWARDER_ADDR", ip("239.1.1.1")), errno.EINVAL,
          "not a unicast address", attr="FORWARDER_ADDR"),
+    Case("::", "FORWARDER_NEW", replaced(FORWARDER, "FORWARDER_ADDR", ip("::")), errno.EINVAL,
+         "not a unicast address", attr="FORWARDER_ADDR"),
+    Case("link-local", "FORWARDER_NEW", replaced(FORWARDER, "FORWARDER_ADDR", ip("fe80::1")), errno.EINVAL,
+         "not a unicast address", attr="FORWARDER_ADDR"),
+    Case("unknown IPv6", "FORWARDER_GET", replaced(FORWARDER, "FORWARDER_ADDR", ip("2001:db8::9")), errno.ENOENT,
+         "no such forwarder"),
+    Case("client of the other family", "MAPPING_NEW", replaced(MAPPING, "MAPPING_CLIENT_ADDR", ip("2001:db8::7")),
+         errno.EAFNOSUPPORT, "not of the VIP's address family", attr="MAPPING_CLIENT_ADDR"),
+    Case("forwarder of the other family", "MAPPING_NEW",
+         replaced(MAPPING, "MAPPING_FORWARDER_ADDR", ip("2001:db8::1")),
+         errno.EAFNOSUPPORT, "not of the VIP's address family", attr="MAPPING_FORWARDER_ADDR"),
     Case("unknown", "FORWARDER_DEL", replaced(FORWARDER, "FORWARDER_ADDR", ip("10.0.2.9")), errno.ENOENT,
          "no such forwarder"),
     Case("unknown", "FORWARDER_GET", replaced(FORWARDER, "FORWARDER_ADDR", ip("10.0.2.9")), errno.ENOENT,
@@ -70,7 +88,8 @@ def sh(command):
 
 
 def main():
-    sh("modprobe nlb_tunnel && ip link add nlb0 type nlb && ip addr add 192.0.2.10/32 dev nlb0 && ip link set nlb0 up")
+    sh("modprobe nlb_tunnel && ip link add nlb0 type nlb && ip addr add 192.0.2.10/32 dev nlb0 && "
+       "ip addr add 2001:db8:10::10/128 dev nlb0 && ip link set nlb0 up")
     ktap = genl.Ktap()
     tunnel = genl.Family("nlb-tunnel")
 
@@ -125,6 +144,17 @@ def main():
     events = [event[0] for event in listener.events()]
     ktap.result(events.count(tunnel.ids["NLB_TUNNEL_CMD_MAPPING_DEL_NTF"]) == 2, "mapping_del_ntf is sent", str(events))
     ktap.result(state() == [[], []], "all is gone again", str(state()))
+    for request in (Request("FORWARDER_NEW", IPV6_FORWARDER), Request("MAPPING_NEW", IPV6_MAPPING)):
+        accepted("IPv6", request.command, request.good)
+        for case in genl.hostile(request):
+            genl.refuse(ktap, tunnel, case, state)
+    answer = accepted("IPv6", "MAPPING_GET", HOST_SIDE + IPV6_KEY)
+    got = dict(genl.attributes(answer.replies[0][4:])) if answer.replies else {}
+    ktap.result(all(got.get(tunnel.attr(key)) == value for key, value in IPV6_MAPPING),
+                "mapping_get: the reply has the IPv6 addresses", str(got))
+    ktap.result([len(entries) for entries in state()] == [1, 1], "dumps have the IPv6 entries", str(state()))
+    accepted("IPv6, with a mapping", "FORWARDER_DEL", IPV6_FORWARDER)
+    ktap.result(state() == [[], []], "all of IPv6 is gone again", str(state()))
     ktap.end()
 
 

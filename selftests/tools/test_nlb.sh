@@ -37,7 +37,11 @@ services() {
 	[ "$(lbu ser | wc -l)" = 4 ]
 	refuses 1 "Error: service exists" lbu service add $VIP:81
 	refuses 1 '"errno":"EEXIST"' lbu -j service add $VIP:81
-	refuses 1 "IPv6 is not supported yet (attribute vip-addr)" lbu service add "[2001:db8::1]:80"
+	lbu service add "[$VIP6]:80/tcp" mode l4
+	lbu service show "[$VIP6]:80/tcp" | grep -F "[$VIP6]:80/tcp"
+	json '.[0] | .vip_addr == "2001:db8:10::10" and .mode == "l4"' lbu -j service show "[$VIP6]:80"
+	refuses 1 "not of the VIP's address family (attribute host-addr)" lbu endpoint add "[$VIP6]:80" host $HOST1
+	lbu service del "[$VIP6]:80"
 	refuses 2 "is not a service" lbu service add $VIP
 	refuses 2 "possible values: peek, l4" lbu service add $VIP:82 mode l7
 	lbu service del $VIP:81
