@@ -28,7 +28,6 @@ use kernel::{
     }, //
 };
 use nlb::{
-    errno,
     net::{
         netfilter::{
             Family,
@@ -39,29 +38,20 @@ use nlb::{
             Verdict, //
         },
         skbuff::{
-            Checksum,
             DropReason,
             SkBuff, //
         },
         Net, //
     },
     sync::{
+        family_table::FamilyTable,
         lock::SpinLockBh,
-        rhashtable::{
-            InsertError,
-            RcuHashTable, //
-        }, //
+        rhashtable::InsertError, //
     },
     time,
-    wire::{
-        addr::{
-            FourTuple,
-            Proto, //
-        },
-        parse::{
-            self,
-            Parsed, //
-        }, //
+    wire::addr::{
+        FourTuple,
+        Proto, //
     }, //
 };
 
@@ -73,9 +63,6 @@ const MAX_BYTES: usize = 512 << 10;
 const MAX_TOTAL: usize = 16 << 20;
 /// How long a packet may wait. By then the client has sent it again.
 const MAX_AGE_MS: u32 = 3000;
-
-/// The longest IPv4 and TCP headers, options included.
-const HEADERS: u32 = 60 + 60;
 
 /// What happens to a packet of the connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,9 +83,6 @@ struct Queue {
     since: u64,
 }
 
-/// [`FourTuple::v4_words`] of a connection.
-type Key = [u32; 4];
-
 /// What is held in a namespace.
 struct Total {
     bytes: Atomic<usize>,
@@ -108,7 +92,7 @@ struct Total {
 /// The hold of one connection.
 #[pin_data]
 pub(crate) struct Hold {
-    key: Key,
+    tuple: FourTuple,
     total: Arc<Total>,
     #[pin]
     queue: SpinLockBh<Queue>,
@@ -225,14 +209,14 @@ fn discard(packets: KVec<HeldPacket>) {
 #[pin_data]
 pub(crate) struct Holds {
     #[pin]
-    table: RcuHashTable<Key, Arc<Hold>>,
+    table: FamilyTable<FourTuple, Arc<Hold>>,
     total: Arc<Total>,
 }
 
 impl Holds {
     pub(crate) fn new() -> impl PinInit<Self, Error> {
         try_pin_init!(Self {
-            table <- RcuHashTable::new(crate::registry::MAX_LIVE as u32),
+            table <- FamilyTable::new(crate::registry::MAX_LIVE as u32),
             total: Arc::new(
                 Total {
                     bytes: Atomic::new(0),
@@ -248,10 +232,9 @@ impl Holds {
     /// A hold that only drops what is left of an earlier migration is replaced; `EEXIST` if the
     /// connection is on its way already.
     pub(crate) fn begin(&self, tuple: &FourTuple) -> Result<Arc<Hold>> {
-        let key = tuple.v4_words().ok_or(errno::EAFNOSUPPORT)?;
         let hold = Arc::pin_init(
             pin_init!(Hold {
-                key,
+                tuple: *tuple,
                 total: self.total.clone(),
                 queue <- nlb::new_spinlock_bh!(
                     Queue {
@@ -265,12 +248,12 @@ impl Holds {
             }),
             GFP_KERNEL,
         )?;
-        let insert = || self.table.insert(key, hold.clone(), GFP_KERNEL);
+        let insert = || self.table.insert(tuple, hold.clone(), GFP_KERNEL);
         match insert() {
             Ok(()) => {}
             Err(InsertError::Exists) => {
                 let over = |old: &Arc<Hold>| old.queue.lock().mode == Mode::Drop;
-                self.table.remove_if(&key, over);
+                self.table.remove_if(tuple, over);
                 insert()?;
             }
             Err(error) => return Err(error.into()),
@@ -293,7 +276,7 @@ impl Holds {
     /// Forgets the hold; packets pass.
     pub(crate) fn end(&self, hold: &Arc<Hold>) {
         self.table
-            .remove_if(&hold.key, |other| Arc::ptr_eq(other, hold));
+            .remove_if(&hold.tuple, |other| Arc::ptr_eq(other, hold));
     }
 
     /// Packets that are held now.
@@ -306,8 +289,8 @@ impl Holds {
         self.table.is_empty()
     }
 
-    fn find<'a>(&'a self, key: &Key, guard: &'a rcu::Guard) -> Option<&'a Arc<Hold>> {
-        self.table.get(guard, key)
+    fn find<'a>(&'a self, tuple: &FourTuple, guard: &'a rcu::Guard) -> Option<&'a Arc<Hold>> {
+        self.table.get(guard, tuple)
     }
 }
 
@@ -336,27 +319,28 @@ impl Hook for LocalIn {
         if holds.is_empty() && tombstones.is_empty() {
             return Verdict::Accept(skb);
         }
-        let Some((key, parsed)) = parse(&mut skb) else {
+        let Some(parsed) = nlb_tunnel::parse(&mut skb) else {
             return Verdict::Accept(skb);
         };
-        match holds.find(&key, state.rcu()) {
+        if parsed.tuple.proto() != Proto::Tcp {
+            return Verdict::Accept(skb);
+        }
+        match holds.find(&parsed.tuple, state.rcu()) {
             Some(hold) => hold.take(state, stats, skb),
-            None => tombstones.take(state.net(), state.rcu(), stats, skb, &key, &parsed),
+            None => tombstones.take(state.net(), state.rcu(), stats, skb, &parsed),
         }
     }
 }
 
-/// The connection a TCP packet belongs to, and its headers.
-fn parse(skb: &mut SkBuff) -> Option<(Key, Parsed)> {
-    skb.may_pull(skb.len().min(HEADERS)).ok()?;
-    let frame = parse::Frame {
-        len: skb.len() as usize,
-        gso: skb.is_gso(),
-        csum_partial: matches!(skb.checksum(), Checksum::Partial),
-    };
-    let parsed = parse::parse_ipv4(skb.data(), frame).ok()?;
-    if parsed.tuple.proto() != Proto::Tcp {
-        return None;
+/// The same for IPv6.
+pub(crate) struct LocalInV6;
+
+impl Hook for LocalInV6 {
+    const FAMILY: Family = Family::Ipv6;
+    const HOOKNUM: HookNum = LocalIn::HOOKNUM;
+    const PRIORITY: i32 = LocalIn::PRIORITY;
+
+    fn run(state: &HookState<'_>, skb: SkBuff) -> Verdict {
+        LocalIn::run(state, skb)
     }
-    Some((parsed.tuple.v4_words()?, parsed))
 }

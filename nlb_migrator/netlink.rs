@@ -172,7 +172,7 @@ fn require_key(request: &Request<'_>) -> Result<Key> {
 }
 
 fn peer_new(request: &Request<'_>) -> Result {
-    let addr = request.require_unicast_v4(peer::ADDR)?;
+    let addr = request.require_unicast(peer::ADDR)?;
     let port = request.be16(peer::PORT).unwrap_or(uapi::PORT);
     let parts = [peer::SEND_ID, peer::RECV_ID, peer::ALGORITHM, peer::SECRET];
     let part = parts.into_iter().find(|id| request.flag(*id));
@@ -193,14 +193,14 @@ fn peer_new(request: &Request<'_>) -> Result {
 }
 
 fn peer_del(request: &Request<'_>) -> Result {
-    let addr = request.require_unicast_v4(peer::ADDR)?;
+    let addr = request.require_unicast(peer::ADDR)?;
     state(request)?
         .remove_peer(request.net(), addr)
         .map_err(|error| refused_change(request, error))
 }
 
 fn peer_key_new(request: &Request<'_>) -> Result {
-    let addr = request.require_unicast_v4(peer::ADDR)?;
+    let addr = request.require_unicast(peer::ADDR)?;
     let key = require_key(request)?;
     state(request)?
         .change_keys(addr, |keys, listener| keys.add(listener, key))
@@ -208,7 +208,7 @@ fn peer_key_new(request: &Request<'_>) -> Result {
 }
 
 fn peer_key_del(request: &Request<'_>) -> Result {
-    let addr = request.require_unicast_v4(peer::ADDR)?;
+    let addr = request.require_unicast(peer::ADDR)?;
     let send_id = request.require_u8(peer::SEND_ID)?;
     state(request)?
         .change_keys(addr, |keys, listener| keys.remove(listener, send_id))
@@ -216,7 +216,7 @@ fn peer_key_del(request: &Request<'_>) -> Result {
 }
 
 fn peer_key_use(request: &Request<'_>) -> Result {
-    let addr = request.require_unicast_v4(peer::ADDR)?;
+    let addr = request.require_unicast(peer::ADDR)?;
     let send_id = request.require_u8(peer::SEND_ID)?;
     state(request)?
         .change_keys(addr, |keys, _| keys.prefer(send_id))
@@ -255,7 +255,7 @@ fn fill_peer(w: &mut Writer<'_>, state: &State, peer: &Peer) -> Result {
 }
 
 fn peer_get(request: &Request<'_>) -> Result {
-    let addr = request.require_unicast_v4(peer::ADDR)?;
+    let addr = request.require_unicast(peer::ADDR)?;
     let state = state(request)?;
     let found = state.shared.peers.find(addr);
     let peer = found.ok_or_else(|| refused_change(request, ChangeError::NoPeer))?;
@@ -298,12 +298,16 @@ fn connection(request: &Request<'_>) -> Result<TcpSocket> {
             return Err(request.bad_attr(EINVAL, id, text));
         }
         (None, Some(_)) => {
-            let client = request.require_unicast_v4(migration::CLIENT_ADDR)?;
+            let client = request.require_unicast(migration::CLIENT_ADDR)?;
             let client_port = request.require_be16(migration::CLIENT_PORT)?;
-            let vip = request.require_unicast_v4(migration::VIP_ADDR)?;
+            let vip = request.require_unicast(migration::VIP_ADDR)?;
             let vip_port = request.require_be16(migration::VIP_PORT)?;
             let tuple = FourTuple::new(client, client_port, vip, vip_port, Proto::Tcp);
-            TcpSocket::from_tuple(request.net(), &tuple.ok_or(EINVAL)?)
+            let tuple = tuple.ok_or_else(|| {
+                let text = c"not of the VIP's address family";
+                request.bad_attr(errno::EAFNOSUPPORT, migration::CLIENT_ADDR, text)
+            })?;
+            TcpSocket::from_tuple(request.net(), &tuple)
         }
         _ => TcpSocket::from_fd(request.net(), request.require_u32(migration::FD)?),
     };
@@ -314,7 +318,7 @@ fn connection(request: &Request<'_>) -> Result<TcpSocket> {
 }
 
 fn migrate(request: &Request<'_>) -> Result {
-    let peer = request.require_unicast_v4(migration::PEER_ADDR)?;
+    let peer = request.require_unicast(migration::PEER_ADDR)?;
     let timeout = request
         .u32(migration::TIMEOUT)
         .unwrap_or(DEFAULT_TIMEOUT_MS);

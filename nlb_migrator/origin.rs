@@ -355,6 +355,9 @@ pub(crate) fn migrate(
     read.rewind(&mut outlook)?;
     let tuple = outlook.tuple;
     let peer = shared.peers.find(peer).ok_or(Code::NotPeer)?;
+    if peer.addr.is_v4() != tuple.is_v4() {
+        return Err(Code::PeerFamily.into());
+    }
     // The socket would be in the way of its own successor.
     if ip::is_local_address(net, &peer.addr) {
         return Err(Code::ThisMachine.into());

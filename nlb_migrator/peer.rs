@@ -356,10 +356,13 @@ impl Peers {
         Some(peer)
     }
 
-    /// Whether all peers have keys.
-    pub(crate) fn authenticate(&self) -> bool {
+    /// Whether all peers of a family have keys; `None` if there are no such peers.
+    pub(crate) fn authenticate(&self, v4: bool) -> Option<bool> {
         let inner = self.inner.lock();
-        inner.list.iter().all(|peer| peer.keys.authenticate())
+        let peers = inner.list.iter().filter(|peer| peer.addr.is_v4() == v4);
+        peers
+            .map(|peer| peer.keys.authenticate())
+            .reduce(|all, one| all && one)
     }
 
     /// Takes note that a peer has changed: a dump that is under way may miss it.

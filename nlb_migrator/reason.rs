@@ -138,7 +138,7 @@ codes! {
     /// An allocation failed.
     NoMemory = 143, ENOMEM, "out of memory";
     /// An address of a family that is not supported.
-    Family = 144, errno::EAFNOSUPPORT, "IPv6 is not supported yet";
+    Family = 144, errno::EAFNOSUPPORT, "address family is not supported here";
 
     /// The client's address is the target's own, or a broadcast address there.
     ClientHere = 146, EINVAL, "client's address is not another machine's";
@@ -185,6 +185,8 @@ codes! {
     NotRead = 208, EINVAL, "more bytes are given back than were read";
     /// The peer's address is one of this machine.
     ThisMachine = 209, EINVAL, "peer is this machine";
+    /// The tunnel to the peer cannot carry the connection's packets.
+    PeerFamily = 211, errno::EAFNOSUPPORT, "peer is not of the connection's address family";
 }
 
 /// Why a migration did not go through.
@@ -295,6 +297,9 @@ impl From<Error> for Reason {
     fn from(error: Error) -> Self {
         if error == ENOMEM {
             return Code::NoMemory.into();
+        }
+        if error == errno::EAFNOSUPPORT {
+            return Code::Family.into();
         }
         Self::with_detail(
             Code::Internal,

@@ -10,7 +10,8 @@ use crate::{
     },
     hold::{
         Holds,
-        LocalIn, //
+        LocalIn,
+        LocalInV6, //
     },
     log::Limit,
     origin::Transfers,
@@ -29,6 +30,7 @@ use crate::{
 };
 use core::net::{
     Ipv4Addr,
+    Ipv6Addr,
     SocketAddr, //
 };
 use kernel::{
@@ -152,13 +154,39 @@ impl Shared {
     }
 }
 
+/// The port, of each family open while there are peers of it. IPv4 has a socket of its own, for keys
+/// belong to addresses as they stand in packets.
+struct Port {
+    v4: Option<Listener>,
+    v6: Option<Listener>,
+}
+
+impl Port {
+    const CLOSED: Self = Self { v4: None, v6: None };
+
+    /// Where peers of this family connect to.
+    fn of(&mut self, v4: bool) -> &mut Option<Listener> {
+        if v4 {
+            &mut self.v4
+        } else {
+            &mut self.v6
+        }
+    }
+
+    /// The socket that `peer` connects to.
+    fn socket(&self, peer: &Addr) -> Option<&Socket> {
+        let listener = if peer.is_v4() { &self.v4 } else { &self.v6 };
+        listener.as_ref().map(|listener| listener.socket())
+    }
+}
+
 /// The state of a namespace.
 #[pin_data]
 pub(crate) struct State {
     pub(crate) shared: Arc<Shared>,
-    /// The port, open while there are peers. The lock also orders changes of the peers.
+    /// The port. The lock also orders changes of the peers.
     #[pin]
-    port: Mutex<Option<Listener>>,
+    port: Mutex<Port>,
     watch: DelayedWork,
 }
 
@@ -179,7 +207,7 @@ impl From<Refused> for ChangeError {
 }
 
 impl State {
-    /// Adds a peer, without a key an unauthenticated one; the first one opens the port.
+    /// Adds a peer, without a key an unauthenticated one; the first one of its family opens the port.
     pub(crate) fn add_peer(
         &self,
         net: &Net,
@@ -187,9 +215,14 @@ impl State {
         port: u16,
         key: Option<Key>,
     ) -> Result<(), ChangeError> {
-        let mut listener = self.port.lock();
+        let mut port_lock = self.port.lock();
+        let listener = port_lock.of(addr.is_v4());
         if listener.is_none() {
-            let any = SocketAddr::from((Ipv4Addr::UNSPECIFIED, uapi::PORT));
+            let any = if addr.is_v4() {
+                SocketAddr::from((Ipv4Addr::UNSPECIFIED, uapi::PORT))
+            } else {
+                SocketAddr::from((Ipv6Addr::UNSPECIFIED, uapi::PORT))
+            };
             let shared = self.shared.clone();
             let name = fmt!("nlb-migrator");
             let accept = move |listener: &Socket, socket| {
@@ -199,23 +232,23 @@ impl State {
             *listener = Some(started.map_err(ChangeError::Port)?);
             self.watch.schedule(watch::PERIOD_MS);
         }
-        let added = match &*listener {
+        let added = match listener {
             Some(listener) => self.shared.peers.add(listener.socket(), addr, port, key),
             None => Ok(()),
         };
-        self.settle(&mut listener);
+        self.settle(&mut port_lock);
         added.map_err(ChangeError::Peer)
     }
 
-    /// Removes a peer and closes its connections; the last one closes the port.
+    /// Removes a peer and closes its connections; the last one of its family closes the port.
     pub(crate) fn remove_peer(&self, net: &Net, addr: Addr) -> Result<(), ChangeError> {
-        let mut listener = self.port.lock();
+        let mut port = self.port.lock();
         let peer = self.shared.peers.remove(addr).ok_or(ChangeError::NoPeer)?;
-        if let Some(listener) = &*listener {
-            peer.keys.withdraw(listener.socket());
+        if let Some(listener) = port.socket(&addr) {
+            peer.keys.withdraw(listener);
         }
-        self.settle(&mut listener);
-        drop(listener);
+        self.settle(&mut port);
+        drop(port);
         self.shared.stats.add_auth(&peer.keys.counters());
         self.shared.transfers.peer_removed(&self.shared, net, &peer);
         // That may have left something to look after.
@@ -225,15 +258,17 @@ impl State {
 
     /// Closes the port if there are no peers, and lets in unsigned segments if there are some that
     /// need it.
-    fn settle(&self, listener: &mut Option<Listener>) {
-        if self.shared.peers.is_empty() {
-            self.close(listener);
-        } else if let Some(listener) = listener {
-            // An address with a key needs it in any case; this is about strangers, who are turned
-            // away later otherwise.
-            let _ = listener
-                .socket()
-                .auth_require(self.shared.peers.authenticate());
+    fn settle(&self, port: &mut Port) {
+        for v4 in [true, false] {
+            match (self.shared.peers.authenticate(v4), port.of(v4)) {
+                (None, listener) => self.close(listener),
+                // An address with a key needs it in any case; this is about strangers, who are
+                // turned away later otherwise.
+                (Some(all), Some(listener)) => {
+                    let _ = listener.socket().auth_require(all);
+                }
+                (Some(_), None) => {}
+            }
         }
     }
 
@@ -252,29 +287,30 @@ impl State {
         addr: Addr,
         change: impl FnOnce(&Keys, &Socket) -> Result<(), Refused>,
     ) -> Result<(), ChangeError> {
-        let mut listener = self.port.lock();
+        let mut port = self.port.lock();
         let peer = self.shared.peers.find(addr).ok_or(ChangeError::NoPeer)?;
-        if let Some(listener) = &*listener {
-            change(&peer.keys, listener.socket())?;
+        if let Some(listener) = port.socket(&addr) {
+            change(&peer.keys, listener)?;
         }
         self.shared.peers.changed();
-        self.settle(&mut listener);
+        self.settle(&mut port);
         Ok(())
     }
 
     /// Calls `show` with each key of a peer.
     pub(crate) fn show_keys(&self, peer: &Peer, show: impl FnMut(&Shown) -> Result) -> Result {
-        let listener = self.port.lock();
-        let socket = listener.as_ref().map(|listener| listener.socket());
-        peer.keys.show(socket, show)
+        let port = self.port.lock();
+        peer.keys.show(port.socket(&peer.addr), show)
     }
 
     /// What became of segments at the open port and from the present peers.
     pub(crate) fn auth_counters(&self) -> Counters {
         let mut sum = Counters::default();
-        if let Some(listener) = &*self.port.lock() {
+        let port = self.port.lock();
+        for listener in [&port.v4, &port.v6].into_iter().flatten() {
             sum.add(&listener.socket().auth_counters());
         }
+        drop(port);
         let mut next = 0;
         while let Some((peer, after)) = self.shared.peers.first_from(next) {
             sum.add(&peer.keys.counters());
@@ -285,7 +321,7 @@ impl State {
 }
 
 impl PerNet for State {
-    const HOOKS: &'static [HookOps] = &[HookOps::new::<LocalIn>()];
+    const HOOKS: &'static [HookOps] = &[HookOps::new::<LocalIn>(), HookOps::new::<LocalInV6>()];
 
     fn state() -> &'static netns::State<Self> {
         &STATE
@@ -297,7 +333,7 @@ impl PerNet for State {
             let watched = shared.clone();
             Ok(try_pin_init!(Self {
                 shared,
-                port <- new_mutex!(None, "nlb_migrator::State"),
+                port <- new_mutex!(Port::CLOSED, "nlb_migrator::State"),
                 watch: DelayedWork::new(move |trigger| {
                     if watch::look(&watched) {
                         trigger.schedule(watch::PERIOD_MS);
@@ -309,7 +345,10 @@ impl PerNet for State {
 
     fn pre_exit(state: &Self, net: &Net) {
         // No connection comes in any more, ...
-        state.close(&mut state.port.lock());
+        let mut port = state.port.lock();
+        state.close(&mut port.v4);
+        state.close(&mut port.v6);
+        drop(port);
         // ... none is set up again, ...
         state.watch.cancel();
         // ... and the others end.

@@ -24,7 +24,6 @@ use kernel::{
     },
 };
 use nlb::{
-    errno,
     net::{
         netfilter::Verdict,
         skbuff::{
@@ -35,11 +34,11 @@ use nlb::{
         Net, //
     },
     sync::{
+        family_table::FamilyTable,
         lock::SpinLockBh,
         rhashtable::{
             InsertError,
             Position as Place,
-            RcuHashTable,
             Scan, //
         }, //
     },
@@ -68,12 +67,11 @@ const RESET_MS: u32 = 60_000;
 const AGAIN_MS: u32 = 1_000;
 /// How often the client is asked.
 const PROBES: u8 = 3;
+/// The longest TCP header, options included.
+const TCP_HEADER_MAX: usize = 60;
 /// A segment that lies further ahead than this is none of this connection: the largest window there
 /// can be (RFC 7323 section 2.3), which is also more than a target can have taken in the time.
 const AHEAD: u32 = 1 << 30;
-
-/// [`FourTuple::v4_words`] of a connection.
-type Key = [u32; 4];
 
 /// Where a connection stood when its socket was closed.
 #[derive(Clone, Copy)]
@@ -245,7 +243,7 @@ impl Tombstone {
 #[pin_data]
 pub(crate) struct Tombstones {
     #[pin]
-    table: RcuHashTable<Key, Arc<Tombstone>>,
+    table: FamilyTable<FourTuple, Arc<Tombstone>>,
 }
 
 /// A client that is being told that its connection is over.
@@ -264,7 +262,7 @@ impl Reset {
 impl Tombstones {
     pub(crate) fn new() -> impl PinInit<Self, Error> {
         try_pin_init!(Self {
-            table <- RcuHashTable::new(MAX),
+            table <- FamilyTable::new(MAX),
         })
     }
 
@@ -276,7 +274,6 @@ impl Tombstones {
         life_ms: u32,
         stats: &Stats,
     ) -> Result<Arc<Tombstone>> {
-        let key = tuple.v4_words().ok_or(errno::EAFNOSUPPORT)?;
         let now = time::jiffies();
         let stone = Arc::pin_init(
             pin_init!(Tombstone {
@@ -287,10 +284,10 @@ impl Tombstones {
             }),
             GFP_KERNEL,
         )?;
-        let insert = || self.table.insert(key, stone.clone(), GFP_KERNEL);
+        let insert = || self.table.insert(&tuple, stone.clone(), GFP_KERNEL);
         let result = match insert() {
             Err(InsertError::Exists) => {
-                self.table.remove(&key);
+                self.table.remove(&tuple);
                 insert()
             }
             result => result,
@@ -312,8 +309,7 @@ impl Tombstones {
 
     /// The connection is to be reset. To be called before the socket closes, without a packet.
     ///
-    /// Errors: `EAFNOSUPPORT` for IPv6, `ENOSPC`, `ENOMEM`; then the socket has to send the RST
-    /// itself.
+    /// Errors: `ENOSPC`, `ENOMEM`; then the socket has to send the RST itself.
     pub(crate) fn reset(&self, state: &ConnectionState, stats: &Stats) -> Result<Reset> {
         let stage = Stage::Asked(1, time::jiffies());
         let stone = self.add(state.tuple, state.into(), stage, RESET_MS, stats)?;
@@ -322,9 +318,7 @@ impl Tombstones {
 
     /// The connection comes here (again): its packets pass.
     pub(crate) fn end(&self, tuple: &FourTuple) {
-        if let Some(key) = tuple.v4_words() {
-            self.table.remove(&key);
-        }
+        self.table.remove(tuple);
     }
 
     /// Asks again where no answer came, and forgets what is old. Once a second.
@@ -333,7 +327,7 @@ impl Tombstones {
         loop {
             let guard = rcu::read_lock();
             let now = time::jiffies();
-            let done = self.table.scan(&guard, &mut place, |_, stone| {
+            let done = self.table.scan(&guard, &mut place, |stone| {
                 if stone.is_over(now) {
                     return Scan::Remove;
                 }
@@ -363,23 +357,25 @@ impl Tombstones {
         self.table.len().into()
     }
 
-    /// Decides about a packet that has come to the sockets; `key` and `parsed` are its own.
+    /// Decides about a packet that has come to the sockets; `parsed` are its headers.
     pub(crate) fn take(
         &self,
         net: &Net,
         guard: &rcu::Guard,
         stats: &Stats,
-        skb: SkBuff,
-        key: &Key,
+        mut skb: SkBuff,
         parsed: &Parsed,
     ) -> Verdict {
-        let Some(stone) = self.table.get(guard, key) else {
+        let Some(stone) = self.table.get(guard, &parsed.tuple) else {
             return Verdict::Accept(skb);
         };
         let now = time::jiffies();
         if now > stone.until {
             return Verdict::Accept(skb);
         }
+        let headers = parsed.l4_offset.saturating_add(TCP_HEADER_MAX);
+        // Without memory `segment` does not find all of it.
+        let _ = u32::try_from(headers.min(parsed.total_len)).map(|len| skb.may_pull(len));
         let answer = match segment(&skb, parsed) {
             Some(segment) => stone.stage.lock().judge(&stone.stand, &segment, now),
             None => Answer::Drop,

@@ -33,8 +33,7 @@ use crate::{
     }, //
 };
 use core::net::{
-    IpAddr,
-    Ipv4Addr,
+    Ipv6Addr,
     SocketAddr, //
 };
 use hello::hello;
@@ -346,7 +345,8 @@ fn inbound(shared: &Arc<Shared>, peer: &Arc<Peer>, socket: &Arc<Socket>) {
 pub(crate) fn accept(shared: &Arc<Shared>, listener: &Socket, socket: Socket) {
     let peer = match socket.peer_addr() {
         Ok(SocketAddr::V4(addr)) => shared.peers.find(Addr::from(*addr.ip())),
-        _ => None,
+        Ok(SocketAddr::V6(addr)) => shared.peers.find(Addr::from(*addr.ip())),
+        Err(_) => None,
     };
     // Whoever is no peer is told nothing.
     let Some(peer) = peer else {
@@ -457,8 +457,8 @@ fn open(
     socket: &Arc<Socket>,
     payload: &mut KVVec<u8>,
 ) -> Result<Arc<Link>, Reason> {
-    let ip = peer.addr.to_v4().ok_or(Code::Family)?;
-    let addr = SocketAddr::new(IpAddr::V4(Ipv4Addr::from(ip)), peer.port);
+    let ip = Ipv6Addr::from(*peer.addr.as_bytes()).to_canonical();
+    let addr = SocketAddr::new(ip, peer.port);
     socket.connect(addr, CONNECT_MS).map_err(|error| {
         if error == ETIMEDOUT && peer.keys.authenticate() {
             // Wrong signatures are not answered.
@@ -494,7 +494,8 @@ fn open(
 /// Begins to connect to a peer, unless that is done already.
 fn begin(shared: &Arc<Shared>, peer: &Arc<Peer>, net: &Net) -> Result<Attempt, Reason> {
     let done = Arc::pin_init(Completion::new(), GFP_KERNEL)?;
-    let socket = Arc::new(Socket::tcp(net, SocketFamily::V4)?, GFP_KERNEL)?;
+    let family = SocketFamily::of(&peer.addr);
+    let socket = Arc::new(Socket::tcp(net, family)?, GFP_KERNEL)?;
     let noted = Noted::outgoing(peer, &socket)?;
     let attempt = Attempt {
         done,

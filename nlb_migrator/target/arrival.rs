@@ -129,15 +129,11 @@ impl Arrival {
             ..
         } = *prepare;
         let tuple = &connection.tuple;
-        if !tuple.is_v4() {
-            return Err(Code::Family.into());
-        }
         if !nlb_tunnel::is_forwarder(net, forwarder) {
             return Err(Code::NotForwarder.into());
         }
         let device = nlb_tunnel::vip_device(net, tuple.vip()).ok_or(Code::VipNotHere)?;
-        let client = tuple.client().to_v4().ok_or(Code::Family)?;
-        if !ip::is_elsewhere(net, client) {
+        if !ip::is_elsewhere(net, &tuple.client()) {
             return Err(Code::ClientHere.into());
         }
         ConnectionData::check(connection)?;

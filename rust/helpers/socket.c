@@ -1,7 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 
 #include <linux/net.h>
+#include <net/ipv6.h>
 #include <net/sock.h>
+
+__nlb_helper int nlb_helper_ip6_sock_set_v6only(struct sock *sk)
+{
+	return ip6_sock_set_v6only(sk);
+}
 
 __nlb_helper void nlb_helper_sk_set_rcvtimeo(struct sock *sk, long jiffies)
 {

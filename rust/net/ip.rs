@@ -101,10 +101,16 @@ fn ipv6_header(skb: &mut SkBuff) -> Result {
 
 /// Whether `address` can be that of another machine, as `net` sees it: not one of this machine's,
 /// nor a broadcast or multicast address.
-pub fn is_elsewhere(net: &Net, address: [u8; 4]) -> bool {
-    // SAFETY: The namespace is valid; takes RCU itself.
-    let kind = unsafe { bindings::inet_addr_type(net.as_raw(), u32::from_ne_bytes(address)) };
-    kind == bindings::RTN_UNICAST
+pub fn is_elsewhere(net: &Net, address: &Addr) -> bool {
+    match address.to_v4() {
+        Some(octets) => {
+            // SAFETY: The namespace is valid; takes RCU itself.
+            let kind =
+                unsafe { bindings::inet_addr_type(net.as_raw(), u32::from_ne_bytes(octets)) };
+            kind == bindings::RTN_UNICAST
+        }
+        None => has_ipv6() && address.is_unicast() && !is_local_address(net, address),
+    }
 }
 
 /// Makes the network header of a packet start at its data, and checks that an IPv4 header without

@@ -180,7 +180,7 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// Listens on `addr` in `net` and has `accept` called with the listening socket and every
+    /// Listens on `addr` in `net` (of its family only) and has `accept` called with the listening socket and every
     /// connection, one at a time.
     /// Fails as `bind()` does, `EADDRINUSE` above all.
     pub fn start<F>(
@@ -198,6 +198,9 @@ impl Listener {
             SocketAddr::V6(_) => SocketFamily::V6,
         };
         let socket = Socket::tcp(net, family)?;
+        if family == SocketFamily::V6 {
+            socket.set_v6only()?;
+        }
         socket.set_reuseaddr();
         socket.bind(addr)?;
         socket.listen(backlog)?;

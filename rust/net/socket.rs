@@ -15,7 +15,8 @@ use crate::{
         EINPROGRESS,
         ESHUTDOWN, //
     },
-    net::netns::Net, //
+    net::netns::Net,
+    wire::addr::Addr, //
 };
 use core::{
     net::{
@@ -43,8 +44,20 @@ use kernel::{
 pub enum SocketFamily {
     /// IPv4.
     V4,
-    /// IPv6 (and, as the `bindv6only` sysctl goes, IPv4).
+    /// IPv6 (and, unless [`Socket::set_v6only`] says otherwise, IPv4 as the `bindv6only` sysctl
+    /// goes).
     V6,
+}
+
+impl SocketFamily {
+    /// The family for connections with `addr`.
+    pub fn of(addr: &Addr) -> Self {
+        if addr.is_v4() {
+            Self::V4
+        } else {
+            Self::V6
+        }
+    }
 }
 
 /// A `struct sockaddr_storage` with an IP address and port.
@@ -403,6 +416,18 @@ impl Socket {
     pub fn set_freebind(&self) {
         // SAFETY: `sk` is valid and of IP.
         unsafe { bindings::ip_sock_set_freebind(self.sk()) };
+    }
+
+    /// Leaves IPv4 to other sockets of the same port (`IPV6_V6ONLY`), of an IPv6 socket before
+    /// [`Self::bind`]. `EINVAL` for an IPv4 one, or afterwards.
+    pub fn set_v6only(&self) -> Result {
+        // SAFETY: `sk` is valid and of IP.
+        unsafe {
+            if u32::from((*self.sk()).__sk_common.skc_family) != bindings::AF_INET6 {
+                return Err(EINVAL);
+            }
+            to_result(bindings::ip6_sock_set_v6only(self.sk()))
+        }
     }
 
     /// Probes a silent connection after `idle` seconds, every `interval` seconds, and gives it up

@@ -177,6 +177,38 @@ impl<T: AsRef<[u8]> + AsMut<[u8]>> Packet<T> {
     }
 }
 
+/// The fields of a header of which the rest is zero.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Repr {
+    /// Source address.
+    pub source: Addr,
+    /// Destination address.
+    pub destination: Addr,
+    /// Protocol number of what follows.
+    pub next_header: u8,
+    /// Bytes that follow.
+    pub payload_len: u16,
+    /// Hop limit.
+    pub hop_limit: u8,
+}
+
+impl Repr {
+    /// The header's bytes.
+    pub fn emit(&self) -> [u8; HEADER_LEN] {
+        let [l0, l1] = self.payload_len.to_be_bytes();
+        let mut header = [0; HEADER_LEN];
+        let fields = [
+            &[0x60, 0, 0, 0, l0, l1, self.next_header, self.hop_limit][..],
+            self.source.as_bytes(),
+            self.destination.as_bytes(),
+        ];
+        for (to, from) in header.iter_mut().zip(fields.into_iter().flatten()) {
+            *to = *from;
+        }
+        header
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -15,7 +15,6 @@ use super::{
 };
 use crate::{
     bindings,
-    errno::EAFNOSUPPORT,
     net::netns::Net,
     wire::addr::{
         Addr,
@@ -222,14 +221,6 @@ impl<'a> Request<'a> {
             return Err(self.bad_attr(EINVAL, id, c"not a unicast address"));
         }
         Ok(addr)
-    }
-
-    /// As [`Self::require_unicast`]; `EAFNOSUPPORT`, with a text, if it is an IPv6 address.
-    pub fn require_unicast_v4(&self, id: u16) -> Result<Addr> {
-        if self.require_addr(id)?.is_v4() {
-            return self.require_unicast(id);
-        }
-        Err(self.bad_attr(EAFNOSUPPORT, id, c"IPv6 is not supported yet"))
     }
 
     /// The transport protocol in an attribute; `EINVAL`, with a text, if it is neither TCP nor UDP.

@@ -27,7 +27,10 @@ use crate::{
     errno::EAFNOSUPPORT,
     sync::lock::BottomHalfDisabled,
     wire::{
-        addr::Addr,
+        addr::{
+            Addr,
+            FourTuple, //
+        },
         ipv6, //
     }, //
 };
@@ -45,7 +48,8 @@ use kernel::{
         from_err_ptr,
         to_result, //
     },
-    prelude::*, //
+    prelude::*,
+    sync::rcu, //
 };
 
 /// Room for a link-layer header, which saves the stack from making it.
@@ -140,6 +144,57 @@ impl Route {
         let source = Addr::v6(unsafe { flow.saddr.in6_u.u6_addr8 });
         // SAFETY: The reference that was returned is handed over.
         unsafe { Self::from_raw(dst, source, destination) }
+    }
+
+    /// Looks up the route of a segment from the virtual address, which need not be local any more, to
+    /// the client. Any context. Errors: as [`Route::lookup`].
+    pub fn lookup_tcp(net: &Net, tuple: &FourTuple) -> Result<Self> {
+        let (from, to) = (tuple.vip(), tuple.client());
+        let (Some(source), Some(destination)) = (from.to_v4(), to.to_v4()) else {
+            // Nobody asks there whether the source is local.
+            return Self::lookup_ipv6(net, Some(from), to);
+        };
+        let mut flow = bindings::flowi4 {
+            saddr: u32::from_ne_bytes(source),
+            daddr: u32::from_ne_bytes(destination),
+            ..Default::default()
+        };
+        flow.__fl_common.flowic_proto = bindings::IPPROTO_TCP as u8;
+        flow.__fl_common.flowic_flags = bindings::FLOWI_FLAG_ANYSRC as u8;
+        flow.uli.ports.dport = tuple.client_port().to_be();
+        flow.uli.ports.sport = tuple.vip_port().to_be();
+        // SAFETY: The namespace and the flow are valid; there is no socket.
+        let route = from_err_ptr(unsafe {
+            bindings::ip_route_output_flow(net.as_raw(), &mut flow, ptr::null())
+        })?;
+        // CAST: The destination entry is the first field.
+        // SAFETY: The reference that was returned is handed over.
+        unsafe { Self::from_raw(route.cast(), from, to) }
+    }
+
+    /// Sends a packet of this machine's own, whose data starts at its IP header, past all hooks on
+    /// the way out. An IPv4 header has its length and checksum filled in. Any context but hard
+    /// interrupts. The packet is consumed; errors are the stack's.
+    pub fn local_out(self, net: &Net, mut skb: SkBuff) -> Result {
+        let v4 = self.destination.is_v4();
+        skb.reset_network_header();
+        skb.set_transport_header(if v4 {
+            HEADER_LEN
+        } else {
+            ipv6::HEADER_LEN as u16
+        });
+        skb.set_protocol(if v4 { ETH_P_IP } else { ETH_P_IPV6 });
+        // SAFETY: The packet has no route; it is given our reference.
+        unsafe { bindings::skb_dst_set(skb.as_raw(), self.into_raw()) };
+        let _rcu = rcu::Guard::new();
+        // SAFETY: The packet is complete, has a route of its family, and is handed over.
+        sent(unsafe {
+            if v4 {
+                bindings::ip_local_out(net.as_raw(), ptr::null_mut(), skb.into_raw())
+            } else {
+                bindings::ip6_local_out(net.as_raw(), ptr::null_mut(), skb.into_raw())
+            }
+        })
     }
 
     /// # Safety

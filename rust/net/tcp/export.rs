@@ -266,7 +266,16 @@ impl Frozen<'_> {
                 _ => return Err(Refusal::NotEstablished),
             };
             if !sock::is_ipv4(sk) {
-                return Err(Refusal::Ipv6);
+                let tuple = sock::tuple(sk);
+                // Multicast addresses have no connections.
+                if !tuple.client().is_unicast() || !tuple.vip().is_unicast() {
+                    return Err(Refusal::LinkLocal);
+                }
+                let np = sock::ipv6(sk);
+                // Only compared; changes under the lock, which is held.
+                if np.is_null() || !(&raw const (*np).opt).read_volatile().is_null() {
+                    return Err(Refusal::ExtensionHeaders);
+                }
             }
             if bindings::sk_is_mptcp(sk) {
                 return Err(Refusal::Mptcp);
@@ -310,8 +319,8 @@ impl Frozen<'_> {
         if unsafe { queue::out_of_order(sk) }.too_many {
             return Err(Refusal::OutOfOrder);
         }
-        // SAFETY: The socket is valid, connected over IPv4 as was checked above, and of user space
-        // by check_kind(). Its lock may be slept under.
+        // SAFETY: The socket is valid, connected as was checked above, and of user space by
+        // check_kind(). Its lock may be slept under.
         if unsafe { nat::is_translated(sk) }? {
             return Err(Refusal::Translated);
         }

@@ -6,7 +6,10 @@ use kernel::sync::rcu;
 
 use crate::{
     bindings,
-    net::Net,
+    net::{
+        ip::is_local_address,
+        Net, //
+    },
     wire::{
         addr::FourTuple,
         record::ConnectionState, //
@@ -30,8 +33,7 @@ use super::{
         inet_csk,
         tcp_sk,
         SockRef,
-        Tuple,
-        Tuple4, //
+        Tuple, //
     },
 };
 
@@ -57,22 +59,19 @@ impl Listener {
     /// is no obstacle: the client has opened the connection anew.
     pub fn lookup(net: &Net, state: &ConnectionState, iif: u32) -> Result<Listener, Refusal> {
         let tuple = &state.tuple;
-        let addrs = Tuple4::new(tuple).ok_or(Refusal::Ipv6)?;
-        let lookup = Tuple::new(tuple).ok_or(Refusal::Ipv6)?;
+        let addrs = Tuple::new(tuple).ok_or(Refusal::InvalidState)?;
         let dif = i32::try_from(iif).map_err(|_| Refusal::NoListener)?;
-        // SAFETY: The namespace is valid.
-        let kind = unsafe { bindings::inet_addr_type(net.as_raw(), addrs.vip) };
-        if kind != bindings::RTN_LOCAL {
+        if !is_local_address(net, &tuple.vip()) {
             // The child could not send: its source address would be refused.
             return Err(Refusal::AddressNotLocal);
         }
-        let segment = Segment::ack(state, addrs, iif)?;
+        let segment = Segment::ack(state, &addrs, iif)?;
         let listener = {
             // The lookup wants RCU, and bottom halves disabled as on the receive path.
             let rcu = rcu::read_lock();
             let _bh = BottomHalves::disable();
             // SAFETY: The segment begins at its TCP header, as it does in tcp_v4_rcv().
-            unsafe { find_listener(net, segment.as_raw(), &lookup, lookup.vip_port, dif, &rcu) }
+            unsafe { find_listener(net, segment.as_raw(), &addrs, addrs.vip_port, dif, &rcu) }
         };
         let listener = Listener(listener.ok_or(Refusal::NoListener)?);
         listener.check_kind()?;
@@ -185,18 +184,17 @@ impl Listener {
             return Err(Refusal::InvalidState);
         }
         data.finish(state).map_err(|_| Refusal::NoMemory)?;
-        let tuple = Tuple4::new(&state.tuple).ok_or(Refusal::Ipv6)?;
-        let lookup = Tuple::new(&state.tuple).ok_or(Refusal::Ipv6)?;
+        let tuple = Tuple::new(&state.tuple).ok_or(Refusal::InvalidState)?;
         self.check(state)?;
         let rcvbuf = self.rcvbuf_for(state, data.rx_truesize().saturating_add(FIN_TRUESIZE))?;
         let sndbuf = data.send.truesize();
 
         let listener = self.0.as_raw();
         // SAFETY: The listener is valid. CAST: The clock is not negative.
-        let request = unsafe { Request::new(listener, state, tuple, start as u64) }?;
-        let ack = Segment::ack(state, tuple, iif)?;
+        let request = unsafe { Request::new(listener, state, &tuple, start as u64) }?;
+        let ack = Segment::ack(state, &tuple, iif)?;
         let fin = match state.fin {
-            true => Some(Segment::fin(state, tuple, iif)?),
+            true => Some(Segment::fin(state, &tuple, iif)?),
             false => None,
         };
 
@@ -212,12 +210,12 @@ impl Listener {
             }
             // SAFETY: The listener is valid and keeps its namespace.
             let net = unsafe { Net::from_raw(bindings::sock_net(listener)) };
-            if in_use(net, &lookup, iif, true, &rcu) {
+            if in_use(net, &tuple, iif, true, &rcu) {
                 return Err(Refusal::TupleInUse);
             }
             // SAFETY: The listener is valid; bottom halves are disabled to the end of the block.
             let Some(child) = (unsafe { Child::new(listener, &request, &ack, &rcu) }) else {
-                return Err(self.why_no_child(net, &lookup, iif, &rcu));
+                return Err(self.why_no_child(net, &tuple, iif, &rcu));
             };
             child.size_rcvbuf(rcvbuf);
             let done = child
@@ -256,7 +254,7 @@ impl Listener {
         }
     }
 
-    /// tcp_v4_syn_recv_sock() does not say; this is the most likely reason.
+    /// tcp_v4_syn_recv_sock() and tcp_v6_syn_recv_sock() do not say; this is the most likely reason.
     fn why_no_child(&self, net: &Net, tuple: &Tuple, iif: u32, guard: &rcu::Guard) -> Refusal {
         match self.check_kind() {
             Err(refusal) => refusal,

@@ -34,9 +34,6 @@ impl TcpSocket {
     /// [`Refusal::NoConnection`]; [`Refusal::NotEstablished`] for what is left of a connection
     /// (TIME_WAIT) and what is not one yet; [`Refusal::NotAccepted`] while it has no program.
     pub fn from_tuple(net: &Net, tuple: &FourTuple) -> Result<TcpSocket, Refusal> {
-        if !tuple.is_v4() {
-            return Err(Refusal::Ipv6);
-        }
         let addrs = Tuple::new(tuple).ok_or(Refusal::NoConnection)?;
         let sk = addrs
             .established(net, 0, &rcu::read_lock())

@@ -3,9 +3,12 @@
 //! Connections whose addresses or ports connection tracking translates.
 //!
 //! Asked through `nf_ct_hook`, which is part of the kernel proper and empty without connection
-//! tracking: no module is needed for it. The answer is for IPv4 and the default zone.
+//! tracking: no module is needed for it. The answer is for IPv4 and the default zone; it knows
+//! nothing of IPv6, where it only can be seen whether there is any translation in the namespace.
 
 use core::ptr;
+
+use kernel::sync::rcu;
 
 use crate::{
     bindings,
@@ -15,7 +18,10 @@ use crate::{
 use super::{
     refusal::Refusal,
     sock,
-    sock::Tuple4, //
+    sock::{
+        Addrs,
+        Tuple, //
+    }, //
 };
 
 /// Length of an IPv4 header without options, and of the ports behind it.
@@ -29,12 +35,11 @@ const PORTS_LEN: usize = 4;
 ///
 /// # Errors
 ///
-/// [`Refusal::NoMemory`]: it could not be asked.
+/// [`Refusal::NoMemory`]: it could not be asked. [`Refusal::Ipv6Nat`].
 ///
 /// # Safety
 ///
-/// `sk` is a valid full TCP socket in a connected state, of user space, over IPv4. The caller may
-/// sleep.
+/// `sk` is a valid full TCP socket in a connected state, of user space. The caller may sleep.
 pub(super) unsafe fn is_translated(sk: *mut bindings::sock) -> Result<bool, Refusal> {
     // SAFETY: No preconditions.
     if !unsafe { bindings::nf_ct_is_loaded() } {
@@ -42,8 +47,15 @@ pub(super) unsafe fn is_translated(sk: *mut bindings::sock) -> Result<bool, Refu
     }
     // SAFETY: By the function's requirements; a socket of user space keeps its namespace.
     let (tuple, net) = unsafe { (sock::tuple(sk), Net::from_raw(bindings::sock_net(sk))) };
-    let Some(ours) = Tuple4::new(&tuple) else {
+    let Some(ours) = Tuple::new(&tuple) else {
         return Ok(false);
+    };
+    let Addrs::V4 { client, vip } = ours.addrs else {
+        return if translates_ipv6(net) {
+            Err(Refusal::Ipv6Nat)
+        } else {
+            Ok(false)
+        };
     };
     // What the socket sends looks like this, whichever side of the connection is translated.
     // SAFETY: No preconditions; the caller may sleep.
@@ -64,8 +76,8 @@ pub(super) unsafe fn is_translated(sk: *mut bindings::sock) -> Result<bool, Refu
         bindings::iphdr::set_version_raw(iph, 4);
         bindings::iphdr::set_ihl_raw(iph, (IP_LEN / 4) as u8);
         (*iph).protocol = bindings::IPPROTO_TCP as u8;
-        (*iph).__bindgen_anon_1.__bindgen_anon_1.saddr = ours.vip;
-        (*iph).__bindgen_anon_1.__bindgen_anon_1.daddr = ours.client;
+        (*iph).__bindgen_anon_1.__bindgen_anon_1.saddr = vip;
+        (*iph).__bindgen_anon_1.__bindgen_anon_1.daddr = client;
         let ports = data.add(IP_LEN).cast::<[u16; 2]>();
         *ports = [ours.vip_port.to_be(), ours.client_port_be];
         let meta = &raw mut (*skb).__bindgen_anon_1.__bindgen_anon_1;
@@ -78,10 +90,36 @@ pub(super) unsafe fn is_translated(sk: *mut bindings::sock) -> Result<bool, Refu
     };
     // SAFETY: All members of the unions are plain data.
     let same = unsafe {
-        other.src.u3.ip == ours.client
+        other.src.u3.ip == client
             && other.src.u.all == ours.client_port_be
-            && other.dst.u3.ip == ours.vip
+            && other.dst.u3.ip == vip
             && other.dst.u.all == ours.vip_port.to_be()
     };
     Ok(known && !same)
+}
+
+/// Whether addresses or ports of IPv6 packets are translated in `net`: the hook of nf_nat is there as
+/// long as a chain of nftables or ip6tables does so.
+///
+/// What makes the hook known is its place. Chains of nftables at the same place are marked as such.
+fn translates_ipv6(net: &Net) -> bool {
+    let _rcu = rcu::read_lock();
+    // SAFETY: The namespace is valid. Its hooks are replaced under RCU, which is held; the array of
+    // their descriptions lies behind them and is as long, and these are freed after a grace
+    // period, too.
+    unsafe {
+        const PLACE: usize = bindings::nf_inet_hooks_NF_INET_PRE_ROUTING as usize;
+        let entries = (&raw const (*net.as_raw()).nf.hooks_ipv6[PLACE]).read_volatile();
+        if entries.is_null() {
+            return false;
+        }
+        let count = usize::from((*entries).num_hook_entries);
+        let ops = bindings::nf_hook_entries_get_hook_ops(entries);
+        (0..count).any(|index| {
+            let ops = ops.add(index).read_volatile();
+            (*ops).priority == bindings::nf_ip6_hook_priorities_NF_IP6_PRI_NAT_DST
+                && bindings::nf_hook_ops::hook_ops_type_raw(ops)
+                    == bindings::nf_hook_ops_type_NF_HOOK_OP_UNDEFINED
+        })
+    }
 }

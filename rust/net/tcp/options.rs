@@ -12,13 +12,33 @@ use crate::{
     }, //
 };
 
-use super::sock::{
-    inet_csk,
-    tcp_sk, //
+use super::{
+    sock,
+    sock::{
+        inet_csk,
+        tcp_sk, //
+    }, //
 };
 
 /// The bits of ECN in the type of service: not the program's.
 const ECN: u8 = 3;
+
+/// Where IP_TOS or, for a connection over IPv6, IPV6_TCLASS stands.
+///
+/// # Safety
+///
+/// `sk` is a valid, locked TCP socket in a connected state.
+unsafe fn type_of_service(sk: *mut bindings::sock) -> *mut u8 {
+    // SAFETY: The socket is valid. One with an IPv6 connection has a `pinet6`, which lives as long.
+    unsafe {
+        let np = sock::ipv6(sk);
+        if sock::is_ipv4(sk) || np.is_null() {
+            &raw mut (*inet_csk(sk)).icsk_inet.tos
+        } else {
+            &raw mut (*np).tclass
+        }
+    }
+}
 
 /// What stands in a socket, where it is not what every socket begins with.
 ///
@@ -39,7 +59,7 @@ pub(super) unsafe fn read(sk: *mut bindings::sock) -> SocketOptions {
             keepalive_count: (*tp).keepalive_probes,
             keepalive_idle: seconds((*tp).keepalive_time),
             keepalive_interval: seconds((*tp).keepalive_intvl),
-            tos: (*tp).inet_conn.icsk_inet.tos & !ECN,
+            tos: type_of_service(sk).read_volatile() & !ECN,
             user_timeout: (*inet_csk(sk)).icsk_user_timeout,
             notsent_lowat: (*tp).notsent_lowat,
             // CAST: As wide, or wider.
@@ -106,10 +126,13 @@ pub(super) unsafe fn apply(sk: *mut bindings::sock, options: &SocketOptions) {
             bindings::sock_set_flag(sk, bindings::sock_flags_SOCK_KEEPOPEN);
         }
         if options.tos != 0 {
-            let tos = &raw mut (*tp).inet_conn.icsk_inet.tos;
+            let tos = type_of_service(sk);
             ptr::write_volatile(tos, options.tos | (*tos & ECN));
-            let priority = bindings::rt_tos2priority(options.tos);
-            ptr::write_volatile(&raw mut (*sk).sk_priority, u32::from(priority));
+            // IPV6_TCLASS leaves the priority alone.
+            if sock::is_ipv4(sk) {
+                let priority = bindings::rt_tos2priority(options.tos);
+                ptr::write_volatile(&raw mut (*sk).sk_priority, u32::from(priority));
+            }
         }
         if options.user_timeout != 0 {
             let timeout = &raw mut (*inet_csk(sk)).icsk_user_timeout;

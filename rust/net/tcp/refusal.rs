@@ -11,7 +11,6 @@ use kernel::{
 use crate::errno::{
     EADDRINUSE,
     EADDRNOTAVAIL,
-    EAFNOSUPPORT,
     ECONNREFUSED,
     EHOSTUNREACH,
     EISCONN,
@@ -67,8 +66,8 @@ refusals! {
     NotSocket = 1, ENOTSOCK, c"not a socket";
     /// Neither `IPPROTO_TCP` nor a stream.
     NotTcp = 2, EPROTONOSUPPORT, c"not a TCP socket";
-    /// An IPv6 connection.
-    Ipv6 = 3, EAFNOSUPPORT, c"IPv6 is not supported yet";
+    // 3 was IPv6, which is carried now.
+
     /// The socket is of another network namespace than the request.
     OtherNamespace = 4, EXDEV, c"socket belongs to another network namespace";
     /// The socket belongs to the kernel.
@@ -113,6 +112,13 @@ refusals! {
     Closing = 24, EPIPE, c"connection is closing";
     /// Connection tracking translates addresses or ports (DNAT, SNAT, REDIRECT).
     Translated = 25, EOPNOTSUPP, c"connection is translated by NAT";
+    /// An address of IPv6 that means something on its link only.
+    LinkLocal = 26, EADDRNOTAVAIL, c"link-local addresses do not lead to another machine";
+    /// The program has set IPv6 extension headers to be sent.
+    ExtensionHeaders = 27, EOPNOTSUPP, c"socket sends IPv6 extension headers";
+    /// Something translates addresses of IPv6, and it cannot be asked whether it does those of the
+    /// connection.
+    Ipv6Nat = 28, EOPNOTSUPP, c"IPv6 NAT is in use, the connection may be translated";
     /// No socket has these addresses.
     NoConnection = 48, ENOENT, c"no such connection";
     /// The connection is in a listener's accept queue.
@@ -184,7 +190,7 @@ mod tests {
                 count += 1;
             }
         }
-        assert_eq!(count, 42);
+        assert_eq!(count, 44);
         assert_eq!(Refusal::from_code(0), None);
         assert_eq!(Refusal::AcceptQueueFull.code(), 68);
     }

@@ -19,14 +19,16 @@ use super::{
     refusal::Refusal,
     sock::{
         tcp_skb_cb,
-        Tuple4,
+        Addrs,
+        Tuple,
         TCPHDR_ACK,
         TCPHDR_FIN, //
     },
 };
 
-/// Length of an IPv4 and of a TCP header without options.
+/// Length of an IPv4, an IPv6 and a TCP header without options.
 const IP_LEN: usize = 20;
+const IPV6_LEN: usize = 40;
 pub(super) const TCP_LEN: usize = 20;
 
 /// `struct tcp_request_sock`: a connection request as the three-way handshake leaves it.
@@ -48,13 +50,20 @@ impl Request {
     pub(super) unsafe fn new(
         listener: *mut bindings::sock,
         state: &ConnectionState,
-        tuple: Tuple4,
+        tuple: &Tuple,
         clock_ns: u64,
     ) -> Result<Request, Refusal> {
-        // SAFETY: `tcp_prot` is initialised before the first module is loaded. `tcp_request_sock_ops`
-        // is not exported, but this points to it. These are the ones for IPv4 packets, whatever
-        // the family of the listener: tcp_v6_conn_request() does the same.
-        let ops = unsafe { bindings::tcp_prot.rsk_prot };
+        // The operations are those of the packets, whatever the family of the listener:
+        // tcp_v6_conn_request() does the same.
+        // SAFETY: `tcp_prot` and `tcpv6_prot` are initialised before the first module is loaded.
+        // `tcp_request_sock_ops` and `tcp6_request_sock_ops` are not exported, but these point to
+        // them.
+        let ops = unsafe {
+            match tuple.addrs {
+                Addrs::V4 { .. } => bindings::tcp_prot.rsk_prot,
+                Addrs::V6 { .. } => bindings::tcpv6_prot.rsk_prot,
+            }
+        };
         // SAFETY: The slab was made with the operations, its objects are `struct tcp_request_sock`.
         let raw = unsafe { bindings::kmem_cache_alloc_noprof((*ops).slab, bindings::GFP_KERNEL) };
         let treq: NonNull<bindings::tcp_request_sock> =
@@ -103,14 +112,18 @@ impl Request {
             (*common).skc_family = (*listener).__sk_common.skc_family;
             (*base).rsk_ops = ops;
 
-            // tcp_v4_init_req(): addresses and ports.
-            (*common).__bindgen_anon_1.__bindgen_anon_1.skc_daddr = tuple.client;
-            (*common).__bindgen_anon_1.__bindgen_anon_1.skc_rcv_saddr = tuple.vip;
+            // tcp_v4_init_req(), tcp_v6_init_req(): addresses and ports. Those of the other family
+            // are for an AF_INET6 listener: inet_csk_clone_lock() copies all to the child.
+            let (v4, v6) = match tuple.addrs {
+                Addrs::V4 { client, vip } => ((client, vip), (v4_mapped(client), v4_mapped(vip))),
+                Addrs::V6 { client, vip } => ((LOOPBACK4_IPV6, LOOPBACK4_IPV6), (client, vip)),
+            };
+            (*common).__bindgen_anon_1.__bindgen_anon_1.skc_daddr = v4.0;
+            (*common).__bindgen_anon_1.__bindgen_anon_1.skc_rcv_saddr = v4.1;
             (*common).__bindgen_anon_3.__bindgen_anon_1.skc_dport = tuple.client_port_be;
             (*common).__bindgen_anon_3.__bindgen_anon_1.skc_num = tuple.vip_port;
-            // For an AF_INET6 listener: inet_csk_clone_lock() copies them to the child.
-            (*common).skc_v6_daddr = v4_mapped(tuple.client);
-            (*common).skc_v6_rcv_saddr = v4_mapped(tuple.vip);
+            (*common).skc_v6_daddr = v6.0;
+            (*common).skc_v6_rcv_saddr = v6.1;
             // inet_request_bound_dev_if(), inet_request_mark(): what the child's routes depend on
             // is what the listener was bound to.
             (*common).skc_bound_dev_if = (*listener).__sk_common.skc_bound_dev_if;
@@ -181,6 +194,9 @@ impl Drop for Request {
     }
 }
 
+/// What the IPv4 addresses of an IPv6 socket are (127.0.0.6).
+const LOOPBACK4_IPV6: u32 = 0x7f00_0006_u32.to_be();
+
 fn v4_mapped(addr: u32) -> bindings::in6_addr {
     let mut mapped = bindings::in6_addr::default();
     mapped.in6_u.u6_addr32 = [0, 0, 0xffff_u32.to_be(), addr];
@@ -206,7 +222,7 @@ impl Segment {
     /// request, and `sk_rx_dst` is set by the first segment from the network. May sleep.
     pub(super) fn ack(
         state: &ConnectionState,
-        tuple: Tuple4,
+        tuple: &Tuple,
         iif: u32,
     ) -> Result<Segment, Refusal> {
         Segment::new(state, tuple, iif, state.copied_seq, 0)
@@ -216,7 +232,7 @@ impl Segment {
     /// FIN as it came before. May sleep.
     pub(super) fn fin(
         state: &ConnectionState,
-        tuple: Tuple4,
+        tuple: &Tuple,
         iif: u32,
     ) -> Result<Segment, Refusal> {
         Segment::new(state, tuple, iif, state.rcv_nxt.wrapping_sub(1), TCPHDR_FIN)
@@ -224,33 +240,52 @@ impl Segment {
 
     fn new(
         state: &ConnectionState,
-        tuple: Tuple4,
+        tuple: &Tuple,
         iif: u32,
         seq: u32,
         flags: u16,
     ) -> Result<Segment, Refusal> {
+        let ip_len = match tuple.addrs {
+            Addrs::V4 { .. } => IP_LEN,
+            Addrs::V6 { .. } => IPV6_LEN,
+        };
         // SAFETY: No preconditions; the caller may sleep.
-        let skb = unsafe { bindings::alloc_skb((IP_LEN + TCP_LEN) as u32, bindings::GFP_KERNEL) };
+        let skb = unsafe { bindings::alloc_skb((ip_len + TCP_LEN) as u32, bindings::GFP_KERNEL) };
         let skb = NonNull::new(skb).ok_or(Refusal::NoMemory)?;
         let raw = skb.as_ptr();
         // SAFETY: The buffer is new and has room for both headers, which skb_put() gives,
         // suitably aligned as all allocations are. All of it is cleared before it is used.
         unsafe {
-            let data = bindings::skb_put(raw, (IP_LEN + TCP_LEN) as u32).cast::<u8>();
-            ptr::write_bytes(data, 0, IP_LEN + TCP_LEN);
+            let data = bindings::skb_put(raw, (ip_len + TCP_LEN) as u32).cast::<u8>();
+            ptr::write_bytes(data, 0, ip_len + TCP_LEN);
             bindings::skb_reset_network_header(raw);
-            bindings::skb_set_transport_header(raw, IP_LEN as i32);
+            bindings::skb_set_transport_header(raw, ip_len as i32);
 
-            let iph = data.cast::<bindings::iphdr>();
-            bindings::iphdr::set_version_raw(iph, 4);
-            bindings::iphdr::set_ihl_raw(iph, (IP_LEN / 4) as u8);
-            (*iph).tot_len = ((IP_LEN + TCP_LEN) as u16).to_be();
-            (*iph).ttl = 64;
-            (*iph).protocol = bindings::IPPROTO_TCP as u8;
-            (*iph).__bindgen_anon_1.__bindgen_anon_1.saddr = tuple.client;
-            (*iph).__bindgen_anon_1.__bindgen_anon_1.daddr = tuple.vip;
+            let protocol = match tuple.addrs {
+                Addrs::V4 { client, vip } => {
+                    let iph = data.cast::<bindings::iphdr>();
+                    bindings::iphdr::set_version_raw(iph, 4);
+                    bindings::iphdr::set_ihl_raw(iph, (IP_LEN / 4) as u8);
+                    (*iph).tot_len = ((IP_LEN + TCP_LEN) as u16).to_be();
+                    (*iph).ttl = 64;
+                    (*iph).protocol = bindings::IPPROTO_TCP as u8;
+                    (*iph).__bindgen_anon_1.__bindgen_anon_1.saddr = client;
+                    (*iph).__bindgen_anon_1.__bindgen_anon_1.daddr = vip;
+                    bindings::ETH_P_IP
+                }
+                Addrs::V6 { client, vip } => {
+                    let ip6h = data.cast::<bindings::ipv6hdr>();
+                    bindings::ipv6hdr::set_version_raw(ip6h, 6);
+                    (*ip6h).payload_len = (TCP_LEN as u16).to_be();
+                    (*ip6h).nexthdr = bindings::IPPROTO_TCP as u8;
+                    (*ip6h).hop_limit = 64;
+                    (*ip6h).__bindgen_anon_1.__bindgen_anon_1.saddr = client;
+                    (*ip6h).__bindgen_anon_1.__bindgen_anon_1.daddr = vip;
+                    bindings::ETH_P_IPV6
+                }
+            };
 
-            let th = data.add(IP_LEN).cast::<bindings::tcphdr>();
+            let th = data.add(ip_len).cast::<bindings::tcphdr>();
             (*th).source = tuple.client_port_be;
             (*th).dest = tuple.vip_port.to_be();
             (*th).seq = seq.to_be();
@@ -265,14 +300,15 @@ impl Segment {
             (*th).window = u16::try_from(window).unwrap_or(u16::MAX).to_be();
 
             // The data begins at the TCP header where tcp_v4_rcv() would have left it.
-            bindings::skb_pull(raw, IP_LEN as u32);
+            bindings::skb_pull(raw, ip_len as u32);
             let meta = (*raw).__bindgen_anon_4.headers.as_mut();
             meta.skb_iif = i32::try_from(iif).unwrap_or(0);
-            meta.protocol = (bindings::ETH_P_IP as u16).to_be();
+            meta.protocol = (protocol as u16).to_be();
             // tcp_v4_do_rcv() verifies the checksum in all states but ESTABLISHED.
             meta.set_ip_summed(bindings::CHECKSUM_UNNECESSARY as u8);
 
-            // tcp_v4_fill_cb(). The rest of `cb` is clear in a new buffer.
+            // tcp_v4_fill_cb(). The rest of `cb` is clear in a new buffer: no interface of IPv6
+            // (`mcast_oif`), which the client's next segment brings.
             let cb = tcp_skb_cb(raw);
             (*cb).seq = seq;
             (*cb).end_seq = seq.wrapping_add(u32::from(fin));

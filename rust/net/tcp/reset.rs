@@ -2,40 +2,37 @@
 
 //! Segments for a connection that has no socket any more: a RST, and a question before it.
 
-use core::ptr;
-
 use kernel::{
-    error::to_result,
     macros::kunit_tests,
-    prelude::*,
-    sync::rcu, //
+    prelude::*, //
 };
 
 use crate::{
-    bindings,
-    errno::{
-        EAFNOSUPPORT,
-        EHOSTUNREACH, //
+    net::{
+        ip::Route,
+        skbuff::SkBuff,
+        Net, //
     },
-    net::Net,
     wire::{
         addr::FourTuple,
         ipv4,
+        ipv6,
         seq::SeqNum,
         tcp, //
     },
 };
 
-use super::sock::Tuple4;
-
 /// The largest link-layer header that is worth room in front, `MAX_TCP_HEADER` minus ours.
-const HEADROOM: usize = 128;
+const HEADROOM: u16 = 128;
+
+/// Time to live, or hop limit.
+const TTL: u8 = 64;
 
 /// Bytes of the timestamps option, padded.
 const TIMESTAMPS_LEN: usize = 12;
 
 /// The longest packet: two headers and the timestamps option.
-const MAX_LEN: usize = ipv4::HEADER_LEN + tcp::HEADER_LEN + TIMESTAMPS_LEN;
+const MAX_LEN: usize = ipv6::HEADER_LEN + tcp::HEADER_LEN + TIMESTAMPS_LEN;
 
 /// Sends one RST from the virtual address to the client. Process context or softirq.
 ///
@@ -44,7 +41,7 @@ const MAX_LEN: usize = ipv4::HEADER_LEN + tcp::HEADER_LEN + TIMESTAMPS_LEN;
 ///
 /// # Errors
 ///
-/// `EAFNOSUPPORT` for IPv6, `EHOSTUNREACH` without a route, `ENOMEM`.
+/// `EHOSTUNREACH` without a route, `EAFNOSUPPORT` without IPv6, `ENOMEM`.
 pub fn send_reset(net: &Net, tuple: &FourTuple, seq: SeqNum, ack: SeqNum) -> Result {
     let flags = tcp::Flags::RST | tcp::Flags::ACK;
     send(
@@ -76,47 +73,12 @@ pub fn send_probe(
 }
 
 fn send(net: &Net, tuple: &FourTuple, packet: &Packet) -> Result {
-    let addrs = Tuple4::new(tuple).ok_or(EAFNOSUPPORT)?;
     let bytes = packet.bytes().ok_or(EINVAL)?;
-
-    let mut flow = bindings::flowi4::default();
-    flow.__fl_common.flowic_proto = bindings::IPPROTO_TCP as u8;
-    // The virtual address need not be local any more.
-    flow.__fl_common.flowic_flags = bindings::FLOWI_FLAG_ANYSRC as u8;
-    flow.saddr = addrs.vip;
-    flow.daddr = addrs.client;
-    flow.uli.ports.dport = addrs.client_port_be;
-    flow.uli.ports.sport = addrs.vip_port.to_be();
-
-    // SAFETY: No preconditions; softirq callers may not sleep.
-    let skb = unsafe { bindings::alloc_skb((HEADROOM + MAX_LEN) as u32, bindings::GFP_ATOMIC) };
-    if skb.is_null() {
-        return Err(ENOMEM);
-    }
-    // SAFETY: The namespace and the flow are valid; there is no socket.
-    let route = unsafe { bindings::ip_route_output_flow(net.as_raw(), &mut flow, ptr::null()) };
-    // An error pointer; a real one is never that high.
-    if (route as isize) < 0 && (route as isize) >= -(bindings::MAX_ERRNO as isize) {
-        // SAFETY: The buffer is ours.
-        unsafe { super::sock::free_skb_list(skb) };
-        return Err(EHOSTUNREACH.into());
-    }
-
-    // SAFETY: The buffer is new and has room for `MAX_LEN` bytes behind the reserve, `bytes` are at
-    // most as many; the route is valid, and its reference becomes the buffer's.
-    unsafe {
-        bindings::skb_reserve(skb, HEADROOM as i32);
-        let data = bindings::skb_put(skb, bytes.len() as u32).cast::<u8>();
-        ptr::copy_nonoverlapping(bytes.as_ptr(), data, bytes.len());
-        bindings::skb_reset_network_header(skb);
-        bindings::skb_set_transport_header(skb, ipv4::HEADER_LEN as i32);
-        (*skb).__bindgen_anon_4.headers.as_mut().protocol = (bindings::ETH_P_IP as u16).to_be();
-        bindings::skb_dst_set(skb, (&raw mut (*route).dst).cast());
-    }
-    let _rcu = rcu::read_lock();
-    // SAFETY: The packet is complete and has a route. It belongs to the stack from here on, whatever
-    // the result.
-    to_result(unsafe { bindings::ip_local_out(net.as_raw(), ptr::null_mut(), skb) })
+    let route = Route::lookup_tcp(net, tuple)?;
+    // Softirq callers may not sleep. CAST: `MAX_LEN` at most.
+    let mut skb = SkBuff::alloc(HEADROOM, bytes.len() as u16, GFP_ATOMIC)?;
+    skb.put(bytes)?;
+    route.local_out(net, skb)
 }
 
 /// A packet without data, its checksums included.
@@ -126,7 +88,7 @@ struct Packet {
 }
 
 impl Packet {
-    /// `None` for IPv6.
+    /// `None` never happens: there is room for all.
     fn new(
         tuple: &FourTuple,
         seq: SeqNum,
@@ -140,23 +102,41 @@ impl Packet {
             0
         };
         let tcp_len = tcp::HEADER_LEN + options;
-        let header = ipv4::Repr {
-            source: tuple.vip().to_v4()?,
-            destination: tuple.client().to_v4()?,
-            protocol: tuple.proto().number(),
-            payload_len: tcp_len as u16,
-            ident: 0,
-            dont_fragment: true,
-            tos: 0,
-            ttl: 64,
+        let mut buffer = [0; MAX_LEN];
+        let ip_len = match (tuple.vip().to_v4(), tuple.client().to_v4()) {
+            (Some(source), Some(destination)) => {
+                let header = ipv4::Repr {
+                    source,
+                    destination,
+                    protocol: tuple.proto().number(),
+                    payload_len: tcp_len as u16,
+                    ident: 0,
+                    dont_fragment: true,
+                    tos: 0,
+                    ttl: TTL,
+                };
+                let ip = buffer.get_mut(..ipv4::HEADER_LEN)?;
+                ip.copy_from_slice(&header.emit().ok()?);
+                ipv4::HEADER_LEN
+            }
+            _ => {
+                let header = ipv6::Repr {
+                    source: tuple.vip(),
+                    destination: tuple.client(),
+                    next_header: tuple.proto().number(),
+                    payload_len: tcp_len as u16,
+                    hop_limit: TTL,
+                };
+                let ip = buffer.get_mut(..ipv6::HEADER_LEN)?;
+                ip.copy_from_slice(&header.emit());
+                ipv6::HEADER_LEN
+            }
         };
         let mut packet = Packet {
-            buffer: [0; MAX_LEN],
-            len: ipv4::HEADER_LEN + tcp_len,
+            buffer,
+            len: ip_len.checked_add(tcp_len)?,
         };
-        let (ip, rest) = packet.buffer.split_at_mut_checked(ipv4::HEADER_LEN)?;
-        ip.copy_from_slice(&header.emit().ok()?);
-        let segment = rest.get_mut(..tcp_len)?;
+        let segment = packet.buffer.get_mut(ip_len..packet.len)?;
         // Offset of the data in words.
         *segment.get_mut(12)? = ((tcp_len / 4) << 4) as u8;
         if let Some((value, echo)) = timestamps {
@@ -184,7 +164,10 @@ impl Packet {
 #[kunit_tests(nlb_tcp_reset)]
 mod tests {
     use super::*;
-    use crate::wire::addr::Proto;
+    use crate::wire::addr::{
+        Addr,
+        Proto, //
+    };
 
     fn tuple() -> FourTuple {
         FourTuple::v4([192, 0, 2, 1], 40000, [198, 51, 100, 1], 80, Proto::Tcp)
@@ -208,6 +191,31 @@ mod tests {
         assert_eq!(segment.seq(), SeqNum(0xffff_fffe));
         assert_eq!(segment.ack(), SeqNum(7));
         assert!(segment.flags() == flags);
+        Ok(())
+    }
+
+    #[test]
+    fn reset_over_ipv6() -> Result {
+        let addr = |last| Addr::v6([0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, last]);
+        let tuple = FourTuple::new(addr(1), 40000, addr(2), 80, Proto::Tcp).ok_or(EINVAL)?;
+        let (flags, stamps) = (tcp::Flags::RST | tcp::Flags::ACK, Some((1, 2)));
+        for (stamps, len) in [(None, 60), (stamps, 72)] {
+            let packet = Packet::new(&tuple, SeqNum(5), SeqNum(7), flags, stamps).ok_or(EINVAL)?;
+            let bytes = packet.bytes().ok_or(EINVAL)?;
+            assert_eq!(bytes.len(), len);
+            let ip = ipv6::Packet::new_checked(bytes).map_err(|_| EINVAL)?;
+            assert_eq!((ip.total_len(), ip.hop_limit()), (len, 64));
+            assert_eq!((ip.source(), ip.destination()), (addr(2), addr(1)));
+            assert_eq!(ip.upper_layer(), Ok((6, 40)));
+            let segment = tcp::Packet::new_checked(ip.payload()).map_err(|_| EINVAL)?;
+            assert!(segment.verify_checksum(addr(2), addr(1)));
+            assert_eq!(
+                (segment.source_port(), segment.destination_port()),
+                (80, 40000)
+            );
+            assert_eq!((segment.seq(), segment.ack()), (SeqNum(5), SeqNum(7)));
+            assert!(segment.flags() == flags);
+        }
         Ok(())
     }
 

@@ -139,7 +139,23 @@ pub(super) unsafe fn is_ipv4(sk: *const bindings::sock) -> bool {
     }
 }
 
-/// The 4-tuple of a connection over IPv4, the socket's own address being the virtual one.
+/// `tcp_inet6_sk()`: what an AF_INET6 socket has for IPv6, null for others.
+///
+/// # Safety
+///
+/// `sk` is a valid full TCP socket.
+pub(super) unsafe fn ipv6(sk: *mut bindings::sock) -> *mut bindings::ipv6_pinfo {
+    // SAFETY: The socket is valid; the pointer is set when it is made.
+    unsafe {
+        if u32::from((*sk).__sk_common.skc_family) == bindings::AF_INET6 {
+            (*inet_csk(sk)).icsk_inet.pinet6
+        } else {
+            ptr::null_mut()
+        }
+    }
+}
+
+/// The 4-tuple of a connection, the socket's own address being the virtual one.
 ///
 /// # Safety
 ///
@@ -149,20 +165,28 @@ pub(super) unsafe fn tuple(sk: *const bindings::sock) -> FourTuple {
     let (client, vip, client_port, vip_port) = unsafe {
         let addrs = (*sk).__sk_common.__bindgen_anon_1.__bindgen_anon_1;
         let ports = (*sk).__sk_common.__bindgen_anon_3.__bindgen_anon_1;
-        (
-            addrs.skc_daddr,
-            addrs.skc_rcv_saddr,
-            ports.skc_dport,
-            ports.skc_num,
-        )
+        let (client, vip) = if is_ipv4(sk) {
+            (
+                Addr::v4(addrs.skc_daddr.to_ne_bytes()),
+                Addr::v4(addrs.skc_rcv_saddr.to_ne_bytes()),
+            )
+        } else {
+            (
+                Addr::v6((*sk).__sk_common.skc_v6_daddr.in6_u.u6_addr8),
+                Addr::v6((*sk).__sk_common.skc_v6_rcv_saddr.in6_u.u6_addr8),
+            )
+        };
+        (client, vip, ports.skc_dport, ports.skc_num)
     };
-    FourTuple::v4(
-        client.to_ne_bytes(),
-        u16::from_be(client_port),
-        vip.to_ne_bytes(),
+    let client_port = u16::from_be(client_port);
+    // A socket that is not connected may have addresses that do not belong together.
+    FourTuple::new(client, client_port, vip, vip_port, Proto::Tcp).unwrap_or(FourTuple::v4(
+        [0; 4],
+        client_port,
+        [0; 4],
         vip_port,
         Proto::Tcp,
-    )
+    ))
 }
 
 /// The addresses of a connection as they stand in packets.
@@ -289,39 +313,6 @@ impl Tuple {
                     0,
                 ),
             }
-        })
-    }
-}
-
-/// An IPv4 tuple as it stands in packets.
-#[derive(Clone, Copy)]
-pub(super) struct Tuple4 {
-    /// The client's address, as in the packet (`__be32`).
-    pub(super) client: u32,
-    /// The virtual address, as in the packet (`__be32`).
-    pub(super) vip: u32,
-    /// The client's port, as in the packet (`__be16`).
-    pub(super) client_port_be: u16,
-    /// The port of the virtual address in host byte order.
-    pub(super) vip_port: u16,
-}
-
-impl Tuple4 {
-    /// `None` for IPv6 and for what is not TCP.
-    pub(super) fn new(tuple: &FourTuple) -> Option<Tuple4> {
-        let Tuple {
-            addrs: Addrs::V4 { client, vip },
-            client_port_be,
-            vip_port,
-        } = Tuple::new(tuple)?
-        else {
-            return None;
-        };
-        Some(Tuple4 {
-            client,
-            vip,
-            client_port_be,
-            vip_port,
         })
     }
 }

@@ -18,14 +18,14 @@
 //! | 12 SACK | 8 to 32 | up to 4 blocks that are being reported, most recent first: start, end |
 //! | 16 data | 1.. | the next bytes |
 //! | 32 route | 24 | forwarder (16 bytes), flow id, timeout in ms |
-//! | 0x800d options | 28 | bits (1 byte), TCP_KEEPCNT (1), IP_TOS (1), zero (1), TCP_KEEPIDLE, TCP_KEEPINTVL, TCP_USER_TIMEOUT, TCP_NOTSENT_LOWAT, SO_MAX_PACING_RATE (8) |
+//! | 0x800d options | 28 | bits (1 byte), TCP_KEEPCNT (1), IP_TOS or IPV6_TCLASS (1), zero (1), TCP_KEEPIDLE, TCP_KEEPINTVL, TCP_USER_TIMEOUT, TCP_NOTSENT_LOWAT, SO_MAX_PACING_RATE (8) |
 //! | 0x800e congestion control | 16 | name in printable ASCII, zeros behind it |
 //!
 //! Numbers are 4 bytes where nothing else is said, except mss_clamp, rcv_mss and ports (2), wscale
-//! and ecn_flags (1), counters (8). IPv4 addresses are IPv4-mapped. Option bits: window scale 1,
-//! SACK 2, timestamps 4, microsecond timestamps 8, ECN 16, FIN received 32, FIN received out of
-//! order 64. Bits of the socket's options: TCP_NODELAY 1, SO_KEEPALIVE 2; what is zero has not been
-//! set.
+//! and ecn_flags (1), counters (8). IPv4 addresses are IPv4-mapped; all of a record are of one
+//! family. Option bits: window scale 1, SACK 2, timestamps 4, microsecond timestamps 8, ECN 16, FIN
+//! received 32, FIN received out of order 64. Bits of the socket's options: TCP_NODELAY 1,
+//! SO_KEEPALIVE 2; what is zero has not been set.
 //!
 //! The bytes that go along are those received and not read (`copied_seq` up to `rcv_nxt`), then
 //! those written and not acknowledged (`snd_una` up to `snd_nxt` as sent, from there up to

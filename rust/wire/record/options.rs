@@ -27,7 +27,7 @@ pub struct SocketOptions {
     pub keepalive_idle: u32,
     /// TCP_KEEPINTVL in seconds; 32767 at most.
     pub keepalive_interval: u32,
-    /// IP_TOS without the two bits of ECN.
+    /// IP_TOS, or IPV6_TCLASS of a connection over IPv6, without the two bits of ECN.
     pub tos: u8,
     /// TCP_USER_TIMEOUT in milliseconds.
     pub user_timeout: u32,

@@ -14,8 +14,6 @@ enum nlb_reason {
 	NLB_REASON_NOT_SOCKET = 1,
 	/* Neither `IPPROTO_TCP` nor a stream. (EPROTONOSUPPORT) */
 	NLB_REASON_NOT_TCP = 2,
-	/* An IPv6 connection. (EAFNOSUPPORT) */
-	NLB_REASON_IPV6 = 3,
 	/* The socket is of another network namespace than the request. (EXDEV) */
 	NLB_REASON_OTHER_NAMESPACE = 4,
 	/* The socket belongs to the kernel. (EOPNOTSUPP) */
@@ -58,6 +56,12 @@ enum nlb_reason {
 	NLB_REASON_CLOSING = 24,
 	/* Connection tracking translates addresses or ports (DNAT, SNAT, REDIRECT). (EOPNOTSUPP) */
 	NLB_REASON_TRANSLATED = 25,
+	/* An address of IPv6 that means something on its link only. (EADDRNOTAVAIL) */
+	NLB_REASON_LINK_LOCAL = 26,
+	/* The program has set IPv6 extension headers to be sent. (EOPNOTSUPP) */
+	NLB_REASON_EXTENSION_HEADERS = 27,
+	/* Something translates addresses of IPv6, and it cannot be asked whether it does those of the connection. (EOPNOTSUPP) */
+	NLB_REASON_IPV6_NAT = 28,
 	/* No socket has these addresses. (ENOENT) */
 	NLB_REASON_NO_CONNECTION = 48,
 	/* The connection is in a listener's accept queue. (EAGAIN) */
@@ -168,6 +172,8 @@ enum nlb_reason {
 	NLB_REASON_THIS_MACHINE = 209,
 	/* The peer requires something that is not known here. (EPROTONOSUPPORT) */
 	NLB_REASON_CAPABILITY = 210,
+	/* The tunnel to the peer cannot carry the connection's packets. (EAFNOSUPPORT) */
+	NLB_REASON_PEER_FAMILY = 211,
 };
 
 #endif

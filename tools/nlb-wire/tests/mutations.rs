@@ -131,7 +131,7 @@ fn records() {
     let mut good = Vec::new();
     for connection in samples(25, common::connection()) {
         let prepare = Record::Prepare(Prepare {
-            forwarder: Addr::v4([10, 0, 0, 1]),
+            forwarder: common::forwarder_of(&connection, [10, 0, 0, 1], Addr::v6([0x20; 16])),
             flow_id: FlowId::nth(1),
             timeout_ms: 1,
             connection,

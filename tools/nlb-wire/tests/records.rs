@@ -4,7 +4,9 @@
 
 mod common;
 
-use common::{connection, decode_and_encode, flow_id, parse_everything, unicast};
+use common::{
+    connection, decode_and_encode, flow_id, forwarder_of, parse_everything, unicast, unicast_v6,
+};
 use nlb_wire::{
     addr::Addr,
     record::{
@@ -56,10 +58,11 @@ fn short_record() -> impl Strategy<Value = Owned> {
             })
         },
     );
-    let prepare = (unicast(), flow_id(), any::<u32>(), connection()).prop_map(
-        |(forwarder, flow_id, timeout_ms, connection)| {
+    let forwarders = (unicast(), unicast_v6());
+    let prepare = (forwarders, flow_id(), any::<u32>(), connection()).prop_map(
+        |((v4, v6), flow_id, timeout_ms, connection)| {
             Record::Prepare(Prepare {
-                forwarder: Addr::v4(forwarder),
+                forwarder: forwarder_of(&connection, v4, v6),
                 flow_id,
                 timeout_ms,
                 connection,
@@ -252,7 +255,7 @@ proptest! {
         let data = vec![7; 20.min(state.data_len() as usize)];
         let record = if prepare {
             Record::Prepare(Prepare {
-                forwarder: Addr::v4([10, 0, 0, 1]),
+                forwarder: forwarder_of(&state, [10, 0, 0, 1], Addr::v6([0x20; 16])),
                 flow_id: nlb_wire::flow_id::FlowId::nth(1),
                 timeout_ms: 1,
                 connection: state,

@@ -13,8 +13,6 @@ pub enum Reason {
     NotSocket = 1,
     /// Neither `IPPROTO_TCP` nor a stream.
     NotTcp = 2,
-    /// An IPv6 connection.
-    Ipv6 = 3,
     /// The socket is of another network namespace than the request.
     OtherNamespace = 4,
     /// The socket belongs to the kernel.
@@ -57,6 +55,12 @@ pub enum Reason {
     Closing = 24,
     /// Connection tracking translates addresses or ports (DNAT, SNAT, REDIRECT).
     Translated = 25,
+    /// An address of IPv6 that means something on its link only.
+    LinkLocal = 26,
+    /// The program has set IPv6 extension headers to be sent.
+    ExtensionHeaders = 27,
+    /// Something translates addresses of IPv6, and it cannot be asked whether it does those of the connection.
+    Ipv6Nat = 28,
     /// No socket has these addresses.
     NoConnection = 48,
     /// The connection is in a listener's accept queue.
@@ -167,6 +171,8 @@ pub enum Reason {
     ThisMachine = 209,
     /// The peer requires something that is not known here.
     Capability = 210,
+    /// The tunnel to the peer cannot carry the connection's packets.
+    PeerFamily = 211,
 }
 
 impl Reason {
@@ -174,7 +180,6 @@ impl Reason {
     pub const ALL: &[Self] = &[
         Self::NotSocket,
         Self::NotTcp,
-        Self::Ipv6,
         Self::OtherNamespace,
         Self::KernelSocket,
         Self::Listening,
@@ -196,6 +201,9 @@ impl Reason {
         Self::SendZeroCopy,
         Self::Closing,
         Self::Translated,
+        Self::LinkLocal,
+        Self::ExtensionHeaders,
+        Self::Ipv6Nat,
         Self::NoConnection,
         Self::NotAccepted,
         Self::NoListener,
@@ -251,6 +259,7 @@ impl Reason {
         Self::NotRead,
         Self::ThisMachine,
         Self::Capability,
+        Self::PeerFamily,
     ];
 
     /// The reason with this number, if it is known here: a later kernel has more.

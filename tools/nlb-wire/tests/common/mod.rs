@@ -49,6 +49,15 @@ pub(crate) fn tuple_v6(proto: impl Strategy<Value = Proto>) -> impl Strategy<Val
     })
 }
 
+/// A forwarder for a connection of that family.
+pub(crate) fn forwarder_of(connection: &ConnectionState, v4: [u8; 4], v6: Addr) -> Addr {
+    if connection.tuple.is_v4() {
+        Addr::v4(v4)
+    } else {
+        v6
+    }
+}
+
 /// A whole packet of a connection, checksums right: IP options or extension headers, TCP options,
 /// any payload, link-layer padding behind it; a UDP checksum may be absent.
 #[derive(Clone, Debug)]
@@ -219,7 +228,7 @@ pub(crate) fn connection() -> impl Strategy<Value = ConnectionState> {
     let congestion = proptest::array::uniform3(1..=i32::MAX as u32);
     let counters = (any::<[u64; 2]>(), socket_options());
     (
-        tuple(Just(Proto::Tcp)),
+        prop_oneof![tuple(Just(Proto::Tcp)), tuple_v6(Just(Proto::Tcp))],
         (numbers, queues),
         windows,
         options,
