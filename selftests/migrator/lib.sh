@@ -23,15 +23,33 @@ cluster() {
 	vip_add lbu host1 host2
 	new_secret "$tmp/secret"
 	export NLB_SECRET_FILE=$tmp/secret
+	machines_meet
+	service_add $VIP:80/tcp
+}
+machines_meet() {
 	ns host1 nlb forwarder add $LBU_TO_HOST1
 	peer_add host1 $LBU_TO_HOST1
 	ns host2 nlb forwarder add $LBU_TO_HOST2
 	peer_add host2 $LBU_TO_HOST2
 	peer_add lbu $HOST1
 	peer_add lbu $HOST2
-	ns lbu nlb service add $VIP:80/tcp mode peek
-	ns lbu nlb endpoint add $VIP:80/tcp host $HOST1
-	ns lbu nlb endpoint add $VIP:80/tcp host $HOST2
+}
+service_add() {
+	ns lbu nlb service add "$1" mode peek
+	ns lbu nlb endpoint add "$1" host $HOST1
+	ns lbu nlb endpoint add "$1" host $HOST2
+}
+
+# ipv6: from now on, all that these functions do is done over IPv6, beside what cluster has made.
+ipv6() {
+	topology_ipv6
+	vip_add_ipv6 lbu host1 host2
+	export NLB_TEST_IPV6=1
+	# shellcheck disable=SC2034 # for those who source this
+	VIP=$VIP6 CLIENT=$CLIENT6 HOST1=$HOST1_6 HOST2=$HOST2_6 \
+		LBU_TO_HOST1=$LBU_TO_HOST1_6 LBU_TO_HOST2=$LBU_TO_HOST2_6
+	machines_meet
+	service_add "[$VIP]:80/tcp"
 }
 
 # A program started by one of these ends when `stop NAME` is called, when another of that name is
@@ -113,6 +131,7 @@ slow_answers() {
 	ns host1 tc qdisc replace dev lbu root handle 1: prio bands 4 priomap 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0
 	ns host1 tc qdisc replace dev lbu parent 1:4 handle 40: netem delay "$1"
 	ns host1 tc filter replace dev lbu parent 1: protocol ip prio 1 u32 match ip sport 4770 0xffff flowid 1:4
+	ns host1 tc filter replace dev lbu parent 1: protocol ipv6 prio 2 u32 match ip6 sport 4770 0xffff flowid 1:4
 }
 prompt_answers() { ns host1 tc qdisc del dev lbu root; }
 no_route_of() { [ "$(ns lbu nlb -j route show | jq --argjson port "$1" '[.[] | select(.client_port == $port)] | length')" = 0 ]; }
@@ -120,13 +139,13 @@ no_route_of() { [ "$(ns lbu nlb -j route show | jq --argjson port "$1" '[.[] | s
 # Cut the wire between the migrators of LBU and hosts, both ways: at the LBU, so that answers which are
 # on their way (slow_answers) do not arrive either.
 cut_peers() {
-	ns lbu nft 'add table ip cut
-		add chain ip cut in { type filter hook input priority -400; }
-		add chain ip cut out { type filter hook output priority -400; }
-		add rule ip cut in tcp sport 4770 drop
-		add rule ip cut out tcp dport 4770 drop'
+	ns lbu nft 'add table inet cut
+		add chain inet cut in { type filter hook input priority -400; }
+		add chain inet cut out { type filter hook output priority -400; }
+		add rule inet cut in tcp sport 4770 drop
+		add rule inet cut out tcp dport 4770 drop'
 }
-mend_peers() { ns lbu nft delete table ip cut; }
+mend_peers() { ns lbu nft delete table inet cut; }
 
 # What a test that failed in the middle may have left undone.
 whole() {

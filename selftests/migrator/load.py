@@ -103,7 +103,7 @@ class Connection:
         self.next = 0
         self.failure = None
         self.connected = self.finished = False
-        self.sock = socket.socket()
+        self.sock = socket.socket(socket.AF_INET6 if ":" in args.address else socket.AF_INET)
         self.sock.setblocking(False)
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.sock.connect_ex((args.address, args.port))

@@ -4,6 +4,7 @@
 import collections
 import contextlib
 import ctypes
+import ipaddress
 import os
 import pathlib
 import socket
@@ -14,7 +15,14 @@ import time
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 import genl  # noqa: E402
 
-VIP, CLIENT, HOST1, HOST2 = "192.0.2.10", "10.0.1.2", "10.0.2.2", "10.0.3.2"
+# With NLB_TEST_IPV6, what a program does with these it does over IPv6. IP is the protocol's name in nft.
+if os.environ.get("NLB_TEST_IPV6"):
+    VIP, CLIENT, HOST1, HOST2 = "2001:db8:10::10", "2001:db8:1::2", "2001:db8:2::2", "2001:db8:3::2"
+    FAMILY, IP = socket.AF_INET6, "ip6"
+else:
+    VIP, CLIENT, HOST1, HOST2 = "192.0.2.10", "10.0.1.2", "10.0.2.2", "10.0.3.2"
+    FAMILY, IP = socket.AF_INET, "ip"
+ANY = {socket.AF_INET: "0.0.0.0", socket.AF_INET6: "::"}
 LIBC = ctypes.CDLL(None, use_errno=True)
 SYS_BPF = 321
 BPF_MAP_CREATE, BPF_MAP_UPDATE_ELEM, BPF_MAP_TYPE_SOCKMAP = 0, 2, 15
@@ -68,8 +76,9 @@ class Migrator:
         with machine(name):
             self.family = genl.Family("nlb-migrator")
             self.tunnel = genl.Family("nlb-tunnel")
-        self.peers = {socket.inet_ntoa(dict(genl.attributes(reply[4:]))[self.family.attr("PEER_ADDR")])
-                      for reply in self.family.dump("PEER_GET").replies}
+        addresses = (dict(genl.attributes(reply[4:]))[self.family.attr("PEER_ADDR")]
+                     for reply in self.family.dump("PEER_GET").replies)
+        self.peers = {str(ipaddress.ip_address(address)) for address in addresses}
 
     def migrate(self, sock, peer=HOST1, timeout=5000):
         """By a socket of this process, or by client and VIP, each an address and a port."""
@@ -133,7 +142,7 @@ class Migrator:
         return found
 
 
-def listen(name, port=80, protocol=0, address="0.0.0.0", family=socket.AF_INET, options=(), backlog=128):
+def listen(name, port=80, protocol=0, address=None, family=FAMILY, options=(), backlog=128):
     """A listener on that machine; options: (level, name, value)."""
     with machine(name):
         sock = socket.socket(family, socket.SOCK_STREAM, protocol)
@@ -141,7 +150,7 @@ def listen(name, port=80, protocol=0, address="0.0.0.0", family=socket.AF_INET, 
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     for option in options:
         sock.setsockopt(*option)
-    sock.bind((address, port))
+    sock.bind((address or ANY[family], port))
     sock.listen(backlog)
     return sock
 
@@ -149,7 +158,7 @@ def listen(name, port=80, protocol=0, address="0.0.0.0", family=socket.AF_INET, 
 def connect(port=80, protocol=0, options=(), address=VIP):
     """A connection from the client."""
     with machine("client"):
-        sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM, protocol)
+        sock = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM, protocol)
     sock.settimeout(20)
     for option in options:
         sock.setsockopt(*option)
@@ -179,17 +188,24 @@ def exchange(one, other, text=b"are you there?"):
     return receive(one, len(text)) == text.upper()
 
 
+def sockaddr(address):
+    """A struct sockaddr_storage without a port."""
+    if ":" in address:
+        return struct.pack("=HHI16s", socket.AF_INET6, 0, 0, genl.ip(address)).ljust(128, b"\0")
+    return struct.pack("=HH4s", socket.AF_INET, 0, genl.ip(address)).ljust(128, b"\0")
+
+
 def md5_key(address, key=b"a key"):
-    """Option: TCP-MD5 for an IPv4 address."""
-    where = struct.pack("=HH4s", socket.AF_INET, 0, socket.inet_aton(address)).ljust(128, b"\0")
+    """Option: TCP-MD5 for an address."""
+    where = sockaddr(address)
     return socket.IPPROTO_TCP, TCP_MD5SIG, where + struct.pack("=BBHi80s", 0, 0, len(key), 0, key)
 
 
 def ao_key(address, key=b"a key"):
-    """Option: TCP-AO for an IPv4 address."""
-    where = struct.pack("=HH4s", socket.AF_INET, 0, socket.inet_aton(address)).ljust(128, b"\0")
+    """Option: TCP-AO for an address."""
+    where = sockaddr(address)
     return socket.IPPROTO_TCP, TCP_AO_ADD_KEY, where + struct.pack(
-        "=64siIHBBBBBB80s", b"hmac(sha1)", 0, 0, 0, 32, 100, 100, 12, 0, len(key), key)
+        "=64siIHBBBBBB80s", b"hmac(sha1)", 0, 0, 0, 128 if ":" in address else 32, 100, 100, 12, 0, len(key), key)
 
 
 def bpf(command, attributes):

@@ -49,14 +49,14 @@ class Bench:
         for sniffer in self.sniffers:
             sniffer.packets(wait=0.15)
 
-    def refused(self, name, sock, error, text, works=None, peer=False):
+    def refused(self, name, sock, error, text, works=None, peer=False, to=machines.HOST1):
         """One attempt. `works` tells whether the connection does, afterwards."""
         asks_peer = peer or text.startswith("target: ")
         # What the LBU finds itself, it finds before it looks for the peer.
-        self.lbu.peer(machines.HOST1, asks_peer)
+        self.lbu.peer(to, asks_peer)
         self.quiet()
         before = self.tables()
-        answer = self.lbu.migrate(sock)
+        answer = self.lbu.migrate(sock, to)
         after = self.tables()
         # To the peer goes only what has to be asked there.
         sent = [ports for sniffer in self.sniffers for ports in sniffer.packets(wait=0.05)

@@ -16,7 +16,7 @@ import threading
 import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
-from machines import HOST1, HOST2, VIP, genl, machine  # noqa: E402
+from machines import ANY, FAMILY, HOST1, HOST2, VIP, genl, machine  # noqa: E402
 
 HOSTS = {"host1": HOST1, "host2": HOST2}
 PATIENCE = 60
@@ -39,7 +39,7 @@ def run(name, command, text=None):
 @contextlib.contextmanager
 def loss(name, hook, rule):
     """Packets that match the rule of nft are lost on that machine meanwhile."""
-    run(name, "nft -f -", f"""table ip loss {{
+    run(name, "nft -f -", f"""table inet loss {{
         chain loss {{
             type filter hook {hook} priority -400;
             {rule} drop
@@ -48,7 +48,7 @@ def loss(name, hook, rule):
     try:
         yield
     finally:
-        run(name, "nft delete table ip loss")
+        run(name, "nft delete table inet loss")
 
 
 def counter(name, which):
@@ -143,17 +143,17 @@ class Scene:
     def __init__(self, host="host1"):
         self.host = host
         with machine("lbu"):
-            self.lbu = socket.create_server((VIP, 80), backlog=64)
+            self.lbu = socket.create_server((VIP, 80), family=FAMILY, backlog=64)
             self.migrator = genl.Family("nlb-migrator")
         with machine(host):
-            self.listener = socket.create_server(("0.0.0.0", 80), backlog=64)
+            self.listener = socket.create_server((ANY[FAMILY], 80), family=FAMILY, backlog=64)
         self.lbu.settimeout(PATIENCE)
         self.listener.settimeout(PATIENCE)
 
     def connect(self, prepare=None):
         """A connection from the client to the LBU: both ends."""
         with machine("client"):
-            client = socket.socket()
+            client = socket.socket(FAMILY)
         client.settimeout(PATIENCE)
         if prepare:
             prepare(client)
@@ -179,7 +179,7 @@ class Scene:
         origin.close()
         moved, peer = self.listener.accept()
         assert peer == name, f"accepted {peer} instead of {name}"
-        assert moved.getsockname() == (VIP, 80)
+        assert moved.getsockname()[:2] == (VIP, 80)
         moved.settimeout(PATIENCE)
         return moved
 

@@ -20,7 +20,7 @@ import termios
 import time
 import traceback
 
-from machines import CLIENT, VIP, machine, with_sysctl
+from machines import CLIENT, FAMILY, IP, VIP, machine, with_sysctl
 from scene import (CLOSE_WAIT, ESTABLISHED, PATIENCE, SO_RCVBUFFORCE, SO_SNDBUFFORCE, Info, Scene, Writer, counter, expect,
                    expect_end, fill, loss, pattern, readable, run, wait_until, write_seq)
 
@@ -71,7 +71,7 @@ def in_flight_received():
     scene = Scene()
     client, origin = scene.connect()
     data = pattern(10_000)
-    with loss("lbu", "prerouting", "ip saddr 10.0.1.2 tcp dport 80"):
+    with loss("lbu", "prerouting", f"{IP} saddr {CLIENT} tcp dport 80"):
         origin.sendall(data)
         expect(client, data)
         timeouts = counter("host1", "TCPTimeouts")
@@ -190,9 +190,9 @@ def holes(count, fin="", sack="1"):
     sacked = ", ".join(str(seq) for seq in chunks[1::2])
     reneging = counter("client", "TCPSACKReneging")
     # Only what begins with a byte of a hole is lost: each is sent in one segment.
-    with loss("lbu", "prerouting", f"ip saddr {CLIENT} tcp sequence {{ {ranges} }}"):
+    with loss("lbu", "prerouting", f"{IP} saddr {CLIENT} tcp sequence {{ {ranges} }}"):
         # Nor does the client hear of the first holes before the last one is sent.
-        with loss("client", "prerouting", f"ip saddr {VIP} tcp sport 80"), \
+        with loss("client", "prerouting", f"{IP} saddr {VIP} tcp sport 80"), \
                 with_sysctl("client", "ipv4/tcp_early_retrans", "0"):
             for at in range(0, len(data), size):
                 client.sendall(data[at:at + size])
@@ -204,10 +204,10 @@ def holes(count, fin="", sack="1"):
         answer = scene.attempt(origin) if count > 32 else None
         if not answer:
             moved = scene.migrate(origin)
-            run("lbu", "nft -f -", f"""table ip watch {{
+            run("lbu", "nft -f -", f"""table inet watch {{
                 chain watch {{
                     type filter hook prerouting priority -500;
-                    ip saddr {CLIENT} tcp sequence {{ {sacked} }} counter
+                    {IP} saddr {CLIENT} tcp sequence {{ {sacked} }} counter
                 }}
             }}""")
     if answer:
@@ -215,8 +215,8 @@ def holes(count, fin="", sack="1"):
         expect(origin, data)
         return
     expect(moved, data)
-    rules = run("lbu", "nft list table ip watch")
-    run("lbu", "nft delete table ip watch")
+    rules = run("lbu", "nft list table inet watch")
+    run("lbu", "nft delete table inet watch")
     assert counter("client", "TCPSACKReneging") == reneging
     if sack == "1":
         assert "counter packets 0 bytes 0" in rules, f"came again although reported: {rules}"
@@ -344,7 +344,7 @@ def wrap():
         ends = {}
         for name in ("client", "lbu"):
             with machine(name):
-                ends[name] = socket.socket()
+                ends[name] = socket.socket(FAMILY)
         client, origin = ends["client"], ends["lbu"]
         ours, theirs = 2 ** 32 - before, 2 ** 32 - before // 2
         for sock, send, receive in ((client, theirs, ours), (origin, ours, theirs)):
@@ -396,10 +396,11 @@ def wrap():
 
 def options():
     """What the program has set on its socket goes along, the rest is the listener's."""
-    tcp, sol, ip = socket.IPPROTO_TCP, socket.SOL_SOCKET, socket.IPPROTO_IP
+    tcp, sol = socket.IPPROTO_TCP, socket.SOL_SOCKET
+    tos = {"ip": (socket.IPPROTO_IP, socket.IP_TOS), "ip6": (socket.IPPROTO_IPV6, socket.IPV6_TCLASS)}[IP]
     values = {(sol, socket.SO_KEEPALIVE): 1, (tcp, socket.TCP_NODELAY): 1, (tcp, socket.TCP_KEEPIDLE): 700,
               (tcp, socket.TCP_KEEPINTVL): 33, (tcp, socket.TCP_KEEPCNT): 7, (tcp, socket.TCP_USER_TIMEOUT): 43_210,
-              (tcp, socket.TCP_NOTSENT_LOWAT): 12_345, (ip, socket.IP_TOS): 0x10, (sol, SO_MAX_PACING_RATE): 9_000_000}
+              (tcp, socket.TCP_NOTSENT_LOWAT): 12_345, tos: 0x10, (sol, SO_MAX_PACING_RATE): 9_000_000}
 
     def found(sock):
         return {key: sock.getsockopt(*key) for key in values}

@@ -74,6 +74,10 @@ def main():
         Case("exists", "PEER_NEW", PEER, errno.EEXIST, "peer exists already"),
         Case("0.0.0.0", "PEER_NEW", replaced(PEER, "PEER_ADDR", ip("0.0.0.0")), errno.EINVAL,
              "not a unicast address", attr="PEER_ADDR"),
+        Case("link-local", "PEER_NEW", replaced(PEER, "PEER_ADDR", ip("fe80::1")), errno.EINVAL,
+             "not a unicast address", attr="PEER_ADDR"),
+        Case("addresses of two families", "MIGRATE", replaced(by_tuple, "MIGRATION_CLIENT_ADDR", ip("2001:db8::1")),
+             errno.EAFNOSUPPORT, "not of the VIP's address family", attr="MIGRATION_CLIENT_ADDR"),
         Case("neither key nor unauthenticated", "PEER_NEW", PEER[:2], errno.EINVAL,
              "peer needs a key, unless it is called unauthenticated"),
         Case("key and unauthenticated", "PEER_NEW", PEER + [("PEER_UNAUTHENTICATED", b"")], errno.EINVAL,
@@ -131,7 +135,7 @@ def main():
     ktap.result(ports() != "", "the first peer opens the port")
     accepted("good", "PEER_GET", KEY)
     for request in requests:
-        for case in genl.hostile(request, ipv4_only=True):
+        for case in genl.hostile(request):
             genl.refuse(ktap, migrator, case, state)
     for case in special:
         genl.refuse(ktap, migrator, case, state)
@@ -170,6 +174,15 @@ def main():
     accepted("the first of an unauthenticated peer", "PEER_KEY_NEW", replaced(NEW_KEY, "PEER_ADDR", other))
     ktap.result(all(without not in peer for peer in peers()), "then it is", str(peers()))
     accepted("good", "PEER_DEL", [("PEER_ADDR", other)])
+
+    # Each family has a port of its own, as long as it has peers.
+    six = [("PEER_ADDR", ip("2001:db8::9"))]
+    accepted("the first of IPv6", "PEER_NEW", six + PEER[1:])
+    both = ports()
+    ktap.result("0.0.0.0:4770" in both and "[::]:4770" in both, "a port for each family", both)
+    accepted("another key for it", "PEER_KEY_NEW", six + NEW_KEY[1:])
+    accepted("the last of IPv6", "PEER_DEL", six)
+    ktap.result("0.0.0.0:4770" in ports() and "[::]" not in ports(), "it is closed with its last peer", ports())
 
     # What is not a connection is refused by what it is.
     with open("/dev/null", "rb") as file:

@@ -1,0 +1,34 @@
+# SPDX-License-Identifier: GPL-2.0
+# shellcheck shell=bash
+#
+# Scenarios of state.py, and every packet as its sender sent it.
+
+. "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+
+state=$(dirname "$tcp")/state.py
+times=${TIMES:-1} options=()
+# Of many runs only the headers are kept; the programs compare the bytes, too.
+((times == 1)) || SNAP=128 options=(--headers)
+
+packets_are_right() { holds "${options[@]}"; }
+no_reset() {
+	capture_stop
+	"$pcap" no-rst "$tmp"/sent-*.pcap
+}
+
+# scenarios CHECK: those on stdin, a result each, and one for what CHECK finds in their packets.
+scenarios() {
+	local line list results=0
+	mapfile -t list
+	watch
+	while read -r line; do
+		case $line in
+		"ok "*) ktap_ok "${line#ok }" ;;
+		"not ok "*) ktap_not_ok "${line#not ok }" ;;
+		*) ktap_note "${line#\# }" && continue ;;
+		esac
+		results=$((results + 1))
+	done < <(printf '%s\n' "${list[@]}" | python3 "$state" --times "$times" 2>&1)
+	((results == ${#list[@]})) || ktap_not_ok "all scenarios came to an end"
+	ktap_run "the packets of all these" "$1"
+}
