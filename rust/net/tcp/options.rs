@@ -84,8 +84,7 @@ unsafe fn congestion_control(sk: *mut bindings::sock) -> Option<CongestionContro
         }
         (*(*icsk).icsk_ca_ops).name
     };
-    // CAST: The characters are bytes.
-    CongestionControl::new(&name.map(|byte| byte as u8))
+    CongestionControl::new(&name)
 }
 
 /// Sets what has been set, and leaves the rest as the listener has it.
