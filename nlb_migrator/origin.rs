@@ -36,6 +36,7 @@ use kernel::{
     sync::Arc, //
 };
 use nlb::{
+    bytes,
     net::{
         ip,
         tcp::{
@@ -122,14 +123,12 @@ impl Mover<'_> {
         let mut state = frozen_state;
         self.read.rewind(&mut state)?;
         let total = state.data_len() as usize;
-        let mut chunk = KVVec::new();
-        chunk.resize(total.min(CHUNK_MAX), 0, GFP_KERNEL)?;
-        let mut buffer = KVVec::new();
+        let mut chunk = bytes::zeros(total.min(CHUNK_MAX))?;
         // What is around the data is far smaller than the largest record without any.
         let room = RECORD_MAX
             .saturating_sub(CHUNK_MAX)
             .saturating_add(chunk.len());
-        buffer.resize(room, 0, GFP_KERNEL)?;
+        let mut buffer = bytes::zeros(room)?;
         let mut sent = 0;
         loop {
             let part = total.saturating_sub(sent).min(CHUNK_MAX);
@@ -145,9 +144,9 @@ impl Mover<'_> {
                 .encode(id, &mut buffer)
                 .map_err(encoding)?;
             export_ns = export_ns.saturating_add(time::monotonic_ns().saturating_sub(begin));
-            let bytes = buffer.get(..len).ok_or(Code::Internal)?;
+            let record = buffer.get(..len).ok_or(Code::Internal)?;
             self.link
-                .send_bytes(&self.shared.stats, bytes)
+                .send_bytes(&self.shared.stats, record)
                 .map_err(|_| Code::LinkLost)?;
             // The connection stands still meanwhile.
             if left_ms(self.deadline_ms) == 0 {

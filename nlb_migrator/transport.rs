@@ -53,6 +53,7 @@ use kernel::{
     },
 };
 use nlb::{
+    bytes,
     completion::Completion,
     errno,
     net::{
@@ -205,9 +206,9 @@ fn read_record(
     payload: &mut KVVec<u8>,
     idle: bool,
 ) -> Result<Header, End> {
-    let mut bytes = [0; HEADER_LEN];
+    let mut head = [0; HEADER_LEN];
     loop {
-        match link.socket.recv_exact(&mut bytes) {
+        match link.socket.recv_exact(&mut head) {
             Ok(true) => break,
             Err(EAGAIN) if idle => {}
             // Cut in the middle: what came is no record.
@@ -217,11 +218,8 @@ fn read_record(
             Ok(false) | Err(_) => return Err(End::Lost),
         }
     }
-    let header = Header::parse(&bytes).map_err(|error| report(shared, link, error))?;
-    payload.clear();
-    payload
-        .resize(header.payload_len(), 0, GFP_KERNEL)
-        .map_err(|_| End::Lost)?;
+    let header = Header::parse(&head).map_err(|error| report(shared, link, error))?;
+    bytes::set_zeros(payload, header.payload_len()).map_err(|_| End::Lost)?;
     if !payload.is_empty() {
         match link.socket.recv_exact(payload) {
             Ok(true) => {}

@@ -10,6 +10,7 @@ use kernel::prelude::*;
 
 mod alloc;
 mod bindings;
+pub mod bytes;
 pub mod completion;
 mod crc32c;
 pub mod errno;
