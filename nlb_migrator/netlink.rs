@@ -370,18 +370,13 @@ fn fill_migration(w: &mut Writer<'_>, entry: &Entry) -> Result {
     }
     w.put_uint(migration::UNREAD_BYTES, info.unread_bytes)?;
     w.put_uint(migration::AGE, entry.age_ms())?;
-    // What only one of the two sides knows.
-    let (export_ns, freeze_ns) = (info.export_ns, info.freeze_ns);
-    match entry.role {
-        Role::Origin => {
-            w.put_uint(migration::EXPORT_NS, export_ns)?;
-            w.put_uint(migration::FREEZE_NS, freeze_ns)?;
-        }
-        Role::Target => {
-            w.put_uint(migration::HELD_PACKETS, info.held_packets)?;
-            w.put_uint(migration::INJECT_NS, info.inject_ns)?;
-        }
+    if entry.role == Role::Origin {
+        w.put_uint(migration::EXPORT_NS, info.export_ns)?;
+        w.put_uint(migration::FREEZE_NS, info.freeze_ns)?;
     }
+    // The origin has them from the target.
+    w.put_uint(migration::HELD_PACKETS, info.held_packets)?;
+    w.put_uint(migration::INJECT_NS, info.inject_ns)?;
     w.put_uint(migration::TOTAL_NS, info.total_ns)?;
     if let Some(reason) = info.reason {
         w.put_str(migration::ERROR, reason.text().as_str())?;

@@ -97,6 +97,8 @@ struct Mover<'a> {
     mapping: Option<Arc<nlb_tunnel::Mapping>>,
     plumbed: bool,
     timeout_ms: u32,
+    /// The time that went into taking the connection out; waiting for the peer is not in it.
+    export_ns: u64,
     /// The state a moment ago; its options do not change.
     outlook: &'a ConnectionState,
     was_reset: bool,
@@ -118,7 +120,6 @@ impl Mover<'_> {
         let id = self.id();
         let frozen = self.frozen.as_mut().ok_or(Code::Internal)?;
         let mut begin = time::monotonic_ns();
-        let mut export_ns = 0u64;
         let frozen_state = frozen.state();
         let mut state = frozen_state;
         self.read.rewind(&mut state)?;
@@ -143,7 +144,7 @@ impl Mover<'_> {
             let len = Record::State(piece)
                 .encode(id, &mut buffer)
                 .map_err(encoding)?;
-            export_ns = export_ns.saturating_add(time::monotonic_ns().saturating_sub(begin));
+            self.export_ns = self.export_ns.saturating_add(since(begin));
             let record = buffer.get(..len).ok_or(Code::Internal)?;
             self.link
                 .send_bytes(&self.shared.stats, record)
@@ -160,7 +161,7 @@ impl Mover<'_> {
         }
         self.transfer.entry.update(|info| {
             info.unread_bytes = u64::from(state.unread_len());
-            info.export_ns = export_ns;
+            info.export_ns = self.export_ns;
         });
         Ok(())
     }
@@ -180,10 +181,16 @@ impl Mover<'_> {
         self.shared
             .stats
             .add(Counter::DropBacklog, u64::from(dropped));
-        self.transfer
-            .entry
-            .update(|info| info.freeze_ns = closed.frozen_ns);
+        self.transfer.entry.update(|info| {
+            info.freeze_ns = closed.frozen_ns;
+            info.export_ns = self.export_ns;
+        });
     }
+}
+
+/// Nanoseconds since `begin`.
+fn since(begin: u64) -> u64 {
+    time::monotonic_ns().saturating_sub(begin)
 }
 
 impl OriginOps for Mover<'_> {
@@ -226,7 +233,9 @@ impl OriginOps for Mover<'_> {
     }
 
     fn freeze(&mut self) -> Result<(), Reason> {
+        let begin = time::monotonic_ns();
         self.frozen = Some(self.socket.freeze()?);
+        self.export_ns = since(begin);
         Ok(())
     }
 
@@ -269,7 +278,9 @@ impl OriginOps for Mover<'_> {
         if let Some(frozen) = self.frozen.take() {
             let tuple = &self.transfer.entry.tuple;
             self.shared.tombstones.left(tuple, &self.shared.stats);
+            let begin = time::monotonic_ns();
             let closed = frozen.close_silently();
+            self.export_ns = self.export_ns.saturating_add(since(begin));
             self.closed(closed);
         }
     }
@@ -393,6 +404,7 @@ pub(crate) fn migrate(
         mapping: Some(mapping),
         plumbed: false,
         timeout_ms,
+        export_ns: 0,
         outlook: &outlook,
         was_reset: false,
     };

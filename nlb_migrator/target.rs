@@ -23,7 +23,10 @@ use crate::{
         Role, //
     }, //
 };
-use arrival::Arrival;
+use arrival::{
+    Arrival,
+    Piece, //
+};
 use kernel::{
     new_mutex,
     prelude::*,
@@ -79,7 +82,8 @@ impl Arrivals {
         })
     }
 
-    /// Handles a record of an origin about migration `id`. `false`: no origin sends such a record.
+    /// Handles a record of an origin about migration `id`, whose decoding began at `began` in
+    /// nanoseconds of CLOCK_MONOTONIC. `false`: no origin sends such a record.
     pub(crate) fn deliver(
         &self,
         shared: &Shared,
@@ -87,6 +91,7 @@ impl Arrivals {
         link: &Arc<Link>,
         id: u64,
         record: Record<'_>,
+        began: u64,
     ) -> bool {
         let known = self.find(&(link.peer().addr, id));
         let unknown = Reason::from(Code::UnknownMigration);
@@ -113,7 +118,9 @@ impl Arrivals {
                 }
                 (arrival, TargetEvent::Prepare)
             }
-            (Some(arrival), Record::State(piece)) => (arrival, TargetEvent::State(piece)),
+            (Some(arrival), Record::State(state)) => {
+                (arrival, TargetEvent::State(Piece { state, began }))
+            }
             (Some(arrival), Record::Commit) => (arrival, TargetEvent::Commit),
             (Some(arrival), Record::Abort) => {
                 (arrival, TargetEvent::Abort(Code::OriginAborted.into()))

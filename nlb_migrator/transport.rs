@@ -276,16 +276,18 @@ fn buffer() -> Result<KVVec<u8>> {
     Ok(KVVec::with_capacity(MAX_PAYLOAD, GFP_KERNEL)?)
 }
 
-/// Handles records until the connection ends.
+/// Handles records until the connection ends; `handle` is also told when decoding began, in
+/// nanoseconds of CLOCK_MONOTONIC.
 fn serve(
     shared: &Shared,
     link: &Arc<Link>,
     payload: &mut KVVec<u8>,
-    mut handle: impl FnMut(&Net, u64, Record<'_>) -> Result<(), End>,
+    mut handle: impl FnMut(&Net, u64, Record<'_>, u64) -> Result<(), End>,
 ) -> End {
     loop {
         let mut step = || -> Result<(), End> {
             let header = read_record(shared, link, payload, true)?;
+            let began = time::monotonic_ns();
             let record = match decode(shared, link, &header, payload)? {
                 Record::Ping(number) => {
                     return link
@@ -303,7 +305,7 @@ fn serve(
                 record => record,
             };
             let net = shared.weak.upgrade().ok_or(End::Stopping)?;
-            handle(&net, header.id(), record)
+            handle(&net, header.id(), record, began)
         };
         if let Err(end) = step() {
             return end;
@@ -324,8 +326,11 @@ fn inbound(shared: &Arc<Shared>, peer: &Arc<Peer>, socket: &Arc<Socket>) {
         return;
     }
     shared.arrivals.link_up(shared, &link);
-    let end = serve(shared, &link, &mut payload, |net, id, record| {
-        if shared.arrivals.deliver(shared, net, &link, id, record) {
+    let end = serve(shared, &link, &mut payload, |net, id, record, began| {
+        if shared
+            .arrivals
+            .deliver(shared, net, &link, id, record, began)
+        {
             Ok(())
         } else {
             Err(End::Bad)
@@ -385,7 +390,7 @@ fn outbound(shared: &Arc<Shared>, peer: &Arc<Peer>, socket: &Arc<Socket>) {
         Ok(link) => link,
         Err(reason) => return fail(peer, reason),
     };
-    let end = serve(shared, &link, &mut payload, |net, id, record| {
+    let end = serve(shared, &link, &mut payload, |net, id, record, _| {
         let event = match record {
             Record::Ready => OriginEvent::Ready,
             Record::Staged => OriginEvent::Staged,

@@ -68,10 +68,20 @@ const LINGER_MS: u64 = 5_000;
 const GRACE_MS: u64 = 1_000;
 /// Longest time to wait for the origin's next step, whatever it says.
 const MAX_PATIENCE_MS: u64 = 90_000;
+
+/// A piece of the state, as it came.
+pub(super) struct Piece<'a> {
+    pub(super) state: record::State<'a>,
+    /// When its decoding began, in nanoseconds of CLOCK_MONOTONIC.
+    pub(super) began: u64,
+}
+
 /// What came of the state so far.
 struct Incoming {
     state: ConnectionState,
     data: ConnectionData,
+    /// The time that decoding and keeping it took.
+    took_ns: u64,
 }
 
 impl Incoming {
@@ -110,6 +120,11 @@ pub(crate) struct Arrival {
 
 fn now_ms() -> u64 {
     time::boottime_ns() / 1_000_000
+}
+
+/// Nanoseconds since `begin`.
+fn since(begin: u64) -> u64 {
+    time::monotonic_ns().saturating_sub(begin)
 }
 
 impl Arrival {
@@ -312,7 +327,7 @@ impl Arrival {
     }
 }
 
-pub(super) type Event<'a> = TargetEvent<record::State<'a>, Reason>;
+pub(super) type Event<'a> = TargetEvent<Piece<'a>, Reason>;
 
 /// The operations of the target's machine.
 struct Arriving<'a> {
@@ -337,9 +352,9 @@ impl Arriving<'_> {
     /// Injects by the listener of PREPARE or, if that was closed meanwhile, by the present one.
     fn child(&mut self, incoming: Incoming) -> Result<Injected, Refusal> {
         let device = self.arrival.device;
-        let Incoming { state, data } = incoming;
+        let Incoming { state, data, .. } = incoming;
         let listener = match self.inner.listener.take() {
-            Some(listener) if listener.check(&state) != Err(Refusal::ListenerGone) => listener,
+            Some(listener) if listener.is_listening() => listener,
             _ => Listener::lookup(self.net, &state, device)?,
         };
         listener.inject(&state, data, device)
@@ -347,10 +362,14 @@ impl Arriving<'_> {
 }
 
 impl<'a> TargetOps for Arriving<'a> {
-    type Chunk = record::State<'a>;
+    type Chunk = Piece<'a>;
     type Reason = Reason;
 
-    fn take(&mut self, piece: record::State<'a>) -> Result<bool, Reason> {
+    fn take(&mut self, piece: Piece<'a>) -> Result<bool, Reason> {
+        let Piece {
+            state: piece,
+            began,
+        } = piece;
         let inner = &mut *self.inner;
         let incoming = match (&mut inner.incoming, piece.connection) {
             (slot @ None, Some(state)) => {
@@ -361,6 +380,7 @@ impl<'a> TargetOps for Arriving<'a> {
                 slot.insert(Incoming {
                     state,
                     data: ConnectionData::new(),
+                    took_ns: 0,
                 })
             }
             (Some(incoming), None) if incoming.state.data_len() == piece.total => incoming,
@@ -371,11 +391,15 @@ impl<'a> TargetOps for Arriving<'a> {
             return Err(Code::BadState.into());
         }
         incoming.data.push(&incoming.state, piece.data)?;
-        if !incoming.is_whole() {
+        let whole = incoming.is_whole();
+        if whole {
+            let listener = inner.listener.as_ref().ok_or(Code::Internal)?;
+            listener.check(&incoming.state)?;
+        }
+        incoming.took_ns = incoming.took_ns.saturating_add(since(began));
+        if !whole {
             return Ok(false);
         }
-        let listener = inner.listener.as_ref().ok_or(Code::Internal)?;
-        listener.check(&incoming.state)?;
         let unread = u64::from(incoming.state.unread_len());
         self.arrival.entry.update(|info| info.unread_bytes = unread);
         Ok(true)
@@ -387,8 +411,9 @@ impl<'a> TargetOps for Arriving<'a> {
         self.arrival
             .entry
             .update(|info| info.phase = Phase::Committed);
+        let (begin, took_ns) = (time::monotonic_ns(), incoming.took_ns);
         let injected = self.child(incoming)?;
-        let inject_ns = injected.inject_ns();
+        let inject_ns = took_ns.saturating_add(since(begin));
         self.inner.injected = Some(injected);
         let held = match self.inner.hold.take() {
             Some(hold) => self

@@ -81,6 +81,12 @@ impl Listener {
         Ok(listener)
     }
 
+    /// Whether it still listens; in the next moment it may not.
+    pub fn is_listening(&self) -> bool {
+        // SAFETY: The socket is valid.
+        unsafe { sock::state(self.0.as_raw()) == bindings::TCP_LISTEN }
+    }
+
     /// Whether children of this listener are plain TCP sockets, and there is room for one more.
     fn check_kind(&self) -> Result<(), Refusal> {
         let sk = self.0.as_raw();
@@ -178,7 +184,7 @@ impl Listener {
         iif: u32,
     ) -> Result<Injected, Refusal> {
         // SAFETY: No preconditions.
-        let start = unsafe { bindings::ktime_get() };
+        let now = unsafe { bindings::ktime_get() };
         state.validate().map_err(|_| Refusal::InvalidState)?;
         if state.data_len() != data.len() {
             return Err(Refusal::InvalidState);
@@ -191,7 +197,7 @@ impl Listener {
 
         let listener = self.0.as_raw();
         // SAFETY: The listener is valid. CAST: The clock is not negative.
-        let request = unsafe { Request::new(listener, state, &tuple, start as u64) }?;
+        let request = unsafe { Request::new(listener, state, &tuple, now as u64) }?;
         let ack = Segment::ack(state, &tuple, iif)?;
         let fin = match state.fin {
             true => Some(Segment::fin(state, &tuple, iif)?),
@@ -237,13 +243,7 @@ impl Listener {
         };
         match result {
             Ok(sk) => {
-                // SAFETY: No preconditions.
-                let end = unsafe { bindings::ktime_get() };
-                let injected = Injected {
-                    sk,
-                    // CAST: The clock does not go back.
-                    inject_ns: end.saturating_sub(start) as u64,
-                };
+                let injected = Injected { sk };
                 injected.push();
                 Ok(injected)
             }
@@ -332,7 +332,6 @@ fn in_use(net: &Net, tuple: &Tuple, iif: u32, evict: bool, guard: &rcu::Guard) -
 /// are long gone: drop it soon after [`Injected::is_closed`] says so.
 pub struct Injected {
     sk: SockRef,
-    inject_ns: u64,
 }
 
 impl Injected {
@@ -362,11 +361,6 @@ impl Injected {
             }
             bindings::release_sock(sk);
         }
-    }
-
-    /// Nanoseconds that [`Listener::inject`] took.
-    pub fn inject_ns(&self) -> u64 {
-        self.inject_ns
     }
 
     /// Ends the connection without a packet. May sleep.

@@ -373,9 +373,9 @@ object! {
         unread_bytes: u64 = UNREAD_BYTES, attr::uint;
         /// Early packets the target held and delivered.
         held_packets: u64 = HELD_PACKETS, attr::uint;
-        /// Time to take the state out of the socket.
+        /// Time to freeze the connection, to take state and bytes out of the socket, and to close it.
         export_ns: u64 = EXPORT_NS, attr::uint;
-        /// Time to build the connection at the target.
+        /// Time to decode state and bytes and to build the connection at the target.
         inject_ns: u64 = INJECT_NS, attr::uint;
         /// Time the connection was owned by nobody who may transmit.
         freeze_ns: u64 = FREEZE_NS, attr::uint;

@@ -279,9 +279,11 @@ pub mod migration {
     pub const UNREAD_BYTES: u16 = 13;
     /// Early packets the target held and delivered after the injection.
     pub const HELD_PACKETS: u16 = 14;
-    /// Time to take the state and the bytes out of the socket.
+    /// Time to freeze the connection, to take state and bytes out of the socket, to encode them,
+    /// and to close it. Waiting for the peer and sending are not in it.
     pub const EXPORT_NS: u16 = 15;
-    /// Time to build the connection at the target.
+    /// Time to decode and check state and bytes, to allocate and to build the connection at the
+    /// target. Receiving is not in it.
     pub const INJECT_NS: u16 = 16;
     /// Time the connection was owned by nobody who may transmit.
     pub const FREEZE_NS: u16 = 17;
