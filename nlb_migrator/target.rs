@@ -90,7 +90,7 @@ impl Arrivals {
         net: &Net,
         link: &Arc<Link>,
         id: u64,
-        record: Record<'_>,
+        record: &Record<'_>,
         began: u64,
     ) -> bool {
         let known = self.find(&(link.peer().addr, id));
@@ -102,7 +102,7 @@ impl Arrivals {
         };
         let (arrival, event) = match (known, record) {
             (None, Record::Prepare(prepare)) => {
-                self.prepare(shared, net, link, id, &prepare);
+                self.prepare(shared, net, link, id, prepare);
                 return true;
             }
             (None, Record::State(_)) => return answer(Record::Refused(unknown.as_record())),

@@ -282,30 +282,31 @@ fn serve(
     shared: &Shared,
     link: &Arc<Link>,
     payload: &mut KVVec<u8>,
-    mut handle: impl FnMut(&Net, u64, Record<'_>, u64) -> Result<(), End>,
+    mut handle: impl FnMut(&Net, u64, &Record<'_>, u64) -> Result<(), End>,
 ) -> End {
     loop {
         let mut step = || -> Result<(), End> {
             let header = read_record(shared, link, payload, true)?;
             let began = time::monotonic_ns();
-            let record = match decode(shared, link, &header, payload)? {
-                Record::Ping(number) => {
-                    return link
-                        .send(&shared.stats, 0, &Record::Pong(number))
-                        .map_err(|_| End::Lost);
-                }
-                Record::Pong(_) => return Ok(()),
+            let record = decode(shared, link, &header, payload)?;
+            match record {
+                Record::Ping(number) => link
+                    .send(&shared.stats, 0, &Record::Pong(number))
+                    .map_err(|_| End::Lost),
+                Record::Pong(_) => Ok(()),
                 // About no migration, but about the connection.
                 Record::Refused(reason) if header.id() == 0 => {
                     let reason = Reason::from_peer(reason.code, reason.text);
                     let text = reason.text();
                     warn_limited!(shared.log, "peer {}: {}\n", link.peer.addr, text.as_str());
-                    return Err(End::Refused(reason));
+                    Err(End::Refused(reason))
                 }
-                record => record,
-            };
-            let net = shared.weak.upgrade().ok_or(End::Stopping)?;
-            handle(&net, header.id(), record, began)
+                // By reference: a record is large.
+                _ => {
+                    let net = shared.weak.upgrade().ok_or(End::Stopping)?;
+                    handle(&net, header.id(), &record, began)
+                }
+            }
         };
         if let Err(end) = step() {
             return end;
@@ -391,7 +392,7 @@ fn outbound(shared: &Arc<Shared>, peer: &Arc<Peer>, socket: &Arc<Socket>) {
         Err(reason) => return fail(peer, reason),
     };
     let end = serve(shared, &link, &mut payload, |net, id, record, _| {
-        let event = match record {
+        let event = match *record {
             Record::Ready => OriginEvent::Ready,
             Record::Staged => OriginEvent::Staged,
             Record::Injected { inject_ns, held } => {

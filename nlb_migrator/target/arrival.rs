@@ -71,7 +71,7 @@ const MAX_PATIENCE_MS: u64 = 90_000;
 
 /// A piece of the state, as it came.
 pub(super) struct Piece<'a> {
-    pub(super) state: record::State<'a>,
+    pub(super) state: &'a record::State<'a>,
     /// When its decoding began, in nanoseconds of CLOCK_MONOTONIC.
     pub(super) began: u64,
 }
@@ -371,14 +371,14 @@ impl<'a> TargetOps for Arriving<'a> {
             began,
         } = piece;
         let inner = &mut *self.inner;
-        let incoming = match (&mut inner.incoming, piece.connection) {
+        let incoming = match (&mut inner.incoming, &piece.connection) {
             (slot @ None, Some(state)) => {
                 if state.tuple != self.arrival.entry.tuple {
                     return Err(Code::OtherTuple.into());
                 }
-                ConnectionData::check(&state)?;
+                ConnectionData::check(state)?;
                 slot.insert(Incoming {
-                    state,
+                    state: *state,
                     data: ConnectionData::new(),
                     took_ns: 0,
                 })
