@@ -15,7 +15,7 @@ export NLB_START := $(shell date +%s)
 MAKEFLAGS += --no-print-directory
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test modules modules_install tools install cargo-test fuzz install-test kunit debugtests selftests machines check fmt vm clean clean-cache
+.PHONY: help demo test modules modules_install tools install cargo-test fuzz install-test kunit debugtests selftests machines check bench-migration fmt vm clean clean-cache
 
 help:
 	@cat scripts/help.txt
@@ -71,6 +71,9 @@ machines:
 
 check:
 	@scripts/test check
+
+bench-migration:
+	@scripts/bench-migration
 
 fmt:
 	@scripts/fmt
