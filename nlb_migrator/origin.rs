@@ -36,7 +36,6 @@ use kernel::{
     sync::Arc, //
 };
 use nlb::{
-    bytes,
     net::{
         ip,
         tcp::{
@@ -51,13 +50,11 @@ use nlb::{
     wire::{
         addr::Addr,
         record::{
-            self,
             ConnectionState,
             Prepare,
             Record,
-            State,
-            CHUNK_MAX,
-            RECORD_MAX, //
+            StateHead,
+            CHUNK_MAX, //
         }, //
     },
 };
@@ -110,58 +107,53 @@ impl Mover<'_> {
     }
 
     fn send(&self, record: &Record<'_>) -> Result<(), Reason> {
-        self.link
-            .send(&self.shared.stats, self.id(), record)
-            .map_err(|_| Code::LinkLost.into())
+        self.link.send(&self.shared.stats, self.id(), record)
     }
 
-    /// Reads state and bytes, and sends them in pieces.
+    /// Reads state and bytes, and sends them in pieces: each is written where it is sent from.
     fn export(&mut self) -> Result<(), Reason> {
         let id = self.id();
         let frozen = self.frozen.as_mut().ok_or(Code::Internal)?;
-        let mut begin = time::monotonic_ns();
-        let frozen_state = frozen.state();
-        let mut state = frozen_state;
-        self.read.rewind(&mut state)?;
-        let total = state.data_len() as usize;
-        let mut chunk = bytes::zeros(total.min(CHUNK_MAX))?;
-        // What is around the data is far smaller than the largest record without any.
-        let room = RECORD_MAX
-            .saturating_sub(CHUNK_MAX)
-            .saturating_add(chunk.len());
-        let mut buffer = bytes::zeros(room)?;
-        let mut sent = 0;
+        let mut export_ns = self.export_ns;
+        let mut room = None;
+        let (mut sent, mut total) = (0u32, 0u32);
         loop {
-            let part = total.saturating_sub(sent).min(CHUNK_MAX);
-            let data = chunk.get_mut(..part).ok_or(Code::Internal)?;
-            self.read.copy(frozen, &frozen_state, sent as u32, data)?;
-            let piece = State {
-                connection: (sent == 0).then_some(state),
-                offset: sent as u32,
-                total: state.data_len(),
-                data,
+            let first = sent == 0;
+            let encode = |record: &mut [u8]| {
+                let begin = time::monotonic_ns();
+                if first {
+                    let state = frozen.state_into(&mut room);
+                    self.read.rewind(state)?;
+                    total = state.data_len();
+                }
+                let state = room.as_ref().ok_or(Code::Internal)?;
+                let head = StateHead {
+                    connection: first.then_some(state),
+                    offset: sent,
+                    total,
+                    len: (total.saturating_sub(sent) as usize).min(CHUNK_MAX),
+                };
+                let len =
+                    head.encode(id, record, |data| self.read.copy(frozen, state, sent, data))?;
+                // CAST: CHUNK_MAX at most.
+                sent = sent.saturating_add(head.len as u32);
+                export_ns = export_ns.saturating_add(since(begin));
+                Ok(len)
             };
-            let len = Record::State(piece)
-                .encode(id, &mut buffer)
-                .map_err(encoding)?;
-            self.export_ns = self.export_ns.saturating_add(since(begin));
-            let record = buffer.get(..len).ok_or(Code::Internal)?;
-            self.link
-                .send_bytes(&self.shared.stats, record)
-                .map_err(|_| Code::LinkLost)?;
+            self.link.send_with(&self.shared.stats, encode)?;
             // The connection stands still meanwhile.
             if left_ms(self.deadline_ms) == 0 {
                 return Err(Code::NoAnswer.into());
             }
-            sent = sent.saturating_add(part);
             if sent >= total {
                 break;
             }
-            begin = time::monotonic_ns();
         }
+        self.export_ns = export_ns;
+        let unread = room.map_or(0, |state| state.unread_len());
         self.transfer.entry.update(|info| {
-            info.unread_bytes = u64::from(state.unread_len());
-            info.export_ns = self.export_ns;
+            info.unread_bytes = unread.into();
+            info.export_ns = export_ns;
         });
         Ok(())
     }
@@ -202,7 +194,7 @@ impl OriginOps for Mover<'_> {
             forwarder: mapping.target().source(),
             flow_id: mapping.flow_id(),
             timeout_ms: self.timeout_ms,
-            connection: *self.outlook,
+            connection: self.outlook,
         }))
     }
 
@@ -340,10 +332,6 @@ impl OriginOps for Mover<'_> {
     fn entered(&mut self, state: OriginState, reason: Option<&Reason>) {
         self.transfer.entered(self.shared, self.net, state, reason);
     }
-}
-
-fn encoding(error: record::Error) -> Reason {
-    Reason::with_detail(Code::Encode, format_args!("{error}"))
 }
 
 /// Moves the connection of a socket to `peer`, and with it the bytes that its program has read and

@@ -308,6 +308,12 @@ impl From<Error> for Reason {
     }
 }
 
+impl From<record::Error> for Reason {
+    fn from(error: record::Error) -> Self {
+        Self::with_detail(Code::Encode, format_args!("{error}"))
+    }
+}
+
 impl From<kernel::alloc::AllocError> for Reason {
     fn from(_: kernel::alloc::AllocError) -> Self {
         Code::NoMemory.into()

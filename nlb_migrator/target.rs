@@ -54,8 +54,16 @@ use nlb::{
 /// Arrivals remembered, the ended included.
 const MAX_ARRIVALS: usize = 2 * MAX_LIVE;
 
-/// Origin and migration id.
-type Key = (Addr, u64);
+/// Migration id and origin. Ids hardly ever collide, so one comparison is enough most often.
+type Key = (u64, Addr);
+
+/// The next key there may be.
+fn after((id, origin): Key) -> Option<Key> {
+    match u128::from_be_bytes(*origin.as_bytes()).checked_add(1) {
+        Some(next) => Some((id, Addr::v6(next.to_be_bytes()))),
+        None => Some((id.checked_add(1)?, Addr::v6([0; 16]))),
+    }
+}
 
 /// The arrivals of a namespace.
 #[pin_data]
@@ -93,8 +101,8 @@ impl Arrivals {
         record: &Record<'_>,
         began: u64,
     ) -> bool {
-        let known = self.find(&(link.peer().addr, id));
-        let unknown = Reason::from(Code::UnknownMigration);
+        let known = self.find(&(id, link.peer().addr));
+        let unknown = || Reason::from(Code::UnknownMigration);
         // An origin that cannot be reached gives up by itself.
         let answer = |record: Record<'_>| {
             let _ = link.send(&shared.stats, id, &record);
@@ -105,8 +113,8 @@ impl Arrivals {
                 self.prepare(shared, net, link, id, prepare);
                 return true;
             }
-            (None, Record::State(_)) => return answer(Record::Refused(unknown.as_record())),
-            (None, Record::Commit) => return answer(Record::Failed(unknown.as_record())),
+            (None, Record::State(_)) => return answer(Record::Refused(unknown().as_record())),
+            (None, Record::Commit) => return answer(Record::Failed(unknown().as_record())),
             (None, Record::Abort) => return answer(Record::Aborted),
             (Some(arrival), Record::Prepare(prepare)) => {
                 if prepare.connection.tuple != arrival.entry.tuple
@@ -136,7 +144,14 @@ impl Arrivals {
     }
 
     /// Handles PREPARE: READY if the connection can come here, else REFUSED.
-    fn prepare(&self, shared: &Shared, net: &Net, link: &Arc<Link>, id: u64, prepare: &Prepare) {
+    fn prepare(
+        &self,
+        shared: &Shared,
+        net: &Net,
+        link: &Arc<Link>,
+        id: u64,
+        prepare: &Prepare<'_>,
+    ) {
         let peer = link.peer();
         let refuse = |reason: &Reason| {
             peer.refused.add(1, Relaxed);
@@ -154,7 +169,7 @@ impl Arrivals {
             Err(error) => return refuse(&error.into()),
         };
         let admitted = Arrival::admit(shared, net, link, &entry, prepare).and_then(|arrival| {
-            self.insert((peer.addr, id), &arrival)
+            self.insert((id, peer.addr), &arrival)
                 .inspect_err(|_| arrival.clear(shared, net))
         });
         match admitted {
@@ -202,7 +217,7 @@ impl Arrivals {
 
     /// Calls `visit` for each arrival, without the table's lock.
     fn each(&self, mut visit: impl FnMut(Key, &Arc<Arrival>)) {
-        let mut next = (Addr::v6([0; 16]), 0u64);
+        let mut next = (0, Addr::v6([0; 16]));
         loop {
             let (key, arrival) = {
                 let table = self.table.lock();
@@ -213,8 +228,8 @@ impl Arrivals {
                 (key, arrival.clone())
             };
             visit(key, &arrival);
-            match key.1.checked_add(1) {
-                Some(id) => next = (key.0, id),
+            match after(key) {
+                Some(key) => next = key,
                 None => return,
             }
         }
@@ -227,7 +242,7 @@ impl Arrivals {
 
     /// An origin has connected again: tells it the ends it may not have heard of.
     pub(crate) fn link_up(&self, shared: &Shared, link: &Arc<Link>) {
-        self.each(|(origin, id), arrival| {
+        self.each(|(id, origin), arrival| {
             if origin == link.peer().addr && arrival.state() == TargetState::Closed {
                 let _ = link.send(&shared.stats, id, &Record::Closed);
             }

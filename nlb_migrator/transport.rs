@@ -68,11 +68,12 @@ use nlb::{
         addr::Addr,
         record::{
             self,
+            ConnectionState,
             Header,
             Record,
             HEADER_LEN,
             MAX_PAYLOAD,
-            SHORT_MAX, //
+            RECORD_MAX, //
         }, //
     },
 };
@@ -94,9 +95,9 @@ pub(crate) struct Link {
     id: u64,
     peer: Arc<Peer>,
     socket: Arc<Socket>,
-    /// Held while a record is sent, so that records do not mix.
+    /// Where a record is written. Held until it is sent, so that records do not mix.
     #[pin]
-    sending: Mutex<()>,
+    sending: Mutex<KVVec<u8>>,
     /// Migrations of ours that run over it.
     users: Atomic<u32>,
     /// An answer did not come: nothing new is begun over it.
@@ -123,12 +124,13 @@ impl Drop for Use {
 impl Link {
     fn new(shared: &Shared, peer: &Arc<Peer>, socket: &Arc<Socket>) -> Result<Arc<Self>> {
         let id = shared.next_link();
+        let room = bytes::zeros(RECORD_MAX)?;
         Arc::pin_init(
             pin_init!(Self {
                 id,
                 peer: peer.clone(),
                 socket: socket.clone(),
-                sending <- new_mutex!((), "nlb_migrator::Link"),
+                sending <- new_mutex!(room, "nlb_migrator::Link"),
                 users: Atomic::new(0),
                 suspect: Atomic::new(false),
             }),
@@ -167,23 +169,28 @@ impl Link {
         (self.is_up() && !self.suspect.load(Acquire)).then_some(taken)
     }
 
-    /// Sends a whole record. After an error the other side cannot have got all of it, and the
-    /// connection is of no more use.
-    pub(crate) fn send_bytes(&self, stats: &Stats, record: &[u8]) -> Result {
-        let _sending = self.sending.lock();
-        if let Err(error) = self.socket.send_all(record) {
+    /// Sends the record that `encode` writes, which gives its length. Without one nothing is sent.
+    /// When sending fails, the other side cannot have got all of it, and the connection is of no
+    /// more use.
+    pub(crate) fn send_with(
+        &self,
+        stats: &Stats,
+        encode: impl FnOnce(&mut [u8]) -> Result<usize, Reason>,
+    ) -> Result<(), Reason> {
+        let mut room = self.sending.lock();
+        let len = encode(&mut room)?;
+        let record = room.get(..len).ok_or(Code::Internal)?;
+        if self.socket.send_all(record).is_err() {
             self.close();
-            return Err(error);
+            return Err(Code::LinkLost.into());
         }
         stats.inc(Counter::RecordsOut);
         Ok(())
     }
 
-    /// Sends any record but STATE. As [`Self::send_bytes`].
-    pub(crate) fn send(&self, stats: &Stats, id: u64, record: &Record<'_>) -> Result {
-        let mut bytes = [0; SHORT_MAX];
-        let len = record.encode(id, &mut bytes).map_err(|_| EMSGSIZE)?;
-        self.send_bytes(stats, bytes.get(..len).ok_or(EMSGSIZE)?)
+    /// Sends a record. As [`Self::send_with`].
+    pub(crate) fn send(&self, stats: &Stats, id: u64, record: &Record<'_>) -> Result<(), Reason> {
+        self.send_with(stats, |room| Ok(record.encode(id, room)?))
     }
 }
 
@@ -237,8 +244,10 @@ fn decode<'a>(
     link: &Link,
     header: &Header,
     payload: &'a [u8],
+    room: &'a mut Option<ConnectionState>,
 ) -> Result<Record<'a>, End> {
-    let record = Record::decode(header, payload).map_err(|error| report(shared, link, error))?;
+    let record = Record::decode(header, payload, room);
+    let record = record.map_err(|error| report(shared, link, error))?;
     shared.stats.inc(Counter::RecordsIn);
     Ok(record)
 }
@@ -284,11 +293,12 @@ fn serve(
     payload: &mut KVVec<u8>,
     mut handle: impl FnMut(&Net, u64, &Record<'_>, u64) -> Result<(), End>,
 ) -> End {
+    let mut room = None;
     loop {
         let mut step = || -> Result<(), End> {
             let header = read_record(shared, link, payload, true)?;
             let began = time::monotonic_ns();
-            let record = decode(shared, link, &header, payload)?;
+            let record = decode(shared, link, &header, payload, &mut room)?;
             match record {
                 Record::Ping(number) => link
                     .send(&shared.stats, 0, &Record::Pong(number))

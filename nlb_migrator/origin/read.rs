@@ -26,6 +26,9 @@ pub(crate) struct ReadData<'a>(pub(crate) &'a [u8]);
 impl ReadData<'_> {
     /// The state as it was before the bytes were read.
     pub(super) fn rewind(&self, state: &mut ConnectionState) -> Result<(), Reason> {
+        if self.0.is_empty() {
+            return Ok(());
+        }
         let len = u32::try_from(self.0.len()).map_err(|_| Code::NotRead)?;
         // A FIN counts as a byte received.
         let read = state
@@ -40,12 +43,12 @@ impl ReadData<'_> {
         Ok(())
     }
 
-    /// Copies bytes that go along, from `offset` on: first these, then those of the connection whose
-    /// state is `frozen_state`, that is before [`ReadData::rewind`].
+    /// Copies bytes that go along with `state`, which [`ReadData::rewind`] has rewound, from `offset`
+    /// on: first these, then those of the connection.
     pub(super) fn copy(
         &self,
         frozen: &mut Frozen<'_>,
-        frozen_state: &ConnectionState,
+        state: &ConnectionState,
         offset: u32,
         to: &mut [u8],
     ) -> Result<(), Reason> {
@@ -54,10 +57,8 @@ impl ReadData<'_> {
         let (first, rest) = to.split_at_mut_checked(count).ok_or(Code::Internal)?;
         first.copy_from_slice(own.get(..count).ok_or(Code::Internal)?);
         // CAST: rewind() has checked the length, and `count` is not more.
-        let offset = offset
-            .saturating_add(count as u32)
-            .saturating_sub(self.0.len() as u32);
-        frozen.copy_data(frozen_state, offset, rest)?;
+        let offset = offset.saturating_add(count as u32);
+        frozen.copy_data(state, offset, rest)?;
         Ok(())
     }
 }

@@ -40,8 +40,7 @@ use nlb::{
         tcp::{
             ConnectionData,
             Injected,
-            Listener,
-            Refusal, //
+            Listener, //
         },
         Net, //
     },
@@ -78,15 +77,19 @@ pub(super) struct Piece<'a> {
 
 /// What came of the state so far.
 struct Incoming {
-    state: ConnectionState,
+    state: Option<ConnectionState>,
     data: ConnectionData,
     /// The time that decoding and keeping it took.
     took_ns: u64,
 }
 
 impl Incoming {
-    fn is_whole(&self) -> bool {
-        self.data.len() == self.state.data_len()
+    const fn new() -> Self {
+        Self {
+            state: None,
+            data: ConnectionData::new(),
+            took_ns: 0,
+        }
     }
 }
 
@@ -94,7 +97,7 @@ struct Inner {
     machine: Target<Reason>,
     /// The connection over which PREPARE came, or a younger one of the same peer.
     link: Option<Arc<Link>>,
-    incoming: Option<Incoming>,
+    incoming: Incoming,
     listener: Option<Listener>,
     injected: Option<Injected>,
     hold: Option<Arc<Hold>>,
@@ -135,12 +138,12 @@ impl Arrival {
         net: &Net,
         link: &Arc<Link>,
         entry: &Arc<Entry>,
-        prepare: &Prepare,
+        prepare: &Prepare<'_>,
     ) -> Result<Arc<Self>, Reason> {
         let Prepare {
             forwarder,
             flow_id,
-            ref connection,
+            connection,
             ..
         } = *prepare;
         let tuple = &connection.tuple;
@@ -173,7 +176,7 @@ impl Arrival {
                     Inner {
                         machine: Target::new(),
                         link: Some(link.clone()),
-                        incoming: None,
+                        incoming: Incoming::new(),
                         listener: Some(listener),
                         injected: None,
                         hold: None,
@@ -309,7 +312,7 @@ impl Arrival {
     pub(super) fn clear(&self, shared: &Shared, net: &Net) {
         let mut inner = self.inner.lock();
         self.let_go(&mut inner, shared, net);
-        inner.incoming = None;
+        inner.incoming = Incoming::new();
         inner.listener = None;
         inner.injected = None;
         inner.link = None;
@@ -350,14 +353,26 @@ impl Arriving<'_> {
     }
 
     /// Injects by the listener of PREPARE or, if that was closed meanwhile, by the present one.
-    fn child(&mut self, incoming: Incoming) -> Result<Injected, Refusal> {
+    fn child(&mut self) -> Result<(Injected, u64), Reason> {
+        let begin = time::monotonic_ns();
         let device = self.arrival.device;
-        let Incoming { state, data, .. } = incoming;
+        let Incoming {
+            state: Some(state),
+            data,
+            took_ns,
+        } = &mut self.inner.incoming
+        else {
+            return Err(Code::NoState.into());
+        };
+        if data.len() != state.data_len() {
+            return Err(Code::NoState.into());
+        }
         let listener = match self.inner.listener.take() {
             Some(listener) if listener.is_listening() => listener,
-            _ => Listener::lookup(self.net, &state, device)?,
+            _ => Listener::lookup(self.net, state, device)?,
         };
-        listener.inject(&state, data, device)
+        let injected = listener.inject(state, data, device)?;
+        Ok((injected, took_ns.saturating_add(since(begin))))
     }
 }
 
@@ -371,49 +386,43 @@ impl<'a> TargetOps for Arriving<'a> {
             began,
         } = piece;
         let inner = &mut *self.inner;
-        let incoming = match (&mut inner.incoming, &piece.connection) {
+        let incoming = &mut inner.incoming;
+        let state = match (&mut incoming.state, piece.connection) {
             (slot @ None, Some(state)) => {
                 if state.tuple != self.arrival.entry.tuple {
                     return Err(Code::OtherTuple.into());
                 }
                 ConnectionData::check(state)?;
-                slot.insert(Incoming {
-                    state: *state,
-                    data: ConnectionData::new(),
-                    took_ns: 0,
-                })
+                slot.insert(*state)
             }
-            (Some(incoming), None) if incoming.state.data_len() == piece.total => incoming,
+            (Some(state), None) if state.data_len() == piece.total => state,
             _ => return Err(Code::BadState.into()),
         };
         // The record itself says that the piece does not reach beyond the total.
         if piece.offset != incoming.data.len() {
             return Err(Code::BadState.into());
         }
-        incoming.data.push(&incoming.state, piece.data)?;
-        let whole = incoming.is_whole();
+        incoming.data.push(state, piece.data)?;
+        let whole = incoming.data.len() == piece.total;
         if whole {
             let listener = inner.listener.as_ref().ok_or(Code::Internal)?;
-            listener.check(&incoming.state)?;
+            listener.check(state)?;
         }
         incoming.took_ns = incoming.took_ns.saturating_add(since(began));
         if !whole {
             return Ok(false);
         }
-        let unread = u64::from(incoming.state.unread_len());
+        let unread = u64::from(state.unread_len());
         self.arrival.entry.update(|info| info.unread_bytes = unread);
         Ok(true)
     }
 
     fn inject(&mut self) -> Result<(), Reason> {
-        let incoming = self.inner.incoming.take().filter(Incoming::is_whole);
-        let incoming = incoming.ok_or(Code::NoState)?;
         self.arrival
             .entry
             .update(|info| info.phase = Phase::Committed);
-        let (begin, took_ns) = (time::monotonic_ns(), incoming.took_ns);
-        let injected = self.child(incoming)?;
-        let inject_ns = took_ns.saturating_add(since(begin));
+        let (injected, inject_ns) = self.child()?;
+        self.inner.incoming = Incoming::new();
         self.inner.injected = Some(injected);
         let held = match self.inner.hold.take() {
             Some(hold) => self
@@ -430,7 +439,7 @@ impl<'a> TargetOps for Arriving<'a> {
     }
 
     fn forget(&mut self) {
-        self.inner.incoming = None;
+        self.inner.incoming = Incoming::new();
         self.inner.listener = None;
         self.unmap();
         // It stays for a while to swallow what is on its way; see `Arrivals::tidy`.

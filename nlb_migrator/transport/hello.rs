@@ -56,7 +56,7 @@ pub(super) fn hello(shared: &Shared, link: &Link, payload: &mut KVVec<u8>) -> Re
     link.send(&shared.stats, 0, &Record::Hello(ours))
         .map_err(|_| End::Lost)?;
     let header = read_record(shared, link, payload, false)?;
-    let Record::Hello(theirs) = decode(shared, link, &header, payload)? else {
+    let Record::Hello(theirs) = decode(shared, link, &header, payload, &mut None)? else {
         return Err(End::Bad);
     };
     let Some(reason) = mismatch(&ours, &theirs) else {

@@ -36,6 +36,7 @@ pub use self::{
     codec::{
         Prepare,
         State,
+        StateHead,
         CHUNK_MAX, //
     },
     message::{
@@ -65,7 +66,10 @@ pub use self::{
 use core::fmt;
 
 use super::{
-    crc32c::Crc32c,
+    crc32c::{
+        crc32c,
+        Crc32c, //
+    },
     field, //
 };
 
@@ -365,9 +369,10 @@ pub fn seal(
 ) -> Result<usize, Error> {
     let header = Header::new(kind, last, id, len)?;
     let end = HEADER_LEN.saturating_add(len);
-    let payload = record.get(HEADER_LEN..end).ok_or(Error::NoSpace)?;
-    let bytes = header.emit(&[payload])?;
-    field::put(record, 0, bytes);
+    let bytes = record.get_mut(..end).ok_or(Error::NoSpace)?;
+    field::put(bytes, 0, header.bytes());
+    let crc = crc32c(bytes);
+    field::put(bytes, CRC, crc.to_be_bytes());
     Ok(end)
 }
 
@@ -402,7 +407,10 @@ mod tests {
         assert_eq!(header.kind(), Type::Commit);
         assert_eq!(header.id(), 0x0102_0304_0506_0708);
         assert!(payload.is_empty() && !header.is_last());
-        assert_eq!(Record::decode(&header, payload), Ok(Record::Commit));
+        assert_eq!(
+            Record::decode(&header, payload, &mut None),
+            Ok(Record::Commit)
+        );
     }
 
     #[test]

@@ -66,11 +66,17 @@ impl ConnectionData {
 
     /// Whether no more bytes go along with the state than a socket takes.
     pub fn check(state: &ConnectionState) -> Result<(), Refusal> {
-        if state.unread_len() > MAX_UNREAD {
+        let out_of_order = state.out_of_order_len();
+        Self::check_lens(state.unread_len(), state.send_len(), out_of_order)
+    }
+
+    /// The same for numbers of bytes.
+    pub(super) fn check_lens(unread: u32, send: u32, out_of_order: u32) -> Result<(), Refusal> {
+        if unread > MAX_UNREAD {
             Err(Refusal::UnreadTooLarge)
-        } else if state.send_len() > MAX_SEND {
+        } else if send > MAX_SEND {
             Err(Refusal::DataInFlight)
-        } else if state.out_of_order_len() > MAX_OUT_OF_ORDER {
+        } else if out_of_order > MAX_OUT_OF_ORDER {
             Err(Refusal::OutOfOrder)
         } else {
             Ok(())

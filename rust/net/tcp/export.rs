@@ -21,7 +21,10 @@ use crate::{
     },
     wire::{
         addr::FourTuple,
-        record::ConnectionState, //
+        record::{
+            ConnectionState,
+            Ranges, //
+        },
     },
 };
 
@@ -313,11 +316,22 @@ impl Frozen<'_> {
                 return Err(Refusal::ZeroCopy);
             }
         }
-        let state = self.state();
-        ConnectionData::check(&state)?;
         // SAFETY: The socket is valid and locked.
-        if unsafe { queue::out_of_order(sk) }.too_many {
-            return Err(Refusal::OutOfOrder);
+        unsafe {
+            let mut out_of_order = 0;
+            if !queue::Queue::OutOfOrder.is_empty(sk) {
+                let mut ranges = Ranges::new();
+                let found = queue::out_of_order(sk, &mut ranges);
+                if found.too_many {
+                    return Err(Refusal::OutOfOrder);
+                }
+                out_of_order = ranges.sum().saturating_sub(u32::from(found.fin));
+            }
+            let fin = sock::state(sk) == bindings::TCP_CLOSE_WAIT;
+            let unread = (*tp).rcv_nxt.wrapping_sub((*tp).copied_seq);
+            let unread = unread.saturating_sub(u32::from(fin));
+            let send = (*tp).write_seq.wrapping_sub((*tp).snd_una);
+            ConnectionData::check_lens(unread, send, out_of_order)?;
         }
         // SAFETY: The socket is valid, connected as was checked above, and of user space by
         // check_kind(). Its lock may be slept under.
@@ -354,6 +368,11 @@ impl Frozen<'_> {
 
     /// Everything about the connection except for its bytes.
     pub fn state(&self) -> ConnectionState {
+        *self.state_into(&mut None)
+    }
+
+    /// [`Frozen::state`], put where it is to stay: it is large.
+    pub fn state_into<'a>(&self, room: &'a mut Option<ConnectionState>) -> &'a mut ConnectionState {
         let sk = self.sk;
         let tp = tcp_sk(sk);
         // SAFETY: No preconditions.
@@ -377,8 +396,7 @@ impl Frozen<'_> {
             // The next program has not seen the FIN, even if the one here has.
             let unread = (*tp).rcv_nxt.wrapping_sub((*tp).copied_seq);
             let copied_seq = (*tp).rcv_nxt.wrapping_sub(unread.max(u32::from(fin)));
-            let ranges = queue::out_of_order(sk);
-            ConnectionState {
+            let state = room.insert(ConnectionState {
                 tuple: sock::tuple(sk),
                 snd_una: (*tp).snd_una,
                 snd_nxt: (*tp).snd_nxt,
@@ -386,9 +404,9 @@ impl Frozen<'_> {
                 rcv_nxt: (*tp).rcv_nxt,
                 copied_seq,
                 fin,
-                out_of_order: ranges.ranges,
-                out_of_order_fin: ranges.fin,
-                sacks: queue::sacks(sk, &ranges.ranges),
+                out_of_order: Ranges::new(),
+                out_of_order_fin: false,
+                sacks: Ranges::new(),
                 rcv_wup: (*tp).rcv_wup,
                 rcv_wnd: (*tp).rcv_wnd,
                 rcv_mwnd_seq: (*tp).rcv_mwnd_seq,
@@ -422,7 +440,12 @@ impl Frozen<'_> {
                 bytes_acked: (*tp).bytes_acked,
                 bytes_received: (*tp).bytes_received,
                 options: options::read(sk),
+            });
+            if !queue::Queue::OutOfOrder.is_empty(sk) {
+                state.out_of_order_fin = queue::out_of_order(sk, &mut state.out_of_order).fin;
+                state.sacks = queue::sacks(sk, &state.out_of_order);
             }
+            state
         }
     }
 

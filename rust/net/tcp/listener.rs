@@ -37,12 +37,18 @@ use super::{
     },
 };
 
-/// A listening socket that can take over connections.
+/// A listening socket that can take over a connection.
 ///
 /// # Invariants
 ///
 /// The socket listened when it was found. (It may be closed at any time since.)
-pub struct Listener(SockRef);
+pub struct Listener {
+    sk: SockRef,
+    /// Whose connection it was found for.
+    tuple: FourTuple,
+    /// What it was found with, and what will complete the handshake.
+    ack: Segment,
+}
 
 /// What the buffer of a FIN is accounted with at most: header, `struct skb_shared_info`, `sk_buff`.
 const FIN_TRUESIZE: usize = 1024;
@@ -73,7 +79,12 @@ impl Listener {
             // SAFETY: The segment begins at its TCP header, as it does in tcp_v4_rcv().
             unsafe { find_listener(net, segment.as_raw(), &addrs, addrs.vip_port, dif, &rcu) }
         };
-        let listener = Listener(listener.ok_or(Refusal::NoListener)?);
+        // INVARIANT: It has just been found among the listeners.
+        let listener = Listener {
+            sk: listener.ok_or(Refusal::NoListener)?,
+            tuple: *tuple,
+            ack: segment,
+        };
         listener.check_kind()?;
         if tuple_in_use(net, tuple, iif) {
             return Err(Refusal::TupleInUse);
@@ -84,12 +95,12 @@ impl Listener {
     /// Whether it still listens; in the next moment it may not.
     pub fn is_listening(&self) -> bool {
         // SAFETY: The socket is valid.
-        unsafe { sock::state(self.0.as_raw()) == bindings::TCP_LISTEN }
+        unsafe { sock::state(self.sk.as_raw()) == bindings::TCP_LISTEN }
     }
 
     /// Whether children of this listener are plain TCP sockets, and there is room for one more.
     fn check_kind(&self) -> Result<(), Refusal> {
-        let sk = self.0.as_raw();
+        let sk = self.sk.as_raw();
         let tp = tcp_sk(sk);
         // SAFETY: The listener is valid. What is read here without its lock is read so on the
         // receive path, too; a change in the next moment makes no difference.
@@ -122,7 +133,7 @@ impl Listener {
     /// options, the windows and the number of bytes.
     pub fn check(&self, state: &ConnectionState) -> Result<(), Refusal> {
         self.check_kind()?;
-        let sk = self.0.as_raw();
+        let sk = self.sk.as_raw();
         // SAFETY: The listener is valid, and a socket of user space keeps its namespace. The
         // settings may change at any time, and are read as READ_ONCE() does.
         unsafe {
@@ -146,7 +157,7 @@ impl Listener {
 
     /// The receive buffer that the connection needs, given the memory of its received bytes.
     fn rcvbuf_for(&self, state: &ConnectionState, truesize: usize) -> Result<i32, Refusal> {
-        let sk = self.0.as_raw();
+        let sk = self.sk.as_raw();
         // What the client may still send: up to the farthest right edge it has ever seen.
         let edge = state.rcv_wup.wrapping_add(state.rcv_wnd);
         let ahead = |right: u32| i32::max(right.wrapping_sub(state.rcv_nxt) as i32, 0) as u64;
@@ -174,13 +185,14 @@ impl Listener {
     /// Puts the connection with its bytes into the accept queue, so that the program's next
     /// accept() returns it.
     ///
-    /// `iif` is the interface that its packets arrive on. After an error nothing is left: no socket,
-    /// no request, no bytes, and no packet has been sent. Once the connection is there, it sends
-    /// what its windows allow, and finds out what has been lost of what was in flight. May sleep.
+    /// `iif` is the interface that its packets arrive on. [`Listener::check`] is to be asked before.
+    /// After an error nothing is left: no socket, no request, and no packet has been sent; `data` is
+    /// of no more use. Once the connection is there, it sends what its windows allow, and finds out
+    /// what has been lost of what was in flight. May sleep.
     pub fn inject(
-        &self,
+        mut self,
         state: &ConnectionState,
-        mut data: ConnectionData,
+        data: &mut ConnectionData,
         iif: u32,
     ) -> Result<Injected, Refusal> {
         // SAFETY: No preconditions.
@@ -190,15 +202,18 @@ impl Listener {
             return Err(Refusal::InvalidState);
         }
         data.finish(state).map_err(|_| Refusal::NoMemory)?;
+        if state.tuple != self.tuple {
+            return Err(Refusal::InvalidState);
+        }
         let tuple = Tuple::new(&state.tuple).ok_or(Refusal::InvalidState)?;
-        self.check(state)?;
+        self.check_kind()?;
         let rcvbuf = self.rcvbuf_for(state, data.rx_truesize().saturating_add(FIN_TRUESIZE))?;
         let sndbuf = data.send.truesize();
 
-        let listener = self.0.as_raw();
+        let listener = self.sk.as_raw();
         // SAFETY: The listener is valid. CAST: The clock is not negative.
         let request = unsafe { Request::new(listener, state, &tuple, now as u64) }?;
-        let ack = Segment::ack(state, &tuple, iif)?;
+        self.ack.renew_ack(state, iif);
         let fin = match state.fin {
             true => Some(Segment::fin(state, &tuple, iif)?),
             false => None,
@@ -209,7 +224,8 @@ impl Listener {
             let _bh = BottomHalves::disable();
             // SAFETY: The listener, request and segment are valid.
             let denied = unsafe {
-                bindings::security_inet_conn_request(listener, ack.as_raw(), request.as_raw())
+                let ack = self.ack.as_raw();
+                bindings::security_inet_conn_request(listener, ack, request.as_raw())
             };
             if denied != 0 {
                 return Err(Refusal::SecurityPolicy);
@@ -220,12 +236,12 @@ impl Listener {
                 return Err(Refusal::TupleInUse);
             }
             // SAFETY: The listener is valid; bottom halves are disabled to the end of the block.
-            let Some(child) = (unsafe { Child::new(listener, &request, &ack, &rcu) }) else {
+            let Some(child) = (unsafe { Child::new(listener, &request, &self.ack, &rcu) }) else {
                 return Err(self.why_no_child(net, &tuple, iif, &rcu));
             };
             child.size_rcvbuf(rcvbuf);
             let done = child
-                .establish(ack)
+                .establish(self.ack)
                 .and_then(|()| child.queue_unread(&mut data.unread, state))
                 .and_then(|()| fin.map_or(Ok(()), |fin| child.finish(fin, state)))
                 .and_then(|()| child.queue_out_of_order(&mut data.out_of_order, state))
@@ -244,7 +260,9 @@ impl Listener {
         match result {
             Ok(sk) => {
                 let injected = Injected { sk };
-                injected.push();
+                if state.snd_nxt != state.write_seq {
+                    injected.push();
+                }
                 Ok(injected)
             }
             Err((remains, refusal)) => {

@@ -59,6 +59,16 @@ impl Queue {
         }
     }
 
+    /// Whether there is no buffer.
+    ///
+    /// # Safety
+    ///
+    /// `sk` is a valid, locked TCP socket.
+    pub(super) unsafe fn is_empty(self, sk: *mut bindings::sock) -> bool {
+        // SAFETY: By the function's requirements.
+        unsafe { self.next(sk, ptr::null_mut()) }.is_null()
+    }
+
     /// The buffer behind `skb`, the first one for null; null at the end.
     ///
     /// # Safety
@@ -209,24 +219,25 @@ impl Cursor {
     }
 }
 
-/// What stands in the out-of-order queue.
+/// What stands in the out-of-order queue, besides its ranges.
 pub(super) struct OutOfOrder {
-    /// Buffers that follow each other, or overlap, are one range.
-    pub(super) ranges: Ranges<MAX_OUT_OF_ORDER>,
     /// The last number of the last range is a FIN.
     pub(super) fin: bool,
     /// There are more ranges than fit.
     pub(super) too_many: bool,
 }
 
-/// The ranges of the out-of-order queue.
+/// Appends the ranges of the out-of-order queue to `ranges`: buffers that follow each other, or
+/// overlap, are one.
 ///
 /// # Safety
 ///
 /// `sk` is a valid, locked TCP socket.
-pub(super) unsafe fn out_of_order(sk: *mut bindings::sock) -> OutOfOrder {
+pub(super) unsafe fn out_of_order(
+    sk: *mut bindings::sock,
+    ranges: &mut Ranges<MAX_OUT_OF_ORDER>,
+) -> OutOfOrder {
     let mut found = OutOfOrder {
-        ranges: Ranges::new(),
         fin: false,
         too_many: false,
     };
@@ -252,14 +263,14 @@ pub(super) unsafe fn out_of_order(sk: *mut bindings::sock) -> OutOfOrder {
             }
             range => {
                 let full = range.replace(Range { start, end });
-                found.too_many |= full.is_some_and(|full| found.ranges.push(full).is_none());
+                found.too_many |= full.is_some_and(|full| ranges.push(full).is_none());
                 found.fin = false;
             }
         }
         // Nothing comes behind a FIN: it is the end of what has been collected.
         found.fin |= flags & sock::TCPHDR_FIN != 0;
     }
-    found.too_many |= current.is_some_and(|range| found.ranges.push(range).is_none());
+    found.too_many |= current.is_some_and(|range| ranges.push(range).is_none());
     found
 }
 

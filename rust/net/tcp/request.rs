@@ -208,8 +208,12 @@ fn v4_mapped(addr: u32) -> bindings::in6_addr {
 ///
 /// # Invariants
 ///
-/// The buffer is valid and owned.
+/// The buffer is valid, linear and owned; its data is a TCP header, and an IP header is in front of
+/// that.
 pub(super) struct Segment(NonNull<bindings::sk_buff>);
+
+// SAFETY: The buffer is owned, and belongs to no device or socket.
+unsafe impl Send for Segment {}
 
 impl Segment {
     /// The segment with which the child's state machine goes from SYN_RECV to ESTABLISHED.
@@ -255,7 +259,7 @@ impl Segment {
         let raw = skb.as_ptr();
         // SAFETY: The buffer is new and has room for both headers, which skb_put() gives,
         // suitably aligned as all allocations are. All of it is cleared before it is used.
-        unsafe {
+        let mut segment = unsafe {
             let data = bindings::skb_put(raw, (ip_len + TCP_LEN) as u32).cast::<u8>();
             ptr::write_bytes(data, 0, ip_len + TCP_LEN);
             bindings::skb_reset_network_header(raw);
@@ -288,24 +292,44 @@ impl Segment {
             let th = data.add(ip_len).cast::<bindings::tcphdr>();
             (*th).source = tuple.client_port_be;
             (*th).dest = tuple.vip_port.to_be();
-            (*th).seq = seq.to_be();
-            (*th).ack_seq = state.snd_una.to_be();
             bindings::tcphdr::set_doff_raw(th, (TCP_LEN / 4) as u16);
             bindings::tcphdr::set_ack_raw(th, 1);
+
+            // The data begins at the TCP header where tcp_v4_rcv() would have left it.
+            bindings::skb_pull(raw, ip_len as u32);
+            let meta = (*raw).__bindgen_anon_4.headers.as_mut();
+            meta.protocol = (protocol as u16).to_be();
+            // tcp_v4_do_rcv() verifies the checksum in all states but ESTABLISHED.
+            meta.set_ip_summed(bindings::CHECKSUM_UNNECESSARY as u8);
+            // INVARIANT: The buffer is new, and both headers are there.
+            Segment(skb)
+        };
+        segment.fill(state, iif, seq, flags);
+        Ok(segment)
+    }
+
+    /// Makes the segment that of [`Segment::ack`] for this state of the same connection, whatever it
+    /// was.
+    pub(super) fn renew_ack(&mut self, state: &ConnectionState, iif: u32) {
+        self.fill(state, iif, state.copied_seq, 0);
+    }
+
+    /// Writes what changes as the connection goes on.
+    fn fill(&mut self, state: &ConnectionState, iif: u32, seq: u32, flags: u16) {
+        let raw = self.as_raw();
+        // SAFETY: By the type invariant the buffer is ours, and its data is a TCP header.
+        unsafe {
+            let th = (*raw).data.cast::<bindings::tcphdr>();
+            (*th).seq = seq.to_be();
+            (*th).ack_seq = state.snd_una.to_be();
             let fin = flags & TCPHDR_FIN;
             bindings::tcphdr::set_fin_raw(th, fin);
             // `max_window`, from which tcp_sync_mss() takes a limit for the segment size
             // (tcp_bound_to_half_wnd()). The window itself is set afterwards.
             let window = state.max_window >> state.snd_wscale;
             (*th).window = u16::try_from(window).unwrap_or(u16::MAX).to_be();
-
-            // The data begins at the TCP header where tcp_v4_rcv() would have left it.
-            bindings::skb_pull(raw, ip_len as u32);
             let meta = (*raw).__bindgen_anon_4.headers.as_mut();
             meta.skb_iif = i32::try_from(iif).unwrap_or(0);
-            meta.protocol = (protocol as u16).to_be();
-            // tcp_v4_do_rcv() verifies the checksum in all states but ESTABLISHED.
-            meta.set_ip_summed(bindings::CHECKSUM_UNNECESSARY as u8);
 
             // tcp_v4_fill_cb(). The rest of `cb` is clear in a new buffer: no interface of IPv6
             // (`mcast_oif`), which the client's next segment brings.
@@ -315,8 +339,6 @@ impl Segment {
             (*cb).ack_seq = state.snd_una;
             (*cb).tcp_flags = TCPHDR_ACK | flags;
         }
-        // INVARIANT: The buffer is new.
-        Ok(Segment(skb))
     }
 
     /// The segment.

@@ -52,14 +52,17 @@ use super::{
     },
     options::SocketOptions,
     range::Ranges,
+    seal,
     section::{
         len_of,
+        need,
         Found,
         Writer,
         CONGESTION,
         CONGESTION_CONTROL,
         COUNTERS,
         DATA,
+        FIXED,
         HEAD,
         OFFSET,
         OPTIONS,
@@ -79,6 +82,8 @@ use super::{
         Invalid, //
     },
     Error,
+    Type,
+    HEADER_LEN,
     MAX_PAYLOAD, //
 };
 
@@ -92,7 +97,7 @@ pub(super) const PREPARE_LEN: usize =
 
 /// The question whether the target would take a connection.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Prepare {
+pub struct Prepare<'a> {
     /// The forwarder whose tunnel the client's packets come by.
     pub forwarder: Addr,
     /// The flow id of the connection in that tunnel.
@@ -100,15 +105,18 @@ pub struct Prepare {
     /// How long the origin waits for each answer, in milliseconds.
     pub timeout_ms: u32,
     /// The connection as it is now; it goes on until the freeze.
-    pub connection: ConnectionState,
+    pub connection: &'a ConnectionState,
 }
 
-impl Prepare {
-    pub(super) fn parse(payload: &[u8]) -> Result<Prepare, Error> {
+impl<'a> Prepare<'a> {
+    pub(super) fn parse(
+        payload: &[u8],
+        room: &'a mut Option<ConnectionState>,
+    ) -> Result<Prepare<'a>, Error> {
         let mut found = Found::parse(payload)?;
-        let route = found.need(ROUTE)?;
-        let total = field::u32(found.need(TOTAL)?, 0);
-        let connection = parse_connection(&mut found, total)?;
+        let route = need(&mut found.route, ROUTE)?;
+        let total = u32::from_be_bytes(*need(&mut found.total, TOTAL)?);
+        let connection = parse_connection(&mut found, total, room)?;
         found.finish()?;
         let prepare = Prepare {
             forwarder: Addr::v6(field::array(route, 0)),
@@ -132,12 +140,12 @@ impl Prepare {
     pub(super) fn emit(&self, payload: &mut [u8]) -> Result<usize, Error> {
         self.check()?;
         let mut writer = Writer::new(payload);
-        emit_connection(&self.connection, &mut writer)?;
-        writer.section(TOTAL)?;
-        writer.u32s(&[self.connection.data_len()])?;
-        writer.section(ROUTE)?;
-        writer.put(self.forwarder.as_bytes())?;
-        writer.u32s(&[self.flow_id.value(), self.timeout_ms])?;
+        emit_connection(self.connection, &mut writer)?;
+        writer.section::<TOTAL>()?;
+        writer.u32s([self.connection.data_len()])?;
+        writer.section::<ROUTE>()?;
+        writer.put(*self.forwarder.as_bytes())?;
+        writer.u32s([self.flow_id.value(), self.timeout_ms])?;
         Ok(writer.len())
     }
 }
@@ -149,7 +157,7 @@ impl Prepare {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct State<'a> {
     /// The state proper; there exactly if `offset` is zero. Its `data_len()` is `total`.
-    pub connection: Option<ConnectionState>,
+    pub connection: Option<&'a ConnectionState>,
     /// How many bytes came before this piece.
     pub offset: u32,
     /// How many bytes there are in all.
@@ -161,7 +169,83 @@ pub struct State<'a> {
 impl<'a> State<'a> {
     /// Whether this piece is the last one.
     pub fn is_last(&self) -> bool {
-        (self.offset as usize).saturating_add(self.data.len()) == self.total as usize
+        self.head().is_last()
+    }
+
+    fn head(&self) -> StateHead<'a> {
+        StateHead {
+            connection: self.connection,
+            offset: self.offset,
+            total: self.total,
+            len: self.data.len(),
+        }
+    }
+
+    pub(super) fn parse(
+        payload: &'a [u8],
+        last: bool,
+        room: &'a mut Option<ConnectionState>,
+    ) -> Result<State<'a>, Error> {
+        let mut found = Found::parse(payload)?;
+        let total = u32::from_be_bytes(*need(&mut found.total, TOTAL)?);
+        let offset = u32::from_be_bytes(*need(&mut found.offset, OFFSET)?);
+        let data = found.data.take().unwrap_or_default();
+        let connection = match offset {
+            0 => Some(parse_connection(&mut found, total, room)?),
+            _ => None,
+        };
+        found.finish()?;
+        let state = State {
+            connection,
+            offset,
+            total,
+            data,
+        };
+        // Whether the state proper is there and fits has just been seen to.
+        state.head().check_data()?;
+        if state.is_last() != last {
+            return Err(Error::BadFlags);
+        }
+        Ok(state)
+    }
+
+    pub(super) fn emit(&self, payload: &mut [u8]) -> Result<usize, Error> {
+        self.head().emit(payload, |data| {
+            data.copy_from_slice(self.data);
+            Ok(())
+        })
+    }
+}
+
+/// A [`State`] whose data is not at hand, but to be put where it goes.
+#[derive(Clone, Copy, Debug)]
+pub struct StateHead<'a> {
+    /// As in [`State`].
+    pub connection: Option<&'a ConnectionState>,
+    /// As in [`State`].
+    pub offset: u32,
+    /// As in [`State`].
+    pub total: u32,
+    /// How many bytes of data there are.
+    pub len: usize,
+}
+
+impl StateHead<'_> {
+    /// Writes the whole record, header included, and returns its length; `fill` writes the data, and
+    /// its error is passed on. Other errors are those of [`Record::encode`](super::Record::encode).
+    pub fn encode<E: From<Error>>(
+        &self,
+        id: u64,
+        record: &mut [u8],
+        fill: impl FnOnce(&mut [u8]) -> Result<(), E>,
+    ) -> Result<usize, E> {
+        let payload = record.get_mut(HEADER_LEN..).ok_or(Error::NoSpace)?;
+        let len = self.emit(payload, fill)?;
+        Ok(seal(record, Type::State, self.is_last(), id, len)?)
+    }
+
+    fn is_last(&self) -> bool {
+        (self.offset as usize).saturating_add(self.len) == self.total as usize
     }
 
     fn check(&self) -> Result<(), Error> {
@@ -174,68 +258,63 @@ impl<'a> State<'a> {
         {
             return Err(Error::Invalid(Invalid::Total));
         }
-        if self.data.is_empty() && self.total != 0 {
+        self.check_data()
+    }
+
+    fn check_data(&self) -> Result<(), Error> {
+        if self.len == 0 && self.total != 0 {
             return Err(Error::MissingSection(DATA));
         }
-        let end = (self.offset as usize).saturating_add(self.data.len());
-        if self.data.len() > CHUNK_MAX || end > self.total as usize {
+        let end = (self.offset as usize).saturating_add(self.len);
+        if self.len > CHUNK_MAX || end > self.total as usize {
             return Err(Error::TooLong);
         }
         Ok(())
     }
 
-    pub(super) fn parse(payload: &'a [u8], last: bool) -> Result<State<'a>, Error> {
-        let mut found = Found::parse(payload)?;
-        let total = field::u32(found.need(TOTAL)?, 0);
-        let offset = field::u32(found.need(OFFSET)?, 0);
-        let data = found.take(DATA).unwrap_or_default();
-        let connection = match offset {
-            0 => Some(parse_connection(&mut found, total)?),
-            _ => None,
-        };
-        found.finish()?;
-        let state = State {
-            connection,
-            offset,
-            total,
-            data,
-        };
-        state.check()?;
-        if state.is_last() != last {
-            return Err(Error::BadFlags);
-        }
-        Ok(state)
-    }
-
-    pub(super) fn emit(&self, payload: &mut [u8]) -> Result<usize, Error> {
+    fn emit<E: From<Error>>(
+        &self,
+        payload: &mut [u8],
+        fill: impl FnOnce(&mut [u8]) -> Result<(), E>,
+    ) -> Result<usize, E> {
         self.check()?;
         let mut writer = Writer::new(payload);
-        if let Some(connection) = &self.connection {
+        if let Some(connection) = self.connection {
             emit_connection(connection, &mut writer)?;
         }
-        writer.section(TOTAL)?;
-        writer.u32s(&[self.total])?;
-        writer.section(OFFSET)?;
-        writer.u32s(&[self.offset])?;
-        if !self.data.is_empty() {
-            writer.bytes(DATA, self.data)?;
+        writer.section::<TOTAL>()?;
+        writer.u32s([self.total])?;
+        writer.section::<OFFSET>()?;
+        writer.u32s([self.offset])?;
+        if self.len != 0 {
+            writer.head(DATA, self.len)?;
+            fill(writer.slice(self.len)?)?;
         }
         Ok(writer.len())
     }
 }
 
-/// Writes sections 1 to 8, 11, 12 and 0x800d. Nothing is sent that the receiver would refuse.
+/// Writes sections 1 to 8, 11, 12, 0x800d and 0x800e. Nothing is sent that the receiver would refuse.
 fn emit_connection(state: &ConnectionState, writer: &mut Writer<'_>) -> Result<(), Error> {
     state.validate().map_err(Error::Invalid)?;
-    writer.section(TUPLE)?;
-    writer.put(&[state.tuple.proto().number(), 0, 0, 0])?;
-    writer.put(&state.tuple.client_port().to_be_bytes())?;
-    writer.put(&state.tuple.vip_port().to_be_bytes())?;
-    writer.put(state.tuple.client().as_bytes())?;
-    writer.put(state.tuple.vip().as_bytes())?;
+    emit_fixed(state, writer.array()?)?;
+    writer.ranges(OUT_OF_ORDER, state.out_of_order.as_slice())?;
+    writer.ranges(SACK, state.sacks.as_slice())?;
+    state.options.emit(writer)
+}
 
-    writer.section(SEQUENCE)?;
-    writer.u32s(&[
+/// Writes sections 1 to 8.
+fn emit_fixed(state: &ConnectionState, fixed: &mut [u8; FIXED]) -> Result<(), Error> {
+    let mut writer = Writer::new(fixed);
+    writer.section::<TUPLE>()?;
+    writer.put([state.tuple.proto().number(), 0, 0, 0])?;
+    writer.put(state.tuple.client_port().to_be_bytes())?;
+    writer.put(state.tuple.vip_port().to_be_bytes())?;
+    writer.put(*state.tuple.client().as_bytes())?;
+    writer.put(*state.tuple.vip().as_bytes())?;
+
+    writer.section::<SEQUENCE>()?;
+    writer.u32s([
         state.snd_una,
         state.snd_nxt,
         state.write_seq,
@@ -243,8 +322,8 @@ fn emit_connection(state: &ConnectionState, writer: &mut Writer<'_>) -> Result<(
         state.copied_seq,
     ])?;
 
-    writer.section(WINDOW)?;
-    writer.u32s(&[
+    writer.section::<WINDOW>()?;
+    writer.u32s([
         state.snd_wnd,
         state.snd_wl1,
         state.max_window,
@@ -255,7 +334,7 @@ fn emit_connection(state: &ConnectionState, writer: &mut Writer<'_>) -> Result<(
         state.rcv_ssthresh,
     ])?;
 
-    writer.section(OPTIONS)?;
+    writer.section::<OPTIONS>()?;
     let bits = u16::from(state.wscale_ok)
         | (u16::from(state.sack_ok) << 1)
         | (u16::from(state.tstamp_ok) << 2)
@@ -263,16 +342,16 @@ fn emit_connection(state: &ConnectionState, writer: &mut Writer<'_>) -> Result<(
         | (u16::from(state.ecn_ok) << 4)
         | (u16::from(state.fin) << 5)
         | (u16::from(state.out_of_order_fin) << 6);
-    writer.put(&bits.to_be_bytes())?;
-    writer.put(&[state.snd_wscale, state.rcv_wscale])?;
-    writer.put(&state.mss_clamp.to_be_bytes())?;
-    writer.put(&state.rcv_mss.to_be_bytes())?;
+    writer.put(bits.to_be_bytes())?;
+    writer.put([state.snd_wscale, state.rcv_wscale])?;
+    writer.put(state.mss_clamp.to_be_bytes())?;
+    writer.put(state.rcv_mss.to_be_bytes())?;
 
-    writer.section(TIMESTAMPS)?;
-    writer.u32s(&[state.tsval_now, state.ts_recent, state.ts_recent_age])?;
+    writer.section::<TIMESTAMPS>()?;
+    writer.u32s([state.tsval_now, state.ts_recent, state.ts_recent_age])?;
 
-    writer.section(RTT)?;
-    writer.u32s(&[
+    writer.section::<RTT>()?;
+    writer.u32s([
         state.srtt_us,
         state.mdev_us,
         state.mdev_max_us,
@@ -280,30 +359,30 @@ fn emit_connection(state: &ConnectionState, writer: &mut Writer<'_>) -> Result<(
         state.rtt_min_us,
     ])?;
 
-    writer.section(CONGESTION)?;
-    writer.u32s(&[state.snd_cwnd, state.snd_ssthresh, state.reordering])?;
-    writer.put(&[state.ecn_flags, 0, 0, 0])?;
+    writer.section::<CONGESTION>()?;
+    writer.u32s([state.snd_cwnd, state.snd_ssthresh, state.reordering])?;
+    writer.put([state.ecn_flags, 0, 0, 0])?;
 
-    writer.section(COUNTERS)?;
-    writer.put(&state.bytes_acked.to_be_bytes())?;
-    writer.put(&state.bytes_received.to_be_bytes())?;
-
-    writer.ranges(OUT_OF_ORDER, state.out_of_order.as_slice())?;
-    writer.ranges(SACK, state.sacks.as_slice())?;
-    state.options.emit(writer)
+    writer.section::<COUNTERS>()?;
+    writer.put(state.bytes_acked.to_be_bytes())?;
+    writer.put(state.bytes_received.to_be_bytes())
 }
 
-/// Takes sections 1 to 8, 11, 12, 0x800d and 0x800e out; the state is checked by [`ConnectionState::validate`].
-fn parse_connection(found: &mut Found<'_>, total: u32) -> Result<ConnectionState, Error> {
-    let tuple = found.need(TUPLE)?;
-    let sequence = found.need(SEQUENCE)?;
-    let window = found.need(WINDOW)?;
-    let options = found.need(OPTIONS)?;
-    let timestamps = found.need(TIMESTAMPS)?;
-    let rtt = found.need(RTT)?;
-    let congestion = found.need(CONGESTION)?;
-    let counters = found.need(COUNTERS)?;
-    let word = |section, index: usize| field::u32(section, index.saturating_mul(4));
+/// Takes sections 1 to 8, 11, 12, 0x800d and 0x800e out, into `room`; the state is checked by
+/// [`ConnectionState::validate`].
+fn parse_connection<'a>(
+    found: &mut Found<'_>,
+    total: u32,
+    room: &'a mut Option<ConnectionState>,
+) -> Result<&'a ConnectionState, Error> {
+    let tuple = need(&mut found.tuple, TUPLE)?;
+    let sequence = need(&mut found.sequence, SEQUENCE)?;
+    let window = need(&mut found.window, WINDOW)?;
+    let options = need(&mut found.options, OPTIONS)?;
+    let timestamps = need(&mut found.timestamps, TIMESTAMPS)?;
+    let rtt = need(&mut found.rtt, RTT)?;
+    let congestion = need(&mut found.congestion, CONGESTION)?;
+    let counters = need(&mut found.counters, COUNTERS)?;
 
     if field::array(tuple, 1) != [0; 3] || field::array(congestion, 13) != [0; 3] {
         return Err(Error::BadValue);
@@ -312,32 +391,35 @@ fn parse_connection(found: &mut Found<'_>, total: u32) -> Result<ConnectionState
     if bits & !0x7f != 0 {
         return Err(Error::BadValue);
     }
-    let state = ConnectionState {
-        tuple: FourTuple::new(
-            Addr::v6(field::array(tuple, 8)),
-            field::u16(tuple, 4),
-            Addr::v6(field::array(tuple, 24)),
-            field::u16(tuple, 6),
-            Proto::from_number(field::u8(tuple, 0)).ok_or(Error::BadValue)?,
-        )
-        .ok_or(Error::BadValue)?,
-        snd_una: word(sequence, 0),
-        snd_nxt: word(sequence, 1),
-        write_seq: word(sequence, 2),
-        rcv_nxt: word(sequence, 3),
-        copied_seq: word(sequence, 4),
+    let tuple = FourTuple::new(
+        Addr::v6(field::array(tuple, 8)),
+        field::u16(tuple, 4),
+        Addr::v6(field::array(tuple, 24)),
+        field::u16(tuple, 6),
+        Proto::from_number(field::u8(tuple, 0)).ok_or(Error::BadValue)?,
+    );
+    let tuple = tuple.ok_or(Error::BadValue)?;
+    let socket_options = SocketOptions::take(found)?;
+    // Made where it is to stay: it is large.
+    let state = room.insert(ConnectionState {
+        tuple,
+        snd_una: field::u32(sequence, 0),
+        snd_nxt: field::u32(sequence, 4),
+        write_seq: field::u32(sequence, 8),
+        rcv_nxt: field::u32(sequence, 12),
+        copied_seq: field::u32(sequence, 16),
         fin: bits & 32 != 0,
-        out_of_order: Ranges::parse(found.take(OUT_OF_ORDER).unwrap_or_default()),
+        out_of_order: Ranges::new(),
         out_of_order_fin: bits & 64 != 0,
-        sacks: Ranges::parse(found.take(SACK).unwrap_or_default()),
-        snd_wnd: word(window, 0),
-        snd_wl1: word(window, 1),
-        max_window: word(window, 2),
-        rcv_wnd: word(window, 3),
-        rcv_wup: word(window, 4),
-        rcv_mwnd_seq: word(window, 5),
-        window_clamp: word(window, 6),
-        rcv_ssthresh: word(window, 7),
+        sacks: Ranges::new(),
+        snd_wnd: field::u32(window, 0),
+        snd_wl1: field::u32(window, 4),
+        max_window: field::u32(window, 8),
+        rcv_wnd: field::u32(window, 12),
+        rcv_wup: field::u32(window, 16),
+        rcv_mwnd_seq: field::u32(window, 20),
+        window_clamp: field::u32(window, 24),
+        rcv_ssthresh: field::u32(window, 28),
         wscale_ok: bits & 1 != 0,
         sack_ok: bits & 2 != 0,
         tstamp_ok: bits & 4 != 0,
@@ -347,22 +429,28 @@ fn parse_connection(found: &mut Found<'_>, total: u32) -> Result<ConnectionState
         rcv_wscale: field::u8(options, 3),
         mss_clamp: field::u16(options, 4),
         rcv_mss: field::u16(options, 6),
-        tsval_now: word(timestamps, 0),
-        ts_recent: word(timestamps, 1),
-        ts_recent_age: word(timestamps, 2),
-        srtt_us: word(rtt, 0),
-        mdev_us: word(rtt, 1),
-        mdev_max_us: word(rtt, 2),
-        rttvar_us: word(rtt, 3),
-        rtt_min_us: word(rtt, 4),
-        snd_cwnd: word(congestion, 0),
-        snd_ssthresh: word(congestion, 1),
-        reordering: word(congestion, 2),
+        tsval_now: field::u32(timestamps, 0),
+        ts_recent: field::u32(timestamps, 4),
+        ts_recent_age: field::u32(timestamps, 8),
+        srtt_us: field::u32(rtt, 0),
+        mdev_us: field::u32(rtt, 4),
+        mdev_max_us: field::u32(rtt, 8),
+        rttvar_us: field::u32(rtt, 12),
+        rtt_min_us: field::u32(rtt, 16),
+        snd_cwnd: field::u32(congestion, 0),
+        snd_ssthresh: field::u32(congestion, 4),
+        reordering: field::u32(congestion, 8),
         ecn_flags: field::u8(congestion, 12),
         bytes_acked: u64::from_be_bytes(field::array(counters, 0)),
         bytes_received: u64::from_be_bytes(field::array(counters, 8)),
-        options: SocketOptions::take(found)?,
-    };
+        options: socket_options,
+    });
+    if let Some(value) = found.out_of_order.take() {
+        state.out_of_order.parse(value);
+    }
+    if let Some(value) = found.sack.take() {
+        state.sacks.parse(value);
+    }
     state.validate().map_err(Error::Invalid)?;
     if state.data_len() != total {
         return Err(Error::Invalid(Invalid::Total));

@@ -11,6 +11,7 @@ use super::{
         State, //
     },
     seal,
+    state::ConnectionState,
     Error,
     Header,
     Type,
@@ -29,7 +30,7 @@ pub enum Record<'a> {
     /// See [`Hello`].
     Hello(Hello),
     /// See [`Prepare`].
-    Prepare(Prepare),
+    Prepare(Prepare<'a>),
     /// The target takes the connection and holds its packets. No payload.
     Ready,
     /// The target does not take it.
@@ -156,7 +157,14 @@ impl<'a> Reason<'a> {
 
 impl<'a> Record<'a> {
     /// Reads the payload of the record that `header` begins, its CRC checked first.
-    pub fn decode(header: &Header, payload: &'a [u8]) -> Result<Record<'a>, Error> {
+    ///
+    /// The state of a connection goes into `room`, being large; after an error, nothing there means
+    /// anything.
+    pub fn decode(
+        header: &Header,
+        payload: &'a [u8],
+        room: &'a mut Option<ConnectionState>,
+    ) -> Result<Record<'a>, Error> {
         header.check(payload)?;
         let number = || match <[u8; 8]>::try_from(payload) {
             Ok(bytes) => Ok(u64::from_be_bytes(bytes)),
@@ -171,10 +179,10 @@ impl<'a> Record<'a> {
         };
         match header.kind() {
             Type::Hello => Hello::parse(payload).map(Record::Hello),
-            Type::Prepare => Prepare::parse(payload).map(Record::Prepare),
+            Type::Prepare => Prepare::parse(payload, room).map(Record::Prepare),
             Type::Ready => bare(Record::Ready),
             Type::Refused => Reason::parse(payload).map(Record::Refused),
-            Type::State => State::parse(payload, header.is_last()).map(Record::State),
+            Type::State => State::parse(payload, header.is_last(), room).map(Record::State),
             Type::Staged => bare(Record::Staged),
             Type::Commit => bare(Record::Commit),
             Type::Injected if payload.len() == INJECTED_LEN => Ok(Record::Injected {
@@ -247,7 +255,7 @@ impl<'a> Record<'a> {
 }
 
 /// Copies `bytes` to the start of `buffer` and returns how many they are.
-pub(super) fn copy(buffer: &mut [u8], bytes: &[u8]) -> Result<usize, Error> {
+fn copy(buffer: &mut [u8], bytes: &[u8]) -> Result<usize, Error> {
     buffer
         .get_mut(..bytes.len())
         .ok_or(Error::NoSpace)?
@@ -294,10 +302,10 @@ mod tests {
             forwarder: Addr::v4([10, 0, 0, 1]),
             flow_id: FlowId::nth(0),
             timeout_ms: 1000,
-            connection: EXAMPLE,
+            connection: &EXAMPLE,
         };
         let state = State {
-            connection: Some(EXAMPLE),
+            connection: Some(&EXAMPLE),
             offset: 0,
             total: 101,
             data: &[7; 101],
@@ -335,7 +343,7 @@ mod tests {
             let (header, payload) = parse(&bytes).unwrap();
             assert_eq!(header.id(), id);
             assert_eq!(header.kind(), record.kind());
-            assert_eq!(Record::decode(&header, payload), Ok(record));
+            assert_eq!(Record::decode(&header, payload, &mut None), Ok(record));
             let other = if id == 0 { 1 } else { 0 };
             match record {
                 // About a migration, or about the connection between the migrators.
@@ -356,7 +364,7 @@ mod tests {
         let id = u64::from(!matches!(kind, Type::Hello | Type::Ping | Type::Pong));
         let len = seal(&mut bytes, kind, false, id, payload.len()).unwrap();
         let (header, payload) = parse(&bytes[..len]).unwrap();
-        Record::decode(&header, payload).map(|_| ())
+        Record::decode(&header, payload, &mut None).map(|_| ())
     }
 
     #[test]
@@ -441,10 +449,10 @@ mod tests {
         let header = Header::parse(bytes.first_chunk().unwrap()).unwrap();
         bytes[HEADER_LEN + 7] = 8;
         let payload = &bytes[HEADER_LEN..];
-        assert_eq!(Record::decode(&header, payload), Err(Error::BadCrc));
-        assert_eq!(
-            Record::decode(&header, &payload[1..]),
-            Err(Error::Truncated)
-        );
+        let room = &mut None;
+        let decoded = Record::decode(&header, payload, room);
+        assert_eq!(decoded, Err(Error::BadCrc));
+        let decoded = Record::decode(&header, &payload[1..], room);
+        assert_eq!(decoded, Err(Error::Truncated));
     }
 }

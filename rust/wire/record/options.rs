@@ -108,40 +108,39 @@ impl SocketOptions {
             ..*self
         };
         if others != SocketOptions::NONE {
-            writer.section(SOCKET_OPTIONS)?;
+            writer.section::<SOCKET_OPTIONS>()?;
             let bits = u8::from(self.nodelay) | (u8::from(self.keepalive) << 1);
-            writer.put(&[bits, self.keepalive_count, self.tos, 0])?;
-            writer.u32s(&[
+            writer.put([bits, self.keepalive_count, self.tos, 0])?;
+            writer.u32s([
                 self.keepalive_idle,
                 self.keepalive_interval,
                 self.user_timeout,
                 self.notsent_lowat,
             ])?;
-            writer.put(&self.max_pacing_rate.to_be_bytes())?;
+            writer.put(self.max_pacing_rate.to_be_bytes())?;
         }
         if let Some(name) = &self.congestion_control {
-            writer.section(CONGESTION_CONTROL)?;
-            writer.put(name.as_bytes())?;
+            writer.section::<CONGESTION_CONTROL>()?;
+            writer.put(*name.as_bytes())?;
         }
         Ok(())
     }
 
     /// Takes the sections out.
     pub(super) fn take(found: &mut Found<'_>) -> Result<SocketOptions, Error> {
-        let mut options = match found.take(SOCKET_OPTIONS) {
+        let mut options = match found.socket_options.take() {
             Some(value) => SocketOptions::parse(value)?,
             None => SocketOptions::NONE,
         };
-        if let Some(value) = found.take(CONGESTION_CONTROL) {
-            let value = field::array(value, 0);
-            let name = CongestionControl::new(&value).filter(|name| *name.as_bytes() == value);
+        if let Some(value) = found.congestion_control.take() {
+            let name = CongestionControl::new(value).filter(|name| name.as_bytes() == value);
             options.congestion_control = Some(name.ok_or(Error::BadValue)?);
         }
         Ok(options)
     }
 
     /// Reads the value of the section, which has all but the congestion control.
-    fn parse(value: &[u8]) -> Result<SocketOptions, Error> {
+    fn parse(value: &[u8; LEN]) -> Result<SocketOptions, Error> {
         let bits = field::u8(value, 0);
         let options = SocketOptions {
             nodelay: bits & 1 != 0,

@@ -61,25 +61,30 @@ impl<const MAX: usize> Ranges<MAX> {
         self.all.get(..usize::from(self.count)).unwrap_or(&[])
     }
 
+    /// How many sequence numbers there are in all of them.
+    #[inline]
+    pub fn sum(&self) -> u32 {
+        let ranges = self.as_slice().iter();
+        ranges.fold(0, |sum: u32, range| sum.saturating_add(range.len()))
+    }
+
     /// Whether there are none.
     pub const fn is_empty(&self) -> bool {
         self.count == 0
     }
 
-    /// The ranges of a section: the two numbers of each. Errors are the caller's to find before:
-    /// bytes that are no whole range, and ranges beyond `MAX`, are left out.
-    pub(super) fn parse(value: &[u8]) -> Ranges<MAX> {
-        let mut ranges = Ranges::new();
+    /// Appends the ranges of a section: the two numbers of each. Errors are the caller's to find
+    /// before: bytes that are no whole range, and ranges beyond `MAX`, are left out.
+    pub(super) fn parse(&mut self, value: &[u8]) {
         for bytes in value.chunks_exact(RANGE_LEN) {
             let range = Range {
                 start: super::field::u32(bytes, 0),
                 end: super::field::u32(bytes, 4),
             };
-            if ranges.push(range).is_none() {
+            if self.push(range).is_none() {
                 break;
             }
         }
-        ranges
     }
 }
 
@@ -128,7 +133,10 @@ mod tests {
         assert_eq!(list.push(range(5)), None);
         assert_eq!(list.as_slice(), [range(1), range(3)]);
         let bytes = [0, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0, 3, 0, 0, 0, 4];
-        assert_eq!(Ranges::parse(&bytes), list);
-        assert_eq!(Ranges::parse(&[&bytes[..], &bytes].concat()), list);
+        for value in [&bytes[..], &[bytes, bytes].concat()] {
+            let mut parsed = Ranges::new();
+            parsed.parse(value);
+            assert_eq!(parsed, list);
+        }
     }
 }

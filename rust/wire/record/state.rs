@@ -226,25 +226,30 @@ const ECN_RFC3168: u8 = 0x0f;
 
 impl ConnectionState {
     /// Bytes that have been received in order and not been read.
+    #[inline]
     pub fn unread_len(&self) -> u32 {
         let numbers = self.rcv_nxt.wrapping_sub(self.copied_seq);
         numbers.saturating_sub(u32::from(self.fin))
     }
 
     /// Bytes that have been written and not been acknowledged.
+    #[inline]
     pub fn send_len(&self) -> u32 {
         self.write_seq.wrapping_sub(self.snd_una)
     }
 
     /// Bytes that have been received out of order.
+    #[inline]
     pub fn out_of_order_len(&self) -> u32 {
-        let ranges = self.out_of_order.as_slice().iter();
-        ranges
-            .fold(0u32, |sum, range| sum.saturating_add(range.len()))
-            .saturating_sub(u32::from(self.out_of_order_fin))
+        if self.out_of_order.is_empty() {
+            return 0;
+        }
+        let numbers = self.out_of_order.sum();
+        numbers.saturating_sub(u32::from(self.out_of_order_fin))
     }
 
     /// Bytes that go along with the state.
+    #[inline]
     pub fn data_len(&self) -> u32 {
         self.unread_len()
             .saturating_add(self.send_len())
@@ -274,6 +279,15 @@ impl ConnectionState {
 
     /// The rest of the run that the byte at `offset` of all that go along is in.
     pub fn run_at(&self, offset: u32) -> Option<Run> {
+        // Most often there are no others.
+        let unread = self.unread_len();
+        if offset < unread {
+            return Some(Run {
+                part: Part::Unread,
+                seq: self.copied_seq.wrapping_add(offset),
+                len: unread.saturating_sub(offset),
+            });
+        }
         let mut offset = offset;
         for run in self.runs() {
             if offset < run.len {

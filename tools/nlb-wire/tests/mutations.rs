@@ -134,11 +134,11 @@ fn records() {
             forwarder: common::forwarder_of(&connection, [10, 0, 0, 1], Addr::v6([0x20; 16])),
             flow_id: FlowId::nth(1),
             timeout_ms: 1,
-            connection,
+            connection: &connection,
         });
         let total = connection.data_len();
         let state = Record::State(State {
-            connection: Some(connection),
+            connection: Some(&connection),
             offset: 0,
             total,
             data: &[7; 20][..20.min(total as usize)],

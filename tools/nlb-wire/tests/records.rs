@@ -9,6 +9,7 @@ use common::{
 };
 use nlb_wire::{
     addr::Addr,
+    flow_id::FlowId,
     record::{
         parse, seal, ConnectionState, Header, Hello, Part, Prepare, Reason, Record, State, Type,
         CHUNK_MAX, HEADER_LEN, MAX_PAYLOAD, MAX_TEXT, RECORD_MAX, SHORT_MAX,
@@ -20,6 +21,12 @@ use proptest::{collection::vec, prelude::*};
 #[derive(Clone, Debug)]
 enum Owned {
     Plain(Box<Record<'static>>),
+    Prepare {
+        forwarder: Addr,
+        flow_id: FlowId,
+        timeout_ms: u32,
+        connection: Box<ConnectionState>,
+    },
     Reason {
         refused: bool,
         code: u32,
@@ -31,6 +38,17 @@ impl Owned {
     fn record(&self) -> Record<'_> {
         match self {
             Owned::Plain(record) => **record,
+            Owned::Prepare {
+                forwarder,
+                flow_id,
+                timeout_ms,
+                connection,
+            } => Record::Prepare(Prepare {
+                forwarder: *forwarder,
+                flow_id: *flow_id,
+                timeout_ms: *timeout_ms,
+                connection,
+            }),
             Owned::Reason {
                 refused,
                 code,
@@ -60,20 +78,17 @@ fn short_record() -> impl Strategy<Value = Owned> {
     );
     let forwarders = (unicast(), unicast_v6());
     let prepare = (forwarders, flow_id(), any::<u32>(), connection()).prop_map(
-        |((v4, v6), flow_id, timeout_ms, connection)| {
-            Record::Prepare(Prepare {
-                forwarder: forwarder_of(&connection, v4, v6),
-                flow_id,
-                timeout_ms,
-                connection,
-            })
+        |((v4, v6), flow_id, timeout_ms, connection)| Owned::Prepare {
+            forwarder: forwarder_of(&connection, v4, v6),
+            flow_id,
+            timeout_ms,
+            connection: Box::new(connection),
         },
     );
     let injected =
         any::<(u64, u32)>().prop_map(|(inject_ns, held)| Record::Injected { inject_ns, held });
     let plain = prop_oneof![
         hello,
-        prepare,
         injected,
         any::<u64>().prop_map(Record::Ping),
         any::<u64>().prop_map(Record::Pong),
@@ -88,6 +103,7 @@ fn short_record() -> impl Strategy<Value = Owned> {
     ];
     prop_oneof![
         plain.prop_map(|record| Owned::Plain(Box::new(record))),
+        prepare,
         (any::<bool>(), any::<u32>(), "\\PC{0,32}").prop_map(|(refused, code, text)| {
             Owned::Reason {
                 refused,
@@ -113,7 +129,7 @@ fn transfer(state: ConnectionState, data: &[u8], piece: usize) -> (ConnectionSta
     loop {
         let end = (offset + piece).min(data.len());
         let state = State {
-            connection: (offset == 0).then_some(state),
+            connection: (offset == 0).then_some(&state),
             offset: offset as u32,
             total: data.len() as u32,
             data: &data[offset..end],
@@ -131,10 +147,11 @@ fn transfer(state: ConnectionState, data: &[u8], piece: usize) -> (ConnectionSta
     loop {
         let (header, payload) = parse(rest).unwrap();
         rest = &rest[HEADER_LEN + payload.len()..];
-        let Record::State(state) = Record::decode(&header, payload).unwrap() else {
+        let mut room = None;
+        let Record::State(state) = Record::decode(&header, payload, &mut room).unwrap() else {
             panic!("{header:?}");
         };
-        connection = connection.or(state.connection);
+        connection = connection.or(state.connection.copied());
         assert_eq!(state.offset as usize, got.len());
         got.extend(state.data);
         assert_eq!(state.is_last(), rest.is_empty());
@@ -161,7 +178,8 @@ proptest! {
         let len = record.encode(id, &mut bytes).unwrap();
         let (header, payload) = parse(&bytes[..len]).unwrap();
         prop_assert_eq!(header.id(), id);
-        prop_assert_eq!(Record::decode(&header, payload), Ok(record));
+        let mut room = None;
+        prop_assert_eq!(Record::decode(&header, payload, &mut room), Ok(record));
         for cut in 0..len {
             prop_assert!(parse(&bytes[..cut]).is_err());
         }
@@ -256,12 +274,12 @@ proptest! {
         let record = if prepare {
             Record::Prepare(Prepare {
                 forwarder: forwarder_of(&state, [10, 0, 0, 1], Addr::v6([0x20; 16])),
-                flow_id: nlb_wire::flow_id::FlowId::nth(1),
+                flow_id: FlowId::nth(1),
                 timeout_ms: 1,
-                connection: state,
+                connection: &state,
             })
         } else {
-            Record::State(State { connection: Some(state), offset: 0, total: state.data_len(), data: &data })
+            Record::State(State { connection: Some(&state), offset: 0, total: state.data_len(), data: &data })
         };
         let mut bytes = vec![0; 1024];
         let len = record.encode(1, &mut bytes).unwrap();

@@ -158,11 +158,15 @@ impl Child {
         let sk = self.as_raw();
         let tp = tcp_sk(sk);
         // SAFETY: No preconditions. CAST: The clock is not negative.
-        let now_ns = unsafe { bindings::ktime_get() } as u64;
+        let clock_ns = || unsafe { bindings::ktime_get() } as u64;
         // The segments have been on their way for a round trip by now. RACK (RFC 8985) takes a
         // segment for lost that was sent before one which has arrived; it ignores what arrives
         // sooner after its transmission than anything ever did.
-        let sent_ns = now_ns.saturating_sub(u64::from(state.srtt_us >> 3).saturating_mul(1000));
+        let rtt_ns = u64::from(state.srtt_us >> 3).saturating_mul(1000);
+        let sent_ns = match state.send_len() {
+            0 => 0,
+            _ => clock_ns().saturating_sub(rtt_ns),
+        };
         // SAFETY: The child is locked.
         let mss = unsafe { (*tp).mss_cache }.max(u32::from(MIN_MSS));
 
