@@ -164,6 +164,10 @@ def main():
         again = good() + [(at + 100, data) for at, data in good()]
         ktap.result(bool(complaints(again)), "the same ports with the same numbers are no new connection")
 
+        again = added(packet(C, 14.2, 806, 8, FIN | ACK, tsval=7, tsecr=12), packet(HOST, 14.4, 7, 0, RST, stamp=False))
+        ktap.result(not complaints(again), "a RST for what comes again after the end", *complaints(again))
+        ktap.result(bool(complaints(again[:-2] + again[-1:])), "a RST after the end for nothing")
+
         overtaken = added(packet(LBU, 8.5, 1, 6, tsecr=1, window=999, tsval=9))
         ktap.result(not complaints(overtaken, late=True), "a packet that is late", *complaints(overtaken, late=True))
         ktap.result(bool(complaints(overtaken)), "a packet that should not be late")
