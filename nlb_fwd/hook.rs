@@ -80,19 +80,6 @@ impl Hook for PreRouting {
     }
 }
 
-/// The same for IPv6.
-pub(crate) struct PreRoutingV6;
-
-impl Hook for PreRoutingV6 {
-    const FAMILY: Family = Family::Ipv6;
-    const HOOKNUM: HookNum = PreRouting::HOOKNUM;
-    const PRIORITY: i32 = PreRouting::PRIORITY;
-
-    fn run(state: &HookState<'_>, skb: SkBuff) -> Verdict {
-        PreRouting::run(state, skb)
-    }
-}
-
 /// Whether a packet came in by a wire and was sent to this machine's link-layer address.
 ///
 /// What comes in by an nlb device has been forwarded already: this machine is its host, too.

@@ -36,7 +36,10 @@ use kernel::{
 };
 use nlb::{
     net::{
-        netfilter::HookOps,
+        netfilter::{
+            HookOps,
+            OverIpv6, //
+        },
         netns::{
             PerNet,
             State,
@@ -101,9 +104,9 @@ impl PerNet for Forwarder {
 
     const HOOKS: &'static [HookOps] = &[
         HookOps::new::<hook::PreRouting>(),
-        HookOps::new::<hook::PreRoutingV6>(),
+        HookOps::new::<OverIpv6<hook::PreRouting>>(),
         HookOps::new::<steer::LocalIn>(),
-        HookOps::new::<steer::LocalInV6>(),
+        HookOps::new::<OverIpv6<steer::LocalIn>>(),
     ];
 
     fn init(_net: &Net, weak: WeakNet) -> impl PinInit<Self, Error> {

@@ -61,16 +61,3 @@ impl Hook for LocalIn {
         Verdict::Accept(skb)
     }
 }
-
-/// The same for IPv6.
-pub(crate) struct LocalInV6;
-
-impl Hook for LocalInV6 {
-    const FAMILY: Family = Family::Ipv6;
-    const HOOKNUM: HookNum = LocalIn::HOOKNUM;
-    const PRIORITY: i32 = LocalIn::PRIORITY;
-
-    fn run(state: &HookState<'_>, skb: SkBuff) -> Verdict {
-        LocalIn::run(state, skb)
-    }
-}

@@ -87,6 +87,16 @@ struct Entry {
     bad: u64,
 }
 
+impl Entry {
+    fn new(key: Key) -> Self {
+        Self {
+            key,
+            good: 0,
+            bad: 0,
+        }
+    }
+}
+
 struct Inner {
     list: KVec<Entry>,
     /// [`Key::send_id`] of the key that new connections begin with.
@@ -122,14 +132,7 @@ impl Keys {
             let preferred = first.as_ref().map_or(0, |key| key.send_id);
             let mut list = KVec::new();
             if let Some(key) = first {
-                list.push(
-                    Entry {
-                        key,
-                        good: 0,
-                        bad: 0,
-                    },
-                    GFP_KERNEL,
-                )?;
+                list.push(Entry::new(key), GFP_KERNEL)?;
             }
             Ok(try_pin_init!(Self {
                 peer,
@@ -197,14 +200,7 @@ impl Keys {
                 socket.shutdown();
             }
         }
-        inner.list.push(
-            Entry {
-                key,
-                good: 0,
-                bad: 0,
-            },
-            GFP_KERNEL,
-        )?;
+        inner.list.push(Entry::new(key), GFP_KERNEL)?;
         Ok(())
     }
 

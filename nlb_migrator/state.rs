@@ -10,8 +10,7 @@ use crate::{
     },
     hold::{
         Holds,
-        LocalIn,
-        LocalInV6, //
+        LocalIn, //
     },
     log::Limit,
     origin::Transfers,
@@ -49,7 +48,10 @@ use kernel::{
 };
 use nlb::{
     net::{
-        netfilter::HookOps,
+        netfilter::{
+            HookOps,
+            OverIpv6, //
+        },
         netns::{
             self,
             PerNet,
@@ -321,7 +323,10 @@ impl State {
 }
 
 impl PerNet for State {
-    const HOOKS: &'static [HookOps] = &[HookOps::new::<LocalIn>(), HookOps::new::<LocalInV6>()];
+    const HOOKS: &'static [HookOps] = &[
+        HookOps::new::<LocalIn>(),
+        HookOps::new::<OverIpv6<LocalIn>>(),
+    ];
 
     fn state() -> &'static netns::State<Self> {
         &STATE

@@ -140,19 +140,6 @@ impl Hook for PreRouting {
     }
 }
 
-/// The same for IPv6.
-pub(crate) struct PreRoutingV6;
-
-impl Hook for PreRoutingV6 {
-    const FAMILY: Family = Family::Ipv6;
-    const HOOKNUM: HookNum = PreRouting::HOOKNUM;
-    const PRIORITY: i32 = PreRouting::PRIORITY;
-
-    fn run(state: &HookState<'_>, skb: SkBuff) -> Verdict {
-        PreRouting::run(state, skb)
-    }
-}
-
 impl Tunnel {
     /// Takes a packet in the compact form, if it is one.
     #[inline]

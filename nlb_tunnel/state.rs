@@ -31,7 +31,10 @@ use kernel::{
 };
 use nlb::{
     net::{
-        netfilter::HookOps,
+        netfilter::{
+            HookOps,
+            OverIpv6, //
+        },
         netns::{
             PerNet,
             State,
@@ -95,7 +98,7 @@ impl PerNet for Tunnel {
 
     const HOOKS: &'static [HookOps] = &[
         HookOps::new::<decap::PreRouting>(),
-        HookOps::new::<decap::PreRoutingV6>(),
+        HookOps::new::<OverIpv6<decap::PreRouting>>(),
         HookOps::new::<arp::In>(),
         HookOps::new::<arp::Out>(),
     ];

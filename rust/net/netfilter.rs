@@ -99,6 +99,20 @@ pub trait Hook: 'static {
     fn run(state: &HookState<'_>, skb: SkBuff) -> Verdict;
 }
 
+/// Hook `H` at the same place for packets of IPv6.
+pub struct OverIpv6<H>(PhantomData<H>);
+
+impl<H: Hook> Hook for OverIpv6<H> {
+    const FAMILY: Family = Family::Ipv6;
+    const HOOKNUM: HookNum = H::HOOKNUM;
+    const PRIORITY: i32 = H::PRIORITY;
+
+    #[inline]
+    fn run(state: &HookState<'_>, skb: SkBuff) -> Verdict {
+        H::run(state, skb)
+    }
+}
+
 /// A [`Hook`] as the kernel wants it, see [`PerNet::HOOKS`](super::netns::PerNet::HOOKS).
 ///
 /// # Invariants

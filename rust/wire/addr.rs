@@ -218,15 +218,7 @@ impl FourTuple {
         if client.is_v4() != vip.is_v4() {
             return None;
         }
-        // INVARIANT: The reserved bytes are zero.
-        Some(FourTuple {
-            client,
-            vip,
-            client_port,
-            vip_port,
-            proto,
-            reserved: [0; 3],
-        })
+        Some(FourTuple::of(client, client_port, vip, vip_port, proto))
     }
 
     /// An IPv4 4-tuple.
@@ -238,19 +230,17 @@ impl FourTuple {
         vip_port: u16,
         proto: Proto,
     ) -> FourTuple {
-        // INVARIANT: The reserved bytes are zero.
-        FourTuple {
-            client: Addr::v4(client),
-            vip: Addr::v4(vip),
+        FourTuple::of(
+            Addr::v4(client),
             client_port,
+            Addr::v4(vip),
             vip_port,
             proto,
-            reserved: [0; 3],
-        }
+        )
     }
 
-    /// An IPv6 4-tuple; the addresses are not IPv4-mapped ones.
-    pub(super) const fn v6(
+    /// A 4-tuple of addresses of the same family.
+    pub(super) const fn of(
         client: Addr,
         client_port: u16,
         vip: Addr,

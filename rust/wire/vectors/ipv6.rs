@@ -27,7 +27,7 @@ const CLIENT: Addr = Addr::v6([0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
 const VIP: Addr = Addr::v6([0x20, 1, 0xd, 0xb8, 0, 0x10, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x10]);
 
 const fn tuple(client_port: u16, vip_port: u16, proto: Proto) -> FourTuple {
-    FourTuple::v6(CLIENT, client_port, VIP, vip_port, proto)
+    FourTuple::of(CLIENT, client_port, VIP, vip_port, proto)
 }
 
 /// IPv6 packets on both sides of the tunnel.
