@@ -213,6 +213,29 @@ background() {
 	ip netns exec "$n" "$@" >"$log" 2>&1 </dev/null &
 }
 
+# start_nginx MACHINE [LISTEN [ACCESS_LOG]]: nginx there, for the pages in $tmp/MACHINE/www; what it logs is beside
+# them. $! is its process.
+start_nginx() {
+	local dir=$tmp/$1
+	cat >"$dir/conf" <<-EOF
+	daemon off;
+	pid $dir/pid;
+	error_log $dir/error.log;
+	events { worker_connections 4096; }
+	http {
+		access_log ${3:-$dir/access.log};
+		server { listen ${2:-80}; root $dir/www; }
+	}
+	EOF
+	chmod a+rx "$tmp"
+	chmod -R a+rX "$dir"
+	background "$1" "$tmp/$1.log" nginx -e "$dir/error.log" -c "$dir/conf"
+	wait_listen "$1" 80
+}
+
+# counter MACHINE FAMILY NAME
+counter() { ns "$1" nlb -j stats show "$2" | jq --arg name "$3" '.[0].counters[$name]'; }
+
 # Capture on a device: capture_start MACHINE DEVICE FILE [FILTER...]; capture_stop ends all of them, and sets
 # capture_missed if they may not have seen everything.
 capture_pids=() capture_files=() capture_missed=''

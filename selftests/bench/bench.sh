@@ -141,24 +141,11 @@ nanoseconds() {
 
 web() {
 	local host dir
-	chmod a+rx "$tmp"
 	for host in host1 host2; do
 		dir=$tmp/$host
 		mkdir -p "$dir/www"
 		head -c 1000 /dev/zero | tr '\0' x >"$dir/www/page"
-		cat >"$dir/conf" <<-EOF
-		daemon off;
-		pid $dir/pid;
-		error_log $dir/error.log;
-		events { worker_connections 4096; }
-		http {
-			access_log off;
-			server { listen 80 backlog=4096; root $dir/www; }
-		}
-		EOF
-		chmod -R a+rX "$dir"
-		background "$host" "$tmp/$host.log" nginx -e "$dir/error.log" -c "$dir/conf"
-		wait_listen "$host" 80
+		start_nginx "$host" "80 backlog=4096" off
 	done
 }
 

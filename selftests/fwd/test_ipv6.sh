@@ -9,8 +9,6 @@
 tcp=$(cd "$(dirname "$0")/../migrator" && pwd)/tcp.py
 pcap=$(cd "$(dirname "$0")/.." && pwd)/pcap.py
 
-counter() { ns "$1" nlb -j stats show "$2" | jq --arg name "$3" '.[0].counters[$name]'; }
-
 # l4 PORT PROTO: on both hosts, in both families.
 l4() {
 	local vip

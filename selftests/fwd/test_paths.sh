@@ -7,8 +7,6 @@
 
 . "$(dirname "$0")/../lib.sh"
 
-counter() { ns "$1" nlb -j stats show "$2" | jq --arg name "$3" '.[0].counters[$name]'; }
-
 l4() {
 	ns lbu nlb service add "$VIP:$1/$2" mode l4
 	ns lbu nlb endpoint add "$VIP:$1/$2" host $HOST1

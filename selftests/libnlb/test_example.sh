@@ -14,20 +14,7 @@ web() {
 	local dir=$tmp/$1
 	mkdir -p "$dir/www/app"
 	echo "page of $1" >"$dir/www/app/page"
-	cat >"$dir/conf" <<-EOF
-	daemon off;
-	pid $dir/pid;
-	error_log $dir/error.log;
-	events { }
-	http {
-		access_log $dir/access.log;
-		server { listen 80; root $dir/www; }
-	}
-	EOF
-	chmod a+rx "$tmp"
-	chmod -R a+rX "$dir"
-	background "$1" "$tmp/$1.log" nginx -e "$dir/error.log" -c "$dir/conf"
-	wait_listen "$1" 80
+	start_nginx "$1"
 }
 
 # handover HOST [COMMAND...]: the example on the LBU, below COMMAND, as $program.

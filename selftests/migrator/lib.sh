@@ -119,8 +119,6 @@ last_port() { reports classifier '.place == "migrate"' | jq -r 'last.client | sp
 # fails COMMAND...: what "! COMMAND" means, which "set -e" overlooks.
 fails() { ! "$@"; }
 
-# counter MACHINE FAMILY NAME
-counter() { ns "$1" nlb -j stats show "$2" | jq ".[0].counters[\"$3\"] // 0"; }
 migrations() { ns "$1" nlb -j migration show; }
 # Routes of ended connections stay for their last packets, in state fin-wait or closed.
 no_routes() { ns lbu nlb -j route show | jq -e 'all(.state == "fin-wait" or .state == "closed")'; }
@@ -156,3 +154,38 @@ whole() {
 	ip -n host1 addr add $VIP/32 dev nlb0
 	ns host1 sysctl -qw net.ipv4.tcp_timestamps=1 net.ipv4.tcp_window_scaling=1 net.ipv4.tcp_sack=1
 } >/dev/null 2>&1
+
+# A migration that is given up while the host holds packets: what was held is dropped and sent again.
+given_up() {
+	classifier --to $HOST1 --peek 1000 --timeout 5000
+	client --bytes 2000
+	slow_answers 2s
+	watch
+	start client client client $VIP 80 --bytes 60000 --chunk 1000 --pause 0.1
+	wait_for 10 frozen
+	cut_peers
+	wait_for 60 test -s "$tmp/client.log"
+	holds --connections 1 --moved 0
+	mend_peers
+	prompt_answers
+	cat "$tmp/client.log"
+	jq -e '.error == null' "$tmp/client.log"
+	stop classifier
+}
+frozen() { migrations lbu | jq -e 'any(.phase == "frozen" or .phase == "prepared")'; }
+
+# A client that has sent all and got all, and only listens: it has to be told by a reset.
+silent_client_is_reset() {
+	ns client python3 - "$VIP" <<-'EOF'
+	import socket, sys
+	s = socket.create_connection((sys.argv[1], 80), timeout=30)
+	s.sendall(b"x" * 5000)
+	got = 0
+	while got < 5000:
+	    got += len(s.recv(5000))
+	try:
+	    raise SystemExit(f"got {s.recv(1)} instead of a reset")
+	except ConnectionResetError:
+	    pass
+	EOF
+}

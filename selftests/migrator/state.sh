@@ -10,6 +10,19 @@ times=${TIMES:-1} options=()
 # Of many runs only the headers are kept; the programs compare the bytes, too.
 ((times == 1)) || SNAP=128 options=(--headers)
 
+# Scenarios of what is in flight: a retransmission timeout would be seen, and does not come by itself when the machine
+# is slow; and those of all else.
+long_timeouts() {
+	local machine
+	for machine in lbu host1; do ns $machine sysctl -qw net.ipv4.tcp_rto_min_us=3000000; done
+	ns lbu sysctl -qw net.ipv4.tcp_early_retrans=0
+	ns client sysctl -qw net.ipv4.tcp_slow_start_after_idle=0
+}
+usual_timeouts() {
+	local machine
+	for machine in lbu host1; do ns $machine sysctl -qw net.ipv4.tcp_rto_min_us=200000; done
+}
+
 packets_are_right() { holds "${options[@]}"; }
 no_reset() {
 	capture_stop

@@ -108,18 +108,7 @@ client_waits() {
 	classifier --to $HOST1 --timeout 3000
 	capture_start client lbu "$tmp/to.pcap" tcp port 80
 	lose $INJECTED
-	ns client python3 - "$VIP" <<-'EOF'
-	import socket, sys
-	s = socket.create_connection((sys.argv[1], 80), timeout=30)
-	s.sendall(b"x" * 5000)
-	got = 0
-	while got < 5000:
-	    got += len(s.recv(5000))
-	try:
-	    raise SystemExit(f"got {s.recv(1)} instead of a reset")
-	except ConnectionResetError:
-	    pass
-	EOF
+	silent_client_is_reset
 	capture_stop
 	find_again
 	refused 1 "no answer"

@@ -77,25 +77,6 @@ more_than_fits() {
 	stop classifier
 }
 
-# A migration that is given up: what was held is dropped and sent again.
-given_up() {
-	classifier --to $HOST1 --peek 1000 --timeout 5000
-	client --bytes 2000
-	slow_answers 2s
-	watch
-	start client client client $VIP 80 --bytes 60000 --chunk 1000 --pause 0.1
-	wait_for 10 frozen
-	cut_peers
-	wait_for 60 test -s "$tmp/client.log"
-	holds --connections 1 --moved 0
-	mend_peers
-	prompt_answers
-	cat "$tmp/client.log"
-	jq -e '.error == null' "$tmp/client.log"
-	stop classifier
-}
-frozen() { migrations lbu | jq -e 'any(.phase == "frozen" or .phase == "prepared")'; }
-
 nothing_is_held() {
 	wait_for 10 no_mappings host1
 	[ "$(counter host1 migrator held-now)" = 0 ]

@@ -37,25 +37,6 @@ early_packets() {
 	server host1 server :: 80
 }
 
-# A migration that is given up: what was held is dropped and sent again.
-given_up() {
-	classifier --to $HOST1 --peek 1000 --timeout 5000
-	client --bytes 2000
-	slow_answers 2s
-	watch
-	start client client client $VIP 80 --bytes 60000 --chunk 1000 --pause 0.1
-	wait_for 10 frozen
-	cut_peers
-	wait_for 60 test -s "$tmp/client.log"
-	holds --connections 1 --moved 0
-	mend_peers
-	prompt_answers
-	cat "$tmp/client.log"
-	jq -e '.error == null' "$tmp/client.log"
-	stop classifier
-}
-frozen() { migrations lbu | jq -e 'any(.phase == "frozen" or .phase == "prepared")'; }
-
 # INJECTED never arrives, and the client only listens: it is asked, and told by one RST that it takes.
 one_reset() {
 	classifier --to $HOST1 --timeout 3000
@@ -63,18 +44,7 @@ one_reset() {
 	ns lbu nft 'add table ip6 lose
 		add chain ip6 lose in { type filter hook input priority -400; }
 		add rule ip6 lose in tcp sport 4770 @ih,40,8 8 drop'
-	ns client python3 - "$VIP" <<-'END'
-	import socket, sys
-	s = socket.create_connection((sys.argv[1], 80), timeout=30)
-	s.sendall(b"x" * 5000)
-	got = 0
-	while got < 5000:
-	    got += len(s.recv(5000))
-	try:
-	    raise SystemExit(f"got {s.recv(1)} instead of a reset")
-	except ConnectionResetError:
-	    pass
-	END
+	silent_client_is_reset
 	capture_stop
 	ns lbu nft delete table ip6 lose
 	refused 1 "no answer"
@@ -154,24 +124,11 @@ steered() {
 
 # nginx, unmodified, for both families by one socket; nlbd in front of it.
 nginx_for_both() {
-	local dir=$tmp/nginx family address
+	local dir=$tmp/host1 family address
 	mkdir -p "$dir/www"
 	head -c 3000000 /dev/urandom >"$dir/www/page"
-	cat >"$dir/conf" <<-END
-	daemon off;
-	pid $dir/pid;
-	error_log $dir/error.log;
-	events { }
-	http {
-		access_log $dir/access.log;
-		server { listen [::]:80 ipv6only=off; root $dir/www; }
-	}
-	END
-	chmod a+rx "$tmp"
-	chmod -R a+rX "$dir"
 	stop server-host1
-	background host1 "$tmp/nginx.log" nginx -e "$dir/error.log" -c "$dir/conf"
-	wait_listen host1 80
+	start_nginx host1 "[::]:80 ipv6only=off"
 	for address in "[$VIP]" 192.0.2.10; do
 		family=$HOST1
 		[ "$address" = "[$VIP]" ] || family=10.0.2.2
@@ -202,17 +159,15 @@ ktap_run "a classifier beside an application on the same port" steered
 ktap_run "the LBU is told of their ends" ends_are_told
 ktap_run "nlbd, and nginx with one socket for both families" nginx_for_both
 # The scenarios have listeners of their own.
-kill "$(cat "$tmp/nginx/pid")" 2>/dev/null
+kill "$(cat "$tmp/host1/pid")" 2>/dev/null
 wait_for 10 sh -c '[ -z "$(ip netns exec host1 ss -Htln sport = :80)" ]'
-for machine in lbu host1; do ns $machine sysctl -qw net.ipv4.tcp_rto_min_us=3000000; done
-ns lbu sysctl -qw net.ipv4.tcp_early_retrans=0
-ns client sysctl -qw net.ipv4.tcp_slow_start_after_idle=0
+long_timeouts
 scenarios packets_are_right <<-EOF
 	300 KB in flight and lost, 2 MB not sent: in_flight
 	in CLOSE_WAIT, the reply in flight: half_closed_with_reply
 	an attempt fails, all queues stay: rolled_back
 EOF
-for machine in lbu host1; do ns $machine sysctl -qw net.ipv4.tcp_rto_min_us=200000; done
+usual_timeouts
 scenarios packets_are_right <<-EOF
 	client's window closed, the update is lost: client_window_closed lost
 	our window closed: our_window_closed

@@ -10,10 +10,7 @@
 
 ktap_begin
 cluster
-# A retransmission timeout would be seen, and does not come by itself when the machine is slow.
-for machine in lbu host1; do ns $machine sysctl -qw net.ipv4.tcp_rto_min_us=3000000; done
-ns lbu sysctl -qw net.ipv4.tcp_early_retrans=0
-ns client sysctl -qw net.ipv4.tcp_slow_start_after_idle=0
+long_timeouts
 scenarios packets_are_right <<-EOF
 	300 KB in flight and lost, 2 MB not sent: in_flight
 	some segments in flight are lost: in_flight_holes
@@ -21,7 +18,7 @@ scenarios packets_are_right <<-EOF
 	in CLOSE_WAIT, the reply in flight: half_closed_with_reply
 	an attempt fails, all queues stay: rolled_back
 EOF
-for machine in lbu host1; do ns $machine sysctl -qw net.ipv4.tcp_rto_min_us=200000; done
+usual_timeouts
 # tcp_rmem's maximum for window scales of 0, 3, 7 and 14.
 scenarios packets_are_right <<-EOF
 	in flight and lost, without SACK: in_flight 0

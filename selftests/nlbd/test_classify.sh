@@ -12,21 +12,8 @@ web() {
 	local host=$1 dir=$tmp/$1
 	mkdir -p "$dir/www"/{a,b}
 	for path in a b; do echo "$path $host" >"$dir/www/$path/page"; done
-	cat >"$dir/conf" <<-EOF
-	daemon off;
-	pid $dir/pid;
-	error_log $dir/error.log;
-	events { worker_connections 4096; }
-	http {
-		access_log $dir/access.log;
-		server { listen 80; root $dir/www; }
-	}
-	EOF
-	chmod a+rx "$tmp"
-	chmod -R a+rX "$dir"
-	background "$host" "$tmp/$host.log" nginx -e "$dir/error.log" -c "$dir/conf"
+	start_nginx "$host"
 	echo $! >"$tmp/web-$host.pid"
-	wait_listen "$host" 80
 }
 
 nlbd_start() {

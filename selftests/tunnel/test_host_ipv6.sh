@@ -40,7 +40,6 @@ raw() {
 	} | ns "$n" python3 -
 }
 
-counter() { ns "$1" nlb -j stats show tunnel | jq --arg name "$2" '.[0].counters[$name]'; }
 mappings() { ns host1 nlb -j mapping show side host | jq length; }
 
 # A static mapping; the packet appears on nlb0 as the client sent it and the socket gets it.
@@ -97,7 +96,7 @@ unknown_flow_id() {
 	EOF
 	capture_stop
 	tcpdump -n -r "$tmp/lbu.pcap" 2>/dev/null | tee "$tmp/lbu.txt"
-	[ "$(counter host1 drop-unknown-flow-id)" = 1 ]
+	[ "$(counter host1 tunnel drop-unknown-flow-id)" = 1 ]
 	tcpdump -n -r "$tmp/lbu.pcap" 'ip6[6] = 6 and ip6[53] & 4 != 0' 2>/dev/null | not grep .
 	tcpdump -n -r "$tmp/lbu.pcap" "src host $HOST1_6 and udp port 4770 and ip6[48] = 0x13" 2>/dev/null | grep .
 }
@@ -153,7 +152,7 @@ learns_nothing_wrong() {
 	sleep 0.5
 	ns host1 nlb stats show tunnel
 	[ "$(mappings)" = "$before" ]
-	[ "$(counter host1 drop-bad-checksum)" = 1 ]
+	[ "$(counter host1 tunnel drop-bad-checksum)" = 1 ]
 	not grep -q -e 'other tuple' -e cut "$tmp/got"
 }
 
