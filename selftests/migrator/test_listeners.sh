@@ -7,4 +7,6 @@
 . "$(dirname "$0")/lib.sh"
 
 cluster
+# IPv6 beside it, for listeners of both families.
+(ipv6)
 python3 -u "$(dirname "$tcp")/listeners.py"
