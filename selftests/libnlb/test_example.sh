@@ -94,7 +94,7 @@ no_privilege() {
 # The target's answer to COMMIT is lost, so the program's side can not know that the client has its page.
 # One error number says that the connection is gone.
 lost() {
-	slow_answers 2s
+	slow_answers 4s
 	handover $HOST1
 	get /app/page >"$tmp/client.log" 2>&1 &
 	local client=$!
