@@ -35,9 +35,8 @@ ktap_skip() {
 # ktap_run NAME COMMAND...: one result from COMMAND (usually a function), which runs in a subshell under
 # "set -e": its first failing command makes the result "not ok". With "skip REASON" it is skipped.
 ktap_run() {
-	local name=$1 rc log
+	local name=$1 rc line log=${TMPDIR:-/tmp}/ktap-$$-$ktap_n
 	shift
-	log=$(mktemp)
 	set +e
 	(
 		set -eE
@@ -45,13 +44,12 @@ ktap_run() {
 		"$@"
 	) >"$log" 2>&1
 	rc=$?
-	sed 's/^/# /' "$log"
+	while IFS= read -r line || [ -n "$line" ]; do printf '# %s\n' "$line"; done <"$log"
 	case $rc in
 	0) ktap_ok "$name" ;;
 	"$KSFT_SKIP") ktap_skip "$name" "$(sed -n 's/^skip: //p' "$log" | tail -n 1)" ;;
 	*) ktap_not_ok "$name" "exit status $rc" ;;
 	esac
-	rm -f "$log"
 }
 
 # skip REASON: end a function under ktap_run, or a whole test before its first result.
@@ -68,6 +66,7 @@ fail() {
 
 # ktap_end: the plan, and the exit status of the whole test.
 ktap_end() {
+	rm -f "${TMPDIR:-/tmp}/ktap-$$"-*
 	echo "1..$ktap_n"
 	((ktap_failed == 0)) || exit 1
 	((ktap_n == 0 || ktap_skipped < ktap_n)) || exit "$KSFT_SKIP"

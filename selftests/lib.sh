@@ -40,6 +40,9 @@ VIP6=2001:db8:10::10 CLIENT6=2001:db8:1::2 LBU6=2001:db8:1::1 HOST1_6=2001:db8:2
 
 nlb_namespaces=()
 tmp=$(mktemp -d)
+# A process is dear where the processor is emulated: nap is a sleep without one, on a pipe in which nothing comes.
+exec {nap_pipe}<> <(:)
+nap() { read -rt "$1" -u "$nap_pipe" || :; }
 
 # ns MACHINE COMMAND...: run COMMAND on that machine.
 ns() {
@@ -68,7 +71,6 @@ netns_del() {
 	done
 }
 
-# A process is dear where the processor is emulated, so what can be said to one is.
 topology() {
 	netns_add client lbu host1 host2
 	ip -batch - <<-EOF || fail "cannot link the machines"
@@ -158,8 +160,7 @@ load_modules() {
 our_modules() {
 	local m
 	for m in /nlb/modules/*.ko; do
-		m=$(basename "$m" .ko)
-		m=${m//-/_}
+		m=${m##*/} m=${m%.ko} m=${m//-/_}
 		[ ! -d "/sys/module/$m" ] || printf '%s\n' "$m"
 	done
 }
@@ -174,7 +175,7 @@ unload_modules() {
 			for m in $(our_modules); do rmmod "$m"; done
 			return 1
 		}
-		[ -z "$(our_modules)" ] || sleep 0.1
+		[ -z "$(our_modules)" ] || nap 0.1
 	done
 	return 0
 }
@@ -196,14 +197,15 @@ wait_for() {
 			echo "did not become true in time: $*"
 			return 1
 		}
-		sleep 0.1
+		nap 0.1
 	done
 }
 
 # wait_listen MACHINE PORT: until a TCP socket listens there.
 wait_listen() {
-	# shellcheck disable=SC2016
-	wait_for 30 ns "$1" sh -c '[ -n "$(ss -Htln "sport = :$1")" ]' sh "$2"
+	local port
+	printf -v port %04X "$2"
+	wait_for 30 ns "$1" grep -qs ":$port 0*:0000 0A" /proc/net/tcp /proc/net/tcp6
 }
 
 # background MACHINE LOGFILE COMMAND...: start COMMAND there; its pid is in $!.

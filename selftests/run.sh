@@ -45,8 +45,10 @@ for t in "${chosen[@]}"; do
 	limit=$(sed -n 's/^# timeout: \([0-9]*\)$/\1/p' "$t")
 	echo "# selftests: $t"
 	timeout -k 5 -s KILL "${limit:-600}" unshare --mount --pid --fork --kill-child --mount-proc --net \
-		sh -c 'ip link set lo up; exec "$0"' "./$t" </dev/null 2>&1 | sed -u 's/^/    /'
+		sh -c 'ip link set lo up; python/server.py "$NLB_PYTHON" & exec "$0"' "./$t" </dev/null 2>&1 |
+		sed -u 's/^/    /'
 	rc=${PIPESTATUS[0]}
+	export NLB_PYTHON=/tmp/python-$BASHPID-$((++n))
 	why=()
 	case $rc in
 	0 | "$KSFT_SKIP") ;;

@@ -37,7 +37,7 @@ under_load() {
 }
 
 ktap_begin
-command -v nlb-bench >/dev/null || skip "nlb-bench was not built (scripts/build-bench)"
+command -v nlb-bench >/dev/null || skip "nlb-bench was not built (scripts/build-selftests)"
 ktap_run "a clock that counts time is noticed" needs_the_right_clock
 ktap_run "costs, beside TCP_REPAIR" costs
 ktap_run "latency and timeouts under load" under_load

@@ -67,9 +67,10 @@ start_program() {
 	echo $! >"$tmp/$name.pid"
 }
 stop() {
-	local pid
-	pid=$(cat "$tmp/$1.pid" 2>/dev/null) || return 0
-	rm "$tmp/$1.pid"
+	local pid=''
+	[ ! -s "$tmp/$1.pid" ] || read -r pid <"$tmp/$1.pid"
+	[ -n "$pid" ] || return 0
+	: >"$tmp/$1.pid"
 	# ip netns exec is replaced by the program, so its end is the port's end.
 	kill "$pid" 2>/dev/null || return 0
 	wait_for 5 gone "$pid"
@@ -79,7 +80,12 @@ end_load() {
 	stop "$1"
 	cat "$tmp/$1.log"
 }
-gone() { [ ! -e "/proc/$1" ] || grep -q '^State:[[:space:]]*Z' "/proc/$1/status"; }
+gone() {
+	local line
+	# Between "(name)" and what follows is the state.
+	{ read -r line <"/proc/$1/stat"; } 2>/dev/null || return 0
+	[[ ${line##*) } = Z* ]]
+}
 server() { start "server-$1" "$@" && wait_listen "$1" 80; }
 classifier() {
 	start classifier lbu classifier $VIP 80 "$@"
@@ -103,7 +109,7 @@ holds() {
 }
 
 # reports NAME FILTER: the lines of a program's log that are reports and pass jq's FILTER, as an array.
-reports() { jq -R 'fromjson? // empty' "$tmp/$1.log" | jq -s "[.[] | select($2)]"; }
+reports() { jq -nR "[inputs | fromjson? // empty | select($2)]" "$tmp/$1.log"; }
 # migrated N: N attempts said they succeeded; refused N TEXT: N said TEXT.
 migrated() { [ "$(reports classifier '.place == "migrate" and .error == null' | jq length)" = "$1" ]; }
 refused() {
@@ -115,9 +121,6 @@ refused() {
 served() { [ "$(reports "$1" '.place != "migrate" and .error == null' | jq length)" = "$2" ]; }
 # The client's port in the classifier's last attempt.
 last_port() { reports classifier '.place == "migrate"' | jq -r 'last.client | split(":")[1]'; }
-
-# fails COMMAND...: what "! COMMAND" means, which "set -e" overlooks.
-fails() { ! "$@"; }
 
 migrations() { ns "$1" nlb -j migration show; }
 # Routes of ended connections stay for their last packets, in state fin-wait or closed.

@@ -7,7 +7,7 @@
 
 . "$(dirname "$0")/../migrator/lib.sh"
 
-# refuses STATUS TEXT COMMAND...: fails with this status, says TEXT and prints nothing else.
+# refuses STATUS TEXT COMMAND...: not with this status, says TEXT and prints nothing else.
 refuses() {
 	local status=$1 text=$2 rc=0
 	shift 2
@@ -153,7 +153,7 @@ taken_from_a_process() {
 	local fd id
 	server host1 server 0.0.0.0 80
 	# shellcheck disable=SC2016
-	background lbu "$tmp/fd" python3 -c '
+	background lbu "$tmp/fd" /usr/bin/python3 -c '
 import socket, time
 s = socket.create_server(("192.0.2.10", 80))
 print("ready", flush=True)
