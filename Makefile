@@ -24,7 +24,7 @@ demo: modules tools
 	@scripts/demo
 
 test:
-	@scripts/test
+	@NLB_TEST=$(if $(ALL),all,$(NLB_TEST)) scripts/test
 
 ifdef KDIR
 # A kernel tree that has its Rust metadata, with this machine's compilers, like any module elsewhere.

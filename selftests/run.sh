@@ -4,6 +4,7 @@
 # run.sh [--part K/N] [NAME...]: run, inside the guest, all selftests whose name contains one of NAMEs, or the K-th of
 # N shares of them, and report in KTAP.
 # Those in debug/ need a kernel with fault injection and kmemleak, and count elsewhere as not there.
+# Those with a line "# long" run when one of NAMEs is in theirs, or with NLB_TEST=all.
 # Each runs in new process, mount and network namespaces: what it leaves there ends with it. After
 # each, our modules must unload, nothing of it may be left, and the kernel log must be free of
 # complaints. A test that hangs is killed and has failed (limit: 600 s, or a line "# timeout: N").
@@ -33,13 +34,20 @@ for t in "${tests[@]}"; do
 	done
 done
 ((${#chosen[@]})) || fail "no selftest has '$*' in its name"
-shares=("${chosen[@]}") chosen=()
+shares=() long=()
+for t in "${chosen[@]}"; do
+	if (($#)) || [ "${NLB_TEST:-}" = all ] || ! grep -qx '# long' "$t"; then shares+=("$t"); else long+=("$t"); fi
+done
+chosen=()
 for ((n = part - 1; n < ${#shares[@]}; n += parts)); do chosen+=("${shares[n]}"); done
+((part == 1)) || long=()
 
 ktap_begin
-echo "1..${#chosen[@]}"
+echo "1..$((${#chosen[@]} + ${#long[@]}))"
+for t in "${long[@]}"; do ktap_skip "$t" "takes long; 'make test ALL=1' or 'make selftests T=$t' runs it"; done
 for t in "${chosen[@]}"; do
 	start=$SECONDS
+	export NLB_PYTHON=/tmp/python-$BASHPID-$((++n))
 	mark="nlb-selftest $t $RANDOM$RANDOM"
 	echo "$mark" >/dev/kmsg
 	limit=$(sed -n 's/^# timeout: \([0-9]*\)$/\1/p' "$t")
@@ -48,7 +56,6 @@ for t in "${chosen[@]}"; do
 		sh -c 'ip link set lo up; python/server.py "$NLB_PYTHON" & exec "$0"' "./$t" </dev/null 2>&1 |
 		sed -u 's/^/    /'
 	rc=${PIPESTATUS[0]}
-	export NLB_PYTHON=/tmp/python-$BASHPID-$((++n))
 	why=()
 	case $rc in
 	0 | "$KSFT_SKIP") ;;

@@ -3,6 +3,7 @@
 #
 # The benchmark runs and says what it should. What the numbers are is nothing to be tested here.
 # timeout: 300
+# long
 
 . "$(dirname "$0")/../ktap.sh"
 

@@ -3,6 +3,7 @@
 #
 # Who may speak to a migrator: keys that agree, disagree, change and go, and what others get.
 # timeout: 900
+# long
 
 . "$(dirname "$0")/keys.sh"
 

@@ -6,6 +6,7 @@
 # that invariants.py checks. COUNT connections (100, or 1000 with LONG=1); SEED
 # repeats a run.
 # timeout: 3000
+# long
 
 . "$(dirname "$0")/lib.sh"
 

@@ -5,6 +5,7 @@
 # connections move: those do not mind, and nothing is left over. SEED repeats a
 # run; LONG=1 makes it ten times as long.
 # timeout: 1200
+# long
 
 . "$(dirname "$0")/lib.sh"
 

@@ -3,6 +3,7 @@
 #
 # Applications that listen in every way there is get connections by their plain
 # accept(); see listeners.py.
+# long
 
 . "$(dirname "$0")/lib.sh"
 

@@ -3,6 +3,7 @@
 #
 # What IPv6 has that cannot be moved, and listeners of either family; see
 # refusals_ipv6.py.
+# long
 
 . "$(dirname "$0")/lib.sh"
 

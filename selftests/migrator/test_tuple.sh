@@ -3,6 +3,7 @@
 #
 # A connection can be named by its addresses, whatever program has it; that
 # program finds it aborted. What is no connection of a program is refused.
+# long
 
 . "$(dirname "$0")/lib.sh"
 
@@ -14,7 +15,7 @@ by_tuple() { ns lbu nlb -j migration start client "$1" vip "${2:-$VIP:80}" to $H
 refuses() {
 	local text=$1
 	shift
-	fails by_tuple "$@" 2>"$tmp/error"
+	not by_tuple "$@" 2>"$tmp/error"
 	cat "$tmp/error"
 	jq -e --arg text "$text" '.error == $text' "$tmp/error"
 }
@@ -50,7 +51,7 @@ not_accepted() {
 	refuses "no program has accepted the connection yet" "$(remote)"
 	stop idle
 	# It gets a RST with the end of the program, as ever.
-	fails wait $client
+	not wait $client
 	jq -e '.failures == {"recv: ECONNRESET (sent 1000, got 0)": 1}' "$tmp/client.log"
 }
 
@@ -71,7 +72,7 @@ time_wait() {
 	)
 	# The client has it: the migration of its other end.
 	wait_for 10 ns client sh -c "[ -n \"\$(ss -Htn state time-wait sport = :${from##*:})\" ]"
-	fails ns client nlb -j migration start client $VIP:80 vip "$from" to $HOST1 2>"$tmp/error"
+	not ns client nlb -j migration start client $VIP:80 vip "$from" to $HOST1 2>"$tmp/error"
 	jq -e '.error == "connection is not established" and .errno == "ENOTCONN"' "$tmp/error"
 	end_load server
 }
@@ -90,7 +91,7 @@ elsewhere() {
 	wait_listen lbu 80
 	background client "$tmp/client.log" "$load" client $VIP 80 --count 1 --bytes 1000
 	wait_for 30 one_remote
-	fails ns host2 nlb -j migration start client "$(remote)" vip $VIP:80 to $LBU_TO_HOST2 2>"$tmp/error"
+	not ns host2 nlb -j migration start client "$(remote)" vip $VIP:80 to $LBU_TO_HOST2 2>"$tmp/error"
 	jq -e '.error == "no such connection"' "$tmp/error"
 	by_tuple "$(remote)"
 	end_load keeper
