@@ -19,7 +19,8 @@ Network = collections.namedtuple("Network", "family ip vip client host1 host2")
 IPV4 = Network(socket.AF_INET, "ip", "192.0.2.10", "10.0.1.2", "10.0.2.2", "10.0.3.2")
 IPV6 = Network(socket.AF_INET6, "ip6", "2001:db8:10::10", "2001:db8:1::2", "2001:db8:2::2", "2001:db8:3::2")
 # With NLB_TEST_IPV6, what a program does with these it does over IPv6. IP is the protocol's name in nft.
-FAMILY, IP, VIP, CLIENT, HOST1, HOST2 = IPV6 if os.environ.get("NLB_TEST_IPV6") else IPV4
+HERE = IPV6 if os.environ.get("NLB_TEST_IPV6") else IPV4
+FAMILY, IP, VIP, CLIENT, HOST1, HOST2 = HERE
 ANY = {socket.AF_INET: "0.0.0.0", socket.AF_INET6: "::"}
 LIBC = ctypes.CDLL(None, use_errno=True)
 SYS_BPF = 321

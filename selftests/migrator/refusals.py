@@ -4,7 +4,8 @@
 
 For each: the exact error and text, not one packet of the connection or to the
 peer, nothing new in any table, and the connection works afterwards. Run by
-test_refusals.sh, which has set up the machines.
+test_refusals.sh, and for IPv6 by test_refusals_ipv6.sh, which have set up the
+machines: what the kernel has other code for is tried over both.
 """
 
 import contextlib
@@ -21,10 +22,12 @@ import traceback
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 import machines  # noqa: E402
-from machines import (CLIENT, LIBC, VIP, accepted, ao_key, connect, exchange, genl, listen, machine,  # noqa: E402
+from machines import (IPV4, IPV6, LIBC, accepted, ao_key, connect, exchange, genl, listen, machine,  # noqa: E402
                       md5_key, receive, wait_for, with_sysctl)
 
 IPPROTO_MPTCP, IPPROTO_SMC = 262, 256
+IPV6_DSTOPTS = 59
+V6ONLY = (socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
 TCP_REPAIR, TCP_ULP, TCP_FASTOPEN, MSG_FASTOPEN, MSG_ZEROCOPY, SO_ZEROCOPY = 19, 31, 23, 0x20000000, 0x4000000, 60
 TCP_REPAIR_OFF_NO_WP = -1
 SO_RCVBUFFORCE = 33
@@ -32,12 +35,26 @@ TCP = socket.IPPROTO_TCP
 
 
 class Bench:
-    """The machines, and what must not change."""
+    """The machines, and what must not change; connections and peers are of `network`."""
 
     def __init__(self):
-        self.ktap = genl.Ktap()
+        self.ktap, self.network = genl.Ktap(), machines.HERE
         self.lbu, self.host = machines.Migrator("lbu"), machines.Migrator("host1")
         self.sniffers = [machines.Sniffer("lbu"), machines.Sniffer("host1")]
+
+    def result(self, good, name, *notes):
+        self.ktap.result(good, name, *notes)
+
+    def listen(self, name, port=80, protocol=0, options=()):
+        return listen(name, port, protocol, family=self.network.family, options=options)
+
+    @contextlib.contextmanager
+    def connection(self, listener_options=(), client_options=(), protocol=0, port=80, vip=None):
+        """Both ends of a connection between client and LBU."""
+        with contextlib.closing(self.listen("lbu", 80, protocol, listener_options)) as listener, \
+                contextlib.closing(connect(port, protocol, client_options, vip or self.network.vip)) as client, \
+                contextlib.closing(accepted(listener)) as served:
+            yield client, served
 
     def tables(self):
         """Live migrations and mappings of both machines."""
@@ -49,8 +66,9 @@ class Bench:
         for sniffer in self.sniffers:
             sniffer.packets(wait=0.15)
 
-    def refused(self, name, sock, error, text, works=None, peer=False, to=machines.HOST1):
+    def refused(self, name, sock, error, text, works=None, peer=False, to=None):
         """One attempt. `works` tells whether the connection does, afterwards."""
+        to = to or self.network.host1
         asks_peer = peer or text.startswith("target: ")
         # What the LBU finds itself, it finds before it looks for the peer.
         self.lbu.peer(to, asks_peer)
@@ -77,33 +95,37 @@ class Bench:
         except OSError as failure:
             good = False
             notes.append(f"the connection does not work any more: {failure}")
-        self.ktap.result(good, name, *notes)
-
-    def skip(self, name, why):
-        self.ktap.count += 1
-        print(f"ok {self.ktap.count} {name} # SKIP {why}", flush=True)
+        self.result(good, name, *notes)
 
 
 @contextlib.contextmanager
-def connection(listener_options=(), client_options=(), protocol=0, port=80):
-    """Both ends of a connection between client and LBU."""
-    with contextlib.closing(listen("lbu", 80, protocol, options=listener_options)) as listener, \
-            contextlib.closing(connect(port, protocol, client_options)) as client, \
-            contextlib.closing(accepted(listener)) as served:
-        yield client, served
-
-
-@contextlib.contextmanager
-def silenced():
-    """What the LBU sends from port 80 gets lost before it reaches a device."""
-    def nft(rules):
-        subprocess.run(["ip", "netns", "exec", "lbu", "nft", rules], check=True)
-    nft("add table ip silent; add chain ip silent out { type filter hook output priority 0; };"
-        "add rule ip silent out tcp sport 80 drop")
+def rules(table, *added):
+    """What is added to the table of nft on the LBU is there meanwhile."""
+    def nft(text):
+        subprocess.run(["ip", "netns", "exec", "lbu", "nft", text], check=True)
+    nft("; ".join([f"add table {table}"] + [f"add {kind} {table} {rest}" for kind, _, rest in
+                                            (line.partition(" ") for line in added)]))
     try:
         yield
     finally:
-        nft("delete table ip silent")
+        nft(f"delete table {table}")
+
+
+def silenced():
+    """What the LBU sends from port 80 gets lost before it reaches a device."""
+    return rules("inet silent", "chain out { type filter hook output priority 0; }",
+                 "rule out tcp sport 80 drop")
+
+
+def sockmap(bench, name, sock):
+    """The descriptor of a sockmap that has the socket; None, and a skipped test, if there is no such thing."""
+    try:
+        return machines.into_sockmap(sock)
+    except OSError as failure:
+        if failure.errno != errno.ENOSYS:
+            raise
+        bench.ktap.skip(name, f"this kernel has none ({failure})")
+        return None
 
 
 def state(sock):
@@ -125,13 +147,13 @@ def not_connections(bench):
     for name, sock in others:
         with contextlib.closing(sock):
             bench.refused(name, sock, errno.EPROTONOSUPPORT, "not a TCP socket")
-    with contextlib.closing(listen("lbu")) as listener:
+    with contextlib.closing(bench.listen("lbu")) as listener:
         bench.refused("a listener", listener, errno.EISCONN, "socket is a listener, not a connection")
 
 
 def other_namespace(bench):
     """A connection within host2, of which the descriptor is here."""
-    with contextlib.closing(listen("host2", 81)) as listener:
+    with contextlib.closing(bench.listen("host2", 81)) as listener:
         with machine("host2"):
             one = socket.create_connection(("127.0.0.1", 81), timeout=20)
         with contextlib.closing(one), contextlib.closing(accepted(listener)) as other:
@@ -142,12 +164,12 @@ def other_namespace(bench):
 def ends(bench):
     """Every state that is no longer, or not yet, ESTABLISHED."""
     text = "connection is closing"
-    with connection() as (client, served):
+    with bench.connection() as (client, served):
         served.shutdown(socket.SHUT_WR)
         wait_for(lambda: state(served) == FIN_WAIT2)
         bench.refused("FIN_WAIT2", served, errno.EPIPE, text,
                       lambda: not client.sendall(b"on") and receive(served, 2) == b"on" and client.recv(1) == b"")
-    with connection() as (client, served):
+    with bench.connection() as (client, served):
         with silenced():
             served.shutdown(socket.SHUT_WR)
             wait_for(lambda: state(served) == FIN_WAIT1)
@@ -155,19 +177,19 @@ def ends(bench):
             client.shutdown(socket.SHUT_WR)
             wait_for(lambda: state(served) == CLOSING)
             bench.refused("CLOSING", served, errno.EPIPE, text)
-        bench.ktap.result(client.recv(1) == b"" and wait_for(lambda: state(served) == 7),
-                          "CLOSING: the connection comes to its end")
-    with connection() as (client, served):
+        bench.result(client.recv(1) == b"" and wait_for(lambda: state(served) == 7),
+                     "CLOSING: the connection comes to its end")
+    with bench.connection() as (client, served):
         client.shutdown(socket.SHUT_WR)
         receive(served, 1)
         with silenced():
             served.shutdown(socket.SHUT_WR)
             wait_for(lambda: state(served) == LAST_ACK)
             bench.refused("LAST_ACK", served, errno.EPIPE, text)
-        bench.ktap.result(client.recv(1) == b"", "LAST_ACK: the connection comes to its end")
+        bench.result(client.recv(1) == b"", "LAST_ACK: the connection comes to its end")
         wait_for(lambda: state(served) == 7)
         bench.refused("a closed connection", served, errno.ENOTCONN, "connection is not established")
-    with connection() as (client, served):
+    with bench.connection() as (client, served):
         served.shutdown(socket.SHUT_RD)
         bench.refused("a direction that was shut down", served, errno.EPIPE, "socket has been shut down",
                       lambda: not served.sendall(b"on") and receive(client, 2) == b"on")
@@ -178,165 +200,216 @@ def half_open(bench):
         sock = socket.socket()
     with contextlib.closing(sock), silenced():
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.bind((VIP, 80))
+        sock.bind((IPV4.vip, 80))
         sock.setblocking(False)
-        sock.connect_ex((CLIENT, 9))
+        sock.connect_ex((IPV4.client, 9))
         bench.refused("SYN_SENT", sock, errno.ENOTCONN, "connection is not established")
     with with_sysctl("lbu", "ipv4/tcp_fastopen", 0x202), with_sysctl("client", "ipv4/tcp_fastopen", 5), \
-            contextlib.closing(listen("lbu", options=((TCP, TCP_FASTOPEN, 16),))) as listener, machine("client"), \
-            contextlib.closing(socket.socket()) as client:
+            contextlib.closing(bench.listen("lbu", options=((TCP, TCP_FASTOPEN, 16),))) as listener, \
+            machine("client"), contextlib.closing(socket.socket()) as client:
         client.settimeout(20)
         with silenced():
             client.setblocking(False)
             with contextlib.suppress(BlockingIOError):
-                client.sendto(b"early", MSG_FASTOPEN, (VIP, 80))
+                client.sendto(b"early", MSG_FASTOPEN, (IPV4.vip, 80))
             served = accepted(listener)
             bench.refused("SYN_RECV of TCP Fast Open", served, errno.EBUSY, "TCP Fast Open is in progress")
         client.settimeout(20)
-        bench.ktap.result(receive(served, 5) == b"early" and exchange(client, served),
-                          "SYN_RECV of TCP Fast Open: the connection works")
+        bench.result(receive(served, 5) == b"early" and exchange(client, served),
+                     "SYN_RECV of TCP Fast Open: the connection works")
         served.close()
 
 
 def by_addresses(bench):
     """What has no descriptor can be named by its addresses."""
     # The migrators' own connection; the move before has opened it.
-    links = subprocess.run(["ip", "netns", "exec", "lbu", "ss", "-Htn", "state", "established", "dport = :4770"],
+    option = "-4Htn" if bench.network is IPV4 else "-6Htn"
+    links = subprocess.run(["ip", "netns", "exec", "lbu", "ss", option, "state", "established", "dport = :4770"],
                            capture_output=True, text=True, check=True).stdout.split()
     address, _, port = links[2].rpartition(":")
-    bench.refused("a connection of the kernel", ((machines.HOST1, 4770), (address, int(port))), errno.EOPNOTSUPP,
-                  "socket belongs to the kernel", peer=True)
-    with contextlib.closing(listen("lbu")) as listener, contextlib.closing(connect()) as client:
+    bench.refused("a connection of the kernel", ((bench.network.host1, 4770), (address.strip("[]"), int(port))),
+                  errno.EOPNOTSUPP, "socket belongs to the kernel", peer=True)
+    vip = bench.network.vip, 80
+    with contextlib.closing(bench.listen("lbu")) as listener, contextlib.closing(connect(address=vip[0])) as client:
         def accept_now():
             with contextlib.closing(accepted(listener)) as served:
                 return exchange(client, served)
-        bench.refused("a connection that nobody has accepted", (client.getsockname(), (VIP, 80)), errno.EAGAIN,
+        bench.refused("a connection that nobody has accepted", (client.getsockname()[:2], vip), errno.EAGAIN,
                       "no program has accepted the connection yet", accept_now)
-    bench.refused("a connection that does not exist", ((CLIENT, 1), (VIP, 80)), errno.ENOENT, "no such connection")
+    bench.refused("a connection that does not exist", ((bench.network.client, 1), vip), errno.ENOENT,
+                  "no such connection")
 
 
 def mptcp(bench):
     try:
-        with connection(protocol=IPPROTO_MPTCP) as (client, served):
+        with bench.connection(protocol=IPPROTO_MPTCP) as (client, served):
             bench.refused("an MPTCP connection", served, errno.EOPNOTSUPP, "MPTCP is not supported",
                           lambda: exchange(client, served))
     except OSError as failure:
         if failure.errno != errno.EPROTONOSUPPORT:
             raise
-        bench.skip("an MPTCP connection", "this kernel has no MPTCP")
+        bench.ktap.skip("an MPTCP connection", "this kernel has no MPTCP")
+
+
+UPPER_LAYER = "socket has an upper layer protocol (kTLS, SMC, ...)"
+
+
+def kernel_tls(bench):
+    with bench.connection() as (client, served):
+        served.setsockopt(TCP, TCP_ULP, b"tls")
+        bench.refused("kernel TLS", served, errno.EOPNOTSUPP, UPPER_LAYER, lambda: exchange(client, served))
 
 
 def upper_layers(bench):
-    text = "socket has an upper layer protocol (kTLS, SMC, ...)"
-    with connection() as (client, served):
-        served.setsockopt(TCP, TCP_ULP, b"tls")
-        bench.refused("kernel TLS", served, errno.EOPNOTSUPP, text, lambda: exchange(client, served))
-    with connection() as (client, served):
+    with bench.connection() as (client, served):
         try:
             served.setsockopt(TCP, TCP_ULP, b"espintcp")
         except OSError as failure:
-            bench.skip("ESP in TCP", f"this kernel has none ({failure})")
+            bench.ktap.skip("ESP in TCP", f"this kernel has none ({failure})")
         else:
-            bench.refused("ESP in TCP", served, errno.EOPNOTSUPP, text)
+            bench.refused("ESP in TCP", served, errno.EOPNOTSUPP, UPPER_LAYER)
     try:
         with machine("lbu"):
             socket.socket(socket.AF_INET, socket.SOCK_STREAM, IPPROTO_SMC).close()
     except OSError as failure:
-        bench.skip("SMC", f"this kernel has none ({failure})")
+        bench.ktap.skip("SMC", f"this kernel has none ({failure})")
     else:
-        with connection(protocol=IPPROTO_SMC) as (client, served):
+        with bench.connection(protocol=IPPROTO_SMC) as (client, served):
             bench.refused("SMC", served, errno.EPROTONOSUPPORT, "not a TCP socket", lambda: exchange(client, served))
 
 
 def redirected(bench):
-    with connection() as (client, served):
-        kept = machines.into_sockmap(served)
-        bench.refused("a socket in a sockmap", served, errno.EOPNOTSUPP, "socket is in a sockmap",
-                      lambda: exchange(client, served))
-        LIBC.close(kept)
+    name = "a socket in a sockmap"
+    with bench.connection() as (client, served):
+        kept = sockmap(bench, name, served)
+        if kept is not None:
+            bench.refused(name, served, errno.EOPNOTSUPP, "socket is in a sockmap", lambda: exchange(client, served))
+            LIBC.close(kept)
 
 
 def authenticated(bench):
     for name, key in (("TCP-MD5", md5_key), ("TCP-AO", ao_key)):
-        with connection([key(CLIENT)], [key(VIP)]) as (client, served):
+        with bench.connection([key(bench.network.client)], [key(bench.network.vip)]) as (client, served):
             bench.refused(name, served, errno.EOPNOTSUPP, "TCP-MD5 and TCP-AO are not supported",
                           lambda: exchange(client, served))
 
 
+def device(name):
+    """Option: bound to a device."""
+    return socket.SOL_SOCKET, socket.SO_BINDTODEVICE, name
+
+
+BOUND = "socket is bound to a device"
+
+
+def bound(bench):
+    with bench.connection() as (client, served):
+        served.setsockopt(*device(b"client"))
+        bench.refused("a socket bound to a device", served, errno.EOPNOTSUPP, BOUND, lambda: exchange(client, served))
+        served.setsockopt(*device(b""))
+        moves(bench, "a socket that is bound no more", contextlib.nullcontext((client, served)))
+    with bench.connection([device(b"client")]) as (client, served):
+        bench.refused("accepted by a listener bound to a device", served, errno.EOPNOTSUPP, BOUND,
+                      lambda: exchange(client, served))
+        bench.refused("the same by its addresses", (client.getsockname()[:2], (bench.network.vip, 80)), errno.ENOENT,
+                      "no such connection", lambda: exchange(client, served))
+
+
+def in_vrf(bench):
+    name = "a connection in a VRF"
+
+    def ip(*words):
+        subprocess.run(["ip", "-n", "lbu", *words], check=True)
+    try:
+        ip("link", "add", "red", "type", "vrf", "table", "77")
+    except subprocess.CalledProcessError:
+        bench.ktap.skip(name, "this kernel has no VRF")
+        return
+    try:
+        ip("link", "set", "red", "up")
+        ip("addr", "add", IPV4.vip + "/32", "dev", "red")
+        # The device goes down and up with it, and would lose its addresses of IPv6.
+        with with_sysctl("lbu", "ipv6/conf/client/keep_addr_on_down", 1):
+            ip("link", "set", "client", "master", "red")
+            try:
+                with bench.connection([device(b"red")]) as (client, served):
+                    bench.refused(name, served, errno.EOPNOTSUPP, BOUND, lambda: exchange(client, served))
+            finally:
+                ip("link", "set", "client", "nomaster")
+    finally:
+        ip("link", "del", "red")
+
+
 def pending(bench):
-    with connection() as (client, served):
+    with bench.connection() as (client, served):
         client.send(b"!", socket.MSG_OOB)
         select.select([], [], [served], 20)
         served.settimeout(None)
         bench.refused("urgent data", served, errno.EBUSY, "urgent data is pending",
                       lambda: served.recv(1, socket.MSG_OOB) == b"!" and exchange(client, served))
-    with connection() as (client, served):
+    with bench.connection() as (client, served):
         served.setsockopt(socket.SOL_SOCKET, SO_ZEROCOPY, 1)
         pages = bytes(range(256)) * 64
         with silenced():
             served.sendall(pages, MSG_ZEROCOPY)
             bench.refused("data of MSG_ZEROCOPY", served, errno.EBUSY, "data in flight is in zero-copy memory")
-        bench.ktap.result(receive(client, len(pages)) == pages and exchange(client, served),
-                          "data of MSG_ZEROCOPY: it arrives")
-    with connection() as (client, served):
+        bench.result(receive(client, len(pages)) == pages and exchange(client, served),
+                     "data of MSG_ZEROCOPY: it arrives")
+    with bench.connection() as (client, served):
         served.setsockopt(TCP, TCP_REPAIR, 1)
         bench.refused("TCP_REPAIR", served, errno.EBUSY, "socket is in repair mode")
         served.setsockopt(TCP, TCP_REPAIR, TCP_REPAIR_OFF_NO_WP)
         # Repair has forgotten it.
         served.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        bench.ktap.result(exchange(client, served), "TCP_REPAIR: the connection works")
-    with connection([(socket.SOL_SOCKET, SO_RCVBUFFORCE, 32 << 20)]) as (client, served):
+        bench.result(exchange(client, served), "TCP_REPAIR: the connection works")
+    with bench.connection([(socket.SOL_SOCKET, SO_RCVBUFFORCE, 32 << 20)]) as (client, served):
         data = bytes(range(256)) * (5 << 12)
         client.sendall(data)
         wait_for(lambda: struct.unpack("=i", fcntl.ioctl(served, 0x541B, b"\0" * 4))[0] == len(data))
         bench.refused("5 MiB unread", served, errno.EFBIG, "too much unread data",
                       lambda: receive(served, len(data)) == data and exchange(client, served))
     with with_sysctl("lbu", "ipv4/tcp_ecn", 3), with_sysctl("client", "ipv4/tcp_ecn", 3), \
-            connection() as (client, served):
+            bench.connection() as (client, served):
         bench.refused("accurate ECN", served, errno.EOPNOTSUPP, "accurate ECN is not supported",
                       lambda: exchange(client, served))
 
 
 def translated(bench):
     """Connections that the client knows by another address, or the LBU the client."""
-    def nft(rules):
-        subprocess.run(["ip", "netns", "exec", "lbu", "nft", rules], check=True)
     text = "connection is translated by NAT"
-    nft("add table ip nat; add chain ip nat pre { type nat hook prerouting priority -100; };"
-        "add chain ip nat in { type nat hook input priority 100; };"
-        "add rule ip nat pre tcp dport 8080 redirect to :80; add rule ip nat pre tcp dport 8081 dnat to 192.0.2.10:80;"
-        "add rule ip nat in tcp sport 34567 snat to 10.0.1.99")
-    try:
+    with rules("ip nat", "chain pre { type nat hook prerouting priority -100; }",
+               "chain in { type nat hook input priority 100; }", "rule pre tcp dport 8080 redirect to :80",
+               "rule pre tcp dport 8081 dnat to 192.0.2.10:80", "rule in tcp sport 34567 snat to 10.0.1.99"):
         # REDIRECT takes the device's address, not the VIP.
         for name, port, options in (("REDIRECT", 8080, ()), ("DNAT", 8081, ())):
-            with connection(port=port, client_options=options) as (client, served):
+            with bench.connection(port=port, client_options=options) as (client, served):
                 bench.refused(f"{name} on the LBU", served, errno.EOPNOTSUPP, text, lambda: exchange(client, served))
-        with contextlib.closing(listen("lbu")) as listener, machine("client"), \
-                contextlib.closing(socket.create_connection((VIP, 80), 20, ("", 34567))) as client, \
+        with contextlib.closing(bench.listen("lbu")) as listener, machine("client"), \
+                contextlib.closing(socket.create_connection((IPV4.vip, 80), 20, ("", 34567))) as client, \
                 contextlib.closing(accepted(listener)) as served:
-            bench.ktap.result(served.getpeername()[0] == "10.0.1.99", "SNAT on the LBU: the test translates",
-                              str(served.getpeername()))
+            bench.result(served.getpeername()[0] == "10.0.1.99", "SNAT on the LBU: the test translates",
+                         str(served.getpeername()))
             bench.refused("SNAT on the LBU", served, errno.EOPNOTSUPP, text, lambda: exchange(client, served))
         # Tracked, but not translated: that is no reason.
         moves(bench, "a connection that is tracked, but not translated")
-    finally:
-        nft("delete table ip nat")
 
 
-def moves(bench, name):
-    """The counterpart of all refusals."""
-    bench.lbu.peer(machines.HOST1, True)
-    with contextlib.closing(listen("host1")) as target, connection() as (client, served):
+def moves(bench, name, pair=None, to=None, target_options=()):
+    """The counterpart of all refusals: `pair`, or a new connection, moves to a listener on host1."""
+    to = to or bench.network.host1
+    bench.lbu.peer(to, True)
+    with contextlib.closing(bench.listen("host1", options=target_options)) as target, \
+            pair or bench.connection() as (client, served):
         client.sendall(b"hello")
         receive_peek(served, 5)
-        answer = bench.lbu.migrate(served)
+        answer = bench.lbu.migrate(served, to)
         good, notes = answer.error == 0, [f"{genl.name_of(answer.error)} '{answer.text}'"]
         if good:
             with contextlib.closing(accepted(target)) as there:
                 good = receive(there, 5) == b"hello" and exchange(client, there)
                 client.shutdown(socket.SHUT_WR)
-                there.recv(1)
-        bench.ktap.result(good, f"moves: {name}", *notes)
+                good = good and there.recv(1) == b""
+        bench.result(good, f"moves: {name}", *notes)
     wait_for(lambda: bench.tables()[:2] == [0, 0])
 
 
@@ -347,46 +420,118 @@ def receive_peek(sock, count):
 def targets(bench):
     """What the host refuses."""
     def attempt(name, error, text, listener, before=lambda client: None):
-        with contextlib.closing(listener), connection() as (client, served):
+        with contextlib.closing(listener), bench.connection() as (client, served):
             kept = before(client)
             bench.refused(f"target: {name}", served, error, f"target: {text}", lambda: exchange(client, served))
-            bench.ktap.result(bench.host.counters()["held-now"] == 0, f"target: {name}: nothing is held")
+            bench.result(bench.host.counters()["held-now"] == 0, f"target: {name}: nothing is held")
             if kept is not None:
                 kept.close()
 
-    attempt("MPTCP listener", errno.EOPNOTSUPP, "listener uses MPTCP", listen("host1", protocol=IPPROTO_MPTCP))
-    in_map = listen("host1")
-    kept = machines.into_sockmap(in_map)
-    attempt("listener in a sockmap", errno.EOPNOTSUPP, "listener has an upper layer protocol (SMC, sockmap, ...)", in_map)
-    LIBC.close(kept)
+    attempt("MPTCP listener", errno.EOPNOTSUPP, "listener uses MPTCP", bench.listen("host1", protocol=IPPROTO_MPTCP))
+    in_map = bench.listen("host1")
+    kept = sockmap(bench, "target: listener in a sockmap", in_map)
+    if kept is not None:
+        attempt("listener in a sockmap", errno.EOPNOTSUPP, "listener has an upper layer protocol (SMC, sockmap, ...)",
+                in_map)
+        LIBC.close(kept)
+    in_map.close()
     for name, key in (("TCP-MD5", md5_key), ("TCP-AO", ao_key)):
         attempt(f"listener with {name}", errno.EOPNOTSUPP, "listener uses TCP-MD5 or TCP-AO",
-                listen("host1", options=[key(CLIENT)]))
+                bench.listen("host1", options=[key(bench.network.client)]))
+    attempt("listener bound to the device of the VIP", errno.EOPNOTSUPP, "listener is bound to a device",
+            bench.listen("host1", options=[device(b"nlb0")]))
+    attempt("listener bound to another device", errno.ECONNREFUSED, "no listener",
+            bench.listen("host1", options=[device(b"lbu")]))
     with with_sysctl("host1", "ipv4/tcp_rmem", "4096 4096 4096"):
-        attempt("tcp_rmem too small", errno.ENOBUFS, "receive window does not fit net.ipv4.tcp_rmem", listen("host1"))
+        attempt("tcp_rmem too small", errno.ENOBUFS, "receive window does not fit net.ipv4.tcp_rmem",
+                bench.listen("host1"))
 
     def doubled(client):
         """A connection of the same name, made without a packet."""
         with machine("host1"):
-            twin = socket.socket()
+            twin = socket.socket(bench.network.family)
         twin.setsockopt(TCP, TCP_REPAIR, 1)
-        twin.bind((VIP, 80))
+        twin.bind((bench.network.vip, 80))
         twin.connect(client.getsockname())
         return twin
-    attempt("connection exists already", errno.EADDRINUSE, "connection exists already", listen("host1"), doubled)
-    attempt("nothing listens", errno.ECONNREFUSED, "no listener", listen("host1", 81))
+    attempt("connection exists already", errno.EADDRINUSE, "connection exists already", bench.listen("host1"), doubled)
+    attempt("nothing listens", errno.ECONNREFUSED, "no listener", bench.listen("host1", 81))
+
+
+def other_family(bench):
+    """Peers, and listeners, of one family and connections of the other; the listener on the LBU is for both."""
+    text = "peer is not of the connection's address family"
+    with bench.connection() as (client, served):
+        bench.refused("an IPv6 connection to an IPv4 peer", served, errno.EAFNOSUPPORT, text,
+                      lambda: exchange(client, served), True, IPV4.host1)
+    with bench.connection(vip=IPV4.vip) as (client, served):
+        bench.refused("an IPv4 connection to an IPv6 peer", served, errno.EAFNOSUPPORT, text,
+                      lambda: exchange(client, served), True)
+        with contextlib.closing(bench.listen("host1", options=[V6ONLY])):
+            bench.refused("an IPv4 connection, the listener is for IPv6 only", served, errno.ECONNREFUSED,
+                          "target: no listener", lambda: exchange(client, served), to=IPV4.host1)
+    with bench.connection() as (client, served), contextlib.closing(listen("host1", family=socket.AF_INET)):
+        bench.refused("an IPv6 connection, the listener is for IPv4", served, errno.ECONNREFUSED,
+                      "target: no listener", lambda: exchange(client, served))
+    moves(bench, "an IPv4 connection to a listener for both", bench.connection(vip=IPV4.vip), IPV4.host1)
+    moves(bench, "an IPv6 connection to a listener for IPv6 only", target_options=[V6ONLY])
+
+
+def addresses(bench):
+    for name, at, address in (("client", "lbu", "fe80::c/64"), ("lbu", "client", "fe80::b/64")):
+        subprocess.run(["ip", "-n", name, "addr", "add", address, "dev", at, "nodad"], check=True)
+    with contextlib.closing(bench.listen("lbu")) as listener, machine("client"):
+        scope = socket.if_nametoindex("lbu")
+        with contextlib.closing(socket.socket(socket.AF_INET6)) as client:
+            client.settimeout(20)
+            client.connect(("fe80::b", 80, 0, scope))
+            with contextlib.closing(accepted(listener)) as served:
+                bench.refused("link-local addresses", served, errno.EADDRNOTAVAIL,
+                              "link-local addresses do not lead to another machine", lambda: exchange(client, served))
+    with contextlib.closing(bench.listen("host1")), bench.connection() as (client, served):
+        vip = [f"{IPV6.vip}/128", "dev", "nlb0"]
+        subprocess.run(["ip", "-n", "host1", "addr", "del", *vip], check=True)
+        bench.refused("the host has not the VIP", served, errno.EADDRNOTAVAIL,
+                      "target: VIP is not on an nlb device there", lambda: exchange(client, served))
+        subprocess.run(["ip", "-n", "host1", "addr", "add", *vip], check=True)
+
+
+def headers(bench):
+    with bench.connection() as (client, served):
+        # Destination options: four bytes of padding.
+        served.setsockopt(socket.IPPROTO_IPV6, IPV6_DSTOPTS, bytes([0, 0, 1, 4, 0, 0, 0, 0]))
+        bench.refused("extension headers", served, errno.EOPNOTSUPP, "socket sends IPv6 extension headers",
+                      lambda: exchange(client, served))
+        served.setsockopt(socket.IPPROTO_IPV6, IPV6_DSTOPTS, b"")
+        moves(bench, "extension headers that are gone", contextlib.nullcontext((client, served)))
+
+
+def translation(bench):
+    with rules("ip6 nat", "chain pre { type nat hook prerouting priority -100; }"):
+        with bench.connection() as (client, served):
+            bench.refused("NAT in the namespace", served, errno.EOPNOTSUPP,
+                          "IPv6 NAT is in use, the connection may be translated", lambda: exchange(client, served))
+        moves(bench, "an IPv4 connection beside it", bench.connection(vip=IPV4.vip), IPV4.host1)
+    with rules("ip6 near", "chain pre { type filter hook prerouting priority -100; }",
+               "rule pre ct state established accept"):
+        moves(bench, "a filter in the place of NAT, and connection tracking")
+
+
+BOTH = (by_addresses, kernel_tls, redirected, authenticated, bound, targets)
+PARTS = {
+    IPV4: BOTH + (not_connections, other_namespace, ends, half_open, mptcp, upper_layers, in_vrf, pending, translated),
+    IPV6: BOTH + (other_family, addresses, headers, translation)}
 
 
 def main():
     LIBC.close.argtypes = [ctypes.c_int]
     bench = Bench()
     moves(bench, "an ordinary connection, before")
-    for part in (by_addresses, not_connections, other_namespace, ends, half_open, mptcp, upper_layers, redirected, authenticated,
-                 pending, translated, targets):
+    for part in PARTS[bench.network]:
         try:
             part(bench)
         except Exception:  # noqa: BLE001 the other parts have their say as well
-            bench.ktap.result(False, f"{part.__name__} comes to its end", *traceback.format_exc().splitlines())
+            bench.result(False, f"{part.__name__} comes to its end", *traceback.format_exc().splitlines())
     moves(bench, "an ordinary connection, after")
     bench.ktap.end()
 

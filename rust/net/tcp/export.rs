@@ -280,6 +280,11 @@ impl Frozen<'_> {
                     return Err(Refusal::ExtensionHeaders);
                 }
             }
+            // Another connection with these addresses may be bound to another device, and a route of
+            // the forwarder does not tell them apart.
+            if (*sk).__sk_common.skc_bound_dev_if != 0 {
+                return Err(Refusal::BoundToDevice);
+            }
             if bindings::sk_is_mptcp(sk) {
                 return Err(Refusal::Mptcp);
             }

@@ -108,6 +108,9 @@ impl Listener {
             if sock::state(sk) != bindings::TCP_LISTEN {
                 return Err(Refusal::ListenerGone);
             }
+            if (&raw const (*sk).__sk_common.skc_bound_dev_if).read_volatile() != 0 {
+                return Err(Refusal::ListenerBound);
+            }
             // Subflows come from subflow_syn_recv_sock(), which wants options of the handshake.
             if bindings::sk_is_mptcp(sk) {
                 return Err(Refusal::ListenerMptcp);

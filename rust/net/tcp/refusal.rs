@@ -119,6 +119,8 @@ refusals! {
     /// Something translates addresses of IPv6, and it cannot be asked whether it does those of the
     /// connection.
     Ipv6Nat = 28, EOPNOTSUPP, c"IPv6 NAT is in use, the connection may be translated";
+    /// The socket is bound to a device or VRF (SO_BINDTODEVICE): its addresses alone do not name it.
+    BoundToDevice = 29, EOPNOTSUPP, c"socket is bound to a device";
     /// No socket has these addresses.
     NoConnection = 48, ENOENT, c"no such connection";
     /// The connection is in a listener's accept queue.
@@ -159,6 +161,9 @@ refusals! {
     ListenerGone = 78, ECONNREFUSED, c"listener was closed";
     /// The state contradicts itself.
     InvalidState = 79, EINVAL, c"invalid connection state";
+    /// The listener is bound to a device, and its children would be: answers would have to leave by
+    /// the device that the packets of the tunnel appear on.
+    ListenerBound = 80, EOPNOTSUPP, c"listener is bound to a device";
 }
 
 impl Refusal {
@@ -190,7 +195,7 @@ mod tests {
                 count += 1;
             }
         }
-        assert_eq!(count, 44);
+        assert_eq!(count, 46);
         assert_eq!(Refusal::from_code(0), None);
         assert_eq!(Refusal::AcceptQueueFull.code(), 68);
     }

@@ -62,6 +62,8 @@ enum nlb_reason {
 	NLB_REASON_EXTENSION_HEADERS = 27,
 	/* Something translates addresses of IPv6, and it cannot be asked whether it does those of the connection. (EOPNOTSUPP) */
 	NLB_REASON_IPV6_NAT = 28,
+	/* The socket is bound to a device or VRF (SO_BINDTODEVICE): its addresses alone do not name it. (EOPNOTSUPP) */
+	NLB_REASON_BOUND_TO_DEVICE = 29,
 	/* No socket has these addresses. (ENOENT) */
 	NLB_REASON_NO_CONNECTION = 48,
 	/* The connection is in a listener's accept queue. (EAGAIN) */
@@ -98,6 +100,8 @@ enum nlb_reason {
 	NLB_REASON_LISTENER_GONE = 78,
 	/* The state contradicts itself. (EINVAL) */
 	NLB_REASON_INVALID_STATE = 79,
+	/* The listener is bound to a device, and its children would be: answers would have to leave by the device that the packets of the tunnel appear on. (EOPNOTSUPP) */
+	NLB_REASON_LISTENER_BOUND = 80,
 	/* A record for a migration nobody prepared. (ENOENT) */
 	NLB_REASON_UNKNOWN_MIGRATION = 128,
 	/* PREPARE with the id of another migration. (EEXIST) */

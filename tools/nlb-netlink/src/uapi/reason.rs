@@ -61,6 +61,8 @@ pub enum Reason {
     ExtensionHeaders = 27,
     /// Something translates addresses of IPv6, and it cannot be asked whether it does those of the connection.
     Ipv6Nat = 28,
+    /// The socket is bound to a device or VRF (SO_BINDTODEVICE): its addresses alone do not name it.
+    BoundToDevice = 29,
     /// No socket has these addresses.
     NoConnection = 48,
     /// The connection is in a listener's accept queue.
@@ -97,6 +99,8 @@ pub enum Reason {
     ListenerGone = 78,
     /// The state contradicts itself.
     InvalidState = 79,
+    /// The listener is bound to a device, and its children would be: answers would have to leave by the device that the packets of the tunnel appear on.
+    ListenerBound = 80,
     /// A record for a migration nobody prepared.
     UnknownMigration = 128,
     /// PREPARE with the id of another migration.
@@ -204,6 +208,7 @@ impl Reason {
         Self::LinkLocal,
         Self::ExtensionHeaders,
         Self::Ipv6Nat,
+        Self::BoundToDevice,
         Self::NoConnection,
         Self::NotAccepted,
         Self::NoListener,
@@ -222,6 +227,7 @@ impl Reason {
         Self::SecurityPolicy,
         Self::ListenerGone,
         Self::InvalidState,
+        Self::ListenerBound,
         Self::UnknownMigration,
         Self::IdInUse,
         Self::TupleBusy,
