@@ -268,9 +268,12 @@ impl Child {
             (*tp).pred_flags = 0;
             bindings::tcp_fast_path_check(sk);
 
-            // An acknowledgement that the origin still owed. A timer, not a segment: most often
-            // the application answers before, and the answer carries it.
-            if state.rcv_nxt != state.rcv_wup {
+            // An acknowledgement that the origin still owed; or one that tells of holes, for what
+            // the origin has told of them may be lost, and the client would wait for a timeout. A
+            // timer, not a segment: most often the application answers before, and the answer
+            // carries it.
+            let holes = !(*tp).out_of_order_queue.rb_node.is_null();
+            if state.rcv_nxt != state.rcv_wup || holes {
                 (*icsk).icsk_ack.pending |= ACK_SCHED;
                 // CAST: A few ticks.
                 let ato = bindings::__msecs_to_jiffies(ATO_MIN_MS) as u32;
