@@ -175,6 +175,12 @@ built_for() {
 	echo "$1" >"$2/.built-for"
 }
 
+# How user-mode Linux and modules for it are compiled, and where these modules are. Rust code takes part in KASAN only
+# beside clang.
+uml_compiler=CC=gcc-14 uml_modules=$build/kunit/modules
+# shellcheck disable=SC2034 # for those who source this
+[ -z "${KASAN:-}" ] || uml_compiler=LLVM=1 uml_modules=$build/kasan/modules
+
 # artefact NAME: build what scripts/recipes/NAME.sh describes unless the cache has it; set $path.
 # A recipe defines key() (prints everything the result depends on), and build() (fills the directory
 # $1). A result appears under its final name only when complete.
