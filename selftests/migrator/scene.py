@@ -2,10 +2,12 @@
 """A client, an LBU and a host in one program, for what has to happen in order.
 
 One thread plays all machines, and so decides what happens before a migration,
-and what after.
+and what after; several do so side by side (crowd.py).
 """
 
+import array
 import contextlib
+import functools
 import pathlib
 import select
 import socket
@@ -16,7 +18,8 @@ import threading
 import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
-from machines import ANY, FAMILY, HOST1, HOST2, VIP, genl, machine  # noqa: E402
+import crowd  # noqa: E402
+from machines import ANY, FAMILY, HOST1, HOST2, VIP, genl, machine, sysctl  # noqa: E402
 
 HOSTS = {"host1": HOST1, "host2": HOST2}
 PATIENCE = 60
@@ -25,9 +28,12 @@ ESTABLISHED, CLOSE_WAIT = 1, 8
 SO_SNDBUFFORCE, SO_RCVBUFFORCE = 32, 33
 
 
+@functools.lru_cache(maxsize=64)
 def pattern(count, seed=1):
     """Bytes that are different everywhere."""
-    return b"".join(struct.pack(">I", (n * 2654435761 + seed) & 0xFFFFFFFF) for n in range(count // 4 + 1))[:count]
+    words = array.array("I", ((n * 2654435761 + seed) & 0xFFFFFFFF for n in range(count // 4 + 1)))
+    words.byteswap()
+    return words.tobytes()[:count]
 
 
 def run(name, command, text=None):
@@ -36,19 +42,44 @@ def run(name, command, text=None):
                           stdout=subprocess.PIPE).stdout
 
 
-@contextlib.contextmanager
-def loss(name, hook, rule):
-    """Packets that match the rule of nft are lost on that machine meanwhile."""
-    run(name, "nft -f -", f"""table inet loss {{
-        chain loss {{
+def table(name, which, hook, rules):
+    """Rules of nft on that machine; what removes them."""
+    lines = "\n".join(dict.fromkeys(rules))
+    run(name, "nft -f -", f"""table inet {which} {{
+        chain {which} {{
             type filter hook {hook} priority -400;
-            {rule} drop
+            {lines}
         }}
     }}""")
-    try:
-        yield
-    finally:
-        run(name, "nft delete table inet loss")
+    return lambda: run(name, f"nft delete table inet {which}")
+
+
+def loss(name, hook, rule):
+    """Packets that match the rule of nft are lost on that machine meanwhile."""
+    return crowd.meanwhile(lambda rules: table(name, "loss", hook, [f"{rule} drop" for rule in rules]), rule)
+
+
+@contextlib.contextmanager
+def watch(name, hook, rule):
+    """Gives a function that says how many packets have matched the rules of all on that machine, when all ask it."""
+    def count(_):
+        words = run(name, "nft list table inet watch").split()
+        return sum(int(words[n + 2]) for n, word in enumerate(words) if word == "counter")
+    with crowd.meanwhile(lambda rules: table(name, "watch", hook, [f"{rule} counter" for rule in rules]), rule):
+        yield lambda: crowd.once(count)
+
+
+def with_sysctl(name, setting, value):
+    """net/SETTING of that machine is another one meanwhile."""
+    def change(_):
+        before = sysctl(name, setting, value)
+        return lambda: sysctl(name, setting, before)
+    return crowd.meanwhile(change)
+
+
+def counters(*wanted):
+    """What counter() says of each (machine, name), when all have come here."""
+    return crowd.once(lambda _: [counter(*each) for each in wanted])
 
 
 def counter(name, which):
@@ -74,6 +105,7 @@ class Info:
         self.notsent = struct.unpack_from("=I", data, 144)[0]
         self.bytes_retrans = struct.unpack_from("=Q", data, 208)[0]
         self.rcv_ooopack, self.snd_wnd = struct.unpack_from("=2I", data, 224)
+        self.timeouts = struct.unpack_from("=H", data, 240)[0]
 
 
 def wait_until(what, true):
@@ -84,21 +116,16 @@ def wait_until(what, true):
         time.sleep(0.01)
 
 
-def read(sock, count):
-    """That many bytes."""
-    data = bytearray()
-    while len(data) < count:
-        part = sock.recv(min(1 << 16, count - len(data)))
-        assert part, f"end of stream after {len(data)} of {count} bytes"
-        data += part
-    return bytes(data)
-
-
 def expect(sock, data):
     """The next bytes are these."""
-    got = read(sock, len(data))
-    at = next((n for n, (a, b) in enumerate(zip(got, data)) if a != b), None)
-    assert at is None, f"wrong byte at {at} of {len(data)}"
+    at = 0
+    while at < len(data):
+        part = sock.recv(min(1 << 16, len(data) - at))
+        assert part, f"end of stream after {at} of {len(data)} bytes"
+        if not data.startswith(part, at):
+            wrong = next(n for n, byte in enumerate(part) if byte != data[at + n])
+            raise AssertionError(f"wrong byte at {at + wrong} of {len(data)}")
+        at += len(part)
 
 
 def expect_end(sock):
@@ -129,12 +156,36 @@ class Writer(threading.Thread):
 def fill(sock, data):
     """Send what goes without waiting; how much that was."""
     sock.setblocking(False)
-    sent = 0
+    data, sent = memoryview(data), 0
     with contextlib.suppress(BlockingIOError):
         while sent < len(data):
             sent += sock.send(data[sent:])
     sock.settimeout(PATIENCE)
     return sent
+
+
+class Listener:
+    """A listening socket from which each thread accepts its own connection."""
+
+    def __init__(self, name, address):
+        with machine(name):
+            self.sock = socket.create_server((address, 80), family=FAMILY, backlog=64)
+        self.sock.settimeout(PATIENCE)
+        self.lock, self.waiting = threading.Lock(), {}
+
+    def accept(self, peer):
+        """The connection with that peer. Each has to come, and to come once."""
+        while True:
+            with self.lock:
+                if peer in self.waiting:
+                    return self.waiting.pop(peer)
+                sock, other = self.sock.accept()
+                assert other not in self.waiting, f"{other} twice"
+                self.waiting[other] = sock
+
+    def close(self):
+        self.sock.close()
+        assert not self.waiting, f"accepted, and nobody knows them: {list(self.waiting)}"
 
 
 class Scene:
@@ -143,12 +194,14 @@ class Scene:
     def __init__(self, host="host1"):
         self.host = host
         with machine("lbu"):
-            self.lbu = socket.create_server((VIP, 80), family=FAMILY, backlog=64)
             self.migrator = genl.Family("nlb-migrator")
-        with machine(host):
-            self.listener = socket.create_server((ANY[FAMILY], 80), family=FAMILY, backlog=64)
-        self.lbu.settimeout(PATIENCE)
-        self.listener.settimeout(PATIENCE)
+        self.lbu, self.listener = crowd.once(self.listen)
+
+    def listen(self, _):
+        listeners = Listener("lbu", VIP), Listener(self.host, ANY[FAMILY])
+        for listener in listeners:
+            crowd.until_the_end(listener.close)
+        return listeners
 
     def connect(self, prepare=None):
         """A connection from the client to the LBU: both ends."""
@@ -158,8 +211,8 @@ class Scene:
         if prepare:
             prepare(client)
         client.connect((VIP, 80))
-        print(f"# port {client.getsockname()[1]}")
-        origin, _ = self.lbu.accept()
+        crowd.note(f"port {client.getsockname()[1]}")
+        origin = self.lbu.accept(client.getsockname())
         origin.settimeout(PATIENCE)
         # The hash table has it before the handshake is done.
         wait_until("origin is established", lambda: Info(origin).state == ESTABLISHED)
@@ -169,7 +222,7 @@ class Scene:
         return self.migrator.do("MIGRATE", [
             ("MIGRATION_FD", genl.u32(origin.fileno() if fd is None else fd)),
             ("MIGRATION_PEER_ADDR", genl.ip(HOSTS[self.host])),
-            ("MIGRATION_TIMEOUT", genl.u32(10000))])
+            ("MIGRATION_TIMEOUT", genl.u32(30000))])
 
     def migrate(self, origin):
         """Moves the connection; the new end, from accept()."""
@@ -177,8 +230,7 @@ class Scene:
         answer = self.attempt(origin)
         assert answer.error == 0, f"{genl.name_of(answer.error)}: {answer.text}"
         origin.close()
-        moved, peer = self.listener.accept()
-        assert peer == name, f"accepted {peer} instead of {name}"
+        moved = self.listener.accept(name)
         assert moved.getsockname()[:2] == (VIP, 80)
         moved.settimeout(PATIENCE)
         return moved

@@ -14,9 +14,8 @@ times=${TIMES:-1} options=()
 # is slow; and those of all else.
 long_timeouts() {
 	local machine
-	for machine in lbu host1; do ns $machine sysctl -qw net.ipv4.tcp_rto_min_us=3000000; done
+	for machine in lbu host1; do ns $machine sysctl -qw net.ipv4.tcp_rto_min_us=10000000; done
 	ns lbu sysctl -qw net.ipv4.tcp_early_retrans=0
-	ns client sysctl -qw net.ipv4.tcp_slow_start_after_idle=0
 }
 usual_timeouts() {
 	local machine
@@ -31,8 +30,10 @@ no_reset() {
 
 # scenarios CHECK: those on stdin, a result each, and one for what CHECK finds in their packets.
 scenarios() {
-	local line list results=0
+	local machine line list results=0
 	mapfile -t list
+	# What a congestion window has grown to stays, however long a program takes.
+	for machine in client lbu host1; do ns $machine sysctl -qw net.ipv4.tcp_slow_start_after_idle=0; done
 	watch
 	while read -r line; do
 		case $line in
@@ -44,4 +45,48 @@ scenarios() {
 	done < <(printf '%s\n' "${list[@]}" | python3 "$state" --times "$times" 2>&1)
 	((results == ${#list[@]})) || ktap_not_ok "all scenarios came to an end"
 	ktap_run "the packets of all these" "$1"
+}
+
+# Whatever a connection may be in the middle of.
+all_scenarios() {
+	long_timeouts
+	scenarios packets_are_right <<-EOF
+		200 KB in flight and lost, as much not sent: in_flight
+		some segments in flight are lost: in_flight_holes
+		all in flight has arrived, no acknowledgement has: in_flight_received
+		in CLOSE_WAIT, the reply in flight: half_closed_with_reply
+	EOF
+	usual_timeouts
+	scenarios packets_are_right <<-EOF
+		an attempt fails, all queues stay: rolled_back
+		in flight and lost, without SACK: in_flight 0
+		not sent, nothing in flight: unsent
+		client's window closed: client_window_closed opens
+		client's window closed, the update is lost: client_window_closed lost
+		our window closed: our_window_closed
+		500 KB partly read: partly_read
+		one hole: holes 1
+		5 holes: holes 5
+		32 holes: holes 32
+		33 holes are refused: holes 33
+		holes and a FIN behind them: holes 3 fin
+		holes without SACK: holes 2 "" 0
+		CLOSE_WAIT, nothing unread: half_closed 0
+		CLOSE_WAIT, one byte unread: half_closed 1
+		CLOSE_WAIT, 5 bytes unread: half_closed 5
+		CLOSE_WAIT, 300,000 bytes unread: half_closed 300000
+		CLOSE_WAIT, the program has seen the end: half_closed 0 seen
+		closed by us, refused: shut_down
+		window scales 0 and 0: window_scales 0 0
+		window scales 0 and 14: window_scales 0 14
+		window scales 14 and 0: window_scales 14 0
+		window scales 7 and 3: window_scales 7 3
+		small segments: window_scales 7 7 600
+		large segments: window_scales 7 7 9000
+		options of the socket: options
+	EOF
+	# Made by hand, it has no handshake to begin with.
+	scenarios no_reset <<-EOF
+		sequence numbers and timestamps wrap: wrap
+	EOF
 }

@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Threads that play the same scenario at the same time, a connection each.
+
+What a connection does, every thread does by itself. What is done to a whole
+machine, such as to lose its packets, is done once, when all have come there:
+none is ahead of it, and none behind.
+"""
+
+import contextlib
+import faulthandler
+import os
+import sys
+import threading
+import time
+import traceback
+
+_here = threading.local()
+
+
+class Crowd:
+    """`count` threads; how a scenario went, when they have ended."""
+
+    def __init__(self, count, patience, first=0):
+        self.count, self.patience, self.first = count, patience, first
+        self.barrier = threading.Barrier(count)
+        self.given, self.answer = [None] * count, None
+        self.undo = []  # what is done to machines at the moment, and how it ends
+        self.notes = [[] for _ in range(count)]
+        self.failure = None  # of the first that failed, and what it had noted
+
+    def play(self, function, arguments):
+        """Whether it went well for all."""
+        threads = [threading.Thread(target=self._part, args=(number, function, arguments), daemon=True)
+                   for number in range(self.count)]
+        for thread in threads:
+            thread.start()
+        deadline = time.monotonic() + self.patience
+        for thread in threads:
+            thread.join(max(deadline - time.monotonic(), 0))
+        if any(thread.is_alive() for thread in threads):
+            # Nothing ends a thread but the end of the program.
+            print("it hangs:", flush=True)
+            faulthandler.dump_traceback(sys.stdout)
+            os._exit(1)
+        for undo in reversed(self.undo):
+            try:
+                undo()
+            except Exception:  # pylint: disable=broad-except
+                self.failure = self.failure or traceback.format_exc().rstrip()
+        return self.failure is None
+
+    def _part(self, number, function, arguments):
+        _here.crowd, _here.number = self, number
+        try:
+            function(*arguments)
+        except threading.BrokenBarrierError:
+            pass  # another one has failed
+        except BaseException:  # pylint: disable=broad-except
+            if self.failure is None:
+                self.failure = "\n".join(self.notes[number] + [traceback.format_exc().rstrip()])
+            self.barrier.abort()
+
+
+def number():
+    """Which one this is; no other one has the number, nor had it in a crowd before."""
+    return _here.crowd.first + _here.number
+
+
+def size():
+    """How many there are."""
+    return _here.crowd.count
+
+
+def note(text):
+    """For people, if this one fails."""
+    _here.crowd.notes[_here.number].append(text)
+
+
+def once(function, given=None):
+    """When all have come here, one calls the function with a list of what each has given; all get what it returns."""
+    crowd = _here.crowd
+    crowd.given[_here.number] = given
+    crowd.barrier.wait()
+    if _here.number == 0:
+        crowd.answer = function(list(crowd.given))
+    crowd.barrier.wait()
+    return crowd.answer
+
+
+@contextlib.contextmanager
+def meanwhile(change, given=None):
+    """change(list of what each has given) does something to a machine and returns what undoes it."""
+    undo = once(lambda everything: _begin(change(everything)), given)
+    yield
+    # Where one has failed, the crowd undoes it when all have ended.
+    once(lambda _: _end(undo))
+
+
+def _begin(undo):
+    _here.crowd.undo.append(undo)
+    return undo
+
+
+def _end(undo):
+    _here.crowd.undo.remove(undo)
+    undo()
+
+
+def until_the_end(undo):
+    """What is to be done when all have ended."""
+    _here.crowd.undo.append(undo)
