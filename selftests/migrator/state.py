@@ -11,6 +11,7 @@ the processor is emulated.
 
 import argparse
 import fcntl
+import json
 import select
 import shlex
 import socket
@@ -25,6 +26,8 @@ from scene import (CLOSE_WAIT, ESTABLISHED, PATIENCE, SO_RCVBUFFORCE, SO_SNDBUFF
                    expect_end, fill, loss, pattern, readable, run, wait_until, watch, with_sysctl, write_seq)
 
 SO_MAX_PACING_RATE = 47
+# include/uapi/linux/tcp.h: TCPI_OPT_USEC_TS
+OPT_USEC_TS = 64
 NODELAY = (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
@@ -332,17 +335,111 @@ def limit(sock, scale):
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_WINDOW_CLAMP, 65535 << scale)
 
 
-def links(mtu):
-    """Segments between client, LBU and host are no longer than that."""
+def links(mtu, *ends):
+    """Packets of the links between these machines are no longer than that."""
+    ends = ends or ("client", "lbu", "host1")
+
     def change(to):
-        for name in ("client", "lbu", "host1"):
-            for device in {"client", "lbu", "host1"} - {name}:
+        for name in ends:
+            for device in set(ends) - {name}:
                 run(name, f"ip link set {device} mtu {to}")
 
     def begin(_):
         change(mtu)
         return lambda: change("1500")
     return crowd.meanwhile(begin)
+
+
+def smaller_mtu():
+    """Segments that are in flight, on their way and to come are too large for the host's links."""
+    scene = Scene()
+    client, origin = scene.connect(lambda sock: buffers(sock, receive=4 << 20))
+    buffers(origin, send=6 << 20)
+    # Both congestion windows grow, and with them the batches.
+    data = pattern(300_000)
+    for one, other in ((client, origin), (origin, client)):
+        writer = Writer(one, data)
+        expect(other, data)
+        writer.done()
+    before = Info(origin)
+    with links("1300", "lbu", "host1"), links("1300", "client", "host1"):
+        told = crowd.once(dropped_as_too_big)
+        with loss("client", "prerouting", "iifname lbu tcp sport 80"):
+            assert fill(origin, data) == len(data)
+            moved = scene.migrate(origin)
+            upload = Writer(client, data[::-1])
+            expect(client, data)
+            expect(moved, data[::-1])
+            upload.done()
+        crowd.note(f"segments of {before.snd_mss}, then of {Info(moved).snd_mss}, the client's of {Info(client).snd_mss}")
+        assert before.snd_mss > 1300 > Info(moved).snd_mss > 1200
+        # The tunnel's link has told the client.
+        assert 1300 > Info(client).snd_mss > 1200 and crowd.once(dropped_as_too_big) > told
+        scene.finish(client, moved)
+    crowd.once(lambda _: [run("client", f"ip {family} route flush cache") for family in ("-4", "-6")])
+
+
+def dropped_as_too_big(_):
+    [stats] = json.loads(run("lbu", "nlb -j stats show tunnel"))
+    return stats["counters"]["drop-too-big"]
+
+
+def route_in_microseconds(_):
+    """A feature of the LBU's route to the client."""
+    run("lbu", f"ip route add {CLIENT} dev client features tcp_usec_ts")
+    return lambda: run("lbu", f"ip route del {CLIENT} dev client")
+
+
+def microseconds():
+    """Timestamps of the origin count microseconds; those of the target go on so."""
+    scene = Scene()
+    with crowd.meanwhile(route_in_microseconds):
+        client, origin = scene.connect()
+    assert Info(origin).options & OPT_USEC_TS
+    up, down = pattern(30_000), pattern(300_000, 5)
+    paws = counters(("client", "PAWSEstab"))
+    writer = Writer(origin, down)
+    expect(client, down)
+    writer.done()
+    client.sendall(up)
+    before = Clock(origin)
+    moved = scene.migrate(origin)
+    after = Clock(moved)
+    assert Info(moved).options & OPT_USEC_TS
+    # It stands still on the way, and does not go back.
+    assert 0 <= after.since(before) <= after.most(before), f"{before} {after}"
+    writer = Writer(moved, down)
+    expect(moved, up)
+    expect(client, down)
+    writer.done()
+    assert counters(("client", "PAWSEstab")) == paws
+    now = Clock(moved)
+    assert now.least(after) <= now.since(after) <= now.most(after), f"{after} {now}"
+    scene.finish(client, moved)
+
+
+class Clock:
+    """TSval of a segment that a socket would send now, in microseconds, between two times of this machine's clock.
+
+    The lowest bit of what the kernel says is the unit, so that it may be off by one.
+    """
+
+    def __init__(self, sock):
+        self.early = time.monotonic_ns()
+        self.tsval = sock.getsockopt(socket.IPPROTO_TCP, TIMESTAMP)
+        self.late = time.monotonic_ns()
+
+    def __repr__(self):
+        return f"{self.tsval & 0xFFFFFFFF} at {self.early} to {self.late}"
+
+    def since(self, before):
+        return (self.tsval - before.tsval) & 0xFFFFFFFF
+
+    def least(self, before):
+        return (self.early - before.late) // 1000 - 2
+
+    def most(self, before):
+        return (self.late - before.early) // 1000 + 2
 
 
 # include/uapi/linux/tcp.h

@@ -83,6 +83,8 @@ all_scenarios() {
 		window scales 7 and 3: window_scales 7 3
 		small segments: window_scales 7 7 600
 		large segments: window_scales 7 7 9000
+		links of 1300 bytes at the host: smaller_mtu
+		timestamps in microseconds: microseconds
 		options of the socket: options
 	EOF
 	# Made by hand, it has no handshake to begin with.

@@ -165,6 +165,7 @@ wait_for 10 sh -c '[ -z "$(ip netns exec host1 ss -Htln sport = :80)" ]'
 long_timeouts
 scenarios packets_are_right <<-EOF
 	200 KB in flight and lost, as much not sent: in_flight
+	some segments in flight are lost: in_flight_holes
 	in CLOSE_WAIT, the reply in flight: half_closed_with_reply
 EOF
 usual_timeouts
@@ -177,6 +178,8 @@ scenarios packets_are_right <<-EOF
 	holes and a FIN behind them: holes 3 fin
 	CLOSE_WAIT, 5 bytes unread: half_closed 5
 	small segments: window_scales 7 7 1300
+	links of 1300 bytes at the host: smaller_mtu
+	timestamps in microseconds: microseconds
 	options of the socket, traffic class among them: options
 EOF
 # Made by hand, it has no handshake to begin with.
