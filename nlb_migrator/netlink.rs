@@ -4,6 +4,10 @@
 
 use crate::{
     auth::Refused,
+    keep::{
+        Setting,
+        Vip, //
+    },
     origin,
     origin::ReadData,
     peer::{
@@ -14,6 +18,7 @@ use crate::{
     registry::Entry,
     state::{
         ChangeError,
+        KeepError,
         State,
         STATE, //
     },
@@ -25,6 +30,7 @@ use crate::{
         self,
         cmd,
         counter,
+        keep,
         key,
         migration,
         peer,
@@ -60,6 +66,11 @@ use nlb::{
         tcp::TcpSocket,
         Net, //
     },
+    sync::rhashtable::{
+        InsertError,
+        Position,
+        Scan, //
+    },
     wire::addr::{
         FourTuple,
         Proto, //
@@ -73,7 +84,7 @@ static GROUPS: [MulticastGroup; 1] = [MulticastGroup::new(uapi::MCGRP_MIGRATIONS
 /// Place of the group `migrations` in [`GROUPS`].
 const GROUP_MIGRATIONS: u8 = 0;
 
-static OPS: Ops<11> = Ops::new([
+static OPS: Ops<15> = Ops::new([
     Op::doit(cmd::PEER_NEW, &uapi::PEER_NEW_DO, peer_new)
         .admin()
         .secret(peer::SECRET),
@@ -93,6 +104,10 @@ static OPS: Ops<11> = Ops::new([
         .secret(peer::SECRET),
     Op::doit(cmd::PEER_KEY_DEL, &uapi::PEER_KEY_DEL_DO, peer_key_del).admin(),
     Op::doit(cmd::PEER_KEY_USE, &uapi::PEER_KEY_USE_DO, peer_key_use).admin(),
+    Op::doit(cmd::KEEP_NEW, &uapi::KEEP_NEW_DO, keep_new).admin(),
+    Op::doit(cmd::KEEP_DEL, &uapi::KEEP_DEL_DO, keep_del).admin(),
+    Op::doit(cmd::KEEP_GET, &uapi::KEEP_GET_DO, keep_get),
+    Op::dump(cmd::KEEP_GET, &uapi::KEEP_GET_DUMP, keep_dump),
 ]);
 
 pub(crate) static FAMILY: Family = Family::new(uapi::FAMILY, 1, &OPS, &GROUPS);
@@ -317,17 +332,38 @@ fn connection(request: &Request<'_>) -> Result<TcpSocket> {
     })
 }
 
+/// What a request says about bytes that the program has read.
+fn read_data<'a>(request: &Request<'a>) -> Result<ReadData<'a>> {
+    let parts = [
+        migration::READ_DATA,
+        migration::READ_BYTES,
+        migration::READ_ALL,
+    ];
+    let mut said = parts.into_iter().filter(|id| request.attr(*id).is_some());
+    if let (Some(_), Some(id)) = (said.next(), said.next()) {
+        let text = c"what was read goes along in one way only";
+        return Err(request.bad_attr(EINVAL, id, text));
+    }
+    if let Some(bytes) = request.bytes(migration::READ_DATA) {
+        if request.attr(migration::FD).is_none() {
+            let text = c"only the program itself can give back what it has read";
+            return Err(request.bad_attr(EINVAL, migration::READ_DATA, text));
+        }
+        return Ok(ReadData::Given(bytes));
+    }
+    Ok(match request.u32(migration::READ_BYTES) {
+        Some(count) => ReadData::Kept(count),
+        None if request.flag(migration::READ_ALL) => ReadData::AllKept,
+        None => ReadData::Nothing,
+    })
+}
+
 fn migrate(request: &Request<'_>) -> Result {
     let peer = request.require_unicast(migration::PEER_ADDR)?;
     let timeout = request
         .u32(migration::TIMEOUT)
         .unwrap_or(DEFAULT_TIMEOUT_MS);
-    let read = request.bytes(migration::READ_DATA);
-    if read.is_some() && request.attr(migration::FD).is_none() {
-        let text = c"only the program itself can give back what it has read";
-        return Err(request.bad_attr(EINVAL, migration::READ_DATA, text));
-    }
-    let read = ReadData(read.unwrap_or(&[]));
+    let read = read_data(request)?;
     let socket = connection(request)?;
     let state = state(request)?;
     let refuse = |reason: &Reason| {
@@ -423,6 +459,84 @@ fn migration_dump(dump: &mut Dump<'_>) -> Result {
     Ok(())
 }
 
+/// The address and port that a setting is about.
+fn require_vip(request: &Request<'_>) -> Result<Vip> {
+    Ok(Vip {
+        addr: request.require_unicast(keep::VIP_ADDR)?,
+        port: request.require_be16(keep::VIP_PORT)?,
+    })
+}
+
+fn no_setting(request: &Request<'_>) -> Error {
+    request.bad_attr(
+        ENOENT,
+        keep::VIP_ADDR,
+        c"nothing is kept for this VIP and port",
+    )
+}
+
+fn keep_new(request: &Request<'_>) -> Result {
+    let setting = Setting {
+        vip: require_vip(request)?,
+        bytes: request.require_u32(keep::BYTES)?,
+    };
+    let added = state(request)?.keep(request.net(), setting);
+    added.map_err(|error| match error {
+        KeepError::Table(InsertError::Exists) => {
+            let text = c"VIP and port have a setting already";
+            request.bad_attr(EEXIST, keep::VIP_ADDR, text)
+        }
+        KeepError::Table(InsertError::Full) => request.error(ENOSPC, c"too many settings"),
+        KeepError::Table(error) => error.into(),
+        KeepError::Watch(error) if error == errno::EOPNOTSUPP => {
+            request.error(error, c"kernel was built without tracepoints")
+        }
+        KeepError::Watch(error) => error,
+    })
+}
+
+fn keep_del(request: &Request<'_>) -> Result {
+    let vip = require_vip(request)?;
+    if !state(request)?.keep_no_more(&vip) {
+        return Err(no_setting(request));
+    }
+    Ok(())
+}
+
+fn fill_keep(w: &mut Writer<'_>, setting: &Setting) -> Result {
+    w.put_bytes(keep::VIP_ADDR, setting.vip.addr.octets())?;
+    w.put_be16(keep::VIP_PORT, setting.vip.port)?;
+    w.put_u32(keep::BYTES, setting.bytes)
+}
+
+fn keep_get(request: &Request<'_>) -> Result {
+    let vip = require_vip(request)?;
+    let found = state(request)?.shared.keeps.find(&vip);
+    let setting = found.ok_or_else(|| no_setting(request))?;
+    request.reply(|w| fill_keep(w, &setting))
+}
+
+fn keep_dump(dump: &mut Dump<'_>) -> Result {
+    let state = state(dump.request())?;
+    let keeps = &state.shared.keeps;
+    dump.set_generation(keeps.generation());
+    let [place, ..] = *dump.state();
+    let mut position = Position(place);
+    let (mut done, mut full) = (false, false);
+    while !done && !full {
+        done = keeps.scan(&mut position, |setting| {
+            full = dump.put_entry(|w| fill_keep(w, setting)).is_break();
+            if full {
+                Scan::Stop
+            } else {
+                Scan::Continue
+            }
+        });
+    }
+    remember(dump, position.0);
+    Ok(())
+}
+
 fn stats_get(request: &Request<'_>) -> Result {
     let state = state(request)?;
     let shared = &state.shared;
@@ -439,6 +553,8 @@ fn stats_get(request: &Request<'_>) -> Result {
             put(w, name, shared.stats.get(*counter).saturating_add(live))?;
         }
         put(w, "held-now", shared.holds.packets())?;
-        put(w, "tombstones-now", shared.tombstones.len())
+        put(w, "tombstones-now", shared.tombstones.len())?;
+        put(w, "kept-now", shared.keeps.connections())?;
+        put(w, "kept-bytes-now", shared.keeps.bytes())
     })
 }

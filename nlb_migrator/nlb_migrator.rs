@@ -16,6 +16,7 @@
 
 mod auth;
 mod hold;
+mod keep;
 mod log;
 mod machine;
 mod netlink;

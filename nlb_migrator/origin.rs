@@ -115,7 +115,7 @@ impl Mover<'_> {
         let id = self.id();
         let frozen = self.frozen.as_mut().ok_or(Code::Internal)?;
         let mut export_ns = self.export_ns;
-        let mut room = None;
+        let (mut room, mut rewound) = (None, None);
         let (mut sent, mut total) = (0u32, 0u32);
         loop {
             let first = sent == 0;
@@ -123,18 +123,18 @@ impl Mover<'_> {
                 let begin = time::monotonic_ns();
                 if first {
                     let state = frozen.state_into(&mut room);
-                    self.read.rewind(state)?;
+                    rewound = Some(self.read.rewind(&self.shared.keeps, frozen, state)?);
                     total = state.data_len();
                 }
                 let state = room.as_ref().ok_or(Code::Internal)?;
+                let read = rewound.as_ref().ok_or(Code::Internal)?;
                 let head = StateHead {
                     connection: first.then_some(state),
                     offset: sent,
                     total,
                     len: (total.saturating_sub(sent) as usize).min(CHUNK_MAX),
                 };
-                let len =
-                    head.encode(id, record, |data| self.read.copy(frozen, state, sent, data))?;
+                let len = head.encode(id, record, |data| read.copy(frozen, state, sent, data))?;
                 // CAST: CHUNK_MAX at most.
                 sent = sent.saturating_add(head.len as u32);
                 export_ns = export_ns.saturating_add(since(begin));
@@ -334,8 +334,7 @@ impl OriginOps for Mover<'_> {
     }
 }
 
-/// Moves the connection of a socket to `peer`, and with it the bytes that its program has read and
-/// gives back.
+/// Moves the connection of a socket to `peer`, and with it bytes that its program has read.
 ///
 /// Returns when the connection lives there, or when it stayed and works as before, or, as the last
 /// resort, when it was reset. The phase of the result tells which, and its reason why. An error
@@ -349,8 +348,12 @@ pub(crate) fn migrate(
     timeout_ms: u32,
 ) -> Result<Arc<Entry>, Reason> {
     // Refused here, nothing has been touched.
-    let mut outlook = socket.freeze()?.state();
-    read.rewind(&mut outlook)?;
+    let outlook = {
+        let frozen = socket.freeze()?;
+        let mut state = frozen.state();
+        read.rewind(&shared.keeps, &frozen, &mut state)?;
+        state
+    };
     let tuple = outlook.tuple;
     let peer = shared.peers.find(peer).ok_or(Code::NotPeer)?;
     if peer.addr.is_v4() != tuple.is_v4() {

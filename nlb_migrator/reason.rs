@@ -183,6 +183,8 @@ codes! {
     PeerRemoved = 206, errno::ECONNABORTED, "peer was removed";
     /// Bytes given back that nobody can have read.
     NotRead = 208, EINVAL, "more bytes are given back than were read";
+    /// The kernel has no complete copy of what was read.
+    NotKept = 212, errno::ENODATA, "bytes that were read are not kept";
     /// The peer's address is one of this machine.
     ThisMachine = 209, EINVAL, "peer is this machine";
     /// The tunnel to the peer cannot carry the connection's packets.

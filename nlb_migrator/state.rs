@@ -12,6 +12,11 @@ use crate::{
         Holds,
         LocalIn, //
     },
+    keep::{
+        Keeps,
+        Setting,
+        Vip, //
+    },
     log::Limit,
     origin::Transfers,
     peer::{
@@ -68,9 +73,14 @@ use nlb::{
             },
             Socket, //
         },
+        tcp::ReadWatch,
         Net, //
     },
     random,
+    sync::{
+        rcu,
+        rhashtable::InsertError, //
+    },
     wire::addr::Addr,
     work::DelayedWork, //
 };
@@ -121,6 +131,8 @@ pub(crate) struct Shared {
     pub(crate) holds: Holds,
     #[pin]
     pub(crate) tombstones: Tombstones,
+    #[pin]
+    pub(crate) keeps: Keeps,
     /// Stopped before the last reference goes: its threads hold references, too.
     pub(crate) sessions: Sessions,
 }
@@ -141,6 +153,7 @@ impl Shared {
             arrivals <- Arrivals::new(),
             holds <- Holds::new(),
             tombstones <- Tombstones::new(),
+            keeps <- Keeps::new(),
             sessions: Sessions::new(MAX_SESSIONS)?,
         })
     }
@@ -190,6 +203,17 @@ pub(crate) struct State {
     #[pin]
     port: Mutex<Port>,
     watch: DelayedWork,
+    /// There while there are settings. The lock also orders changes of these.
+    #[pin]
+    reads: Mutex<Option<ReadWatch<Shared>>>,
+}
+
+/// Why what is to be kept was not changed.
+pub(crate) enum KeepError {
+    /// The table of settings does not take it.
+    Table(InsertError),
+    /// Reads cannot be watched.
+    Watch(Error),
 }
 
 /// Why peers or their keys were not changed.
@@ -299,6 +323,37 @@ impl State {
         Ok(())
     }
 
+    /// Has what programs read from connections to an address and port kept, from now on.
+    pub(crate) fn keep(&self, net: &Net, setting: Setting) -> Result<(), KeepError> {
+        let mut reads = self.reads.lock();
+        let keeps = &self.shared.keeps;
+        if reads.is_none() {
+            let watch = ReadWatch::start(net, self.shared.clone());
+            *reads = Some(watch.map_err(KeepError::Watch)?);
+        }
+        let added = keeps.add(setting).map_err(KeepError::Table);
+        if keeps.is_empty() {
+            *reads = None;
+        }
+        added
+    }
+
+    /// Ends that, and lets go of the copies. False if nothing was to be kept.
+    pub(crate) fn keep_no_more(&self, vip: &Vip) -> bool {
+        let mut reads = self.reads.lock();
+        let keeps = &self.shared.keeps;
+        if !keeps.remove(vip) {
+            return false;
+        }
+        if keeps.is_empty() {
+            *reads = None;
+        }
+        // Whoever has seen the setting is done with its copy when this returns.
+        rcu::synchronize_expedited();
+        keeps.tidy();
+        true
+    }
+
     /// Calls `show` with each key of a peer.
     pub(crate) fn show_keys(&self, peer: &Peer, show: impl FnMut(&Shown) -> Result) -> Result {
         let port = self.port.lock();
@@ -339,6 +394,7 @@ impl PerNet for State {
             Ok(try_pin_init!(Self {
                 shared,
                 port <- new_mutex!(Port::CLOSED, "nlb_migrator::State"),
+                reads <- new_mutex!(None, "nlb_migrator::State::reads"),
                 watch: DelayedWork::new(move |trigger| {
                     if watch::look(&watched) {
                         trigger.schedule(watch::PERIOD_MS);
@@ -356,6 +412,8 @@ impl PerNet for State {
         drop(port);
         // ... none is set up again, ...
         state.watch.cancel();
+        // ... nothing is kept, ...
+        *state.reads.lock() = None;
         // ... and the others end.
         state.shared.peers.close_all();
         state.shared.sessions.stop();

@@ -84,6 +84,12 @@ nlb::counters! {
     TombstonesFull = "tombstones-full",
     /// Packets that waited at the origin's socket when it was closed; the client sends them again.
     DropBacklog = "drop-backlog",
+    /// Copies of what was read that would have become longer than the setting says.
+    DropKeepBytes = "drop-keep-bytes",
+    /// Copies above the bounds of the namespace, or for which there was no memory.
+    DropKeepTotal = "drop-keep-total",
+    /// Copies of connections from which bytes were read in a way that is not seen, or urgent data.
+    DropKeepMissed = "drop-keep-missed",
 }
 
 impl Stats {

@@ -229,6 +229,21 @@ pub(crate) mod migration {
     /// The last bytes that the program has read from the connection, which go with it as if they
     /// had not been read. Only with fd.
     pub(crate) const READ_DATA: u16 = 21;
+    /// How many bytes, of the last that were read from the connection, go with it as if they had
+    /// not been read, from the copy that the kernel keeps (keep-new).
+    pub(crate) const READ_BYTES: u16 = 22;
+    /// The same for all bytes that were read since the connection began.
+    pub(crate) const READ_ALL: u16 = 23;
+}
+
+/// Attributes of a keep.
+pub(crate) mod keep {
+    /// Address that clients connect to.
+    pub(crate) const VIP_ADDR: u16 = 1;
+    /// The vip port.
+    pub(crate) const VIP_PORT: u16 = 2;
+    /// Bytes of a connection. When a program has read more of it, the copy is let go.
+    pub(crate) const BYTES: u16 = 3;
 }
 
 /// Attributes of a counter.
@@ -277,6 +292,13 @@ pub(crate) mod cmd {
     /// Prefer a key: connections begin with it from now on, and on those there are the peer is
     /// asked to use it.
     pub(crate) const PEER_KEY_USE: u8 = 10;
+    /// Keep a copy of what programs read from connections to an address and port, from the first
+    /// byte on, so that it can go with them (migrate). What was read before is not kept.
+    pub(crate) const KEEP_NEW: u8 = 11;
+    /// Keep no more, and let go of the copies there are.
+    pub(crate) const KEEP_DEL: u8 = 12;
+    /// Show one address and port, or all.
+    pub(crate) const KEEP_GET: u8 = 13;
 }
 
 /// Policy of the do request of `peer-new`, indexed by attribute id.
@@ -328,7 +350,7 @@ pub(crate) static PEER_GET_DO: [Policy; 2] = [
 pub(crate) static PEER_GET_DUMP: [Policy; 1] = [Policy::reject()];
 
 /// Policy of the do request of `migrate`, indexed by attribute id.
-pub(crate) static MIGRATE_DO: [Policy; 22] = [
+pub(crate) static MIGRATE_DO: [Policy; 24] = [
     Policy::reject(),
     // id
     Policy::reject(),
@@ -372,6 +394,10 @@ pub(crate) static MIGRATE_DO: [Policy; 22] = [
     Policy::reject(),
     // read-data
     Policy::binary(1, 32767),
+    // read-bytes
+    Policy::u32_min(1),
+    // read-all
+    Policy::flag(),
 ];
 
 /// Policy of the do request of `migration-get`, indexed by attribute id.
@@ -469,3 +495,35 @@ pub(crate) static PEER_KEY_USE_DO: [Policy; 11] = [
     // send-id
     Policy::u8(),
 ];
+
+/// Policy of the do request of `keep-new`, indexed by attribute id.
+pub(crate) static KEEP_NEW_DO: [Policy; 4] = [
+    Policy::reject(),
+    // vip-addr
+    Policy::binary(4, 16),
+    // vip-port
+    Policy::be16_min(1),
+    // bytes
+    Policy::u32_range(1, 32767),
+];
+
+/// Policy of the do request of `keep-del`, indexed by attribute id.
+pub(crate) static KEEP_DEL_DO: [Policy; 3] = [
+    Policy::reject(),
+    // vip-addr
+    Policy::binary(4, 16),
+    // vip-port
+    Policy::be16_min(1),
+];
+
+/// Policy of the do request of `keep-get`, indexed by attribute id.
+pub(crate) static KEEP_GET_DO: [Policy; 3] = [
+    Policy::reject(),
+    // vip-addr
+    Policy::binary(4, 16),
+    // vip-port
+    Policy::be16_min(1),
+];
+
+/// Policy of the dump request of `keep-get`, indexed by attribute id.
+pub(crate) static KEEP_GET_DUMP: [Policy; 1] = [Policy::reject()];

@@ -31,6 +31,8 @@ macro_rules! declare {
 
 // Numbers of `include/uapi/asm-generic/errno.h`, the same on every architecture that has Rust.
 declare! {
+    /// No data available.
+    ENODATA = 61;
     /// Protocol error.
     EPROTO = 71;
     /// Not a data message: what arrived is not what the protocol says.

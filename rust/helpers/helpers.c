@@ -28,3 +28,4 @@
 #include "socket.c"
 #include "string.c"
 #include "tcp.c"
+#include "tracepoint.c"

@@ -21,6 +21,7 @@ mod lookup;
 mod nat;
 mod options;
 mod queue;
+mod reads;
 mod refusal;
 mod request;
 mod reset;
@@ -41,6 +42,12 @@ pub use self::{
         tuple_in_use,
         Injected,
         Listener, //
+    },
+    reads::{
+        JustRead,
+        ReadWatch,
+        Reader,
+        SocketId, //
     },
     refusal::Refusal,
     reset::{

@@ -22,6 +22,8 @@ PEER = KEY + [("PEER_PORT", be16(4770)), ("PEER_SEND_ID", u8(1)), ("PEER_RECV_ID
               ("PEER_ALGORITHM", u32(1)), ("PEER_SECRET", SECRET)]
 NEW_KEY = KEY + [("PEER_SEND_ID", u8(3)), ("PEER_RECV_ID", u8(4)), ("PEER_ALGORITHM", u32(2)), ("PEER_SECRET", b"t" * 80)]
 KEY_ID = KEY + [("PEER_SEND_ID", u8(1))]
+VIP = [("KEEP_VIP_ADDR", ip("127.0.0.1")), ("KEEP_VIP_PORT", be16(80))]
+KEEP = VIP + [("KEEP_BYTES", u32(4096))]
 NO_ROOM = "no memory for the key, on the port (net.core.optmem_max) or at all"
 
 
@@ -43,8 +45,9 @@ def main():
                 ("MIGRATION_VIP_ADDR", ip("127.0.0.1")), ("MIGRATION_VIP_PORT", be16(80))] + migrate[1:]
 
     def state():
-        """Peers with all attributes; migrations by id."""
-        return [sorted(str(genl.attributes(reply[4:])) for reply in migrator.dump("PEER_GET").replies),
+        """Peers and what is kept with all attributes; migrations by id."""
+        return [sorted(str(genl.attributes(reply[4:])) for reply in migrator.dump("KEEP_GET").replies),
+                sorted(str(genl.attributes(reply[4:])) for reply in migrator.dump("PEER_GET").replies),
                 sorted(str(genl.attributes(reply[4:])[0]) for reply in migrator.dump("MIGRATION_GET").replies)]
 
     def with_id(number):
@@ -69,6 +72,11 @@ def main():
         Request("PEER_KEY_USE", KEY_ID),
         Request("MIGRATE", migrate, optional=("MIGRATION_TIMEOUT",)),
         Request("MIGRATE", by_tuple, optional=("MIGRATION_TIMEOUT",)),
+        Request("MIGRATE", migrate + [("MIGRATION_READ_BYTES", u32(1))], optional=("MIGRATION_TIMEOUT",
+                                                                                   "MIGRATION_READ_BYTES")),
+        Request("KEEP_NEW", KEEP),
+        Request("KEEP_DEL", VIP),
+        Request("KEEP_GET", VIP, privileged=False),
     ]
     special = [
         Case("exists", "PEER_NEW", PEER, errno.EEXIST, "peer exists already"),
@@ -122,18 +130,43 @@ def main():
              "binary attribute size out of range", attr="MIGRATION_READ_DATA"),
         Case("too much given back", "MIGRATE", migrate + [("MIGRATION_READ_DATA", b"x" * 32768)], errno.ERANGE,
              "binary attribute size out of range", attr="MIGRATION_READ_DATA"),
+        Case("0 bytes read", "MIGRATE", migrate + [("MIGRATION_READ_BYTES", u32(0))], errno.ERANGE,
+             "integer out of range", attr="MIGRATION_READ_BYTES"),
+        Case("all read, with a value", "MIGRATE", migrate + [("MIGRATION_READ_ALL", b"1")], errno.ERANGE,
+             "Attribute failed policy validation", attr="MIGRATION_READ_ALL"),
+        Case("some read, and all", "MIGRATE", migrate + [("MIGRATION_READ_BYTES", u32(5)), ("MIGRATION_READ_ALL", b"")],
+             errno.EINVAL, "what was read goes along in one way only", attr="MIGRATION_READ_ALL"),
+        Case("some read, and given back", "MIGRATE", migrate + [("MIGRATION_READ_BYTES", u32(5)),
+                                                                ("MIGRATION_READ_DATA", b"x")],
+             errno.EINVAL, "what was read goes along in one way only", attr="MIGRATION_READ_BYTES"),
+        Case("exists", "KEEP_NEW", replaced(KEEP, "KEEP_BYTES", u32(1)), errno.EEXIST,
+             "VIP and port have a setting already", attr="KEEP_VIP_ADDR"),
+        Case("0.0.0.0", "KEEP_NEW", replaced(KEEP, "KEEP_VIP_ADDR", ip("0.0.0.0")), errno.EINVAL,
+             "not a unicast address", attr="KEEP_VIP_ADDR"),
+        Case("0 bytes", "KEEP_NEW", replaced(KEEP, "KEEP_BYTES", u32(0)), errno.ERANGE,
+             "integer out of range", attr="KEEP_BYTES"),
+        Case("too many bytes", "KEEP_NEW", replaced(KEEP, "KEEP_BYTES", u32(32768)), errno.ERANGE,
+             "integer out of range", attr="KEEP_BYTES"),
+        Case("unknown", "KEEP_DEL", replaced(VIP, "KEEP_VIP_PORT", be16(81)), errno.ENOENT,
+             "nothing is kept for this VIP and port", attr="KEEP_VIP_ADDR"),
+        Case("unknown", "KEEP_GET", replaced(VIP, "KEEP_VIP_ADDR", ip("127.0.0.9")), errno.ENOENT,
+             "nothing is kept for this VIP and port", attr="KEEP_VIP_ADDR"),
         Case("timeout 0", "MIGRATE", replaced(migrate, "MIGRATION_TIMEOUT", u32(0)), errno.ERANGE,
              "integer out of range", attr="MIGRATION_TIMEOUT"),
         Case("timeout too long", "MIGRATE", replaced(migrate, "MIGRATION_TIMEOUT", u32(30001)), errno.ERANGE,
              "integer out of range", attr="MIGRATION_TIMEOUT"),
     ]
 
-    ktap.result(state() == [[], []], "a new namespace has nothing", str(state()))
+    ktap.result(state() == [[], [], []], "a new namespace has nothing", str(state()))
     ports = lambda: subprocess.run(["ss", "-Htln", "sport = :4770"], capture_output=True, text=True).stdout  # noqa: E731
     ktap.result(ports() == "", "no peer, no open port", ports())
     accepted("good", "PEER_NEW", PEER)
     ktap.result(ports() != "", "the first peer opens the port")
     accepted("good", "PEER_GET", KEY)
+    accepted("good", "KEEP_NEW", KEEP)
+    reply = accepted("good", "KEEP_GET", VIP).replies
+    shown = {migrator.attr(name): value for name, value in KEEP}
+    ktap.result([dict(genl.attributes(each[4:])) for each in reply] == [shown], "keep_get: what was set", str(reply))
     for request in requests:
         for case in genl.hostile(request):
             genl.refuse(ktap, migrator, case, state)
@@ -184,6 +217,21 @@ def main():
     accepted("the last of IPv6", "PEER_DEL", six)
     ktap.result("0.0.0.0:4770" in ports() and "[::]" not in ports(), "it is closed with its last peer", ports())
 
+    # One for each address and port, but not any number; more than a message holds.
+    accepted("good", "KEEP_DEL", VIP)
+    ktap.result(migrator.dump("KEEP_GET").replies == [], "nothing is kept any more")
+    for number in range(256):
+        address = "127.0.0.1" if number % 2 else "2001:db8::1"
+        answer = migrator.do("KEEP_NEW", replaced(replaced(KEEP, "KEEP_VIP_ADDR", ip(address)), "KEEP_VIP_PORT",
+                                                  be16(1000 + number)))
+        assert answer.error == 0, f"setting {number}: {answer.text}"
+    found = {genl.attributes(reply[4:])[1][1] for reply in migrator.dump("KEEP_GET").replies}
+    ktap.result(found == {be16(1000 + number) for number in range(256)}, "keep_get: all 256 in a dump", str(found))
+    genl.refuse(ktap, migrator, Case("the 257th", "KEEP_NEW", KEEP, errno.ENOSPC, "too many settings"), state)
+    for number in range(256):
+        address = "127.0.0.1" if number % 2 else "2001:db8::1"
+        migrator.do("KEEP_DEL", [("KEEP_VIP_ADDR", ip(address)), ("KEEP_VIP_PORT", be16(1000 + number))])
+
     # What is not a connection is refused by what it is.
     with open("/dev/null", "rb") as file:
         for name, fd, text in (
@@ -193,9 +241,9 @@ def main():
                 ("a UDP socket", datagram.fileno(), "not a TCP socket"),
                 ("a listener", listener.fileno(), "socket is a listener, not a connection"),
                 ("a socket that is not connected", stream.fileno(), "connection is not established")):
-            before = state()[0]
+            before = state()[1]
             answer = migrator.do("MIGRATE", replaced(migrate, "MIGRATION_FD", u32(fd)))
-            ktap.result(answer.error != 0 and answer.text == text and state()[0] == before,
+            ktap.result(answer.error != 0 and answer.text == text and state()[1] == before,
                         f"migrate: refuses {name}", f"{genl.name_of(answer.error)} '{answer.text}'")
     answer = migrator.do("MIGRATE", replaced(migrate, "MIGRATION_PEER_ADDR", ip("127.0.0.9")))
     ktap.result(answer.error != 0 and answer.text != "", f"migrate: refuses an unknown peer: {answer.text}",
@@ -203,7 +251,7 @@ def main():
 
     accepted("good", "PEER_DEL", KEY)
     ktap.result(ports() == "", "the last peer closes the port", ports())
-    ktap.result(state()[0] == [], "all is gone again", str(state()))
+    ktap.result(state()[:2] == [[], []], "all is gone again", str(state()))
     ktap.end()
 
 

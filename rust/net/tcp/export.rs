@@ -33,6 +33,7 @@ use super::{
     data::ConnectionData,
     nat, options, queue,
     queue::Cursor,
+    reads::SocketId,
     refusal::Refusal,
     sock,
     sock::{
@@ -344,6 +345,11 @@ impl Frozen<'_> {
             return Err(Refusal::Translated);
         }
         Ok(())
+    }
+
+    /// Which socket it is.
+    pub fn socket(&self) -> SocketId {
+        SocketId::of(self.sk)
     }
 
     /// Copies the bytes that go along with `state`, which is that of [`Frozen::state`] since the

@@ -178,6 +178,8 @@ enum nlb_reason {
 	NLB_REASON_CAPABILITY = 210,
 	/* The tunnel to the peer cannot carry the connection's packets. (EAFNOSUPPORT) */
 	NLB_REASON_PEER_FAMILY = 211,
+	/* The kernel has no complete copy of what was read. (ENODATA) */
+	NLB_REASON_NOT_KEPT = 212,
 };
 
 #endif

@@ -26,7 +26,7 @@ extern "C" {
 struct nlb_options {
 	size_t size;		/* sizeof(struct nlb_options): later versions have more members */
 	uint32_t timeout_ms;	/* how long to wait for each answer of the target, 10 to 30000; 0: 2000 */
-	uint32_t reserved;	/* 0 */
+	uint32_t read_bytes;	/* how many of the bytes that were read last go with the connection, too */
 };
 
 #define NLB_OPTIONS_INIT { sizeof(struct nlb_options), 0, 0 }
@@ -41,7 +41,10 @@ struct nlb_options {
  *	-EBADMSG	the kernel's answer was lost or not understood; close fd
  *	anything else	the connection stayed and works as before
  *
- * The last includes -EPERM (CAP_NET_ADMIN is missing), -ENOSYS (the module nlb_migrator is not loaded) and
+ * read_bytes takes the bytes from a copy, which the kernel has if it was told to (nlb keep add), and as long
+ * as no more was read from the connection than that says: else -ENODATA, NLB_REASON_NOT_KEPT.
+ *
+ * "Anything else" includes -EPERM (CAP_NET_ADMIN is missing), -ENOSYS (the module nlb_migrator is not loaded) and
  * -EINVAL (an argument). fd stays the caller's in every case. nlb_error_text() says more.
  */
 int nlb_migrate(int fd, const char *target, const struct nlb_options *options);

@@ -35,6 +35,7 @@ use nlb_netlink::{
         Stayed, //
     },
     Error,
+    ReadBytes, //
 };
 
 const EPERM: c_int = 1;
@@ -52,8 +53,8 @@ pub struct NlbOptions {
     pub size: usize,
     /// Milliseconds to wait for each answer; 0 for the default.
     pub timeout_ms: u32,
-    /// 0.
-    pub reserved: u32,
+    /// The last bytes read, to be taken from the kernel's copy.
+    pub read_bytes: u32,
 }
 
 /// What a call comes to when it fails: an error number, a text, the number of the reason or 0.
@@ -131,7 +132,7 @@ fn message(panic: &(dyn Any + Send)) -> &str {
 /// # Safety
 ///
 /// `options` is null or points to `size` readable bytes, `size` being its first member.
-unsafe fn read_options(options: *const NlbOptions) -> Result<Options, Failure> {
+unsafe fn read_options(options: *const NlbOptions) -> Result<Options<'static>, Failure> {
     const KNOWN: usize = size_of::<NlbOptions>();
     if options.is_null() {
         return Ok(Options::default());
@@ -146,7 +147,7 @@ unsafe fn read_options(options: *const NlbOptions) -> Result<Options, Failure> {
     // SAFETY: The same; bytes may be read whatever is in them, a C program initialised them.
     let later =
         unsafe { std::slice::from_raw_parts(options.cast::<u8>().add(KNOWN), size - KNOWN) };
-    if known.reserved != 0 || later.iter().any(|&byte| byte != 0) {
+    if later.iter().any(|&byte| byte != 0) {
         let text = "an option that this version of libnlb does not know";
         return Err(Failure::new(EINVAL, text));
     }
@@ -154,6 +155,10 @@ unsafe fn read_options(options: *const NlbOptions) -> Result<Options, Failure> {
         timeout: match known.timeout_ms {
             0 => None,
             milliseconds => Some(Duration::from_millis(milliseconds.into())),
+        },
+        read: match known.read_bytes {
+            0 => ReadBytes::Nothing,
+            count => ReadBytes::Kept(count),
         },
     })
 }

@@ -18,7 +18,7 @@ use nlb_netlink::Reason;
 const OPTIONS: NlbOptions = NlbOptions {
     size: size_of::<NlbOptions>(),
     timeout_ms: 0,
-    reserved: 0,
+    read_bytes: 0,
 };
 
 fn text() -> String {
@@ -56,11 +56,11 @@ fn options_of_other_versions() {
         known: NlbOptions,
         later: u64,
     }
-    let later = |size, reserved, later| Later {
+    let later = |size, read_bytes, later| Later {
         known: NlbOptions {
             size,
             timeout_ms: 70,
-            reserved,
+            read_bytes,
         },
         later,
     };
@@ -70,9 +70,11 @@ fn options_of_other_versions() {
     let seventy = Some(Duration::from_millis(70));
     assert_eq!(read(&later(whole, 0, 0)).ok().unwrap().timeout, seventy);
     assert_eq!(read(&later(16, 0, 7)).ok().unwrap().timeout, seventy);
+    let read_bytes = |options: &Later| read(options).ok().unwrap().read;
+    assert_eq!(read_bytes(&later(whole, 0, 0)), ReadBytes::Nothing);
+    assert_eq!(read_bytes(&later(whole, 300, 0)), ReadBytes::Kept(300));
     for wrong in [
         later(whole, 0, 7),
-        later(whole, 1, 0),
         later(0, 0, 0),
         later(15, 0, 0),
         later(usize::MAX, 0, 0),

@@ -46,16 +46,21 @@ use crate::{
         Error,
         Malformed, //
     },
-    migrator::NotMoved,
+    migrator::{
+        NotMoved,
+        ReadBytes, //
+    },
     Migrator,
 };
 
 /// How to hand a connection over.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Options {
+pub struct Options<'a> {
     /// How long to wait for each answer of the target, from 10 ms to 30 s; the kernel's 2 s when
     /// `None`.
     pub timeout: Option<Duration>,
+    /// Bytes that were read from the connection and go with it all the same.
+    pub read: ReadBytes<'a>,
 }
 
 /// A connection that did not move.
@@ -91,7 +96,7 @@ pub fn migrate<S: AsFd>(connection: S, target: IpAddr) -> Result<(), Stayed<S>> 
 pub fn migrate_with<S: AsFd>(
     connection: S,
     target: IpAddr,
-    options: Options,
+    options: Options<'_>,
 ) -> Result<(), Stayed<S>> {
     // A handle for each call: it must belong to the network namespace the thread is in now.
     let mut migrator = match Migrator::open() {
@@ -103,7 +108,7 @@ pub fn migrate_with<S: AsFd>(
             })
         }
     };
-    match migrator.migrate(&connection, target, options.timeout) {
+    match migrator.migrate_read(&connection, options.read, target, options.timeout) {
         // It moved without an answer to be had.
         Ok(_) => Ok(()),
         Err(not_moved) if matches!(not_moved.error, Error::Malformed(Malformed::Empty)) => Ok(()),

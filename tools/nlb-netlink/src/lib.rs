@@ -6,7 +6,7 @@
 //! |--------------|----------------|-------------------------------------|
 //! | [`Fwd`]      | `nlb-fwd`      | [`Service`] [`Endpoint`] [`Route`]  |
 //! | [`Tunnel`]   | `nlb-tunnel`   | [`Forwarder`] [`Mapping`]           |
-//! | [`Migrator`] | `nlb-migrator` | [`Peer`] [`Migration`]              |
+//! | [`Migrator`] | `nlb-migrator` | [`Peer`] [`Keep`] [`Migration`]     |
 //!
 //! A handle owns one netlink socket, belongs to the network namespace in which it was opened and
 //! may be moved to another thread; a program that wants to have several requests under way opens
@@ -58,7 +58,8 @@ pub use crate::{
     migrator::{
         Migrator,
         NewKey,
-        NotMoved, //
+        NotMoved,
+        ReadBytes, //
     },
     monitor::{
         Event,
@@ -69,6 +70,7 @@ pub use crate::{
         Counter,
         Endpoint,
         Forwarder,
+        Keep,
         Mapping,
         Migration,
         Peer,

@@ -25,12 +25,14 @@ use crate::{
     },
     message::Request,
     object::{
+        Keep,
         Migration,
         Peer,
         Stats, //
     },
     uapi::migrator::{
         cmd,
+        keep,
         migration,
         peer,
         stats,
@@ -66,6 +68,32 @@ impl NewKey<'_> {
             request = request.u32(peer::ALGORITHM, algorithm as u32);
         }
         request.put(peer::SECRET, self.secret)
+    }
+}
+
+/// Which of the bytes that were read from a connection go with it, as if nobody had read them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ReadBytes<'a> {
+    /// None.
+    #[default]
+    Nothing,
+    /// These, the last that were read, at most 32767. Only the program that has the socket can give
+    /// them back.
+    Given(&'a [u8]),
+    /// So many of the last, from the kernel's copy; see [`Migrator::keep_add`].
+    Kept(u32),
+    /// All since the connection began, from the kernel's copy.
+    AllKept,
+}
+
+impl ReadBytes<'_> {
+    fn put(self, request: Request) -> Request {
+        match self {
+            Self::Nothing => request,
+            Self::Given(bytes) => request.put(migration::READ_DATA, bytes),
+            Self::Kept(count) => request.u32(migration::READ_BYTES, count),
+            Self::AllKept => request.put(migration::READ_ALL, &[]),
+        }
     }
 }
 
@@ -149,17 +177,17 @@ impl Migrator {
         self.hand_over(migrate(by_fd(socket.as_fd()), peer, timeout))
     }
 
-    /// As [`Self::migrate`], and gives back the last bytes that were read from the socket: the
-    /// peer's application reads them as if nobody had. At most 32767.
+    /// As [`Self::migrate`], with bytes that were read from the socket: the peer's application reads
+    /// them as if nobody had.
     pub fn migrate_read(
         &mut self,
         socket: impl AsFd,
-        read: &[u8],
+        read: ReadBytes<'_>,
         peer: IpAddr,
         timeout: Option<Duration>,
     ) -> Result<Migration, NotMoved> {
         let request = migrate(by_fd(socket.as_fd()), peer, timeout);
-        self.hand_over(request.put(migration::READ_DATA, read))
+        self.hand_over(read.put(request))
     }
 
     /// Hand a connection to a peer, whatever process has its socket. As [`Self::migrate`]; the
@@ -168,6 +196,7 @@ impl Migrator {
         &mut self,
         client: SocketAddr,
         vip: SocketAddr,
+        read: ReadBytes<'_>,
         peer: IpAddr,
         timeout: Option<Duration>,
     ) -> Result<Migration, NotMoved> {
@@ -176,7 +205,7 @@ impl Migrator {
             .port(migration::CLIENT_PORT, client.port())
             .addr(migration::VIP_ADDR, vip.ip())
             .port(migration::VIP_PORT, vip.port());
-        self.hand_over(migrate(request, peer, timeout))
+        self.hand_over(read.put(migrate(request, peer, timeout)))
     }
 
     fn hand_over(&mut self, request: Request) -> Result<Migration, NotMoved> {
@@ -209,6 +238,31 @@ impl Migrator {
             .dump(request, migration::NAMES, Migration::decode)
     }
 
+    /// Have the kernel keep what programs read from connections to `vip`, from the first byte on,
+    /// until it is more than `bytes` (1 to 32767), so that it can go with them.
+    pub fn keep_add(&mut self, vip: SocketAddr, bytes: u32) -> Result<()> {
+        let request = about(cmd::KEEP_NEW, vip).u32(keep::BYTES, bytes);
+        self.connection.execute(&request, keep::NAMES)
+    }
+
+    /// End that, and let go of the copies.
+    pub fn keep_del(&mut self, vip: SocketAddr) -> Result<()> {
+        self.connection
+            .execute(&about(cmd::KEEP_DEL, vip), keep::NAMES)
+    }
+
+    /// What is kept for one address and port.
+    pub fn keep(&mut self, vip: SocketAddr) -> Result<Keep> {
+        self.connection
+            .get(&about(cmd::KEEP_GET, vip), keep::NAMES, Keep::decode)
+    }
+
+    /// What is kept for which addresses and ports.
+    pub fn keeps(&mut self) -> Result<Vec<Keep>> {
+        let request = Request::new(cmd::KEEP_GET);
+        self.connection.dump(request, keep::NAMES, Keep::decode)
+    }
+
     /// The counters.
     pub fn stats(&mut self) -> Result<Stats> {
         let request = Request::new(cmd::STATS_GET);
@@ -226,6 +280,12 @@ fn peer_new(addr: IpAddr, port: Option<u16>, key: Option<&NewKey<'_>>) -> Reques
         Some(key) => key.put(request),
         None => request.put(peer::UNAUTHENTICATED, &[]),
     }
+}
+
+fn about(command: u8, vip: SocketAddr) -> Request {
+    Request::new(command)
+        .addr(keep::VIP_ADDR, vip.ip())
+        .port(keep::VIP_PORT, vip.port())
 }
 
 fn by_fd(socket: BorrowedFd<'_>) -> Request {
@@ -315,6 +375,35 @@ mod tests {
         ]);
         let without = migrate(five(), peer, None).finish(0x24, 3).unwrap();
         assert_eq!(without.len(), 36);
+    }
+
+    #[test]
+    fn what_was_read_bytes() {
+        for (read, bytes) in [
+            (ReadBytes::Nothing, &[][..]),
+            (
+                ReadBytes::Given(b"GET"),
+                &[7, 0, 21, 0, b'G', b'E', b'T', 0],
+            ),
+            (ReadBytes::Kept(5), &[8, 0, 22, 0, 5, 0, 0, 0]),
+            (ReadBytes::AllKept, &[4, 0, 23, 0]),
+        ] {
+            let request = read.put(Request::new(cmd::MIGRATE));
+            assert_eq!(&request.finish(0x24, 3).unwrap()[20..], bytes);
+        }
+    }
+
+    #[test]
+    fn keep_bytes() {
+        let vip = "192.0.2.10:80".parse().unwrap();
+        let request = about(cmd::KEEP_NEW, vip).u32(keep::BYTES, 4096);
+        #[rustfmt::skip]
+        assert_eq!(request.finish(0x24, 1).unwrap()[16..], [
+            11, 1, 0, 0,
+            8, 0, 1, 0, 192, 0, 2, 10,
+            6, 0, 2, 0, 0, 80, 0, 0,
+            8, 0, 3, 0, 0, 16, 0, 0,
+        ]);
     }
 
     #[test]

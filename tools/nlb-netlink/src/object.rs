@@ -344,6 +344,22 @@ object! {
 }
 
 object! {
+    /// For which address and port the kernel keeps what programs read from connections.
+    Keep: uapi::migrator::keep,
+    required {
+        /// Address that clients connect to.
+        vip_addr: IpAddr = VIP_ADDR, attr::addr;
+        /// Port of it.
+        vip_port: u16 = VIP_PORT, attr::be16;
+    }
+    optional {
+        /// Bytes of a connection; when more have been read, the copy is let go.
+        bytes: u32 = BYTES, attr::u32;
+    }
+    flags {}
+}
+
+object! {
     /// One connection's way to another machine, or from one.
     Migration: uapi::migrator::migration,
     required {

@@ -5,8 +5,13 @@
 //! Keywords are declared as options; [`crate::keywords`] lets them be written without dashes, as
 //! `ip` and `ipvsadm` have it.
 
+mod keep;
 mod peer;
 
+pub(crate) use keep::{
+    KeepCommand,
+    ReadArg, //
+};
 pub(crate) use peer::{
     KeyArgs,
     KeyCommand,
@@ -116,6 +121,12 @@ pub(crate) enum Object {
         /// What to do
         #[command(subcommand)]
         command: Option<PeerCommand>,
+    },
+    /// What programs have read from connections, kept to go with them
+    Keep {
+        /// What to do
+        #[command(subcommand)]
+        command: Option<KeepCommand>,
     },
     /// Connections on their way to another machine
     Migration {
@@ -382,7 +393,7 @@ pub(crate) enum MappingCommand {
 pub(crate) enum MigrationCommand {
     /// Hand a connection to a peer, named by a process's socket or by its addresses
     #[command(
-        override_usage = "nlb migration start {pid PID fd FD | client ADDR:PORT vip ADDR:PORT} to ADDR [timeout MS]"
+        override_usage = "nlb migration start {pid PID fd FD | client ADDR:PORT vip ADDR:PORT} to ADDR [read {N|all}] [timeout MS]"
     )]
     #[command(group = clap::ArgGroup::new("what").args(["pid", "client"]).required(true))]
     Start {
@@ -401,6 +412,9 @@ pub(crate) enum MigrationCommand {
         /// Address of the peer
         #[arg(long, value_name = "ADDR")]
         to: IpAddr,
+        /// Bytes, of the last that the process has read, that go along: a number, or all
+        #[arg(long, value_name = "N|all")]
+        read: Option<ReadArg>,
         /// How long to wait for each answer, in milliseconds; 2000 when left out
         #[arg(long, value_name = "MS")]
         timeout: Option<u32>,

@@ -5,6 +5,7 @@
 mod drain;
 mod endpoint;
 mod forwarder;
+mod keep;
 mod mapping;
 mod migration;
 mod monitor;
@@ -45,6 +46,7 @@ pub(crate) fn run(object: &Object, format: Format) -> Outcome {
         Object::Forwarder { command } => forwarder::run(command.as_ref(), format),
         Object::Mapping { command } => mapping::run(command.as_ref(), format),
         Object::Peer { command } => peer::run(command.as_ref(), format),
+        Object::Keep { command } => keep::run(command.as_ref(), format),
         Object::Migration { command } => migration::run(command.as_ref(), format),
         Object::Stats { command } => stats::run(command.as_ref(), format),
         Object::Monitor(args) => monitor::run(args, format),

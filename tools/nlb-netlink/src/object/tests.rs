@@ -148,6 +148,7 @@ proptest! {
         let _ = Forwarder::decode(&bytes).map(|forwarder| json(forwarder).to_string());
         let _ = Mapping::decode(&bytes).map(|mapping| json(mapping).to_string());
         let _ = Peer::decode(&bytes).map(|peer| json(peer).to_string());
+        let _ = Keep::decode(&bytes).map(|keep| json(keep).to_string());
         let _ = Migration::decode(&bytes).map(|migration| json(migration).to_string());
         let _ = Stats::decode("x", &bytes).map(|stats| json(stats).to_string());
     }

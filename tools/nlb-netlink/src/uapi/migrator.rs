@@ -296,6 +296,11 @@ pub mod migration {
     /// The last bytes that the program has read from the connection, which go with it as if they
     /// had not been read. Only with fd.
     pub const READ_DATA: u16 = 21;
+    /// How many bytes, of the last that were read from the connection, go with it as if they had
+    /// not been read, from the copy that the kernel keeps (keep-new).
+    pub const READ_BYTES: u16 = 22;
+    /// The same for all bytes that were read since the connection began.
+    pub const READ_ALL: u16 = 23;
     /// Names, in the order of the ids, which begin at 1.
     #[rustfmt::skip]
     pub const NAMES: &[&str] = &[
@@ -320,6 +325,25 @@ pub mod migration {
         "age",
         "error",
         "read-data",
+        "read-bytes",
+        "read-all",
+    ];
+}
+
+/// Attributes of a keep.
+pub mod keep {
+    /// Address that clients connect to.
+    pub const VIP_ADDR: u16 = 1;
+    /// The vip port.
+    pub const VIP_PORT: u16 = 2;
+    /// Bytes of a connection. When a program has read more of it, the copy is let go.
+    pub const BYTES: u16 = 3;
+    /// Names, in the order of the ids, which begin at 1.
+    #[rustfmt::skip]
+    pub const NAMES: &[&str] = &[
+        "vip-addr",
+        "vip-port",
+        "bytes",
     ];
 }
 
@@ -380,6 +404,13 @@ pub mod cmd {
     /// Prefer a key: connections begin with it from now on, and on those there are the peer is
     /// asked to use it.
     pub const PEER_KEY_USE: u8 = 10;
+    /// Keep a copy of what programs read from connections to an address and port, from the first
+    /// byte on, so that it can go with them (migrate). What was read before is not kept.
+    pub const KEEP_NEW: u8 = 11;
+    /// Keep no more, and let go of the copies there are.
+    pub const KEEP_DEL: u8 = 12;
+    /// Show one address and port, or all.
+    pub const KEEP_GET: u8 = 13;
     /// Names, in the order of the ids, which begin at 1.
     #[rustfmt::skip]
     pub const NAMES: &[&str] = &[
@@ -393,6 +424,9 @@ pub mod cmd {
         "peer-key-new",
         "peer-key-del",
         "peer-key-use",
+        "keep-new",
+        "keep-del",
+        "keep-get",
     ];
     /// Names of the attributes each command takes or gives, in the same order.
     #[rustfmt::skip]
@@ -407,5 +441,8 @@ pub mod cmd {
         super::peer::NAMES,
         super::peer::NAMES,
         super::peer::NAMES,
+        super::keep::NAMES,
+        super::keep::NAMES,
+        super::keep::NAMES,
     ];
 }

@@ -177,6 +177,8 @@ pub enum Reason {
     Capability = 210,
     /// The tunnel to the peer cannot carry the connection's packets.
     PeerFamily = 211,
+    /// The kernel has no complete copy of what was read.
+    NotKept = 212,
 }
 
 impl Reason {
@@ -266,6 +268,7 @@ impl Reason {
         Self::ThisMachine,
         Self::Capability,
         Self::PeerFamily,
+        Self::NotKept,
     ];
 
     /// The reason with this number, if it is known here: a later kernel has more.

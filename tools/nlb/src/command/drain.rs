@@ -29,6 +29,7 @@ use nlb_netlink::{
     Error,
     Migrator,
     NotMoved,
+    ReadBytes,
     TcpConnection,
     TcpConnections, //
 };
@@ -234,7 +235,7 @@ fn hand_over(
         none => none.insert(Migrator::open()?),
     };
     let TcpConnection { local, remote } = connection;
-    let result = migrator.migrate_connection(remote, local, host, timeout);
+    let result = migrator.migrate_connection(remote, local, ReadBytes::Nothing, host, timeout);
     if matches!(&result, Err(failure) if !matches!(failure.error, Error::Refused(_))) {
         *slot = None;
     }

@@ -10,6 +10,7 @@ use std::{
 use nlb_netlink::{
     Migration,
     Migrator,
+    ReadBytes,
     Role, //
 };
 use rustix::{
@@ -29,7 +30,10 @@ use super::{
     Outcome, //
 };
 use crate::{
-    cli::MigrationCommand,
+    cli::{
+        MigrationCommand,
+        ReadArg, //
+    },
     failure::Failure,
     output::{
         left,
@@ -73,16 +77,18 @@ pub(super) fn run(command: Option<&MigrationCommand>, format: Format) -> Outcome
             client,
             vip,
             to,
+            read,
             timeout,
         }) => {
             let timeout = timeout.map(|timeout| Duration::from_millis(timeout.into()));
+            let read = read.map_or(ReadBytes::Nothing, ReadArg::bytes);
             let moved = match (pid.zip(*fd), client.zip(*vip)) {
                 (Some((pid, fd)), _) => {
                     let socket = descriptor(pid, fd)?;
-                    migrator.migrate(&socket, *to, timeout)
+                    migrator.migrate_read(&socket, read, *to, timeout)
                 }
                 (None, Some((client, vip))) => {
-                    migrator.migrate_connection(client, vip, *to, timeout)
+                    migrator.migrate_connection(client, vip, read, *to, timeout)
                 }
                 // The parser demands one of them.
                 (None, None) => return Err(Failure::Text("no connection is named".to_owned())),
