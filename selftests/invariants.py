@@ -136,7 +136,7 @@ class Connection:
         self.checker, self.client, self.server = checker, syn.source, syn.destination
         self.sides = {syn.source: Side(), syn.destination: Side()}
         self.segments = 0
-        self.repeated = 0  # segments of the client since both sides have closed and know it
+        self.repeated = 0  # FINs of the client but the first, and its segments since both sides have closed and know it
         self.scaled = self.stamped = None  # agreed on in the handshake
 
     def __str__(self):
@@ -163,7 +163,7 @@ class Connection:
         if segment.flags & RST:
             self.rst(segment, me, other)
             return
-        if segment.source == self.client and self.over():
+        if segment.source == self.client and (self.over() or segment.flags & FIN and me.fin is not None):
             self.repeated += 1
         if segment.flags & SYN:
             self.syn(segment, me, other)
@@ -201,7 +201,7 @@ class Connection:
                    for side, peer in ((client, server), (server, client)))
 
     def rst(self, segment, me, other):
-        if segment.source == self.server and self.repeated:
+        if segment.source == self.server and self.repeated and self.over():
             self.repeated -= 1
             return
         if segment.source == self.client or not self.checker.resets:

@@ -167,6 +167,10 @@ def main():
         again = added(packet(C, 14.2, 806, 8, FIN | ACK, tsval=7, tsecr=12), packet(HOST, 14.4, 7, 0, RST, stamp=False))
         ktap.result(not complaints(again), "a RST for what comes again after the end", *complaints(again))
         ktap.result(bool(complaints(again[:-2] + again[-1:])), "a RST after the end for nothing")
+        before = added(packet(C, 12.5, 806, 7, FIN | ACK, tsval=5, tsecr=11), packet(HOST, 14.4, 7, 0, RST, stamp=False))
+        ktap.result(not complaints(before), "a RST after the end for a FIN that came again", *complaints(before))
+        early = added(packet(C, 12.5, 806, 7, FIN | ACK, tsval=5, tsecr=11), packet(HOST, 12.8, 7, 0, RST, stamp=False))
+        ktap.result(bool(complaints(early)), "a RST for it before the end")
 
         overtaken = added(packet(LBU, 8.5, 1, 6, tsecr=1, window=999, tsval=9))
         ktap.result(not complaints(overtaken, late=True), "a packet that is late", *complaints(overtaken, late=True))
