@@ -54,7 +54,7 @@ application_killed() {
 	classifier --to $HOST1
 	opened
 	# Accepted.
-	wait_for 10 ns host1 sh -c "ss -Htnp state established sport = :80 | grep -q python"
+	wait_for 10 ns host1 sh -c "ss -Htnp state established sport = :80 | grep -q users:"
 	kill -KILL "$(cat "$tmp/keeper.pid")"
 	told
 	wait $client
