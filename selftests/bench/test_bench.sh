@@ -1,9 +1,9 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
+# long
 #
 # The benchmark runs and says what it should. What the numbers are is nothing to be tested here.
 # timeout: 300
-# long
 
 . "$(dirname "$0")/../ktap.sh"
 

@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
-# timeout: 6000
 # long
+# timeout: 6000
 #
 # What a connection may be in the middle of (migrator/test_state.sh), each of it TIMES times (100, or 1,000 with
 # LONG=1), ten connections at once: on a kernel that runs at full speed and looks at its own locks. Nothing of all

@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
-# timeout: 300
 # long
+# timeout: 300
 #
 # Services with IPv6 VIPs, beside one in IPv4: TCP and UDP pass the tunnel at their length, answers
 # do not pass the LBU, ICMPv6 comes from it where a router would send it.

@@ -1,9 +1,9 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
+# long
 #
 # Who may speak to a migrator: keys that agree, disagree, change and go, and what others get.
 # timeout: 900
-# long
 
 . "$(dirname "$0")/keys.sh"
 

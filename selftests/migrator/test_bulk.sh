@@ -1,12 +1,12 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
+# long
 #
 # Connections move at random moments, while the client sends and gets all the
 # time: every byte that was acknowledged appears, and each connection keeps all
 # that invariants.py checks. COUNT connections (100, or 1000 with LONG=1); SEED
 # repeats a run.
 # timeout: 3000
-# long
 
 . "$(dirname "$0")/lib.sh"
 

@@ -1,5 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
+# long
 #
 # COMMIT or its answer is lost. The origin asks again until the deadline: the
 # connection moves, or stays, or the client gets one RST that it takes, whatever

@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
-# timeout: 600
 # long
+# timeout: 600
 #
 # One command moves all connections of a service, under load, while new ones
 # arrive. No client notices, and the report accounts for every connection.

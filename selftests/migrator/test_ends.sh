@@ -1,5 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
+# long
 #
 # However a migrated connection ends at the host, the LBU is told, and lets go of
 # the route.

@@ -1,11 +1,11 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
+# long
 #
 # Netlink requests and records at random, from an address that is trusted, while
 # connections move: those do not mind, and nothing is left over. SEED repeats a
 # run; LONG=1 makes it ten times as long.
 # timeout: 1200
-# long
 
 . "$(dirname "$0")/lib.sh"
 

@@ -1,10 +1,10 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
+# long
 #
 # Connections over IPv6, moved between IPv6 peers, with all that goes along and
 # all that may go wrong; IPv4 beside them.
 # timeout: 600
-# long
 
 . "$(dirname "$0")/state.sh"
 

@@ -1,9 +1,9 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
+# long
 #
 # Applications that listen in every way there is get connections by their plain
 # accept(); see listeners.py.
-# long
 
 . "$(dirname "$0")/lib.sh"
 

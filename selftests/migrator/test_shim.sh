@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
-# timeout: 600
 # long
+# timeout: 600
 #
 # Classifier and application on one machine, both for port 80 of the VIP and
 # without SO_REUSEPORT: a brand new connection is the classifier's, a migrated

@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
-# timeout: 900
 # long
+# timeout: 900
 #
 # Whatever a connection is in the middle of goes along: data in flight and to be
 # sent, windows that are closed, data out of order, a half-closed connection,

@@ -1,9 +1,9 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
+# long
 #
 # A connection can be named by its addresses, whatever program has it; that
 # program finds it aborted. What is no connection of a program is refused.
-# long
 
 . "$(dirname "$0")/lib.sh"
 

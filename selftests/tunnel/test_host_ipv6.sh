@@ -1,9 +1,9 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
+# long
 #
 # The host's end of the tunnel in IPv6: who is listened to, what is learnt, what the VIP says to its
 # neighbours; and IPv4 beside it.
-# long
 
 . "$(dirname "$0")/../lib.sh"
 
