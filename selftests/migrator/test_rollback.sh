@@ -79,9 +79,9 @@ silent_in() {
 	slow_answers 4s
 	: >"$tmp/classifier.log"
 	start client client client $VIP 80 --bytes "$2" --chunk 1000 --pause 0.2
-	wait_for 10 in_phase "$1"
+	wait_for 30 in_phase "$1"
 	cut_peers
-	wait_for 40 test -s "$tmp/client.log"
+	wait_for 60 test -s "$tmp/client.log"
 	mend_peers
 	prompt_answers
 	cat "$tmp/client.log" "$tmp/classifier.log"
