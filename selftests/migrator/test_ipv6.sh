@@ -41,6 +41,8 @@ early_packets() {
 # INJECTED never arrives, and the client only listens: it is asked, and told by one RST that it takes.
 one_reset() {
 	classifier --to $HOST1 --timeout 3000
+	# Nothing old waits to be sent again between the migrators, in one segment with the record that is to be lost.
+	client --bytes 1000
 	capture_start client lbu "$tmp/to.pcap" tcp port 80
 	ns lbu nft 'add table ip6 lose
 		add chain ip6 lose in { type filter hook input priority -400; }
