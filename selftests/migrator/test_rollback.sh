@@ -76,7 +76,7 @@ silent_in() {
 	classifier --to $HOST1 --timeout 8000
 	# The connection between the migrators is up before the answers get slow.
 	client --bytes 1000
-	slow_answers 4s
+	slow_answers 2s
 	: >"$tmp/classifier.log"
 	start client client client $VIP 80 --bytes "$2" --chunk 1000 --pause 0.2
 	wait_for 30 in_phase "$1"
