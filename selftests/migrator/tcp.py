@@ -169,7 +169,7 @@ def client_once(args, seed):
         select.select([sock], [], [], args.keep_open)
     local = sock.getsockname()
     sock.close()
-    report(place="client", client=f"{local[0]}:{local[1]}", bytes=got, error=failure[0] if failure else None)
+    report(place="client", client=f"{local[0]}:{local[1]}", bytes=got, error="; ".join(failure) or None)
     return not failure
 
 
