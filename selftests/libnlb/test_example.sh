@@ -1,5 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
+# long
 #
 # The example of libnlb, a server in C (tools/libnlb/examples/handover.c), with
 # an unmodified nginx and curl: what it hands over arrives, what it can not hand

@@ -1,5 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
+# long
 #
 # What a target makes of segments that were sent before, of peers it cannot talk to, and of peers that
 # have the key and ask for what is not theirs; and what can be seen of the keys.
