@@ -44,7 +44,7 @@ static size_t append(char *to, size_t at, size_t size, char **strings)
 	return at;
 }
 
-static int run(int sock, char **argv)
+static int run(int sock, int argc, char **argv)
 {
 	static const int forwarded[] = { SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGUSR2 };
 	static char request[1 << 18];
@@ -60,9 +60,9 @@ static int run(int sock, char **argv)
 	struct cmsghdr *cmsg = CMSG_FIRSTHDR(&msg);
 	int32_t answer;
 
-	/* The arguments, an empty string, the environment. */
-	iov.iov_len = append(request, 0, sizeof(request) - 1, argv);
-	request[iov.iov_len++] = 0;
+	/* How many arguments there are, these, and the environment. */
+	iov.iov_len = sprintf(request, "%d", argc) + 1;
+	iov.iov_len = append(request, iov.iov_len, sizeof(request), argv);
 	iov.iov_len = append(request, iov.iov_len, sizeof(request), environ);
 	cmsg->cmsg_level = SOL_SOCKET;
 	cmsg->cmsg_type = SCM_RIGHTS;
@@ -107,7 +107,7 @@ int main(int argc, char **argv)
 	if (path && strlen(path) < sizeof(addr.sun_path) && known(argc > 1 ? argv[1] : "-")) {
 		strcpy(addr.sun_path, path);
 		if (!connect(sock, (struct sockaddr *)&addr, sizeof(addr)))
-			return run(sock, argv);
+			return run(sock, argc, argv);
 	}
 	close(sock);
 	execv(REAL, argv);

@@ -62,8 +62,8 @@ def receive(connection):
             os.close(descriptor)
         return None
     strings = [os.fsdecode(string) for string in data.split(b"\0")]
-    end = strings.index("")
-    return strings[:end], dict(string.split("=", 1) for string in strings[end + 1:-1]), descriptors
+    end = 1 + int(strings[0])
+    return strings[1:end], dict(string.split("=", 1) for string in strings[end:-1] if "=" in string), descriptors
 
 
 def become(environment, descriptors):
@@ -142,11 +142,10 @@ def serve(path):
                         waiting.unregister(connection)
                     tell(connection, os.waitstatus_to_exitcode(status))
                     connection.close()
-            else:
+            elif key.data in running:
                 # It says nothing more: it was killed.
                 waiting.unregister(key.fileobj)
-                if key.data in running:
-                    os.kill(key.data, signal.SIGKILL)
+                os.kill(key.data, signal.SIGKILL)
 
 
 def tell(connection, number):
