@@ -177,6 +177,23 @@ given_up() {
 }
 frozen() { migrations lbu | jq -e 'any(.phase == "frozen" or .phase == "prepared")'; }
 
+# lose RECORD: the LBU sends no COMMIT, or hears no INJECTED; find_again. A record is known by its type, the sixth
+# byte of a segment. INJECTED may come behind others in one, so nothing is heard after COMMIT but HELLO.
+lose() {
+	ns lbu nft "add table inet lose
+		add set inet lose committed { type inet_service; flags dynamic; }
+		add chain inet lose in { type filter hook input priority -400; }
+		add chain inet lose out { type filter hook output priority -400; }"
+	case $1 in
+	commit) ns lbu nft "add rule inet lose out tcp dport 4770 @ih,40,8 7 drop" ;;
+	injected)
+		ns lbu nft "add rule inet lose out tcp dport 4770 @ih,40,8 7 add @committed { tcp dport }
+			add rule inet lose in tcp sport @committed @ih,40,8 != 1 drop"
+		;;
+	esac
+}
+find_again() { ns lbu nft delete table inet lose; }
+
 # A client that has sent all and got all, and only listens: it has to be told by a reset.
 silent_client_is_reset() {
 	ns client python3 - "$VIP" <<-'EOF'

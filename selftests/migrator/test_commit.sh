@@ -10,18 +10,6 @@
 . "$(dirname "$0")/lib.sh"
 
 replay=$(dirname "$tcp")/replay.py
-COMMIT=7 INJECTED=8
-
-# lose TYPE: records of this type are lost between LBU and host1, either way.
-lose() {
-	ns lbu nft "add table ip lose
-		add chain ip lose in { type filter hook input priority -400; }
-		add chain ip lose out { type filter hook output priority -400; }
-		add rule ip lose in tcp sport 4770 @ih,40,8 $1 drop
-		add rule ip lose out tcp dport 4770 @ih,40,8 $1 drop"
-}
-find_again() { ns lbu nft delete table ip lose; }
-
 # The connection between the migrators breaks, at this end only or at both.
 break_at() {
 	local machine
@@ -56,14 +44,14 @@ stayed() {
 }
 
 commit_late() {
-	on_its_way $COMMIT staged_there
+	on_its_way commit staged_there
 	find_again
 	client_is_fine
 	moved
 }
 
 injected_late() {
-	on_its_way $INJECTED lives_there
+	on_its_way injected lives_there
 	find_again
 	client_is_fine
 	moved
@@ -73,7 +61,7 @@ injected_late() {
 injected_lost() {
 	local before
 	before=$(counter lbu migrator commits-repeated)
-	on_its_way $INJECTED lives_there
+	on_its_way injected lives_there
 	break_at lbu
 	find_again
 	client_is_fine
@@ -83,7 +71,7 @@ injected_lost() {
 
 # The target notices as well, and gives up; it says so when it is asked.
 commit_lost() {
-	on_its_way $COMMIT staged_there
+	on_its_way commit staged_there
 	break_at host1 lbu
 	find_again
 	client_is_fine
@@ -93,11 +81,11 @@ commit_lost() {
 # Nothing breaks, and no answer comes: the origin does not trust the connection any more.
 commit_swallowed() {
 	local port
-	on_its_way $COMMIT staged_there
+	on_its_way commit staged_there
 	port=$(ns lbu ss -Htn state established "dport = :4770" | awk '{ sub(/.*:/, "", $3); print $3; exit }')
-	ns lbu nft "flush chain ip lose in
-		flush chain ip lose out
-		add rule ip lose out tcp sport $port tcp dport 4770 drop"
+	ns lbu nft "flush chain inet lose in
+		flush chain inet lose out
+		add rule inet lose out tcp sport $port tcp dport 4770 drop"
 	client_is_fine
 	find_again
 	moved
@@ -108,7 +96,7 @@ commit_swallowed() {
 client_waits() {
 	classifier --to $HOST1 --timeout 3000
 	capture_start client lbu "$tmp/to.pcap" tcp port 80
-	lose $INJECTED
+	lose injected
 	silent_client_is_reset
 	capture_stop
 	find_again
@@ -164,7 +152,7 @@ last_port_of() { tcpdump -nr "$1" "dst host $VIP" 2>/dev/null | tail -n 1 | sed 
 
 try() {
 	whole
-	ns lbu nft delete table ip lose 2>/dev/null
+	find_again 2>/dev/null
 	ktap_run "$@"
 	stop classifier
 }

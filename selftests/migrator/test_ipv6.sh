@@ -41,15 +41,11 @@ early_packets() {
 # INJECTED never arrives, and the client only listens: it is asked, and told by one RST that it takes.
 one_reset() {
 	classifier --to $HOST1 --timeout 3000
-	# Nothing old waits to be sent again between the migrators, in one segment with the record that is to be lost.
-	client --bytes 1000
 	capture_start client lbu "$tmp/to.pcap" tcp port 80
-	ns lbu nft 'add table ip6 lose
-		add chain ip6 lose in { type filter hook input priority -400; }
-		add rule ip6 lose in tcp sport 4770 @ih,40,8 8 drop'
+	lose injected
 	silent_client_is_reset
 	capture_stop
-	ns lbu nft delete table ip6 lose
+	find_again
 	refused 1 "no answer"
 	tcpdump -nr "$tmp/to.pcap" 2>/dev/null
 	"$pcap" one-rst $VIP "$tmp/to.pcap"
