@@ -114,7 +114,7 @@ stop_at_each_step() {
 		rules+="
 			add rule ip lose out ip daddr 10.0.2.2$n tcp dport 4770 @ih,40,8 $type drop
 			add rule ip lose in ip saddr 10.0.2.2$n tcp sport 4770 @ih,40,8 $type drop"
-		clients+=(+ client "$VIP" "8$n" --bytes 50000 --chunk 500 --pause 0.1 --patience 90)
+		clients+=(+ client "$VIP" "8$n" --bytes 50000 --chunk 500 --pause 0.1 --patience 180)
 	done
 	ns lbu nft "$rules"
 	capture_start client eth0 "$tmp/eth0.pcap" tcp portrange 81-86
