@@ -91,7 +91,7 @@ static OPS: Ops<15> = Ops::new([
     Op::doit(cmd::PEER_DEL, &uapi::PEER_DEL_DO, peer_del).admin(),
     Op::doit(cmd::PEER_GET, &uapi::PEER_GET_DO, peer_get),
     Op::dump(cmd::PEER_GET, &uapi::PEER_GET_DUMP, peer_dump),
-    Op::doit(cmd::MIGRATE, &uapi::MIGRATE_DO, migrate).admin(),
+    Op::dump(cmd::MIGRATE, &uapi::MIGRATE_DUMP, migrate).admin(),
     Op::doit(cmd::MIGRATION_GET, &uapi::MIGRATION_GET_DO, migration_get),
     Op::dump(
         cmd::MIGRATION_GET,
@@ -358,27 +358,23 @@ fn read_data<'a>(request: &Request<'a>) -> Result<ReadData<'a>> {
     })
 }
 
-fn migrate(request: &Request<'_>) -> Result {
-    let peer = request.require_unicast(migration::PEER_ADDR)?;
-    let timeout = request
-        .u32(migration::TIMEOUT)
-        .unwrap_or(DEFAULT_TIMEOUT_MS);
-    let read = read_data(request)?;
-    let socket = connection(request)?;
-    let state = state(request)?;
-    let refuse = |reason: &Reason| {
-        request.extack().set_reason(reason.code());
-        let text = reason.text();
-        request.error_fmt(reason.errno(), fmt!("{}", text.as_str()))
-    };
-    let entry = origin::migrate(&state.shared, request.net(), &socket, read, peer, timeout)
-        .map_err(|reason| refuse(&reason))?;
-    // Without memory for the answer the outcome is the same, and an error would say another.
-    let _ = request.reply(|w| fill_migration(w, &entry));
+/// A dump, for generic netlink holds a lock of all its families around a `do`, and around the first call
+/// of a dump alone: while this waits for another machine, nothing else has to.
+fn migrate(dump: &mut Dump<'_>) -> Result {
+    let [calls, ..] = dump.state();
+    *calls = calls.saturating_add(1);
+    if *calls == 1 {
+        dump.go_on_in_reader();
+        return Ok(());
+    }
+    let entry = migrate_now(dump.request())?;
+    // A dump's first entry has room.
+    let _ = dump.put_entry(|w| fill_migration(w, &entry));
     let info = entry.info();
     match (info.phase, info.reason) {
-        (Phase::Refused | Phase::Aborted, Some(reason)) => Err(refuse(&reason)),
+        (Phase::Refused | Phase::Aborted, Some(reason)) => Err(refuse(dump.request(), &reason)),
         (Phase::Reset, Some(reason)) => {
+            let request = dump.request();
             request.extack().set_reason(reason.code());
             let text = reason.text();
             Err(request.error_fmt(
@@ -388,6 +384,24 @@ fn migrate(request: &Request<'_>) -> Result {
         }
         _ => Ok(()),
     }
+}
+
+fn refuse(request: &Request<'_>, reason: &Reason) -> Error {
+    request.extack().set_reason(reason.code());
+    let text = reason.text();
+    request.error_fmt(reason.errno(), fmt!("{}", text.as_str()))
+}
+
+fn migrate_now(request: &Request<'_>) -> Result<Arc<Entry>> {
+    let peer = request.require_unicast(migration::PEER_ADDR)?;
+    let timeout = request
+        .u32(migration::TIMEOUT)
+        .unwrap_or(DEFAULT_TIMEOUT_MS);
+    let read = read_data(request)?;
+    let socket = connection(request)?;
+    let state = state(request)?;
+    origin::migrate(&state.shared, request.net(), &socket, read, peer, timeout)
+        .map_err(|reason| refuse(request, &reason))
 }
 
 fn fill_migration(w: &mut Writer<'_>, entry: &Entry) -> Result {

@@ -46,9 +46,8 @@ module! {
     license: "GPL",
 }
 
-/// Fields drop in order: waiting callers return, then there are no callers, then no state.
+/// Fields drop in order: first there are no callers, then no state.
 struct Migrator {
-    _stop: state::Stop,
     _genl: genetlink::Registration,
     _netns: netns::Registration<state::State>,
 }
@@ -58,7 +57,6 @@ impl kernel::Module for Migrator {
         let netns = state::STATE.register()?;
         let genl = netlink::FAMILY.register(module)?;
         Ok(Self {
-            _stop: state::Stop,
             _genl: genl,
             _netns: netns,
         })

@@ -133,8 +133,8 @@ codes! {
     OriginLost = 140, errno::ECONNABORTED, "connection to the origin lost";
     /// The origin took it back.
     OriginAborted = 141, errno::ECANCELED, "origin took the connection back";
-    /// The target leaves.
-    Stopping = 142, errno::ESHUTDOWN, "migrator is going away";
+    // 142 was for a module that is about to go, which one in use does not do.
+
     /// An allocation failed.
     NoMemory = 143, ENOMEM, "out of memory";
     /// An address of a family that is not supported.
@@ -176,7 +176,7 @@ codes! {
     /// The connection is handed over already.
     Doubled = 203, EBUSY, "connection is being migrated already";
     /// The state does not fit a record.
-    Encode = 204, EMSGSIZE, "state does not fit a record";
+    Encode = 204, E2BIG, "state does not fit a record";
     /// The target restarted; what became of the connection is unknown.
     TargetRestarted = 205, errno::ECONNABORTED, "target restarted";
     /// The peer was removed.

@@ -42,10 +42,8 @@ use kernel::{
     prelude::*,
     sync::{
         atomic::{
-            Acquire,
             Atomic,
-            Relaxed,
-            Release, //
+            Relaxed, //
         },
         Arc,
         Mutex, //
@@ -92,22 +90,6 @@ const BACKLOG: u32 = 64;
 
 pub(crate) static STATE: netns::State<State> = netns::State::new();
 
-/// The module is about to go: callers must not wait any longer.
-static STOPPING: Atomic<bool> = Atomic::new(false);
-
-/// Whether the module is about to go.
-pub(crate) fn is_stopping() -> bool {
-    STOPPING.load(Acquire)
-}
-
-/// When dropped, makes callers that wait for another machine return.
-pub(crate) struct Stop;
-
-impl Drop for Stop {
-    fn drop(&mut self) {
-        STOPPING.store(true, Release);
-    }
-}
 
 /// What the threads of a namespace share.
 #[pin_data]

@@ -23,10 +23,7 @@ use crate::{
         Code,
         Reason, //
     },
-    state::{
-        self,
-        Shared, //
-    },
+    state::Shared,
     stats::{
         Counter,
         Stats, //
@@ -86,8 +83,6 @@ const RECORD_MS: u32 = 5000;
 const SEND_MS: u32 = 2000;
 /// Time between two attempts to set up a lost connection again.
 const RETRY_MS: u64 = 2000;
-/// Callers look this often whether the module is about to go.
-const SLICE_MS: u32 = 100;
 
 /// A connection to or from a peer's migrator.
 #[pin_data]
@@ -551,18 +546,10 @@ pub(crate) fn connect(
         return Ok(link);
     }
     let attempt = begin(shared, peer, net)?;
-    let mut left = timeout_ms;
-    loop {
-        let slice = left.min(SLICE_MS);
-        match attempt.done.wait_killable_timeout(slice) {
-            Ok(true) => break,
-            Ok(false) if state::is_stopping() => return Err(Code::Stopping.into()),
-            Ok(false) => left = left.saturating_sub(slice),
-            Err(_) => return Err(Code::Interrupted.into()),
-        }
-        if left == 0 {
-            return Err(Reason::with_detail(Code::Unreachable, fmt!("no answer")));
-        }
+    match attempt.done.wait_killable_timeout(timeout_ms) {
+        Ok(true) => {}
+        Ok(false) => return Err(Reason::with_detail(Code::Unreachable, fmt!("no answer"))),
+        Err(_) => return Err(Code::Interrupted.into()),
     }
     if let Outbound::Failed(reason) = &*peer.outbound.lock() {
         return Err(*reason);

@@ -78,6 +78,10 @@ def header_ids(name):
     return ids
 
 
+# Commands that act, and answer by a dump.
+WORKS_IN_READER = ("MIGRATE",)
+
+
 class Family:
     """One family, over a socket of its own."""
 
@@ -111,10 +115,14 @@ class Family:
 
     def do(self, command, attrs=(), tail=b""):
         """attrs: (name or number, payload) pairs, sent exactly so."""
-        return self._send(command, NLM_F_ACK, attrs, tail)
+        if command not in WORKS_IN_READER:
+            return self._send(command, NLM_F_ACK, attrs, tail)
+        answer = self.dump(command, attrs, tail)
+        # What says only that the kernel goes on when more is read.
+        return answer._replace(replies=[body for body in answer.replies if len(body) > 4])
 
-    def dump(self, command, attrs=()):
-        return self._send(command, NLM_F_ROOT | NLM_F_MATCH, attrs, b"")
+    def dump(self, command, attrs=(), tail=b""):
+        return self._send(command, NLM_F_ROOT | NLM_F_MATCH, attrs, tail)
 
     def events(self):
         """Commands and attributes of the notifications that have arrived."""
@@ -140,8 +148,9 @@ class Family:
     def _request(self, kind, command, version, flags, payload):
         self.seq += 1
         body = struct.pack("=BBH", command, version, 0) + payload
-        self.sock.send(struct.pack("=IHHII", 16 + len(body), kind, NLM_F_REQUEST | flags,
-                                   self.seq, 0) + body)
+        self.request = struct.pack("=IHHII", 16 + len(body), kind, NLM_F_REQUEST | flags,
+                                   self.seq, 0) + body
+        self.sock.send(self.request)
         replies = []
         while True:
             for kind_in, seq, body in self._messages():
@@ -167,14 +176,13 @@ class Family:
             skip = fixed
             if fixed == 20 and not self.flags & NLM_F_CAPPED:
                 skip = 4 + ((struct.unpack("=I", body[4:8])[0] + 3) & ~3)
-            request = body[4:skip]
             for kind, value in attributes(body[skip:]):
                 if kind == NLMSGERR_MSG:
                     text = value.rstrip(b"\0").decode()
                 elif kind == NLMSGERR_OFFS:
                     offset = struct.unpack("=I", value)[0]
-                    if offset + 4 <= len(request):
-                        bad = struct.unpack("=H", request[offset + 2:offset + 4])[0] & 0x3FFF
+                    if offset + 4 <= len(self.request):
+                        bad = struct.unpack("=H", self.request[offset + 2:offset + 4])[0] & 0x3FFF
                 elif kind == NLMSGERR_MISS_TYPE:
                     missing = struct.unpack("=I", value)[0]
         return Answer(code, text, bad, missing, replies)

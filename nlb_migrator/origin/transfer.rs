@@ -52,8 +52,7 @@ use nlb::{
 /// Answers that can wait for the caller. A target sends one per step; what is more is dropped.
 const INBOX: usize = 8;
 
-/// How long a caller sleeps before it looks around: whether the module is about to go, whether
-/// there is a way to ask the target again.
+/// How long a caller sleeps before it looks around: whether there is a way to ask the target again.
 const SLICE_MS: u32 = 100;
 
 struct Inbox {
@@ -148,9 +147,6 @@ impl Transfer {
         };
         if arrived {
             return Ok(self.inbox.lock().events.remove(0).ok());
-        }
-        if crate::state::is_stopping() {
-            return Err(Code::Stopping.into());
         }
         Ok(None)
     }

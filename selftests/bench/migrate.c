@@ -83,47 +83,51 @@ static uint64_t number(const void *attrs, size_t len, uint16_t type)
 	}
 }
 
-/* Sends the request in the buffer. True, and the reply's attributes; or false, and a text. */
-static bool request(struct migrator *m, const void **attrs, size_t *len)
+/* What an acknowledgement or the end of a dump says: true, or false and a text. */
+static bool outcome(struct migrator *m, const struct nlmsghdr *end)
+{
+	const int *error = NLMSG_DATA(end);
+	size_t skip = end->nlmsg_type == NLMSG_DONE ? sizeof(*error) : sizeof(struct nlmsgerr);
+	const struct nlattr *text = NULL;
+
+	if (!*error)
+		return true;
+	if (end->nlmsg_flags & NLM_F_ACK_TLVS)
+		text = find((const char *)error + skip, NLMSG_PAYLOAD(end, skip), NLMSGERR_ATTR_MSG);
+	snprintf(m->text, sizeof(m->text), "%s",
+		 text ? (const char *)text + NLA_HDRLEN : strerror(-*error));
+	return false;
+}
+
+/*
+ * Sends the request in the buffer, with NLM_F_ACK or NLM_F_DUMP. True, and the attributes of the last
+ * reply that has any; or false, and a text.
+ */
+static bool request(struct migrator *m, uint16_t flags, const void **attrs, size_t *len)
 {
 	struct nlmsghdr *message = (void *)m->buffer;
-	bool replied = false;
 
-	message->nlmsg_flags = NLM_F_REQUEST | NLM_F_ACK;
+	message->nlmsg_flags = NLM_F_REQUEST | flags;
 	message->nlmsg_seq = ++m->seq;
+	*len = 0;
 	if (send(m->fd, m->buffer, message->nlmsg_len, 0) < 0)
 		die("netlink: send: %m");
-	/* The reply and the acknowledgement come one after the other. */
 	for (;;) {
-		unsigned char *into = replied ? m->buffer + sizeof(m->buffer) / 2 : m->buffer;
+		/* The reply stays where it is while its end comes. */
+		unsigned char *into = *len ? m->buffer + sizeof(m->buffer) / 2 : m->buffer;
 		ssize_t got = recv(m->fd, into, sizeof(m->buffer) / 2, 0);
 		const struct nlmsghdr *answer = (void *)into;
-		const struct nlmsgerr *error;
 
 		if (got < (ssize_t)sizeof(*answer))
 			die("netlink: recv: %m");
-		if (answer->nlmsg_seq != m->seq)
-			continue;
-		if (answer->nlmsg_type != NLMSG_ERROR) {
-			replied = true;
-			*attrs = into + NLMSG_HDRLEN + GENL_HDRLEN;
-			*len = answer->nlmsg_len - NLMSG_HDRLEN - GENL_HDRLEN;
-			continue;
+		for (; NLMSG_OK(answer, got); answer = NLMSG_NEXT(answer, got)) {
+			if (answer->nlmsg_seq != m->seq)
+				continue;
+			if (answer->nlmsg_type == NLMSG_ERROR || answer->nlmsg_type == NLMSG_DONE)
+				return outcome(m, answer) && *len;
+			*attrs = (const char *)NLMSG_DATA(answer) + GENL_HDRLEN;
+			*len = NLMSG_PAYLOAD(answer, GENL_HDRLEN);
 		}
-		error = NLMSG_DATA(answer);
-		if (!error->error)
-			return replied;
-		snprintf(m->text, sizeof(m->text), "%s", strerror(-error->error));
-		if (answer->nlmsg_flags & NLM_F_ACK_TLVS) {
-			size_t skip = NLMSG_HDRLEN + sizeof(*error);
-			const struct nlattr *text = find(into + skip, (size_t)got - skip,
-							 NLMSGERR_ATTR_MSG);
-
-			if (text)
-				snprintf(m->text, sizeof(m->text), "%s",
-					 (const char *)text + NLA_HDRLEN);
-		}
-		return false;
 	}
 }
 
@@ -156,7 +160,7 @@ struct migrator *migrator_open(void)
 	set_patience(m->fd);
 	put(begin(m, GENL_ID_CTRL, CTRL_CMD_GETFAMILY, 1), CTRL_ATTR_FAMILY_NAME,
 	    NLB_MIGRATOR_FAMILY_NAME, sizeof(NLB_MIGRATOR_FAMILY_NAME));
-	if (!request(m, &attrs, &len))
+	if (!request(m, NLM_F_ACK, &attrs, &len))
 		die("no family %s: %s", NLB_MIGRATOR_FAMILY_NAME, m->text);
 	m->family = (uint16_t)number(attrs, len, CTRL_ATTR_FAMILY_ID);
 	return m;
@@ -180,7 +184,7 @@ bool migrate(struct migrator *m, int fd, struct in_addr peer, uint32_t timeout_m
 	put(message, NLB_MIGRATOR_A_MIGRATION_FD, &number_of_fd, sizeof(number_of_fd));
 	put(message, NLB_MIGRATOR_A_MIGRATION_PEER_ADDR, &peer, sizeof(peer));
 	put(message, NLB_MIGRATOR_A_MIGRATION_TIMEOUT, &timeout_ms, sizeof(timeout_ms));
-	if (!request(m, &attrs, &len)) {
+	if (!request(m, NLM_F_DUMP, &attrs, &len)) {
 		*why = m->text;
 		return false;
 	}

@@ -83,6 +83,16 @@ impl<'a> Dump<'a> {
         unsafe { (*self.cb.as_ptr()).seq = generation.max(1) };
     }
 
+    /// Ends this call of the dump and has another one made, in the reader's `recvmsg()`, after an empty
+    /// message.
+    ///
+    /// The first call is made in the sender's `sendmsg()` with the lock of all generic netlink families
+    /// held: whatever has to wait for long is not for it.
+    pub fn go_on_in_reader(&mut self) {
+        // A buffer that is called full brings on the next call if there is something in it.
+        self.outcome = self.try_put(|_| Ok(())).and(Err(EMSGSIZE));
+    }
+
     /// Writes one entry, a message of the request's command that `fill` makes.
     ///
     /// `Break` means that the function of the dump has to return: the buffer is full, and the

@@ -128,8 +128,6 @@ enum nlb_reason {
 	NLB_REASON_ORIGIN_LOST = 140,
 	/* The origin took it back. (ECANCELED) */
 	NLB_REASON_ORIGIN_ABORTED = 141,
-	/* The target leaves. (ESHUTDOWN) */
-	NLB_REASON_STOPPING = 142,
 	/* An allocation failed. (ENOMEM) */
 	NLB_REASON_NO_MEMORY = 143,
 	/* An address of a family that is not supported. (EAFNOSUPPORT) */
@@ -162,7 +160,7 @@ enum nlb_reason {
 	NLB_REASON_NO_FLOW_ID = 202,
 	/* The connection is handed over already. (EBUSY) */
 	NLB_REASON_DOUBLED = 203,
-	/* The state does not fit a record. (EMSGSIZE) */
+	/* The state does not fit a record. (E2BIG) */
 	NLB_REASON_ENCODE = 204,
 	/* The target restarted; what became of the connection is unknown. (ECONNABORTED) */
 	NLB_REASON_TARGET_RESTARTED = 205,

@@ -44,8 +44,8 @@ use crate::{
     },
 };
 
-/// The kernel works on a request inside of the call that sends it and has queued the answer before
-/// that call returns; only a lost answer takes this long.
+/// The kernel works on a request inside of the call that sends it, or that receives the answer, and has
+/// queued what comes first before the former returns; only a lost answer takes this long.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How often a dump is made again when the table changed meanwhile.
@@ -55,7 +55,7 @@ const DUMP_ATTEMPTS: usize = 16;
 const RECEIVE_LEN: usize = 64 * 1024;
 
 /// What [`Error::Io`] says when an answer was not received.
-pub(crate) const RECEIVE: &str = "cannot receive from netlink";
+const RECEIVE: &str = "cannot receive from netlink";
 
 const GENL_ID_CTRL: u16 = 0x10;
 const CTRL_CMD_GETFAMILY: u8 = 3;
@@ -301,23 +301,34 @@ impl Connection {
         names: &[&'static str],
         decode: fn(&[u8]) -> Result<T, Malformed>,
     ) -> Result<T> {
-        let (object, outcome) = self.attempt(request, names, decode);
-        outcome?;
+        let mut object = None;
+        self.endpoint
+            .request(self.family, request, names, &mut |_, attrs| {
+                object = Some(decode(attrs)?);
+                Ok(())
+            })?;
         object.ok_or(Malformed::Empty.into())
     }
 
-    /// Send a request whose object, if one is answered, may come with an error.
-    pub(crate) fn attempt<T>(
+    /// Send a request that the kernel works on while the answer is received: a dump of an empty
+    /// object and, if one is answered, of one more, which may come with an error.
+    ///
+    /// After an error that is no refusal the kernel may still be about to begin: only dropping the
+    /// connection keeps it from that.
+    pub(crate) fn work<T>(
         &mut self,
-        request: &Request,
+        request: Request,
         names: &[&'static str],
         decode: fn(&[u8]) -> Result<T, Malformed>,
     ) -> (Option<T>, Result<()>) {
+        let request = request.dump();
         let mut object = None;
         let outcome = self
             .endpoint
-            .request(self.family, request, names, &mut |_, attrs| {
-                object = Some(decode(attrs)?);
+            .request(self.family, &request, names, &mut |_, attrs| {
+                if !attrs.is_empty() {
+                    object = Some(decode(attrs)?);
+                }
                 Ok(())
             });
         (object, outcome.map(drop))

@@ -41,11 +41,7 @@ use std::{
 };
 
 use crate::{
-    connection::RECEIVE,
-    error::{
-        Error,
-        Malformed, //
-    },
+    error::Error,
     migrator::{
         NotMoved,
         ReadBytes, //
@@ -109,9 +105,7 @@ pub fn migrate_with<S: AsFd>(
         }
     };
     match migrator.migrate_read(&connection, options.read, target, options.timeout) {
-        // It moved without an answer to be had.
         Ok(_) => Ok(()),
-        Err(not_moved) if matches!(not_moved.error, Error::Malformed(Malformed::Empty)) => Ok(()),
         Err(not_moved) => Err(Stayed {
             connection: (!is_lost(&not_moved)).then_some(connection),
             error: not_moved.error,
@@ -122,11 +116,10 @@ pub fn migrate_with<S: AsFd>(
 /// Whether the connection must not be used after this error of a request.
 fn is_lost(not_moved: &NotMoved) -> bool {
     match &not_moved.error {
-        // The second says so also where the kernel had no memory for the first.
         Error::Refused(refusal) => not_moved.was_reset() || refusal.cost_the_connection(),
         // Whatever the kernel did, it could not be heard.
         Error::NoAnswer | Error::Malformed(_) => true,
-        Error::Io(what, _) => *what == RECEIVE,
+        // Such as no memory to begin with.
         _ => false,
     }
 }

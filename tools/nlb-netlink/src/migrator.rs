@@ -164,9 +164,9 @@ impl Migrator {
     ///
     /// Blocks until it lives there, which takes up to a few times `timeout` (the time to wait for
     /// each answer of the target; 2 s when `None`). On success the descriptor is dead and may only
-    /// be closed; so it is if the answer is [`Malformed::Empty`](crate::Malformed::Empty), for which
-    /// the kernel had no memory. On a refusal the connection stayed with the caller and works as
-    /// before, unless [`NotMoved::was_reset`] says that it could not be saved.
+    /// be closed. On a refusal the connection stayed with the caller and works as before, unless
+    /// [`NotMoved::was_reset`] says that it could not be saved. After an error that is no
+    /// [`Error::Refused`](crate::Error::Refused), drop this handle: the kernel may still be about to begin.
     /// [`handover`](crate::handover) has this with ownership.
     pub fn migrate(
         &mut self,
@@ -211,7 +211,7 @@ impl Migrator {
     fn hand_over(&mut self, request: Request) -> Result<Migration, NotMoved> {
         let attempt = self
             .connection
-            .attempt(&request, migration::NAMES, Migration::decode);
+            .work(request, migration::NAMES, Migration::decode);
         match attempt {
             (Some(migration), Ok(())) => Ok(migration),
             (None, Ok(())) => Err(Error::from(Malformed::Empty).into()),

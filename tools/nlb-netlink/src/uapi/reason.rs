@@ -127,8 +127,6 @@ pub enum Reason {
     OriginLost = 140,
     /// The origin took it back.
     OriginAborted = 141,
-    /// The target leaves.
-    Stopping = 142,
     /// An allocation failed.
     NoMemory = 143,
     /// An address of a family that is not supported.
@@ -243,7 +241,6 @@ impl Reason {
         Self::OriginSilent,
         Self::OriginLost,
         Self::OriginAborted,
-        Self::Stopping,
         Self::NoMemory,
         Self::Family,
         Self::Internal,
