@@ -110,6 +110,10 @@ need_tool() {
 	fi
 	say "'$1' is missing: installing the package $2"
 	mkdir -p "$cache/log"
+	# Others may be about to do the same.
+	local lock
+	exec {lock}>"$cache/.packages.lock"
+	flock "$lock"
 	if ! DEBIAN_FRONTEND=noninteractive apt-get -q -y --no-install-recommends install "$2" \
 		>"$cache/log/apt-$2.log" 2>&1 </dev/null; then
 		{
@@ -117,6 +121,7 @@ need_tool() {
 				DEBIAN_FRONTEND=noninteractive apt-get -q -y --no-install-recommends install "$2"
 		} >"$cache/log/apt-$2.log" 2>&1 </dev/null || die "$fix (apt-get could not: see $cache/log/apt-$2.log)"
 	fi
+	exec {lock}>&-
 	command -v "$1" >/dev/null || die "$fix"
 }
 
@@ -175,11 +180,26 @@ built_for() {
 	echo "$1" >"$2/.built-for"
 }
 
-# How user-mode Linux and modules for it are compiled, and where these modules are. Rust code takes part in KASAN only
-# beside clang.
-uml_compiler=CC=gcc-14 uml_modules=$build/kunit/modules
+# Which user-mode Linux: kunit (small, for KUnit), debug (with what the selftests need, and fault injection), or with
+# KASAN=1 kasan; how it and modules for it are compiled, and where these modules are. Rust code takes part in KASAN
+# only beside clang.
+uml_kind=${KASAN:+kasan}
+: "${uml_kind:=${NLB_UML:-debug}}"
 # shellcheck disable=SC2034 # for those who source this
-[ -z "${KASAN:-}" ] || uml_compiler=LLVM=1 uml_modules=$build/kasan/modules
+uml_compiler=CC=gcc-14 uml_modules=$build/$uml_kind/modules
+# shellcheck disable=SC2034
+[ "$uml_kind" != kasan ] || uml_compiler=LLVM=1
+
+# stage_guest DIR MODULES: what a guest finds in /nlb, with the modules that were built there, as far as it has been built.
+stage_guest() {
+	mkdir -p "$1"/{scripts,bin,modules,depmod}
+	cp "$top/scripts/guest-init" "$1/scripts/"
+	cp -a "$top/selftests" "$top/include" "$1/"
+	find "$2" -maxdepth 2 -name '*.ko' -exec cp -t "$1/modules" {} + 2>/dev/null || true
+	find "$build/bin" "$build/selftests" -maxdepth 1 -type f -exec cp -t "$1/bin" {} + 2>/dev/null || true
+	[ ! -d "$build/examples" ] || cp -a "$build/examples" "$1/"
+	[ ! -d "$build/lib" ] || { mkdir "$1/lib" && cp -a "$build"/lib/libnlb.so* "$1/lib/"; }
+}
 
 # artefact NAME: build what scripts/recipes/NAME.sh describes unless the cache has it; set $path.
 # A recipe defines key() (prints everything the result depends on), and build() (fills the directory
