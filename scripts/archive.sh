@@ -34,8 +34,13 @@ archive_sources() {
 archive_update() {
 	local d=$cache/apt
 	export APT_CONFIG=$d/apt.conf
-	[ -z "$(find "$d/update.done" -mmin -20 2>/dev/null)" ] || return 0
 	mkdir -p "$d/lists/partial" "$d/archives/partial"
+	exec 8>"$d/.lock"
+	flock 8
+	if [ -n "$(find "$d/update.done" -mmin -20 2>/dev/null)" ]; then
+		exec 8>&-
+		return
+	fi
 	[ -f "$d/status" ] || : >"$d/status"
 	cat >"$APT_CONFIG.new" <<-EOF
 		Dir::Etc::SourceList "$d/sources.list";
@@ -55,9 +60,7 @@ archive_update() {
 		Acquire::Retries "3";
 	EOF
 	# The mirror is looked up with the machine's configuration, not with ours.
-	(unset APT_CONFIG && archive_sources) >"$d/sources.list.new" || exit $?
-	exec 8>"$d/.lock"
-	flock 8
+	(unset APT_CONFIG && archive_sources) >"$d/sources.list.new" 8>&- || exit $?
 	mv "$APT_CONFIG.new" "$APT_CONFIG"
 	mv "$d/sources.list.new" "$d/sources.list"
 	apt-get -q update >"$d/update.log" 2>&1 8>&- || {
