@@ -90,7 +90,6 @@ const BACKLOG: u32 = 64;
 
 pub(crate) static STATE: netns::State<State> = netns::State::new();
 
-
 /// What the threads of a namespace share.
 #[pin_data]
 pub(crate) struct Shared {

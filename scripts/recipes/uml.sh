@@ -17,7 +17,7 @@ key() {
 # What Linux's default configuration is changed by. The kernel for KUnit has this and nothing else: it builds in a
 # fraction of the time.
 uml_config() (
-	cd "$top/selftests/kunit"
+	cd "$top/selftests/kunit" || exit
 	case $uml_kind in
 	kunit) cat kunit.config ;;
 	debug) cat kunit.config debug.config ;;
