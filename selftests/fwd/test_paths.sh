@@ -1,5 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
+# long
 # timeout: 400
 #
 # The less travelled paths: large first packets, hosts that forget, TTL and MTU,
