@@ -43,14 +43,16 @@ flood() {
 	import socket, struct, sys
 	vip, client = map(socket.inet_aton, sys.argv[2:4])
 	raw = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_TCP)
+	zeros = bytes(int(sys.argv[4]))
 	port = int(open(sys.argv[1]).read())
 	for n in range(400):
-	    segment = struct.pack(">HHIIBBHHH", port, 80, n << 20, 0, 5 << 4, 0x10, 100, 0, 0) + bytes(int(sys.argv[4]))
-	    sums = client + vip + struct.pack(">HH", 6, len(segment)) + segment
-	    total = sum(struct.unpack(f">{len(sums) // 2}H", sums))
+	    header = struct.pack(">HHIIBBHHH", port, 80, n << 20, 0, 5 << 4, 0x10, 100, 0, 0)
+	    # Zeros add nothing to it.
+	    sums = client + vip + struct.pack(">HH", 6, len(header) + len(zeros)) + header
+	    total = sum(struct.unpack(">16H", sums))
 	    total = (total & 0xFFFF) + (total >> 16)
 	    total = ~(total + (total >> 16)) & 0xFFFF
-	    raw.sendto(segment[:16] + struct.pack(">H", total) + segment[18:], (sys.argv[2], 0))
+	    raw.sendto(header[:16] + struct.pack(">HH", total, 0) + zeros, (sys.argv[2], 0))
 	EOF
 }
 
