@@ -193,12 +193,16 @@ uml_compiler=CC=gcc-14 uml_modules=$build/$uml_kind/modules
 # stage_guest DIR MODULES: what a guest finds in /nlb, with the modules that were built there, as far as it has been built.
 stage_guest() {
 	mkdir -p "$1"/{scripts,bin,modules,depmod}
+	# Not while build-tools changes what is there.
+	exec 7>>"$build/.tools.lock"
+	flock -s 7
 	cp "$top/scripts/guest-init" "$1/scripts/"
 	cp -a "$top/selftests" "$top/include" "$1/"
 	find "$2" -maxdepth 2 -name '*.ko' -exec cp -t "$1/modules" {} + 2>/dev/null || true
 	find "$build/bin" "$build/selftests" -maxdepth 1 -type f -exec cp -t "$1/bin" {} + 2>/dev/null || true
 	[ ! -d "$build/examples" ] || cp -a "$build/examples" "$1/"
 	[ ! -d "$build/lib" ] || { mkdir "$1/lib" && cp -a "$build"/lib/libnlb.so* "$1/lib/"; }
+	exec 7>&-
 }
 
 # artefact NAME: build what scripts/recipes/NAME.sh describes unless the cache has it; set $path.
