@@ -363,9 +363,14 @@ fn read_data<'a>(request: &Request<'a>) -> Result<ReadData<'a>> {
 fn migrate(dump: &mut Dump<'_>) -> Result {
     let [calls, ..] = dump.state();
     *calls = calls.saturating_add(1);
-    if *calls == 1 {
-        dump.go_on_in_reader();
-        return Ok(());
+    match *calls {
+        1 => {
+            dump.go_on_in_reader();
+            return Ok(());
+        }
+        2 => {}
+        // Whatever the second one said, nothing moves twice.
+        _ => return Err(EINVAL),
     }
     let entry = migrate_now(dump.request())?;
     // A dump's first entry has room.

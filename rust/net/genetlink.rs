@@ -100,8 +100,8 @@ use kernel::{
 /// sleep.
 pub type DoFn = fn(&Request<'_>) -> Result;
 
-/// Writes (the next) entries of a dump. Runs in the context of the process that reads the dump and
-/// may sleep.
+/// Writes (the next) entries of a dump and may sleep. The first call is made in the context of the process
+/// that sent the request, later ones in that of the process that reads the dump.
 pub type DumpFn = fn(&mut Dump<'_>) -> Result;
 
 #[derive(Clone, Copy)]

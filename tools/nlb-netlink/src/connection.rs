@@ -66,6 +66,7 @@ const CTRL_ATTR_MCAST_GRP_NAME: u16 = 1;
 const CTRL_ATTR_MCAST_GRP_ID: u16 = 2;
 const CTRL_NAMES: &[&str] = &["family-id", "family-name"];
 const ENOENT: i32 = 2;
+const ENOBUFS: i32 = 105;
 
 /// A netlink socket of the generic family with all wanted options.
 pub(crate) struct Endpoint {
@@ -331,6 +332,14 @@ impl Connection {
                 }
                 Ok(())
             });
+        let outcome = match outcome {
+            // Not by the family, which says why: the kernel had no memory for the first object, and has
+            // the dump begun.
+            Err(Error::Refused(refusal)) if refusal.errno == ENOBUFS && refusal.code.is_none() => {
+                Err(Error::Io(RECEIVE, io::Error::from_raw_os_error(ENOBUFS)))
+            }
+            outcome => outcome,
+        };
         (object, outcome.map(drop))
     }
 
