@@ -115,7 +115,7 @@ class Family:
 
     def do(self, command, attrs=(), tail=b""):
         """attrs: (name or number, payload) pairs, sent exactly so."""
-        if command not in WORKS_IN_READER:
+        if self._number(command) not in [self.ids.get(f"{self.prefix}_CMD_{name}") for name in WORKS_IN_READER]:
             return self._send(command, NLM_F_ACK, attrs, tail)
         answer = self.dump(command, attrs, tail)
         # What says only that the kernel goes on when more is read.
@@ -123,6 +123,10 @@ class Family:
 
     def dump(self, command, attrs=(), tail=b""):
         return self._send(command, NLM_F_ROOT | NLM_F_MATCH, attrs, tail)
+
+    def begin(self, command, attrs=()):
+        """Ask for a dump, and read nothing."""
+        self._post(self.id, self._number(command), 1, NLM_F_ROOT | NLM_F_MATCH, self._payload(attrs))
 
     def events(self):
         """Commands and attributes of the notifications that have arrived."""
@@ -138,19 +142,19 @@ class Family:
         self.sock.settimeout(20)
         return found
 
-    def _send(self, command, flags, attrs, tail):
-        payload = b"".join(
+    def _payload(self, attrs):
+        return b"".join(
             attribute(self.attr(kind) if isinstance(kind, str) else kind, value)
             for kind, value in attrs)
-        number = command if isinstance(command, int) else self.ids[f"{self.prefix}_CMD_{command}"]
-        return self._request(self.id, number, 1, flags, payload + tail)
+
+    def _send(self, command, flags, attrs, tail):
+        return self._request(self.id, self._number(command), 1, flags, self._payload(attrs) + tail)
+
+    def _number(self, command):
+        return command if isinstance(command, int) else self.ids[f"{self.prefix}_CMD_{command}"]
 
     def _request(self, kind, command, version, flags, payload):
-        self.seq += 1
-        body = struct.pack("=BBH", command, version, 0) + payload
-        self.request = struct.pack("=IHHII", 16 + len(body), kind, NLM_F_REQUEST | flags,
-                                   self.seq, 0) + body
-        self.sock.send(self.request)
+        self._post(kind, command, version, flags, payload)
         replies = []
         while True:
             for kind_in, seq, body in self._messages():
@@ -161,6 +165,13 @@ class Family:
                 if kind_in == NLMSG_DONE:
                     return self._error(body, replies, 4)
                 replies.append(body)
+
+    def _post(self, kind, command, version, flags, payload):
+        self.seq += 1
+        body = struct.pack("=BBH", command, version, 0) + payload
+        self.request = struct.pack("=IHHII", 16 + len(body), kind, NLM_F_REQUEST | flags,
+                                   self.seq, 0) + body
+        self.sock.send(self.request)
 
     def _messages(self):
         data = self.sock.recv(1 << 17)

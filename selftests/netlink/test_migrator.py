@@ -31,6 +31,12 @@ def replaced(attrs, name, value):
     return [(key, value if key == name else old) for key, old in attrs]
 
 
+def in_use():
+    """How often the module is in use."""
+    with open("/sys/module/nlb_migrator/refcnt", encoding="ascii") as file:
+        return int(file.read())
+
+
 def main():
     subprocess.run("modprobe nlb_migrator && ip link set lo up", shell=True, check=True)
     ktap = genl.Ktap()
@@ -248,6 +254,24 @@ def main():
     answer = migrator.do("MIGRATE", replaced(migrate, "MIGRATION_PEER_ADDR", ip("127.0.0.9")))
     ktap.result(answer.error != 0 and answer.text != "", f"migrate: refuses an unknown peer: {answer.text}",
                 f"{genl.name_of(answer.error)} '{answer.text}'")
+
+    # It acts while its answer is read, and not before.
+    answer = migrator._send("MIGRATE", genl.NLM_F_ACK, migrate, b"")
+    ktap.result(answer.error == errno.EOPNOTSUPP, "migrate: only as a dump", genl.name_of(answer.error))
+    before, use = state(), in_use()
+    silent = genl.Family("nlb-migrator")
+    silent.begin("MIGRATE", migrate)
+    ktap.result((in_use(), state()) == (use + 1, before), "migrate: not read, it does nothing but keep the module",
+                f"{use} users before, {in_use()} after")
+    silent.sock.close()
+    ktap.result((in_use(), state()) == (use, before), "migrate: taken back by closing the socket", f"{in_use()} users")
+    busy = genl.Family("nlb-migrator")
+    busy.begin("MIGRATE", migrate)
+    answer = busy.dump("PEER_GET")
+    ktap.result(answer.error == errno.EBUSY, "migrate: no other dump over its socket", genl.name_of(answer.error))
+    answer = busy.dump("PEER_GET")
+    ktap.result(answer.error == 0 and len(answer.replies) == 1, "migrate: after it, the socket is as before",
+                genl.name_of(answer.error))
 
     accepted("good", "PEER_DEL", KEY)
     ktap.result(ports() == "", "the last peer closes the port", ports())
