@@ -287,7 +287,11 @@ lib_cleanup() {
 	trap - EXIT
 	# shellcheck disable=SC2046
 	kill -KILL $(jobs -p) 2>/dev/null
-	wait 2>/dev/null
+	# Not "wait", which waits for the last process substitution, too: once a test did not end here.
+	for ((n = 0; n < 50; n++)); do
+		[ -n "$(jobs -pr)" ] || break
+		nap 0.1
+	done
 	for n in "${nlb_namespaces[@]}"; do
 		[ -z "$n" ] || [ ! -e "/run/netns/$n" ] || netns_del "$n"
 	done
