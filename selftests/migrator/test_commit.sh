@@ -10,6 +10,7 @@
 . "$(dirname "$0")/lib.sh"
 
 replay=$(dirname "$tcp")/replay.py
+
 # The connection between the migrators breaks, at this end only or at both.
 break_at() {
 	local machine
