@@ -300,7 +300,8 @@ fn endpoint_dump_key(req: &Request<'_>) -> Result<Option<ServiceKey>> {
     service_key(req).map(Some)
 }
 
-fn endpoint_dump_start(req: &Request<'_>) -> Result {
+fn endpoint_dump_start(dump: &mut Dump<'_>) -> Result {
+    let req = dump.request();
     let forwarder = forwarder(req)?;
     match endpoint_dump_key(req)? {
         Some(key) => find_service(req, &forwarder, &key).map(|_| ()),

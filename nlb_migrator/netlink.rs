@@ -2,19 +2,18 @@
 
 //! The generic netlink family `nlb-migrator`.
 
+mod migrate;
+
 use crate::{
     auth::Refused,
     keep::{
         Setting,
         Vip, //
     },
-    origin,
-    origin::ReadData,
     peer::{
         AddError,
         Peer, //
     },
-    reason::Reason,
     registry::Entry,
     state::{
         ChangeError,
@@ -35,7 +34,6 @@ use crate::{
         migration,
         peer,
         stats as stats_attr,
-        Phase,
         Role, //
     }, //
 };
@@ -63,7 +61,6 @@ use nlb::{
             Key,
             Secret, //
         },
-        tcp::TcpSocket,
         Net, //
     },
     sync::rhashtable::{
@@ -71,14 +68,7 @@ use nlb::{
         Position,
         Scan, //
     },
-    wire::addr::{
-        FourTuple,
-        Proto, //
-    }, //
 };
-
-/// How long to wait for each answer of a target if the request does not say.
-const DEFAULT_TIMEOUT_MS: u32 = 2000;
 
 static GROUPS: [MulticastGroup; 1] = [MulticastGroup::new(uapi::MCGRP_MIGRATIONS)];
 /// Place of the group `migrations` in [`GROUPS`].
@@ -91,7 +81,10 @@ static OPS: Ops<15> = Ops::new([
     Op::doit(cmd::PEER_DEL, &uapi::PEER_DEL_DO, peer_del).admin(),
     Op::doit(cmd::PEER_GET, &uapi::PEER_GET_DO, peer_get),
     Op::dump(cmd::PEER_GET, &uapi::PEER_GET_DUMP, peer_dump),
-    Op::dump(cmd::MIGRATE, &uapi::MIGRATE_DUMP, migrate).admin(),
+    Op::dump(cmd::MIGRATE, &uapi::MIGRATE_DUMP, migrate::answer)
+        .start(migrate::start)
+        .done(migrate::done)
+        .admin(),
     Op::doit(cmd::MIGRATION_GET, &uapi::MIGRATION_GET_DO, migration_get),
     Op::dump(
         cmd::MIGRATION_GET,
@@ -296,117 +289,6 @@ fn peer_dump(dump: &mut Dump<'_>) -> Result {
 fn remember(dump: &mut Dump<'_>, next: u64) {
     let [place, ..] = dump.state();
     *place = next;
-}
-
-/// The connection that a request is about.
-fn connection(request: &Request<'_>) -> Result<TcpSocket> {
-    let parts = [
-        migration::CLIENT_ADDR,
-        migration::CLIENT_PORT,
-        migration::VIP_ADDR,
-        migration::VIP_PORT,
-    ];
-    let named = parts.into_iter().find(|id| request.attr(*id).is_some());
-    let found = match (request.u32(migration::FD), named) {
-        (Some(_), Some(id)) => {
-            let text = c"connection is named twice, by descriptor and by address";
-            return Err(request.bad_attr(EINVAL, id, text));
-        }
-        (None, Some(_)) => {
-            let client = request.require_unicast(migration::CLIENT_ADDR)?;
-            let client_port = request.require_be16(migration::CLIENT_PORT)?;
-            let vip = request.require_unicast(migration::VIP_ADDR)?;
-            let vip_port = request.require_be16(migration::VIP_PORT)?;
-            let tuple = FourTuple::new(client, client_port, vip, vip_port, Proto::Tcp);
-            let tuple = tuple.ok_or_else(|| {
-                let text = c"not of the VIP's address family";
-                request.bad_attr(errno::EAFNOSUPPORT, migration::CLIENT_ADDR, text)
-            })?;
-            TcpSocket::from_tuple(request.net(), &tuple)
-        }
-        _ => TcpSocket::from_fd(request.net(), request.require_u32(migration::FD)?),
-    };
-    found.map_err(|refusal| {
-        request.extack().set_reason(refusal.code());
-        request.error(refusal, refusal.text())
-    })
-}
-
-/// What a request says about bytes that the program has read.
-fn read_data<'a>(request: &Request<'a>) -> Result<ReadData<'a>> {
-    let parts = [
-        migration::READ_DATA,
-        migration::READ_BYTES,
-        migration::READ_ALL,
-    ];
-    let mut said = parts.into_iter().filter(|id| request.attr(*id).is_some());
-    if let (Some(_), Some(id)) = (said.next(), said.next()) {
-        let text = c"what was read goes along in one way only";
-        return Err(request.bad_attr(EINVAL, id, text));
-    }
-    if let Some(bytes) = request.bytes(migration::READ_DATA) {
-        if request.attr(migration::FD).is_none() {
-            let text = c"only the program itself can give back what it has read";
-            return Err(request.bad_attr(EINVAL, migration::READ_DATA, text));
-        }
-        return Ok(ReadData::Given(bytes));
-    }
-    Ok(match request.u32(migration::READ_BYTES) {
-        Some(count) => ReadData::Kept(count),
-        None if request.flag(migration::READ_ALL) => ReadData::AllKept,
-        None => ReadData::Nothing,
-    })
-}
-
-/// A dump, for generic netlink holds a lock of all its families around a `do`, and around the first call
-/// of a dump alone: while this waits for another machine, nothing else has to.
-fn migrate(dump: &mut Dump<'_>) -> Result {
-    let [calls, ..] = dump.state();
-    *calls = calls.saturating_add(1);
-    match *calls {
-        1 => {
-            dump.go_on_in_reader();
-            return Ok(());
-        }
-        2 => {}
-        // Whatever the second one said, nothing moves twice.
-        _ => return Err(EINVAL),
-    }
-    let entry = migrate_now(dump.request())?;
-    // A dump's first entry has room.
-    let _ = dump.put_entry(|w| fill_migration(w, &entry));
-    let info = entry.info();
-    match (info.phase, info.reason) {
-        (Phase::Refused | Phase::Aborted, Some(reason)) => Err(refuse(dump.request(), &reason)),
-        (Phase::Reset, Some(reason)) => {
-            let request = dump.request();
-            request.extack().set_reason(reason.code());
-            let text = reason.text();
-            Err(request.error_fmt(
-                errno::ECONNRESET,
-                fmt!("connection was reset: {}", text.as_str()),
-            ))
-        }
-        _ => Ok(()),
-    }
-}
-
-fn refuse(request: &Request<'_>, reason: &Reason) -> Error {
-    request.extack().set_reason(reason.code());
-    let text = reason.text();
-    request.error_fmt(reason.errno(), fmt!("{}", text.as_str()))
-}
-
-fn migrate_now(request: &Request<'_>) -> Result<Arc<Entry>> {
-    let peer = request.require_unicast(migration::PEER_ADDR)?;
-    let timeout = request
-        .u32(migration::TIMEOUT)
-        .unwrap_or(DEFAULT_TIMEOUT_MS);
-    let read = read_data(request)?;
-    let socket = connection(request)?;
-    let state = state(request)?;
-    origin::migrate(&state.shared, request.net(), &socket, read, peer, timeout)
-        .map_err(|reason| refuse(request, &reason))
 }
 
 fn fill_migration(w: &mut Writer<'_>, entry: &Entry) -> Result {

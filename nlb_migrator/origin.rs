@@ -1,11 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Giving a connection away: the `migrate` request, in its caller's context.
+//! Giving a connection away: the `migrate` request, in the thread that sent it.
 
+mod handover;
 mod read;
 mod transfer;
 
 pub(crate) use self::{
+    handover::{
+        Handovers,
+        Wanted, //
+    },
     read::ReadData,
     transfer::Transfers, //
 };
@@ -88,7 +93,7 @@ struct Mover<'a> {
     ask_ms: u64,
     transfer: &'a Transfer,
     socket: &'a TcpSocket,
-    read: ReadData<'a>,
+    read: &'a ReadData,
     frozen: Option<Frozen<'a>>,
     /// Flow id and mapping, ours until the route owns them.
     mapping: Option<Arc<nlb_tunnel::Mapping>>,
@@ -339,11 +344,11 @@ impl OriginOps for Mover<'_> {
 /// Returns when the connection lives there, or when it stayed and works as before, or, as the last
 /// resort, when it was reset. The phase of the result tells which, and its reason why. An error
 /// says that nothing was begun.
-pub(crate) fn migrate(
+fn migrate(
     shared: &Arc<Shared>,
     net: &Net,
     socket: &TcpSocket,
-    read: ReadData<'_>,
+    read: &ReadData,
     peer: Addr,
     timeout_ms: u32,
 ) -> Result<Arc<Entry>, Reason> {

@@ -18,7 +18,10 @@ use crate::{
         Vip, //
     },
     log::Limit,
-    origin::Transfers,
+    origin::{
+        Handovers,
+        Transfers, //
+    },
     peer::{
         AddError,
         Peer,
@@ -105,6 +108,8 @@ pub(crate) struct Shared {
     #[pin]
     pub(crate) registry: Registry,
     #[pin]
+    pub(crate) handovers: Handovers,
+    #[pin]
     pub(crate) transfers: Transfers,
     #[pin]
     pub(crate) arrivals: Arrivals,
@@ -130,6 +135,7 @@ impl Shared {
             log: Limit::new(),
             peers <- Peers::new(),
             registry <- Registry::new(),
+            handovers <- Handovers::new(),
             transfers <- Transfers::new(),
             arrivals <- Arrivals::new(),
             holds <- Holds::new(),

@@ -16,6 +16,7 @@ mod crc32c;
 pub mod errno;
 pub mod kthread;
 pub mod net;
+pub mod on_return;
 pub mod plumb;
 pub mod random;
 pub mod sync;

@@ -79,7 +79,7 @@ def header_ids(name):
 
 
 # Commands that act, and answer by a dump.
-WORKS_IN_READER = ("MIGRATE",)
+ANSWERED_BY_DUMP = ("MIGRATE",)
 
 
 class Family:
@@ -115,14 +115,14 @@ class Family:
 
     def do(self, command, attrs=(), tail=b""):
         """attrs: (name or number, payload) pairs, sent exactly so."""
-        if self._number(command) not in [self.ids.get(f"{self.prefix}_CMD_{name}") for name in WORKS_IN_READER]:
-            return self._send(command, NLM_F_ACK, attrs, tail)
+        if self._number(command) not in [self.ids.get(f"{self.prefix}_CMD_{name}") for name in ANSWERED_BY_DUMP]:
+            return self.send(command, NLM_F_ACK, attrs, tail)
         answer = self.dump(command, attrs, tail)
-        # What says only that the kernel goes on when more is read.
+        # What says only that there is more to be read.
         return answer._replace(replies=[body for body in answer.replies if len(body) > 4])
 
     def dump(self, command, attrs=(), tail=b""):
-        return self._send(command, NLM_F_ROOT | NLM_F_MATCH, attrs, tail)
+        return self.send(command, NLM_F_ROOT | NLM_F_MATCH, attrs, tail)
 
     def begin(self, command, attrs=()):
         """Ask for a dump, and read nothing."""
@@ -147,7 +147,8 @@ class Family:
             attribute(self.attr(kind) if isinstance(kind, str) else kind, value)
             for kind, value in attrs)
 
-    def _send(self, command, flags, attrs, tail):
+    def send(self, command, flags, attrs=(), tail=b""):
+        """With any flags."""
         return self._request(self.id, self._number(command), 1, flags, self._payload(attrs) + tail)
 
     def _number(self, command):

@@ -30,12 +30,11 @@ use nlb::{
 };
 
 /// What a request says about bytes that were read.
-#[derive(Clone, Copy)]
-pub(crate) enum ReadData<'a> {
+pub(crate) enum ReadData {
     /// They stay with the program.
     Nothing,
     /// These go along, the last that were read.
-    Given(&'a [u8]),
+    Given(KVVec<u8>),
     /// As many of the last that were read.
     Kept(u32),
     /// All that were read since the connection began.
@@ -58,28 +57,28 @@ pub(super) struct Rewound<'a> {
     len: u32,
 }
 
-impl<'a> ReadData<'a> {
+impl ReadData {
     /// Finds the bytes, and makes the state what it was before they were read.
     pub(super) fn rewind(
         &self,
         keeps: &Keeps,
         frozen: &Frozen<'_>,
         state: &mut ConnectionState,
-    ) -> Result<Rewound<'a>, Reason> {
+    ) -> Result<Rewound<'_>, Reason> {
         // A FIN counts as a byte received.
         let read = state
             .bytes_received
             .saturating_sub(u64::from(state.fin))
             .saturating_sub(u64::from(state.unread_len()));
         let count = |len: usize| u32::try_from(len).map_err(|_| Code::NotRead);
-        let (source, len) = match *self {
+        let (source, len) = match self {
             ReadData::Given(bytes) => (Source::Given(bytes), count(bytes.len())?),
-            ReadData::Kept(len) if u64::from(len) <= read => {
+            &ReadData::Kept(len) if u64::from(len) <= read => {
                 let (kept, all) = find(keeps, frozen, state, read)?;
                 let skip = all.checked_sub(len).ok_or(Code::NotRead)?;
                 (Source::Kept { kept, skip }, len)
             }
-            ReadData::Kept(len) => (Source::Given(&[]), len),
+            &ReadData::Kept(len) => (Source::Given(&[]), len),
             ReadData::AllKept if read != 0 => {
                 let (kept, len) = find(keeps, frozen, state, read)?;
                 (Source::Kept { kept, skip: 0 }, len)

@@ -9,6 +9,7 @@
 /* First, avoid forward references to `enum` types, as the kernel's own file. */
 #include <linux/hrtimer_types.h>
 
+#include <linux/anon_inodes.h>
 #include <linux/completion.h>
 #include <linux/crc32c.h>
 #include <linux/etherdevice.h>

@@ -101,13 +101,21 @@ use kernel::{
 pub type DoFn = fn(&Request<'_>) -> Result;
 
 /// Writes (the next) entries of a dump and may sleep. The first call is made in the context of the process
-/// that sent the request, later ones in that of the process that reads the dump.
+/// that sent the request, later ones in that of the process that reads the dump; all under a lock of the
+/// socket, for which a later request by it has to wait with the lock of all generic netlink families held.
 pub type DumpFn = fn(&mut Dump<'_>) -> Result;
+
+/// Looks after what a dump has left when it is over: through, or given up by closing the socket.
+pub type DoneFn = fn(&mut Dump<'_>);
 
 #[derive(Clone, Copy)]
 enum Handler {
     Do(DoFn),
-    Dump { start: Option<DoFn>, dump: DumpFn },
+    Dump {
+        start: Option<DumpFn>,
+        dump: DumpFn,
+        done: Option<DoneFn>,
+    },
 }
 
 /// One operation of a family.
@@ -152,21 +160,26 @@ impl Op {
         let handler = Handler::Dump {
             start: None,
             dump: run,
+            done: None,
         };
         Self::new(command, CAP_DUMP, policy, handler)
     }
 
-    /// Has `check` look at the request before a dump begins, so that it is refused as a `do` would
-    /// be instead of ending with an error.
-    pub const fn start(mut self, check: DoFn) -> Self {
+    /// Has `check` look at the request before a dump begins, in the context of the process that sent it, so
+    /// that it is refused as a `do` would be instead of ending with an error. It writes no entries.
+    pub const fn start(mut self, check: DumpFn) -> Self {
         match self.handler {
-            Handler::Dump { dump, .. } => {
-                self.handler = Handler::Dump {
-                    start: Some(check),
-                    dump,
-                }
-            }
+            Handler::Dump { ref mut start, .. } => *start = Some(check),
             Handler::Do(_) => panic!("only a dump has a start"),
+        }
+        self
+    }
+
+    /// Has `done` called when a dump that has begun is over.
+    pub const fn done(mut self, end: DoneFn) -> Self {
+        match self.handler {
+            Handler::Dump { ref mut done, .. } => *done = Some(end),
+            Handler::Do(_) => panic!("only a dump has an end"),
         }
         self
     }
@@ -247,7 +260,7 @@ impl<const N: usize> Ops<N> {
                         bindings::genl_split_ops__bindgen_ty_1__bindgen_ty_2 {
                             start: Some(start_callback),
                             dumpit: Some(dumpit_callback),
-                            done: None,
+                            done: Some(done_callback),
                         };
                 }
             }
@@ -484,7 +497,7 @@ unsafe extern "C" fn start_callback(cb: *mut bindings::netlink_callback) -> c_in
     from_result(|| {
         // SAFETY: `genl_start()` calls this with a valid `cb` for an operation of a table in a
         // `Family`.
-        let dump = unsafe { Dump::from_raw(core::ptr::null_mut(), cb) }?;
+        let mut dump = unsafe { Dump::from_raw(core::ptr::null_mut(), cb) }?;
         let request = dump.request();
         let op = request.family().operation(request.command(), CAP_DUMP)?;
         request.refuse_duplicates(op.policy, op.repeat, request.extack(), 0)?;
@@ -492,7 +505,28 @@ unsafe extern "C" fn start_callback(cb: *mut bindings::netlink_callback) -> c_in
             start: Some(start), ..
         } = op.handler
         {
-            start(request)?;
+            start(&mut dump)?;
+        }
+        Ok(0)
+    })
+}
+
+/// Looks after a dump that is over.
+///
+/// # Safety
+///
+/// To be called by generic netlink alone, for an operation of an [`Ops`] table of a [`Family`].
+unsafe extern "C" fn done_callback(cb: *mut bindings::netlink_callback) -> c_int {
+    from_result(|| {
+        // SAFETY: `genl_done()` calls this with a valid `cb` for an operation of a table in a `Family`.
+        let mut dump = unsafe { Dump::from_raw(core::ptr::null_mut(), cb) }?;
+        let request = dump.request();
+        let op = request.family().operation(request.command(), CAP_DUMP)?;
+        if let Handler::Dump {
+            done: Some(done), ..
+        } = op.handler
+        {
+            done(&mut dump);
         }
         Ok(0)
     })

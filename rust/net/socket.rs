@@ -503,9 +503,9 @@ unsafe impl Send for UserSocket {}
 unsafe impl Sync for UserSocket {}
 
 impl UserSocket {
-    /// Finds the socket behind a descriptor of the calling process. A `do` of a netlink family, and
-    /// the first call of a dump, run in that of the sender, later calls in the reader's. `EBADF` if there is no such file, `ENOTSOCK` if it is
-    /// not a socket.
+    /// Finds the socket behind a descriptor of the calling process. A `do` of a netlink family, and the
+    /// start of a dump, run in that of the sender, later calls of a dump in the reader's. `EBADF` if there is
+    /// no such file, `ENOTSOCK` if it is not a socket.
     pub fn from_fd(fd: u32) -> Result<Self> {
         let fd = c_int::try_from(fd).map_err(|_| EBADF)?;
         let mut error = 0;

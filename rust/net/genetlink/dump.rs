@@ -24,7 +24,7 @@ const STATE_WORDS: usize = 6;
 /// # Invariants
 ///
 /// `cb` is valid for `'a` and its `ctx` used by nobody else; `skb` is valid for `'a`, or null in
-/// the start callback, which only uses the request.
+/// the callbacks for its start and its end, which cannot write entries.
 pub struct Dump<'a> {
     skb: *mut bindings::sk_buff,
     cb: NonNull<bindings::netlink_callback>,
@@ -86,8 +86,9 @@ impl<'a> Dump<'a> {
     /// Ends this call of the dump and has another one made, in the reader's `recvmsg()`, after an empty
     /// message.
     ///
-    /// The first call is made in the sender's `sendmsg()` with the lock of all generic netlink families
-    /// held: whatever has to wait for long is not for it.
+    /// That is for an answer that has to be waited for: the first call is made in the sender's `sendmsg()`
+    /// with the lock of all generic netlink families held, and none should take long (see
+    /// [`super::DumpFn`]).
     pub fn go_on_in_reader(&mut self) {
         // A buffer that is called full brings on the next call if there is something in it.
         self.outcome = self.try_put(|_| Ok(())).and(Err(EMSGSIZE));

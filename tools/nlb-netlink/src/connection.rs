@@ -311,11 +311,11 @@ impl Connection {
         object.ok_or(Malformed::Empty.into())
     }
 
-    /// Send a request that the kernel works on while the answer is received: a dump of an empty
-    /// object and, if one is answered, of one more, which may come with an error.
+    /// Send a request that the kernel works on while it is sent, and answers by a dump: of empty
+    /// objects and, if one is answered, of one more, which may come with an error.
     ///
-    /// After an error that is no refusal the kernel may still be about to begin: only dropping the
-    /// connection keeps it from that.
+    /// After an error that is no refusal the connection has to be dropped: the kernel may be in the
+    /// middle of its answer.
     pub(crate) fn work<T>(
         &mut self,
         request: Request,
@@ -323,10 +323,11 @@ impl Connection {
         decode: fn(&[u8]) -> Result<T, Malformed>,
     ) -> (Option<T>, Result<()>) {
         let request = request.dump();
-        let mut object = None;
+        let (mut object, mut begun) = (None, false);
         let outcome = self
             .endpoint
             .request(self.family, &request, names, &mut |_, attrs| {
+                begun = true;
                 if !attrs.is_empty() {
                     object = Some(decode(attrs)?);
                 }
@@ -334,10 +335,12 @@ impl Connection {
             });
         let outcome = match outcome {
             // Not by the family, which says why: the kernel had no memory for the first object, and has
-            // the dump begun.
+            // the dump begun, but nothing else.
             Err(Error::Refused(refusal)) if refusal.errno == ENOBUFS && refusal.code.is_none() => {
                 Err(Error::Io(RECEIVE, io::Error::from_raw_os_error(ENOBUFS)))
             }
+            // It has done what it was asked for, or not.
+            Err(Error::Io(..)) if begun => Err(Error::NoAnswer),
             outcome => outcome,
         };
         (object, outcome.map(drop))

@@ -166,7 +166,7 @@ impl Migrator {
     /// each answer of the target; 2 s when `None`). On success the descriptor is dead and may only
     /// be closed. On a refusal the connection stayed with the caller and works as before, unless
     /// [`NotMoved::was_reset`] says that it could not be saved. After an error that is no
-    /// [`Error::Refused`](crate::Error::Refused), drop this handle: the kernel may still be about to begin.
+    /// [`Error::Refused`](crate::Error::Refused), drop this handle: more of the answer may come.
     /// [`handover`](crate::handover) has this with ownership.
     pub fn migrate(
         &mut self,

@@ -381,15 +381,14 @@ pub mod cmd {
     pub const PEER_DEL: u8 = 2;
     /// Show one peer or all.
     pub const PEER_GET: u8 = 3;
-    /// Hand a connection to a peer. Either fd names it, by a socket of the process that reads the
-    /// answer, or client-addr, client-port, vip-addr and vip-port do, whatever process has it. The
-    /// answer is a dump, so that nobody else has to wait: an empty object, and the migration, for
-    /// which the recvmsg() that delivers the former waits. It ends when the connection lives there,
-    /// or with an error and a text. A process that never reads has moved nothing. A socket whose
-    /// connection has gone is dead, its owner finds ECONNABORTED there. After an error the
-    /// connection stayed and goes on as before, but for ECONNRESET, which says that it could not be
-    /// saved. If it came to a migration at all, its object precedes the error and tells the phase
-    /// it ended in.
+    /// Hand a connection to a peer. Either fd names it, by a socket of the process that asks, or
+    /// client-addr, client-port, vip-addr and vip-port do, whatever process has it. The sendmsg()
+    /// of the request returns when the connection lives there, or cannot. The answer is a dump, so
+    /// that nobody else has to wait: an empty object (or more, for a reader who is early), and the
+    /// migration; or an error and a text. A socket whose connection has gone is dead, its owner
+    /// finds ECONNABORTED there. After an error the connection stayed and goes on as before, but
+    /// for ECONNRESET, which says that it could not be saved. If it came to a migration at all, its
+    /// object precedes the error and tells the phase it ended in.
     pub const MIGRATE: u8 = 4;
     /// Show one migration (id and role), or dump those under way, the live ones and the last that
     /// ended.
