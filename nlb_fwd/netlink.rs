@@ -173,21 +173,12 @@ fn service_get(req: &Request<'_>) -> Result {
 
 fn service_dump(dump: &mut Dump<'_>) -> Result {
     let forwarder = forwarder(dump.request())?;
-    dump.set_generation(forwarder.services_generation());
-    let [word, ..] = dump.state();
-    let mut position = Position(*word);
-    let (mut full, mut done) = (false, false);
-    while !done && !full {
-        done = forwarder.scan_services(&mut position, |service| {
-            if dump.put_entry(|w| fill_service(w, service)).is_break() {
-                full = true;
-                return Scan::Stop;
-            }
-            Scan::Continue
-        });
-    }
-    let [word, ..] = dump.state();
-    *word = position.0;
+    let table = &forwarder.services;
+    dump.set_generation(table.generation());
+    dump.put_table(
+        |guard, position, f| table.scan(guard, position, |service| f(service)),
+        fill_service,
+    );
     Ok(())
 }
 
@@ -338,7 +329,8 @@ fn endpoint_dump(dump: &mut Dump<'_>) -> Result {
     } else {
         let (mut full, mut done) = (false, false);
         while !done && !full {
-            done = forwarder.scan_services(&mut position, |service| {
+            let services = &forwarder.services;
+            done = services.scan(&rcu::read_lock(), &mut position, |service| {
                 if !dump_endpoints_of(dump, service, &mut next) {
                     full = true;
                     return Scan::Stop;
@@ -437,24 +429,12 @@ fn route_get(req: &Request<'_>) -> Result {
 
 fn route_dump(dump: &mut Dump<'_>) -> Result {
     let forwarder = forwarder(dump.request())?;
-    // Only to be compared.
-    dump.set_generation(forwarder.routes.generation() as u32);
-    let [word, ..] = dump.state();
-    let mut position = Position(*word);
-    let (mut full, mut done) = (false, false);
-    while !done && !full {
-        done = forwarder
-            .routes
-            .scan(&rcu::read_lock(), &mut position, |route| {
-                if dump.put_entry(|w| fill_route(w, route)).is_break() {
-                    full = true;
-                    return Scan::Stop;
-                }
-                Scan::Continue
-            });
-    }
-    let [word, ..] = dump.state();
-    *word = position.0;
+    let table = &forwarder.routes;
+    dump.set_generation(table.generation());
+    dump.put_table(
+        |guard, position, f| table.scan(guard, position, |route| f(route)),
+        fill_route,
+    );
     Ok(())
 }
 

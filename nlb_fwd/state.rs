@@ -82,7 +82,7 @@ const EXPIRE_STEPS: u32 = 64;
 #[pin_data]
 pub(crate) struct Forwarder {
     #[pin]
-    services: FamilyTable<ServiceKey, Arc<Service>>,
+    pub(crate) services: FamilyTable<ServiceKey, Arc<Service>>,
     #[pin]
     pub(crate) routes: FamilyTable<FourTuple, Arc<Route>>,
     pub(crate) stats: Stats,
@@ -180,26 +180,10 @@ impl Forwarder {
         self.services.get(&rcu::read_lock(), key).cloned()
     }
 
-    /// Shows services to `f`, a limited number; see [`FamilyTable::scan`].
-    pub(crate) fn scan_services(
-        &self,
-        position: &mut Position,
-        mut f: impl FnMut(&Service) -> Scan,
-    ) -> bool {
-        self.services
-            .scan(&rcu::read_lock(), position, |service| f(service))
-    }
-
-    /// Changes whenever services come or go.
-    pub(crate) fn services_generation(&self) -> u32 {
-        // Only to be compared.
-        self.services.generation() as u32
-    }
-
     /// Changes whenever services or endpoints come or go, or endpoints change.
-    pub(crate) fn config_generation(&self) -> u32 {
-        self.services_generation()
-            .wrapping_add(self.endpoint_changes.load(Relaxed))
+    pub(crate) fn config_generation(&self) -> u64 {
+        let endpoints = self.endpoint_changes.load(Relaxed);
+        self.services.generation().wrapping_add(endpoints.into())
     }
 
     /// Notes that endpoints have come, gone or changed.

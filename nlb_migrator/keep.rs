@@ -41,11 +41,7 @@ use nlb::{
             FamilyTable, //
         },
         lock::SpinLockBh,
-        rhashtable::{
-            InsertError,
-            Position,
-            Scan, //
-        }, //
+        rhashtable::InsertError,
     },
     wire::addr::{
         Addr,
@@ -255,7 +251,7 @@ impl Kept {
 #[pin_data]
 pub(crate) struct Keeps {
     #[pin]
-    settings: FamilyTable<Vip, Setting>,
+    pub(crate) settings: FamilyTable<Vip, Setting>,
     #[pin]
     table: FamilyTable<FourTuple, Arc<Kept>>,
     /// Memory of all copies.
@@ -288,22 +284,6 @@ impl Keeps {
 
     pub(crate) fn find(&self, vip: &Vip) -> Option<Setting> {
         self.settings.get(&rcu::read_lock(), vip).copied()
-    }
-
-    /// Shows settings to `f`, a limited number; see [`FamilyTable::scan`].
-    pub(crate) fn scan(
-        &self,
-        position: &mut Position,
-        mut f: impl FnMut(&Setting) -> Scan,
-    ) -> bool {
-        self.settings
-            .scan(&rcu::read_lock(), position, |setting| f(setting))
-    }
-
-    /// Changes whenever settings come or go.
-    pub(crate) fn generation(&self) -> u32 {
-        // Only to be compared.
-        self.settings.generation() as u32
     }
 
     /// Lets go of copies of connections that are not to be kept any more. Process context.

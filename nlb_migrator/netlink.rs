@@ -63,11 +63,7 @@ use nlb::{
         },
         Net, //
     },
-    sync::rhashtable::{
-        InsertError,
-        Position,
-        Scan, //
-    },
+    sync::rhashtable::InsertError,
 };
 
 static GROUPS: [MulticastGroup; 1] = [MulticastGroup::new(uapi::MCGRP_MIGRATIONS)];
@@ -419,22 +415,12 @@ fn keep_get(request: &Request<'_>) -> Result {
 
 fn keep_dump(dump: &mut Dump<'_>) -> Result {
     let state = state(dump.request())?;
-    let keeps = &state.shared.keeps;
-    dump.set_generation(keeps.generation());
-    let [place, ..] = *dump.state();
-    let mut position = Position(place);
-    let (mut done, mut full) = (false, false);
-    while !done && !full {
-        done = keeps.scan(&mut position, |setting| {
-            full = dump.put_entry(|w| fill_keep(w, setting)).is_break();
-            if full {
-                Scan::Stop
-            } else {
-                Scan::Continue
-            }
-        });
-    }
-    remember(dump, position.0);
+    let table = &state.shared.keeps.settings;
+    dump.set_generation(table.generation());
+    dump.put_table(
+        |guard, position, f| table.scan(guard, position, f),
+        fill_keep,
+    );
     Ok(())
 }
 

@@ -27,10 +27,7 @@ use crate::{
 };
 use kernel::{
     prelude::*,
-    sync::{
-        rcu,
-        Arc, //
-    }, //
+    sync::Arc, //
 };
 use nlb::{
     errno::EAFNOSUPPORT,
@@ -45,10 +42,6 @@ use nlb::{
             Writer, //
         },
         Net, //
-    },
-    sync::rhashtable::{
-        Position,
-        Scan, //
     },
     wire::{
         addr::FourTuple,
@@ -127,38 +120,13 @@ fn forwarder_get(req: &Request<'_>) -> Result {
 
 fn forwarder_dump(dump: &mut Dump<'_>) -> Result {
     let tunnel = tunnel(dump.request())?;
-    dump.set_generation(tunnel.forwarders.generation() as u32);
     let table = &tunnel.forwarders;
-    dump_table(
-        dump,
+    dump.set_generation(table.generation());
+    dump.put_table(
         |guard, position, f| table.scan(guard, position, |forwarder| f(forwarder)),
         fill_forwarder,
     );
     Ok(())
-}
-
-/// Goes on dumping the table that `scan` goes through. True when that is done.
-fn dump_table<V>(
-    dump: &mut Dump<'_>,
-    scan: impl Fn(&rcu::Guard, &mut Position, &mut dyn FnMut(&V) -> Scan) -> bool,
-    fill: impl Fn(&mut Writer<'_>, &V) -> Result,
-) -> bool {
-    let [word, ..] = dump.state();
-    let mut position = Position(*word);
-    let mut full = false;
-    let mut done = false;
-    while !done && !full {
-        done = scan(&rcu::read_lock(), &mut position, &mut |value| {
-            if dump.put_entry(|w| fill(w, value)).is_break() {
-                full = true;
-                return Scan::Stop;
-            }
-            Scan::Continue
-        });
-    }
-    let [word, ..] = dump.state();
-    *word = position.0;
-    done
 }
 
 fn fill_forwarder(w: &mut Writer<'_>, forwarder: &Forwarder) -> Result {
@@ -242,8 +210,7 @@ fn mapping_dump(dump: &mut Dump<'_>) -> Result {
         .flows
         .generation()
         .wrapping_add(tunnel.hosts.generation());
-    // Only to be compared.
-    dump.set_generation(generation as u32);
+    dump.set_generation(generation);
     let side = dump.request().u32(mapping::SIDE);
     let wanted = |this: MappingSide| side.is_none_or(|side| side == this as u32);
     // The second word of the state counts the tables that are done.
@@ -251,8 +218,7 @@ fn mapping_dump(dump: &mut Dump<'_>) -> Result {
     if *tables == 0 {
         if wanted(MappingSide::Forwarder) {
             let table = &tunnel.flows;
-            let done = dump_table(
-                dump,
+            let done = dump.put_table(
                 |guard, position, f| table.scan(guard, position, |_, mapping| f(mapping)),
                 fill_mapping,
             );
@@ -265,8 +231,7 @@ fn mapping_dump(dump: &mut Dump<'_>) -> Result {
     }
     if wanted(MappingSide::Host) {
         let table = &tunnel.hosts;
-        dump_table(
-            dump,
+        dump.put_table(
             |guard, position, f| table.scan(guard, position, |mapping| f(mapping)),
             fill_host_mapping,
         );

@@ -246,6 +246,20 @@ def without_privilege(function):
     return said
 
 
+def replaced(attrs, name, value):
+    return [(key, value if key == name else old) for key, old in attrs]
+
+
+def accepting(ktap, family):
+    """A function that makes a request which has to be accepted, and returns the answer."""
+    def accepted(name, command, attrs):
+        answer = family.do(command, attrs)
+        ktap.result(answer.error == 0, f"{command.lower()}: {name}", f"{name_of(answer.error)} {answer.text}")
+        return answer
+
+    return accepted
+
+
 class Case:
     """A request that has to be refused, and what has to be said."""
 
@@ -283,7 +297,7 @@ class Request:
         return [(key, value) for key, value in self.good if key != name]
 
     def with_(self, name, value):
-        return [(key, value if key == name else old) for key, old in self.good]
+        return replaced(self.good, name, value)
 
 
 def hostile(request):

@@ -9,7 +9,7 @@ import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 import genl  # noqa: E402
-from genl import Case, Request, be16, ip, u32  # noqa: E402
+from genl import Case, Request, be16, ip, replaced, u32  # noqa: E402
 
 VIP = [("SERVICE_VIP_ADDR", ip("192.0.2.10")), ("SERVICE_VIP_PORT", be16(80)), ("SERVICE_PROTO", u32(6))]
 SERVICE = VIP + [("SERVICE_MODE", u32(2))]
@@ -34,10 +34,6 @@ REQUESTS = [
     Request("ROUTE_DEL", TUPLE),
     Request("ROUTE_GET", TUPLE, privileged=False),
 ]
-
-
-def replaced(attrs, name, value):
-    return [(key, value if key == name else old) for key, old in attrs]
 
 
 # What only these commands can get wrong. The namespace has the service, the
@@ -133,6 +129,7 @@ def main():
     subprocess.run(["modprobe", "nlb_fwd"], check=True)
     ktap = genl.Ktap()
     fwd = genl.Family("nlb-fwd")
+    accepted = genl.accepting(ktap, fwd)
     identity = {"SERVICE_GET": 4, "ENDPOINT_GET": 6, "ROUTE_GET": 6}
 
     def state():
@@ -143,12 +140,6 @@ def main():
                 str([(kind, value) for kind, value in genl.attributes(reply[4:]) if kind <= last])
                 for reply in fwd.dump(command).replies)
         return found
-
-    def accepted(name, command, attrs):
-        answer = fwd.do(command, attrs)
-        ktap.result(answer.error == 0, f"{command.lower()}: {name}",
-                    f"{genl.name_of(answer.error)} {answer.text}")
-        return answer
 
     empty = state()
     ktap.result(empty == {key: [] for key in identity}, "a new namespace has nothing", str(empty))

@@ -14,7 +14,7 @@ import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 import genl  # noqa: E402
-from genl import Case, Request, be16, ip, u8, u32  # noqa: E402
+from genl import Case, Request, be16, ip, replaced, u8, u32  # noqa: E402
 
 KEY = [("PEER_ADDR", ip("127.0.0.2"))]
 SECRET = b"0123456789abcdef"
@@ -27,10 +27,6 @@ KEEP = VIP + [("KEEP_BYTES", u32(4096))]
 NO_ROOM = "no memory for the key, on the port (net.core.optmem_max) or at all"
 
 
-def replaced(attrs, name, value):
-    return [(key, value if key == name else old) for key, old in attrs]
-
-
 def in_use():
     """How often the module is in use."""
     with open("/sys/module/nlb_migrator/refcnt", encoding="ascii") as file:
@@ -41,6 +37,7 @@ def main():
     subprocess.run("modprobe nlb_migrator && ip link set lo up", shell=True, check=True)
     ktap = genl.Ktap()
     migrator = genl.Family("nlb-migrator")
+    accepted = genl.accepting(ktap, migrator)
     stream = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     stream.set_inheritable(True)
     datagram = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -63,11 +60,6 @@ def main():
     def peers():
         """The attributes of each peer, but for the keys."""
         return [dict(genl.attributes(reply[4:])) for reply in migrator.dump("PEER_GET").replies]
-
-    def accepted(name, command, attrs):
-        answer = migrator.do(command, attrs)
-        ktap.result(answer.error == 0, f"{command.lower()}: {name}", f"{genl.name_of(answer.error)} {answer.text}")
-        return answer
 
     requests = [
         Request("PEER_NEW", PEER, optional=("PEER_PORT", "PEER_RECV_ID", "PEER_ALGORITHM")),

@@ -9,7 +9,7 @@ import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 import genl  # noqa: E402
-from genl import Case, Request, be16, ip, u32  # noqa: E402
+from genl import Case, Request, be16, ip, replaced, u32  # noqa: E402
 
 FORWARDER = [("FORWARDER_ADDR", ip("10.0.2.1"))]
 FLOW = 61000 << 16 | 1
@@ -36,10 +36,6 @@ REQUESTS = [
     Request("MAPPING_DEL", KEY),
     Request("MAPPING_GET", HOST_SIDE + KEY, privileged=False),
 ]
-
-
-def replaced(attrs, name, value):
-    return [(key, value if key == name else old) for key, old in attrs]
 
 
 SPECIAL = [
@@ -92,6 +88,7 @@ def main():
        "ip addr add 2001:db8:10::10/128 dev nlb0 && ip link set nlb0 up")
     ktap = genl.Ktap()
     tunnel = genl.Family("nlb-tunnel")
+    accepted = genl.accepting(ktap, tunnel)
 
     def state():
         """Addresses of the forwarders; mappings without what time changes."""
@@ -101,11 +98,6 @@ def main():
             str([(kind, value) for kind, value in genl.attributes(reply[4:]) if kind not in moving])
             for reply in tunnel.dump("MAPPING_GET").replies))
         return found
-
-    def accepted(name, command, attrs):
-        answer = tunnel.do(command, attrs)
-        ktap.result(answer.error == 0, f"{command.lower()}: {name}", f"{genl.name_of(answer.error)} {answer.text}")
-        return answer
 
     ktap.result(state() == [[], []], "a new namespace has nothing", str(state()))
     listener = genl.Family("nlb-tunnel")

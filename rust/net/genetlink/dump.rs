@@ -8,13 +8,20 @@ use super::{
 };
 use crate::{
     bindings,
-    net::netns::Net, //
+    net::netns::Net,
+    sync::rhashtable::{
+        Position,
+        Scan, //
+    },
 };
 use core::{
     ops::ControlFlow,
     ptr::NonNull, //
 };
-use kernel::prelude::*;
+use kernel::{
+    prelude::*,
+    sync::rcu, //
+};
 
 /// Words of state that a dump keeps between two calls.
 const STATE_WORDS: usize = 6;
@@ -78,7 +85,9 @@ impl<'a> Dump<'a> {
 
     /// Says which generation of the table the entries that follow are of. If it changes before the
     /// dump is through, the reader is told that the dump is inconsistent (`NLM_F_DUMP_INTR`).
-    pub fn set_generation(&mut self, generation: u32) {
+    pub fn set_generation(&mut self, generation: impl Into<u64>) {
+        // CAST: It is only compared.
+        let generation = generation.into() as u32;
         // SAFETY: By the type invariant. 0 means that there are no generations.
         unsafe { (*self.cb.as_ptr()).seq = generation.max(1) };
     }
@@ -109,6 +118,31 @@ impl<'a> Dump<'a> {
             Ok(()) => ControlFlow::Continue(()),
             Err(_) => ControlFlow::Break(()),
         }
+    }
+
+    /// Writes an entry for each value that `scan` shows, such as
+    /// [`RcuHashTable::scan`](crate::sync::rhashtable::RcuHashTable::scan), from where the last call
+    /// stopped, which the first word of the [state](Self::state) says. True when all have been written.
+    pub fn put_table<V>(
+        &mut self,
+        scan: impl Fn(&rcu::Guard, &mut Position, &mut dyn FnMut(&V) -> Scan) -> bool,
+        fill: impl Fn(&mut Writer<'_>, &V) -> Result,
+    ) -> bool {
+        let [word, ..] = self.state();
+        let mut position = Position(*word);
+        let (mut full, mut done) = (false, false);
+        while !done && !full {
+            done = scan(&rcu::read_lock(), &mut position, &mut |value| {
+                if self.put_entry(|w| fill(w, value)).is_break() {
+                    full = true;
+                    return Scan::Stop;
+                }
+                Scan::Continue
+            });
+        }
+        let [word, ..] = self.state();
+        *word = position.0;
+        done
     }
 
     fn try_put(&mut self, fill: impl FnOnce(&mut Writer<'_>) -> Result) -> Result {
