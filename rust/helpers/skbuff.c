@@ -8,6 +8,13 @@ __nlb_helper struct sk_buff *nlb_helper_alloc_skb(unsigned int size, gfp_t prior
 	return alloc_skb(size, priority);
 }
 
+#ifndef CONFIG_TRACEPOINTS
+__nlb_helper void nlb_helper_consume_skb(struct sk_buff *skb)
+{
+	consume_skb(skb);
+}
+#endif
+
 __nlb_helper void nlb_helper___skb_header_release(struct sk_buff *skb)
 {
 	__skb_header_release(skb);
