@@ -1,5 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
+# long
 #
 # Packets that reach the host before the connection does are held and delivered
 # in order: no RST, no byte lost. The migrators' answers are made slow, so that

@@ -1,5 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
+# long
 #
 # When a migration can not be, the connection stays with the classifier and
 # works as if nobody had tried. When nobody can know who owns it, the client
