@@ -98,7 +98,10 @@ debootstrap_into() {
 	unset APT_CONFIG
 	lines=$(archive_sources) || exit $?
 	mapfile -t lines <<<"$lines"
+	# Nobody reads manuals there, and what a crash cuts short is thrown away.
 	TMPDIR=$cache mmdebstrap --mode=root --variant=minbase --architectures=amd64 "${mm_opts[@]}" \
+		--dpkgopt=force-unsafe-io --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/man/*' \
+		--dpkgopt='path-exclude=/usr/share/locale/*' --dpkgopt='path-exclude=/usr/share/info/*' \
 		--include="$(IFS=, && echo "$*")" trixie "$dir" "${lines[@]}"
 }
 mm_opts=()
