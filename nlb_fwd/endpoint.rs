@@ -2,7 +2,10 @@
 
 //! Hosts that serve the connections of a service.
 
-use crate::stats::Traffic;
+use crate::{
+    scheduler::Candidate,
+    stats::Traffic, //
+};
 use kernel::{
     prelude::*,
     sync::{
@@ -13,7 +16,10 @@ use kernel::{
         Arc, //
     },
 };
-use nlb::wire::addr::Addr;
+use nlb::wire::{
+    addr::Addr,
+    least, //
+};
 use nlb_tunnel::Target;
 
 /// A host, with its share of a service's new connections.
@@ -21,6 +27,7 @@ pub(crate) struct Endpoint {
     target: Arc<Target>,
     weight: Atomic<u32>,
     routes: Atomic<u32>,
+    active: Atomic<u32>,
     /// Connections, packets and bytes since the endpoint was added.
     pub(crate) traffic: Traffic,
 }
@@ -33,6 +40,7 @@ impl Endpoint {
                 target,
                 weight: Atomic::new(weight),
                 routes: Atomic::new(0),
+                active: Atomic::new(0),
                 traffic: Traffic::new()?,
             },
             GFP_KERNEL,
@@ -64,6 +72,11 @@ impl Endpoint {
         self.routes.load(Relaxed)
     }
 
+    /// Those of them whose connection is not being closed.
+    pub(crate) fn active(&self) -> u32 {
+        self.active.load(Relaxed)
+    }
+
     /// A route begins to point here.
     pub(crate) fn route_added(&self) {
         self.routes.fetch_add(1u32, Relaxed);
@@ -72,5 +85,31 @@ impl Endpoint {
     /// A route that pointed here is gone.
     pub(crate) fn route_removed(&self) {
         self.routes.fetch_sub(1u32, Relaxed);
+    }
+
+    /// The connection of a route begins to be active.
+    pub(crate) fn active_added(&self) {
+        self.active.fetch_add(1u32, Relaxed);
+    }
+
+    /// The connection of a route is not active any more.
+    pub(crate) fn active_removed(&self) {
+        self.active.fetch_sub(1u32, Relaxed);
+    }
+}
+
+impl Candidate for Endpoint {
+    fn host(&self) -> Addr {
+        self.host()
+    }
+
+    fn share(&self) -> u32 {
+        self.weight()
+    }
+
+    fn load(&self) -> u64 {
+        let active = self.active();
+        // Neither is read at the same moment.
+        least::load(active, self.routes().saturating_sub(active))
     }
 }

@@ -10,6 +10,7 @@ use crate::{
     endpoint::Endpoint,
     route::Route,
     service::{
+        Config,
         Service,
         ServiceKey, //
     },
@@ -25,6 +26,7 @@ use crate::{
         route,
         service,
         RouteOrigin,
+        Scheduler,
         ServiceMode, //
     },
 };
@@ -46,6 +48,7 @@ use nlb::{
     errno::{
         EADDRNOTAVAIL,
         EAFNOSUPPORT,
+        EDQUOT,
         EHOSTUNREACH, //
     },
     net::genetlink::{
@@ -76,7 +79,7 @@ static GROUPS: [MulticastGroup; 2] = [
     MulticastGroup::new(uapi::MCGRP_ROUTES),
 ];
 
-static OPS: Ops<14> = Ops::new([
+static OPS: Ops<15> = Ops::new([
     Op::doit(cmd::SERVICE_NEW, &uapi::SERVICE_NEW_DO, service_new).admin(),
     Op::doit(cmd::SERVICE_DEL, &uapi::SERVICE_DEL_DO, service_del).admin(),
     Op::doit(cmd::SERVICE_GET, &uapi::SERVICE_GET_DO, service_get),
@@ -91,6 +94,7 @@ static OPS: Ops<14> = Ops::new([
     Op::doit(cmd::ROUTE_GET, &uapi::ROUTE_GET_DO, route_get),
     Op::dump(cmd::ROUTE_GET, &uapi::ROUTE_GET_DUMP, route_dump),
     Op::doit(cmd::STATS_GET, &uapi::STATS_GET_DO, stats_get),
+    Op::doit(cmd::SERVICE_SET, &uapi::SERVICE_SET_DO, service_set).admin(),
 ]);
 
 pub(crate) static FAMILY: Family = Family::new(uapi::FAMILY, 1, &OPS, &GROUPS);
@@ -144,15 +148,61 @@ fn service_new(req: &Request<'_>) -> Result {
         let text = c"the classifier's port must not be the service's";
         return Err(req.bad_attr(EINVAL, service::CLASSIFIER_PORT, text));
     }
-    match forwarder.add_service(key, mode, classifier) {
+    let scheduler = match req.u32(service::SCHEDULER) {
+        None => Scheduler::Wrr,
+        Some(_) if mode != ServiceMode::L4 => return Err(no_scheduler(req)),
+        Some(number) => scheduler(req, number)?,
+    };
+    let config = Config {
+        mode,
+        classifier,
+        scheduler,
+    };
+    match forwarder.add_service(key, config) {
         Ok(service) => {
             notify_service(req.net(), cmd::SERVICE_NTF, &service);
             Ok(())
         }
         Err(EEXIST) => Err(req.error(EEXIST, c"service exists")),
         Err(ENOSPC) => Err(req.error(ENOSPC, c"too many services")),
-        Err(error) => Err(error),
+        Err(error) => Err(no_table(req, error)),
     }
+}
+
+/// The scheduler with this number.
+fn scheduler(req: &Request<'_>, number: u32) -> Result<Scheduler> {
+    Scheduler::from_u32(number)
+        .ok_or_else(|| req.bad_attr(EINVAL, service::SCHEDULER, c"no such scheduler"))
+}
+
+fn no_scheduler(req: &Request<'_>) -> Error {
+    let text = c"only mode l4 has a scheduler";
+    req.bad_attr(EINVAL, service::SCHEDULER, text)
+}
+
+/// Says what it means that there are too many tables for consistent hashing.
+fn no_table(req: &Request<'_>, error: Error) -> Error {
+    if error == EDQUOT {
+        let text = c"too many services with scheduler mh";
+        return req.bad_attr(error, service::SCHEDULER, text);
+    }
+    error
+}
+
+fn service_set(req: &Request<'_>) -> Result {
+    let forwarder = forwarder(req)?;
+    let key = service_key(req)?;
+    let scheduler = scheduler(req, req.require_u32(service::SCHEDULER)?)?;
+    let _lock = forwarder.config.lock();
+    let service = find_service(req, &forwarder, &key)?;
+    if service.mode() != ServiceMode::L4 {
+        return Err(no_scheduler(req));
+    }
+    forwarder
+        .set_scheduler(&service, scheduler)
+        .map_err(|error| no_table(req, error))?;
+    notify_service(req.net(), cmd::SERVICE_NTF, &service);
+    Ok(())
 }
 
 fn service_del(req: &Request<'_>) -> Result {

@@ -4,7 +4,7 @@
 //!
 //! A packet for a service follows the route of its connection into the tunnel. Without a route it
 //! goes to the local stack, where the classifier listens (mode `peek`), or the first packet makes
-//! one to an endpoint that is picked by weighted round robin (mode `l4`).
+//! one to an endpoint that the service's scheduler picks (mode `l4`).
 
 #![forbid(unsafe_code)]
 

@@ -45,9 +45,12 @@ pub(crate) struct Route {
     /// None if the host is no endpoint of the service.
     endpoint: Option<Arc<Endpoint>>,
     origin: RouteOrigin,
-    /// Number of the [`State`].
+    /// Number of the [`State`], with [`GONE`].
     state: Atomic<u32>,
 }
+
+/// In a route's state, that the route is not counted (any more) with its endpoint.
+const GONE: u32 = 1 << 8;
 
 impl Route {
     /// A route of the mapping's connection, in the state after a packet with `flags`.
@@ -65,7 +68,7 @@ impl Route {
                 service,
                 endpoint,
                 origin,
-                state: Atomic::new(state as u32),
+                state: Atomic::new(state as u32 | GONE),
             },
             GFP_ATOMIC,
         )?)
@@ -93,6 +96,7 @@ impl Route {
         if let Some(endpoint) = &self.endpoint {
             endpoint.route_added();
         }
+        self.change(|state| state & !GONE);
     }
 
     /// The opposite of [`Route::added`], once the route can be found no more.
@@ -100,6 +104,28 @@ impl Route {
         self.service.route_removed();
         if let Some(endpoint) = &self.endpoint {
             endpoint.route_removed();
+        }
+        self.change(|state| state | GONE);
+    }
+
+    /// Changes the state, and with it what the endpoint knows of its connections. Packets and those
+    /// who remove the route may come at the same time.
+    fn change(&self, next: impl Fn(u32) -> u32) {
+        let mut before = self.state.load(Relaxed);
+        loop {
+            let after = next(before);
+            match self.state.cmpxchg(before, after, Relaxed) {
+                Ok(_) => return self.recount(is_active(before), is_active(after)),
+                Err(other) => before = other,
+            }
+        }
+    }
+
+    fn recount(&self, before: bool, after: bool) {
+        match (&self.endpoint, before, after) {
+            (Some(endpoint), false, true) => endpoint.active_added(),
+            (Some(endpoint), true, false) => endpoint.active_removed(),
+            _ => {}
         }
     }
 
@@ -117,10 +143,7 @@ impl Route {
     }
 
     fn state(&self) -> State {
-        u8::try_from(self.state.load(Relaxed))
-            .ok()
-            .and_then(State::from_number)
-            .unwrap_or(State::Established)
+        state_of(self.state.load(Relaxed))
     }
 
     /// The state as user space knows it.
@@ -142,7 +165,7 @@ impl Route {
         match before.step(flags) {
             Step::Next(after) => {
                 if after != before {
-                    self.state.store(after as u32, Relaxed);
+                    self.change(|state| after as u32 | state & GONE);
                 }
                 true
             }
@@ -152,7 +175,7 @@ impl Route {
 
     /// The host says that the connection has ended: only its last packets are still to come.
     pub(crate) fn close(&self) {
-        self.state.store(State::FinWait as u32, Relaxed);
+        self.change(|state| State::FinWait as u32 | state & GONE);
     }
 
     /// Counts a packet with the service and the endpoint.
@@ -187,4 +210,19 @@ impl Route {
     pub(crate) fn expires_ms(&self) -> u64 {
         time::jiffies_to_ms(self.remaining(time::jiffies()))
     }
+}
+
+/// The state in the number of a route's.
+fn state_of(number: u32) -> State {
+    State::from_number(number as u8).unwrap_or(State::Established)
+}
+
+/// Whether a route in this state is counted as an active connection: as IPVS has it
+/// (`tcp_state_active_table` in `net/netfilter/ipvs/ip_vs_proto_tcp.c`), and UDP.
+fn is_active(number: u32) -> bool {
+    number & GONE == 0
+        && match state_of(number) {
+            State::SynRecv | State::Established | State::Udp => true,
+            State::FinWait | State::Close => false,
+        }
 }

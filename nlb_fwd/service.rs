@@ -6,7 +6,10 @@ use crate::{
     endpoint::Endpoint,
     scheduler::Schedule,
     stats::Traffic,
-    uapi::ServiceMode, //
+    uapi::{
+        Scheduler,
+        ServiceMode, //
+    }, //
 };
 use kernel::{
     prelude::*,
@@ -80,11 +83,24 @@ impl FamilyKey for ServiceKey {
     }
 }
 
+/// What somebody wants of a service.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Config {
+    /// What happens to new connections.
+    pub(crate) mode: ServiceMode,
+    /// The port on which the classifier listens, if not the service's own.
+    pub(crate) classifier: Option<u16>,
+    /// How the kernel picks the endpoint.
+    pub(crate) scheduler: Scheduler,
+}
+
 /// A service.
 pub(crate) struct Service {
     key: ServiceKey,
     mode: ServiceMode,
     classifier: Option<u16>,
+    /// Number of the [`Scheduler`].
+    scheduler: Atomic<u32>,
     schedule: RcuCell<Schedule<Endpoint>>,
     turn: Atomic<u32>,
     routes: Atomic<u32>,
@@ -94,17 +110,14 @@ pub(crate) struct Service {
 
 impl Service {
     /// A service without endpoints.
-    pub(crate) fn new(
-        key: ServiceKey,
-        mode: ServiceMode,
-        classifier: Option<u16>,
-    ) -> Result<Arc<Self>> {
+    pub(crate) fn new(key: ServiceKey, config: Config) -> Result<Arc<Self>> {
         Ok(Arc::new(
             Self {
                 key,
-                mode,
-                classifier,
-                schedule: RcuCell::new(Some(Schedule::new(KVec::new(), Endpoint::weight)?)),
+                mode: config.mode,
+                classifier: config.classifier,
+                scheduler: Atomic::new(config.scheduler as u32),
+                schedule: RcuCell::new(Some(Schedule::new(config.scheduler, KVec::new())?)),
                 turn: Atomic::new(0),
                 routes: Atomic::new(0),
                 traffic: Traffic::new()?,
@@ -126,6 +139,11 @@ impl Service {
     /// The port on which the classifier listens, if not the service's own.
     pub(crate) fn classifier(&self) -> Option<u16> {
         self.classifier
+    }
+
+    /// How the kernel picks the endpoint.
+    pub(crate) fn scheduler(&self) -> Scheduler {
+        Scheduler::from_u32(self.scheduler.load(Relaxed)).unwrap_or(Scheduler::Wrr)
     }
 
     /// Routes of the service now.
@@ -159,16 +177,27 @@ impl Service {
             .cloned()
     }
 
-    /// The endpoint whose turn it is. None if no endpoint takes new connections.
-    pub(crate) fn pick<'a>(&'a self, guard: &'a rcu::Guard) -> Option<&'a Arc<Endpoint>> {
-        let turn = self.turn.fetch_add(1u32, Relaxed);
-        self.schedule.get(guard)?.pick(turn)
+    /// The endpoint for a new connection. None if no endpoint takes new connections.
+    pub(crate) fn pick<'a>(
+        &'a self,
+        guard: &'a rcu::Guard,
+        tuple: &FourTuple,
+    ) -> Option<&'a Arc<Endpoint>> {
+        self.schedule.get(guard)?.pick(&self.turn, tuple)
     }
 
     /// Replaces the endpoints. Waits for readers; the caller excludes other changes.
     fn set_endpoints(&self, endpoints: KVec<Arc<Endpoint>>) -> Result {
-        self.schedule
-            .replace(Some(Schedule::new(endpoints, Endpoint::weight)?));
+        let schedule = Schedule::new(self.scheduler(), endpoints)?;
+        self.schedule.replace(Some(schedule));
+        Ok(())
+    }
+
+    /// Changes the scheduler. As with changes of endpoints.
+    pub(crate) fn set_scheduler(&self, scheduler: Scheduler) -> Result {
+        let schedule = Schedule::new(scheduler, self.copy_endpoints(None)?)?;
+        self.schedule.replace(Some(schedule));
+        self.scheduler.store(scheduler as u32, Relaxed);
         Ok(())
     }
 

@@ -7,6 +7,7 @@ use crate::{
     hook, module_parameters, netlink,
     route::Route,
     service::{
+        Config,
         Service,
         ServiceKey, //
     },
@@ -18,7 +19,7 @@ use crate::{
     uapi::{
         cmd,
         RouteOrigin,
-        ServiceMode, //
+        Scheduler, //
     },
 };
 use kernel::{
@@ -35,6 +36,7 @@ use kernel::{
     },
 };
 use nlb::{
+    errno::EDQUOT,
     net::{
         netfilter::{
             HookOps,
@@ -67,6 +69,9 @@ use nlb_tunnel::Mapping;
 /// Services that a namespace may have.
 pub(crate) const MAX_SERVICES: u32 = 4096;
 
+/// Services of a namespace that may use consistent hashing, whose tables are large (128 KiB).
+const MAX_HASHED: u32 = 256;
+
 /// Routes that a namespace may have: what the module was loaded with.
 fn max_routes() -> u32 {
     (*module_parameters::max_routes.value()).clamp(1, 1 << 24)
@@ -92,6 +97,8 @@ pub(crate) struct Forwarder {
     endpoint_changes: Atomic<u32>,
     /// Services whose classifier has a port of its own.
     steered: Atomic<u32>,
+    /// Services with scheduler mh; changes under `config`.
+    hashed: Atomic<u32>,
     expire: DelayedWork,
 }
 
@@ -117,6 +124,7 @@ impl PerNet for Forwarder {
             config <- new_mutex!(()),
             endpoint_changes: Atomic::new(0),
             steered: Atomic::new(0),
+            hashed: Atomic::new(0),
             expire: {
                 let mut position = Position::default();
                 let work = DelayedWork::new(move |trigger: &Trigger| {
@@ -191,20 +199,55 @@ impl Forwarder {
         self.endpoint_changes.fetch_add(1u32, Relaxed);
     }
 
-    /// Adds a service. `EEXIST`, `ENOSPC`, `ENOMEM`.
-    pub(crate) fn add_service(
-        &self,
-        key: ServiceKey,
-        mode: ServiceMode,
-        classifier: Option<u16>,
-    ) -> Result<Arc<Service>> {
-        let service = Service::new(key, mode, classifier)?;
+    /// Adds a service. `EEXIST`, `ENOSPC`, `ENOMEM`; `EDQUOT` if there are too many for consistent
+    /// hashing.
+    pub(crate) fn add_service(&self, key: ServiceKey, config: Config) -> Result<Arc<Service>> {
+        let Config {
+            classifier,
+            scheduler,
+            ..
+        } = config;
+        let service = Service::new(key, config)?;
         let _lock = self.config.lock();
-        self.services.insert(&key, service.clone(), GFP_KERNEL)?;
+        self.claim_table(scheduler)?;
+        let inserted = self.services.insert(&key, service.clone(), GFP_KERNEL);
+        if let Err(error) = inserted {
+            self.release_table(scheduler);
+            return Err(error.into());
+        }
         if classifier.is_some() {
             self.steered.fetch_add(1u32, Relaxed);
         }
         Ok(service)
+    }
+
+    /// Changes the scheduler of a service. The caller holds `config`. `ENOMEM`, `EDQUOT`.
+    pub(crate) fn set_scheduler(&self, service: &Service, scheduler: Scheduler) -> Result {
+        let before = service.scheduler();
+        if scheduler == before {
+            return Ok(());
+        }
+        self.claim_table(scheduler)?;
+        let result = service.set_scheduler(scheduler);
+        // Of the two, the one that is not used now.
+        self.release_table(if result.is_ok() { before } else { scheduler });
+        result
+    }
+
+    /// Counts a service with this scheduler, under `config`. `EDQUOT`.
+    fn claim_table(&self, scheduler: Scheduler) -> Result {
+        if scheduler == Scheduler::Mh && self.hashed.fetch_add(1u32, Relaxed) >= MAX_HASHED {
+            self.release_table(scheduler);
+            return Err(EDQUOT.into());
+        }
+        Ok(())
+    }
+
+    /// The opposite of [`Forwarder::claim_table`].
+    fn release_table(&self, scheduler: Scheduler) {
+        if scheduler == Scheduler::Mh {
+            self.hashed.fetch_sub(1u32, Relaxed);
+        }
     }
 
     /// Whether there are services whose classifier has a port of its own.
@@ -221,6 +264,7 @@ impl Forwarder {
         if service.classifier().is_some() {
             self.steered.fetch_sub(1u32, Relaxed);
         }
+        self.release_table(service.scheduler());
         // Packets that found the service before may still be making routes.
         nlb::sync::rcu::synchronize();
         self.remove_routes_of(net, &service);

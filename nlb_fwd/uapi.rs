@@ -23,7 +23,7 @@ pub(crate) const MCGRP_ROUTES: &core::ffi::CStr = c"routes";
 pub(crate) enum ServiceMode {
     /// New connections go to the classifier, a listener on this machine.
     Peek = 1,
-    /// The kernel picks the endpoint by weighted round robin.
+    /// The kernel picks the endpoint.
     L4 = 2,
 }
 
@@ -33,6 +33,38 @@ impl ServiceMode {
         match value {
             1 => Some(Self::Peek),
             2 => Some(Self::L4),
+            _ => None,
+        }
+    }
+}
+
+/// How the kernel picks the endpoint of a new connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub(crate) enum Scheduler {
+    /// In turn, as often as the weight says.
+    Wrr = 1,
+    /// In turn; weights do not count, but for 0.
+    Rr = 2,
+    /// The one with the fewest connections; one that is being closed counts 1/256. Weights do not
+    /// count, but for 0.
+    Lc = 3,
+    /// The one with the fewest connections for its weight.
+    Wlc = 4,
+    /// By the client's address and port, with Maglev consistent hashing: the same on every machine
+    /// that has the same endpoints.
+    Mh = 5,
+}
+
+impl Scheduler {
+    /// The value with this number, if there is one.
+    pub(crate) fn from_u32(value: u32) -> Option<Self> {
+        match value {
+            1 => Some(Self::Wrr),
+            2 => Some(Self::Rr),
+            3 => Some(Self::Lc),
+            4 => Some(Self::Wlc),
+            5 => Some(Self::Mh),
             _ => None,
         }
     }
@@ -113,6 +145,8 @@ pub(crate) mod service {
     /// Port on which the classifier of a peek service listens; the service's own when absent, which
     /// then no application can have.
     pub(crate) const CLASSIFIER_PORT: u16 = 9;
+    /// How the endpoint of an l4 service is picked; wrr when absent.
+    pub(crate) const SCHEDULER: u16 = 10;
 }
 
 /// Attributes of a endpoint.
@@ -137,6 +171,9 @@ pub(crate) mod endpoint {
     pub(crate) const PACKETS: u16 = 9;
     /// The bytes.
     pub(crate) const BYTES: u16 = 10;
+    /// Routes that point to the endpoint now, without those of connections that the client or the
+    /// host has begun to close.
+    pub(crate) const ACTIVE_ROUTES: u16 = 11;
 }
 
 /// Attributes of a route.
@@ -205,7 +242,7 @@ pub(crate) mod cmd {
     pub(crate) const ROUTE_DEL: u8 = 9;
     /// Show the route of one connection or all routes.
     pub(crate) const ROUTE_GET: u8 = 10;
-    /// A service was added.
+    /// A service was added or changed.
     pub(crate) const SERVICE_NTF: u8 = 11;
     /// A service was removed.
     pub(crate) const SERVICE_DEL_NTF: u8 = 12;
@@ -219,10 +256,12 @@ pub(crate) mod cmd {
     pub(crate) const ROUTE_DEL_NTF: u8 = 16;
     /// Counters of the namespace, drops by reason.
     pub(crate) const STATS_GET: u8 = 17;
+    /// Change the scheduler of a service; existing routes stay.
+    pub(crate) const SERVICE_SET: u8 = 18;
 }
 
 /// Policy of the do request of `service-new`, indexed by attribute id.
-pub(crate) static SERVICE_NEW_DO: [Policy; 10] = [
+pub(crate) static SERVICE_NEW_DO: [Policy; 11] = [
     Policy::reject(),
     // vip-addr
     Policy::binary(4, 16),
@@ -242,6 +281,8 @@ pub(crate) static SERVICE_NEW_DO: [Policy; 10] = [
     Policy::reject(),
     // classifier-port
     Policy::be16_min(1),
+    // scheduler
+    Policy::u32_range(1, 5),
 ];
 
 /// Policy of the do request of `service-del`, indexed by attribute id.
@@ -392,3 +433,28 @@ pub(crate) static ROUTE_GET_DUMP: [Policy; 1] = [Policy::reject()];
 
 /// Policy of the do request of `stats-get`, indexed by attribute id.
 pub(crate) static STATS_GET_DO: [Policy; 1] = [Policy::reject()];
+
+/// Policy of the do request of `service-set`, indexed by attribute id.
+pub(crate) static SERVICE_SET_DO: [Policy; 11] = [
+    Policy::reject(),
+    // vip-addr
+    Policy::binary(4, 16),
+    // vip-port
+    Policy::be16_min(1),
+    // proto
+    Policy::u32_max(255),
+    // mode
+    Policy::reject(),
+    // endpoints
+    Policy::reject(),
+    // connections
+    Policy::reject(),
+    // packets
+    Policy::reject(),
+    // bytes
+    Policy::reject(),
+    // classifier-port
+    Policy::reject(),
+    // scheduler
+    Policy::u32_range(1, 5),
+];

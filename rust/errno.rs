@@ -77,6 +77,8 @@ declare! {
     EALREADY = 114;
     /// Operation now in progress.
     EINPROGRESS = 115;
+    /// Quota exceeded.
+    EDQUOT = 122;
     /// Operation cancelled.
     ECANCELED = 125;
 }

@@ -228,22 +228,33 @@ def name_of(code):
     return errno.errorcode.get(code, str(code))
 
 
-def without_privilege(function):
-    """What `function` returns in a child process that has no capability."""
+def in_child(function):
+    """What `function` returns in a child process."""
     read, write = os.pipe()
     child = os.fork()
     if child == 0:
         os.close(read)
-        os.setgroups([])
-        os.setgid(65534)
-        os.setuid(65534)
-        os.write(write, str(function()).encode())
+        try:
+            said = function()
+        except Exception as error:
+            said = repr(error)
+        os.write(write, str(said).encode())
         os._exit(0)
     os.close(write)
     with os.fdopen(read) as answer:
         said = answer.read()
     os.waitpid(child, 0)
     return said
+
+
+def without_privilege(function):
+    """What `function` returns in a child process that has no capability."""
+    def unprivileged():
+        os.setgroups([])
+        os.setgid(65534)
+        os.setuid(65534)
+        return function()
+    return in_child(unprivileged)
 
 
 def replaced(attrs, name, value):

@@ -10,7 +10,8 @@ use crate::{
     uapi::{
         endpoint,
         route,
-        service, //
+        service,
+        ServiceMode, //
     },
 };
 use kernel::{
@@ -36,6 +37,9 @@ pub(super) fn fill_service(w: &mut Writer<'_>, s: &Service) -> Result {
     if let Some(port) = s.classifier() {
         w.put_be16(service::CLASSIFIER_PORT, port)?;
     }
+    if s.mode() == ServiceMode::L4 {
+        w.put_u32(service::SCHEDULER, s.scheduler() as u32)?;
+    }
     w.put_u32(service::ENDPOINTS, endpoints as u32)?;
     w.put_uint(service::CONNECTIONS, s.traffic.connections())?;
     w.put_uint(service::PACKETS, s.traffic.packets())?;
@@ -51,6 +55,7 @@ pub(super) fn fill_endpoint(w: &mut Writer<'_>, s: &Service, e: &Endpoint) -> Re
     w.put_bytes(endpoint::SOURCE_ADDR, e.target().source().octets())?;
     w.put_u32(endpoint::WEIGHT, e.weight())?;
     w.put_u32(endpoint::ROUTES, e.routes())?;
+    w.put_u32(endpoint::ACTIVE_ROUTES, e.active())?;
     w.put_uint(endpoint::CONNECTIONS, e.traffic.connections())?;
     w.put_uint(endpoint::PACKETS, e.traffic.packets())?;
     w.put_uint(endpoint::BYTES, e.traffic.bytes())

@@ -38,6 +38,8 @@ pub mod flow_id;
 pub mod icmp;
 pub mod ipv4;
 pub mod ipv6;
+pub mod least;
+pub mod maglev;
 pub mod parse;
 pub mod record;
 pub mod seq;

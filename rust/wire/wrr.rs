@@ -77,11 +77,17 @@ pub fn fill(shares: &mut [Share], table: &mut [u16]) -> Result<(), Error> {
     Ok(())
 }
 
+impl AsMut<Share> for Share {
+    fn as_mut(&mut self) -> &mut Share {
+        self
+    }
+}
+
 /// Divides `slots` among the shares.
-fn apportion(shares: &mut [Share], slots: u32) -> Result<(), Error> {
+pub(super) fn apportion<T: AsMut<Share>>(shares: &mut [T], slots: u32) -> Result<(), Error> {
     let mut total = 0u64;
     let mut wanting = 0u32;
-    for share in shares.iter() {
+    for share in shares.iter_mut().map(T::as_mut) {
         total = total.saturating_add(u64::from(share.weight));
         wanting = wanting.saturating_add(u32::from(share.weight > 0));
     }
@@ -92,7 +98,7 @@ fn apportion(shares: &mut [Share], slots: u32) -> Result<(), Error> {
         return Err(Error::TooMany);
     }
     let mut given = 0u32;
-    for share in shares.iter_mut() {
+    for share in shares.iter_mut().map(T::as_mut) {
         // 32 bits times 17 bits.
         let exact = u64::from(share.weight).wrapping_mul(u64::from(slots));
         share.slots = exact.checked_div(total).unwrap_or(0) as u32;
@@ -106,7 +112,8 @@ fn apportion(shares: &mut [Share], slots: u32) -> Result<(), Error> {
     }
     while given < slots {
         // Fewer slots are left than there are shares with a remainder, so none is served twice.
-        let Some(share) = shares.iter_mut().max_by_key(|share| share.remainder) else {
+        let all = shares.iter_mut().map(T::as_mut);
+        let Some(share) = all.max_by_key(|share| share.remainder) else {
             break;
         };
         share.slots = share.slots.saturating_add(1);
@@ -115,7 +122,8 @@ fn apportion(shares: &mut [Share], slots: u32) -> Result<(), Error> {
     }
     while given > slots {
         // Not all have one slot, or `given` would be `wanting` at most.
-        let Some(share) = shares.iter_mut().max_by_key(|share| share.slots) else {
+        let all = shares.iter_mut().map(T::as_mut);
+        let Some(share) = all.max_by_key(|share| share.slots) else {
             break;
         };
         share.slots = share.slots.saturating_sub(1);

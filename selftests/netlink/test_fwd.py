@@ -3,6 +3,7 @@
 """Every command of the family nlb-fwd, with good and with bad attributes."""
 
 import errno
+import os
 import pathlib
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from genl import Case, Request, be16, ip, replaced, u32  # noqa: E402
 
 VIP = [("SERVICE_VIP_ADDR", ip("192.0.2.10")), ("SERVICE_VIP_PORT", be16(80)), ("SERVICE_PROTO", u32(6))]
 SERVICE = VIP + [("SERVICE_MODE", u32(2))]
+HASHED = [("SERVICE_SCHEDULER", u32(5))]
 PEEK = VIP + [("SERVICE_MODE", u32(1)), ("SERVICE_CLASSIFIER_PORT", be16(8080))]
 OF = [("ENDPOINT_VIP_ADDR", ip("192.0.2.10")), ("ENDPOINT_VIP_PORT", be16(80)), ("ENDPOINT_PROTO", u32(6))]
 HOST = OF + [("ENDPOINT_HOST_ADDR", ip("127.0.0.2"))]
@@ -22,8 +24,9 @@ TUPLE = [("ROUTE_PROTO", u32(6)), ("ROUTE_CLIENT_ADDR", ip("198.51.100.7")), ("R
 ROUTE = TUPLE + [("ROUTE_HOST_ADDR", ip("127.0.0.2"))]
 
 REQUESTS = [
-    Request("SERVICE_NEW", SERVICE),
+    Request("SERVICE_NEW", SERVICE + HASHED, optional=("SERVICE_SCHEDULER",)),
     Request("SERVICE_NEW", PEEK, optional=("SERVICE_CLASSIFIER_PORT",)),
+    Request("SERVICE_SET", VIP + HASHED),
     Request("SERVICE_DEL", VIP),
     Request("SERVICE_GET", VIP, privileged=False),
     Request("ENDPOINT_NEW", ENDPOINT, optional=("ENDPOINT_SOURCE_ADDR", "ENDPOINT_WEIGHT")),
@@ -54,6 +57,16 @@ SPECIAL = [
          "only mode peek has a classifier", attr="SERVICE_CLASSIFIER_PORT"),
     Case("classifier on the service's port", "SERVICE_NEW", replaced(PEEK, "SERVICE_CLASSIFIER_PORT", be16(80)),
          errno.EINVAL, "the classifier's port must not be the service's", attr="SERVICE_CLASSIFIER_PORT"),
+    Case("scheduler of mode peek", "SERVICE_NEW", PEEK + HASHED, errno.EINVAL, "only mode l4 has a scheduler",
+         attr="SERVICE_SCHEDULER"),
+    Case("scheduler 0", "SERVICE_NEW", SERVICE + [("SERVICE_SCHEDULER", u32(0))], errno.ERANGE,
+         "integer out of range", attr="SERVICE_SCHEDULER"),
+    Case("scheduler 6", "SERVICE_SET", VIP + [("SERVICE_SCHEDULER", u32(6))], errno.ERANGE,
+         "integer out of range", attr="SERVICE_SCHEDULER"),
+    Case("mode", "SERVICE_SET", SERVICE + HASHED, errno.EINVAL, "Attribute failed policy validation",
+         attr="SERVICE_MODE"),
+    Case("unknown", "SERVICE_SET", replaced(VIP, "SERVICE_VIP_PORT", be16(81)) + HASHED, errno.ENOENT,
+         "no such service"),
     Case("VIP 0.0.0.0", "SERVICE_NEW", replaced(SERVICE, "SERVICE_VIP_ADDR", ip("0.0.0.0")), errno.EINVAL,
          "not a unicast address", attr="SERVICE_VIP_ADDR"),
     Case("VIP multicast", "SERVICE_NEW", replaced(SERVICE, "SERVICE_VIP_ADDR", ip("224.0.0.1")), errno.EINVAL,
@@ -125,24 +138,66 @@ def ipv6(ktap, fwd, accepted, state, empty):
     ktap.result(state() == empty, "all of IPv6 is gone again", str(state()))
 
 
+def peek(ktap, fwd, accepted, state):
+    """What a classifier does is not the kernel's to schedule."""
+    other = ("SERVICE_VIP_PORT", be16(81))
+    accepted("mode peek", "SERVICE_NEW", replaced(PEEK, *other))
+    genl.refuse(ktap, fwd, Case("mode peek", "SERVICE_SET", replaced(VIP, *other) + HASHED, errno.EINVAL,
+                                "only mode l4 has a scheduler", attr="SERVICE_SCHEDULER"), state)
+    accepted("mode peek", "SERVICE_DEL", replaced(VIP, *other))
+
+
+def hashed(ktap):
+    """The 257th service for consistent hashing is refused, in a namespace that is thrown away then."""
+    def answers():
+        os.unshare(os.CLONE_NEWNET)
+        fwd = genl.Family("nlb-fwd")
+
+        def do(command, port, *attrs):
+            answer = fwd.do(command, replaced(VIP, "SERVICE_VIP_PORT", be16(port)) + list(attrs))
+            return f"{genl.name_of(answer.error)} {answer.text}".rstrip()
+
+        mode = ("SERVICE_MODE", u32(2))
+        said = {do("SERVICE_NEW", port, mode, *HASHED) for port in range(1, 257)}
+        yield "256 services with scheduler mh", said, "{'0'}"
+        full = "EDQUOT too many services with scheduler mh"
+        yield "one more", do("SERVICE_NEW", 257, mode, *HASHED), full
+        yield "one with another", do("SERVICE_NEW", 257, mode), "0"
+        yield "which cannot change", do("SERVICE_SET", 257, *HASHED), full
+        yield "one that has it already", do("SERVICE_SET", 1, *HASHED), "0"
+        yield "one takes another", do("SERVICE_SET", 1, ("SERVICE_SCHEDULER", u32(1))), "0"
+        yield "which leaves room", do("SERVICE_SET", 257, *HASHED), "0"
+        yield "for one", do("SERVICE_SET", 1, *HASHED), full
+        yield "one goes", do("SERVICE_DEL", 257), "0"
+        yield "which leaves room, too", do("SERVICE_SET", 1, *HASHED), "0"
+
+    said = genl.in_child(lambda: "\n".join(f"{name}: {said}" for name, said, want in answers() if str(said) != want))
+    ktap.result(said == "", "services with scheduler mh have a bound", said)
+
+
 def main():
     subprocess.run(["modprobe", "nlb_fwd"], check=True)
     ktap = genl.Ktap()
     fwd = genl.Family("nlb-fwd")
     accepted = genl.accepting(ktap, fwd)
-    identity = {"SERVICE_GET": 4, "ENDPOINT_GET": 6, "ROUTE_GET": 6}
+    shown = {
+        "SERVICE_GET": ("VIP_ADDR", "VIP_PORT", "PROTO", "MODE", "SCHEDULER"),
+        "ENDPOINT_GET": ("VIP_ADDR", "VIP_PORT", "PROTO", "HOST_ADDR", "SOURCE_ADDR", "WEIGHT"),
+        "ROUTE_GET": ("PROTO", "CLIENT_ADDR", "CLIENT_PORT", "VIP_ADDR", "VIP_PORT", "HOST_ADDR"),
+    }
 
     def state():
-        """Services, endpoints with their weights, and routes with their host."""
+        """What was asked for when services, endpoints and routes were made or changed."""
         found = {}
-        for command, last in identity.items():
+        for command, names in shown.items():
+            kinds = {fwd.attr(f"{command.removesuffix('_GET')}_{name}") for name in names}
             found[command] = sorted(
-                str([(kind, value) for kind, value in genl.attributes(reply[4:]) if kind <= last])
+                str([(kind, value) for kind, value in genl.attributes(reply[4:]) if kind in kinds])
                 for reply in fwd.dump(command).replies)
         return found
 
     empty = state()
-    ktap.result(empty == {key: [] for key in identity}, "a new namespace has nothing", str(empty))
+    ktap.result(empty == {key: [] for key in shown}, "a new namespace has nothing", str(empty))
     listener = genl.Family("nlb-fwd")
     listener.join("events")
     listener.join("routes")
@@ -170,6 +225,13 @@ def main():
     genl.unprivileged(ktap, "nlb-fwd", REQUESTS, state)
     ktap.result(genl.without_privilege(lambda: len(genl.Family("nlb-fwd").dump("SERVICE_GET").replies)) == "1",
                 "looking needs no privilege")
+
+    accepted("another scheduler", "SERVICE_SET", VIP + HASHED)
+    events = [dict(event[1]) for event in listener.events()]
+    ktap.result([event.get(fwd.attr("SERVICE_SCHEDULER")) for event in events] == [u32(5)],
+                "service_ntf has the scheduler", str(events))
+    peek(ktap, fwd, accepted, state)
+    hashed(ktap)
 
     accepted("a new weight", "ENDPOINT_SET", HOST + [("ENDPOINT_WEIGHT", u32(5))])
     weights = [dict(genl.attributes(reply[4:]))[fwd.attr("ENDPOINT_WEIGHT")] for reply in fwd.dump("ENDPOINT_GET").replies]

@@ -29,7 +29,7 @@ host() { nlb -n host1 "$@"; }
 services() {
 	lbu service add $VIP:81/tcp
 	lbu service add $VIP:53/udp mode l4
-	lbu service show | grep -E "^$VIP:80/tcp +peek +- +2 +0 +0 +0$"
+	lbu service show | grep -E "^$VIP:80/tcp +peek +- +- +2 +0 +0 +0$"
 	json '.[0] | .vip_addr == "192.0.2.10" and .vip_port == 53 and .proto == "udp" and .mode == "l4"' \
 		lbu -j service show $VIP:53/udp
 	[ "$(lbu -j service list | jq length)" = 3 ]
@@ -44,6 +44,11 @@ services() {
 	lbu service del "[$VIP6]:80"
 	refuses 2 "is not a service" lbu service add $VIP
 	refuses 2 "possible values: peek, l4" lbu service add $VIP:82 mode l7
+	json '.[0].scheduler == "wrr"' lbu -j service show $VIP:81
+	lbu service set $VIP:81 scheduler maglev
+	lbu service show $VIP:81 | grep -E "^$VIP:81/tcp +l4 +mh "
+	refuses 1 "only mode l4 has a scheduler (attribute scheduler)" lbu service set $VIP:80 scheduler lc
+	refuses 2 "possible values: wrr, rr, lc, wlc, mh" lbu service add $VIP:82 scheduler sh
 	lbu service del $VIP:81
 	lbu service del $VIP:53/udp
 	refuses 1 "Error: no such service" lbu service del $VIP:81

@@ -14,12 +14,30 @@
  * enum nlb_fwd_service_mode
  * @NLB_FWD_SERVICE_MODE_PEEK: New connections go to the classifier, a listener
  *   on this machine.
- * @NLB_FWD_SERVICE_MODE_L4: The kernel picks the endpoint by weighted round
- *   robin.
+ * @NLB_FWD_SERVICE_MODE_L4: The kernel picks the endpoint.
  */
 enum nlb_fwd_service_mode {
 	NLB_FWD_SERVICE_MODE_PEEK = 1,
 	NLB_FWD_SERVICE_MODE_L4,
+};
+
+/**
+ * enum nlb_fwd_scheduler - How the kernel picks the endpoint of a new
+ *   connection.
+ * @NLB_FWD_SCHEDULER_WRR: In turn, as often as the weight says.
+ * @NLB_FWD_SCHEDULER_RR: In turn; weights do not count, but for 0.
+ * @NLB_FWD_SCHEDULER_LC: The one with the fewest connections; one that is
+ *   being closed counts 1/256. Weights do not count, but for 0.
+ * @NLB_FWD_SCHEDULER_WLC: The one with the fewest connections for its weight.
+ * @NLB_FWD_SCHEDULER_MH: By the client's address and port, with Maglev
+ *   consistent hashing: the same on every machine that has the same endpoints.
+ */
+enum nlb_fwd_scheduler {
+	NLB_FWD_SCHEDULER_WRR = 1,
+	NLB_FWD_SCHEDULER_RR,
+	NLB_FWD_SCHEDULER_LC,
+	NLB_FWD_SCHEDULER_WLC,
+	NLB_FWD_SCHEDULER_MH,
 };
 
 enum nlb_fwd_route_state {
@@ -49,6 +67,7 @@ enum {
 	NLB_FWD_A_SERVICE_PACKETS,
 	NLB_FWD_A_SERVICE_BYTES,
 	NLB_FWD_A_SERVICE_CLASSIFIER_PORT,
+	NLB_FWD_A_SERVICE_SCHEDULER,
 
 	__NLB_FWD_A_SERVICE_MAX,
 	NLB_FWD_A_SERVICE_MAX = (__NLB_FWD_A_SERVICE_MAX - 1)
@@ -65,6 +84,7 @@ enum {
 	NLB_FWD_A_ENDPOINT_CONNECTIONS,
 	NLB_FWD_A_ENDPOINT_PACKETS,
 	NLB_FWD_A_ENDPOINT_BYTES,
+	NLB_FWD_A_ENDPOINT_ACTIVE_ROUTES,
 
 	__NLB_FWD_A_ENDPOINT_MAX,
 	NLB_FWD_A_ENDPOINT_MAX = (__NLB_FWD_A_ENDPOINT_MAX - 1)
@@ -122,6 +142,7 @@ enum {
 	NLB_FWD_CMD_ROUTE_NTF,
 	NLB_FWD_CMD_ROUTE_DEL_NTF,
 	NLB_FWD_CMD_STATS_GET,
+	NLB_FWD_CMD_SERVICE_SET,
 
 	__NLB_FWD_CMD_MAX,
 	NLB_FWD_CMD_MAX = (__NLB_FWD_CMD_MAX - 1)

@@ -20,6 +20,7 @@ use crate::{
         route,
         service,
         stats,
+        Scheduler,
         ServiceMode,
         FAMILY, //
     },
@@ -28,6 +29,28 @@ use crate::{
         ServiceKey, //
     },
 };
+
+/// A service to add.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NewService {
+    /// Who picks the endpoint.
+    pub mode: ServiceMode,
+    /// The port on which the classifier of mode `peek` listens; the service's own when `None`.
+    pub classifier: Option<u16>,
+    /// How the kernel picks the endpoint in mode `l4`; by weighted round robin when `None`.
+    pub scheduler: Option<Scheduler>,
+}
+
+impl NewService {
+    /// A service in this mode, with nothing special.
+    pub fn new(mode: ServiceMode) -> Self {
+        Self {
+            mode,
+            classifier: None,
+            scheduler: None,
+        }
+    }
+}
 
 /// An endpoint to add.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,16 +75,17 @@ impl Fwd {
         Ok(Self { connection })
     }
 
-    /// Add a service. `classifier` is the port on which the classifier of mode `peek` listens, if
-    /// it is not the service's own.
-    pub fn service_add(
-        &mut self,
-        key: &ServiceKey,
-        mode: ServiceMode,
-        classifier: Option<u16>,
-    ) -> Result<()> {
+    /// Add a service.
+    pub fn service_add(&mut self, key: &ServiceKey, new: &NewService) -> Result<()> {
         self.connection
-            .execute(&service_new(key, mode, classifier), service::NAMES)
+            .execute(&service_new(key, new), service::NAMES)
+    }
+
+    /// Change the scheduler of a service; existing routes stay.
+    pub fn service_set(&mut self, key: &ServiceKey, scheduler: Scheduler) -> Result<()> {
+        let request =
+            service_request(cmd::SERVICE_SET, key).u32(service::SCHEDULER, scheduler as u32);
+        self.connection.execute(&request, service::NAMES)
     }
 
     /// Remove a service with its endpoints and routes.
@@ -159,12 +183,15 @@ fn service_request(cmd: u8, key: &ServiceKey) -> Request {
         .u32(service::PROTO, key.proto.0)
 }
 
-fn service_new(key: &ServiceKey, mode: ServiceMode, classifier: Option<u16>) -> Request {
-    let request = service_request(cmd::SERVICE_NEW, key).u32(service::MODE, mode as u32);
-    match classifier {
-        Some(port) => request.port(service::CLASSIFIER_PORT, port),
-        None => request,
+fn service_new(key: &ServiceKey, new: &NewService) -> Request {
+    let mut request = service_request(cmd::SERVICE_NEW, key).u32(service::MODE, new.mode as u32);
+    if let Some(port) = new.classifier {
+        request = request.port(service::CLASSIFIER_PORT, port);
     }
+    if let Some(scheduler) = new.scheduler {
+        request = request.u32(service::SCHEDULER, scheduler as u32);
+    }
+    request
 }
 
 fn endpoint_request(cmd: u8, key: &ServiceKey, host: Option<IpAddr>) -> Request {
@@ -205,7 +232,8 @@ mod tests {
     #[test]
     fn service_new_bytes() {
         let key: ServiceKey = "192.0.2.10:80/tcp".parse().unwrap();
-        let l4 = service_new(&key, ServiceMode::L4, None);
+        let mut new = NewService::new(ServiceMode::L4);
+        let l4 = service_new(&key, &new);
         let bytes = l4.finish(0x23, 5).unwrap();
         #[rustfmt::skip]
         assert_eq!(bytes, [
@@ -216,8 +244,14 @@ mod tests {
             8, 0, 3, 0, 6, 0, 0, 0,
             8, 0, 4, 0, 2, 0, 0, 0,
         ]);
-        let peek = service_new(&key, ServiceMode::Peek, Some(8080));
-        let bytes = peek.finish(0x23, 5).unwrap();
+        new.scheduler = Some(Scheduler::Mh);
+        let bytes = service_new(&key, &new).finish(0x23, 5).unwrap();
+        assert_eq!(bytes[52..], [8, 0, 10, 0, 5, 0, 0, 0]);
+        let new = NewService {
+            classifier: Some(8080),
+            ..NewService::new(ServiceMode::Peek)
+        };
+        let bytes = service_new(&key, &new).finish(0x23, 5).unwrap();
         assert_eq!(bytes[52..], [6, 0, 9, 0, 0x1f, 0x90, 0, 0]);
     }
 

@@ -53,7 +53,8 @@ pub use crate::{
     },
     fwd::{
         Fwd,
-        NewEndpoint, //
+        NewEndpoint,
+        NewService, //
     },
     migrator::{
         Migrator,
@@ -88,6 +89,7 @@ pub use crate::{
         fwd::{
             RouteOrigin,
             RouteState,
+            Scheduler,
             ServiceMode, //
         },
         migrator::{

@@ -27,6 +27,7 @@ use crate::{
         fwd::{
             RouteOrigin,
             RouteState,
+            Scheduler,
             ServiceMode, //
         },
         migrator::{
@@ -122,6 +123,8 @@ object! {
         mode: Named<ServiceMode> = MODE, Named::decode;
         /// Port of the classifier, if not the service's own.
         classifier_port: u16 = CLASSIFIER_PORT, attr::be16;
+        /// How the kernel picks the endpoint, in mode l4.
+        scheduler: Named<Scheduler> = SCHEDULER, Named::decode;
         /// Number of endpoints.
         endpoints: u32 = ENDPOINTS, attr::u32;
         /// Connections or flows since the service was added.
@@ -164,6 +167,8 @@ object! {
         weight: u32 = WEIGHT, attr::u32;
         /// Routes that point to the endpoint now.
         routes: u32 = ROUTES, attr::u32;
+        /// Those of connections that are not being closed.
+        active_routes: u32 = ACTIVE_ROUTES, attr::u32;
         /// Connections or flows since the endpoint was added.
         connections: u64 = CONNECTIONS, attr::uint;
         /// Packets sent to the host.

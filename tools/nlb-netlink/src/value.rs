@@ -17,6 +17,7 @@ use crate::uapi::{
     fwd::{
         RouteOrigin,
         RouteState,
+        Scheduler,
         ServiceMode, //
     },
     migrator::{
@@ -265,6 +266,7 @@ macro_rules! enumeration {
 
 enumeration! {
     ServiceMode { Peek L4 }
+    Scheduler { Wrr Rr Lc Wlc Mh }
     RouteState { SynRecv Established FinWait Closed Udp }
     RouteOrigin { L4 Migration Manual }
     MappingSide { Forwarder Host }

@@ -19,7 +19,7 @@ pub const MCGRP_ROUTES: &str = "routes";
 pub enum ServiceMode {
     /// New connections go to the classifier, a listener on this machine.
     Peek = 1,
-    /// The kernel picks the endpoint by weighted round robin.
+    /// The kernel picks the endpoint.
     L4 = 2,
 }
 
@@ -38,6 +38,49 @@ impl ServiceMode {
         match self {
             Self::Peek => "peek",
             Self::L4 => "l4",
+        }
+    }
+}
+
+/// How the kernel picks the endpoint of a new connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Scheduler {
+    /// In turn, as often as the weight says.
+    Wrr = 1,
+    /// In turn; weights do not count, but for 0.
+    Rr = 2,
+    /// The one with the fewest connections; one that is being closed counts 1/256. Weights do not
+    /// count, but for 0.
+    Lc = 3,
+    /// The one with the fewest connections for its weight.
+    Wlc = 4,
+    /// By the client's address and port, with Maglev consistent hashing: the same on every machine
+    /// that has the same endpoints.
+    Mh = 5,
+}
+
+impl Scheduler {
+    /// The value with this number, if there is one.
+    pub fn from_u32(value: u32) -> Option<Self> {
+        match value {
+            1 => Some(Self::Wrr),
+            2 => Some(Self::Rr),
+            3 => Some(Self::Lc),
+            4 => Some(Self::Wlc),
+            5 => Some(Self::Mh),
+            _ => None,
+        }
+    }
+
+    /// The name used in the specification, on the command line and in JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Wrr => "wrr",
+            Self::Rr => "rr",
+            Self::Lc => "lc",
+            Self::Wlc => "wlc",
+            Self::Mh => "mh",
         }
     }
 }
@@ -137,6 +180,8 @@ pub mod service {
     /// Port on which the classifier of a peek service listens; the service's own when absent, which
     /// then no application can have.
     pub const CLASSIFIER_PORT: u16 = 9;
+    /// How the endpoint of an l4 service is picked; wrr when absent.
+    pub const SCHEDULER: u16 = 10;
     /// Names, in the order of the ids, which begin at 1.
     #[rustfmt::skip]
     pub const NAMES: &[&str] = &[
@@ -149,6 +194,7 @@ pub mod service {
         "packets",
         "bytes",
         "classifier-port",
+        "scheduler",
     ];
 }
 
@@ -174,6 +220,9 @@ pub mod endpoint {
     pub const PACKETS: u16 = 9;
     /// The bytes.
     pub const BYTES: u16 = 10;
+    /// Routes that point to the endpoint now, without those of connections that the client or the
+    /// host has begun to close.
+    pub const ACTIVE_ROUTES: u16 = 11;
     /// Names, in the order of the ids, which begin at 1.
     #[rustfmt::skip]
     pub const NAMES: &[&str] = &[
@@ -187,6 +236,7 @@ pub mod endpoint {
         "connections",
         "packets",
         "bytes",
+        "active-routes",
     ];
 }
 
@@ -284,7 +334,7 @@ pub mod cmd {
     pub const ROUTE_DEL: u8 = 9;
     /// Show the route of one connection or all routes.
     pub const ROUTE_GET: u8 = 10;
-    /// A service was added.
+    /// A service was added or changed.
     pub const SERVICE_NTF: u8 = 11;
     /// A service was removed.
     pub const SERVICE_DEL_NTF: u8 = 12;
@@ -298,6 +348,8 @@ pub mod cmd {
     pub const ROUTE_DEL_NTF: u8 = 16;
     /// Counters of the namespace, drops by reason.
     pub const STATS_GET: u8 = 17;
+    /// Change the scheduler of a service; existing routes stay.
+    pub const SERVICE_SET: u8 = 18;
     /// Names, in the order of the ids, which begin at 1.
     #[rustfmt::skip]
     pub const NAMES: &[&str] = &[
@@ -318,6 +370,7 @@ pub mod cmd {
         "route-ntf",
         "route-del-ntf",
         "stats-get",
+        "service-set",
     ];
     /// Names of the attributes each command takes or gives, in the same order.
     #[rustfmt::skip]
@@ -339,5 +392,6 @@ pub mod cmd {
         super::route::NAMES,
         super::route::NAMES,
         super::stats::NAMES,
+        super::service::NAMES,
     ];
 }

@@ -26,6 +26,7 @@ const COLUMNS: &[Column<Endpoint>] = &[
     left("SOURCE", |endpoint| maybe(endpoint.source_addr)),
     right("WEIGHT", |endpoint| maybe(endpoint.weight)),
     right("ROUTES", |endpoint| maybe(endpoint.routes)),
+    right("ACTIVE", |endpoint| maybe(endpoint.active_routes)),
     right("CONNECTIONS", |endpoint| maybe(endpoint.connections)),
     right("PACKETS", |endpoint| maybe(endpoint.packets)),
     right("BYTES", |endpoint| maybe(endpoint.bytes)),

@@ -75,7 +75,11 @@ fn line(event: &Event) -> String {
 }
 
 fn service(service: &Service) -> String {
-    format!("{} mode {}", service.key(), maybe(service.mode))
+    let scheduler = match service.scheduler {
+        Some(scheduler) => format!(" scheduler {scheduler}"),
+        None => String::new(),
+    };
+    format!("{} mode {}{scheduler}", service.key(), maybe(service.mode))
 }
 
 fn endpoint(endpoint: &Endpoint) -> String {

@@ -4,6 +4,7 @@
 
 use nlb_netlink::{
     Fwd,
+    NewService,
     Service, //
 };
 
@@ -22,6 +23,7 @@ use crate::{
 const COLUMNS: &[Column<Service>] = &[
     left("SERVICE", |service| service.key().to_string()),
     left("MODE", |service| maybe(service.mode)),
+    left("SCHEDULER", |service| maybe(service.scheduler)),
     right("CLASSIFIER", |service| maybe(service.classifier_port)),
     right("ENDPOINTS", |service| maybe(service.endpoints)),
     right("CONNECTIONS", |service| maybe(service.connections)),
@@ -35,8 +37,19 @@ pub(super) fn run(command: Option<&ServiceCommand>, format: Format) -> Outcome {
         Some(ServiceCommand::Add {
             service,
             mode,
+            scheduler,
             classifier,
-        }) => fwd.service_add(service, *mode, *classifier)?,
+        }) => {
+            let new = NewService {
+                mode: *mode,
+                classifier: *classifier,
+                scheduler: *scheduler,
+            };
+            fwd.service_add(service, &new)?;
+        }
+        Some(ServiceCommand::Set { service, scheduler }) => {
+            fwd.service_set(service, *scheduler)?;
+        }
         Some(ServiceCommand::Del { service }) => fwd.service_del(service)?,
         Some(ServiceCommand::Show {
             service: Some(service),
