@@ -4,7 +4,8 @@
 
 use crate::{
     scheduler::Candidate,
-    stats::Traffic, //
+    stats::Traffic,
+    uapi::EndpointState, //
 };
 use kernel::{
     prelude::*,
@@ -26,6 +27,8 @@ use nlb_tunnel::Target;
 pub(crate) struct Endpoint {
     target: Arc<Target>,
     weight: Atomic<u32>,
+    /// Number of the [`EndpointState`].
+    state: Atomic<u32>,
     routes: Atomic<u32>,
     active: Atomic<u32>,
     /// Connections, packets and bytes since the endpoint was added.
@@ -34,11 +37,12 @@ pub(crate) struct Endpoint {
 
 impl Endpoint {
     /// An endpoint without routes.
-    pub(crate) fn new(target: Arc<Target>, weight: u32) -> Result<Arc<Self>> {
+    pub(crate) fn new(target: Arc<Target>, weight: u32, state: EndpointState) -> Result<Arc<Self>> {
         Ok(Arc::new(
             Self {
                 target,
                 weight: Atomic::new(weight),
+                state: Atomic::new(state as u32),
                 routes: Atomic::new(0),
                 active: Atomic::new(0),
                 traffic: Traffic::new()?,
@@ -57,14 +61,25 @@ impl Endpoint {
         self.target.host()
     }
 
-    /// Share of new connections.
+    /// Share of new connections, while the endpoint is active.
     pub(crate) fn weight(&self) -> u32 {
         self.weight.load(Relaxed)
     }
 
-    /// Changes the share; the caller makes the service's schedule anew.
-    pub(crate) fn set_weight(&self, weight: u32) {
+    /// What may be sent to the endpoint.
+    pub(crate) fn state(&self) -> EndpointState {
+        EndpointState::from_u32(self.state.load(Relaxed)).unwrap_or(EndpointState::Inactive)
+    }
+
+    /// Whether nothing may be sent to it.
+    pub(crate) fn is_inactive(&self) -> bool {
+        self.state() == EndpointState::Inactive
+    }
+
+    /// Changes weight and state; the caller makes the service's schedule anew.
+    pub(crate) fn set(&self, weight: u32, state: EndpointState) {
         self.weight.store(weight, Relaxed);
+        self.state.store(state as u32, Relaxed);
     }
 
     /// Routes that point here now.
@@ -104,7 +119,10 @@ impl Candidate for Endpoint {
     }
 
     fn share(&self) -> u32 {
-        self.weight()
+        match self.state() {
+            EndpointState::Active => self.weight(),
+            EndpointState::Draining | EndpointState::Inactive => 0,
+        }
     }
 
     fn load(&self) -> u64 {

@@ -25,6 +25,7 @@ use crate::{
         endpoint,
         route,
         service,
+        EndpointState,
         RouteOrigin,
         Scheduler,
         ServiceMode, //
@@ -49,6 +50,7 @@ use nlb::{
         EADDRNOTAVAIL,
         EAFNOSUPPORT,
         EDQUOT,
+        EHOSTDOWN,
         EHOSTUNREACH, //
     },
     net::genetlink::{
@@ -266,6 +268,7 @@ fn endpoint_new(req: &Request<'_>) -> Result {
         }
     }
     let weight = req.u32(endpoint::WEIGHT).unwrap_or(1);
+    let state = endpoint_state(req)?.unwrap_or(EndpointState::Active);
     if host == key.vip {
         return Err(req.bad_attr(
             EINVAL,
@@ -278,7 +281,7 @@ fn endpoint_new(req: &Request<'_>) -> Result {
     if service.endpoint(host).is_some() {
         return Err(req.error(EEXIST, c"endpoint exists"));
     }
-    let endpoint = Endpoint::new(target(req, host, source)?, weight)?;
+    let endpoint = Endpoint::new(target(req, host, source)?, weight, state)?;
     match service.add_endpoint(endpoint.clone()) {
         Err(EEXIST) => Err(req.error(EEXIST, c"endpoint exists")),
         Err(ENOSPC) => Err(req.error(ENOSPC, c"too many endpoints")),
@@ -289,6 +292,16 @@ fn endpoint_new(req: &Request<'_>) -> Result {
             Ok(())
         }
     }
+}
+
+/// The state of an endpoint that a request names.
+fn endpoint_state(req: &Request<'_>) -> Result<Option<EndpointState>> {
+    let Some(number) = req.u32(endpoint::STATE) else {
+        return Ok(None);
+    };
+    EndpointState::from_u32(number)
+        .map(Some)
+        .ok_or_else(|| req.bad_attr(EINVAL, endpoint::STATE, c"no such state"))
 }
 
 /// The endpoint that a request names, with its service.
@@ -307,11 +320,19 @@ fn find_endpoint(
 
 fn endpoint_set(req: &Request<'_>) -> Result {
     let forwarder = forwarder(req)?;
-    let weight = req.require_u32(endpoint::WEIGHT)?;
+    let weight = req.u32(endpoint::WEIGHT);
+    let state = endpoint_state(req)?;
+    if weight.is_none() && state.is_none() {
+        return Err(req.error(EINVAL, c"neither a weight nor a state"));
+    }
     let _lock = forwarder.config.lock();
     let (service, endpoint) = find_endpoint(req, &forwarder)?;
-    service.set_weight(&endpoint, weight)?;
+    let weight = weight.unwrap_or(endpoint.weight());
+    service.set_endpoint(&endpoint, weight, state.unwrap_or(endpoint.state()))?;
     forwarder.endpoints_changed();
+    if endpoint.is_inactive() {
+        forwarder.remove_routes_to(req.net(), &endpoint);
+    }
     notify_endpoint(req.net(), cmd::ENDPOINT_NTF, &service, &endpoint);
     Ok(())
 }
@@ -432,6 +453,10 @@ fn route_new(req: &Request<'_>) -> Result {
         return Err(req.error(EEXIST, c"route exists"));
     }
     let endpoint = service.endpoint(host);
+    if endpoint.as_ref().is_some_and(|e| e.is_inactive()) {
+        let text = c"the endpoint is inactive";
+        return Err(req.bad_attr(EHOSTDOWN, route::HOST_ADDR, text));
+    }
     let target = match &endpoint {
         Some(endpoint) => endpoint.target().clone(),
         None => nlb_tunnel::target(req.net(), host, None).map_err(|error| {

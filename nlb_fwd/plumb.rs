@@ -17,6 +17,7 @@ use kernel::{
     },
 };
 use nlb::{
+    errno::EHOSTDOWN,
     net::Net,
     plumb,
     wire::{
@@ -48,6 +49,9 @@ impl plumb::Plumber for Plumber {
             return Err(ENOENT);
         }
         let endpoint = service.endpoint(mapping.target().host());
+        if endpoint.as_ref().is_some_and(|e| e.is_inactive()) {
+            return Err(EHOSTDOWN.into());
+        }
         // The connection is established, whatever packet comes next.
         forwarder.add_route(
             net,

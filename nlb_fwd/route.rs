@@ -90,6 +90,11 @@ impl Route {
         &self.service
     }
 
+    /// The endpoint, if the host is one of the service.
+    pub(crate) fn endpoint(&self) -> Option<&Arc<Endpoint>> {
+        self.endpoint.as_ref()
+    }
+
     /// Counts the route with its service and endpoint, before it can be found.
     pub(crate) fn added(&self) {
         self.service.route_added();

@@ -90,9 +90,7 @@ impl<E: Candidate> Schedule<E> {
         let next = |turns: &[u16]| wrr::pick(turns, turn.fetch_add(1u32, Relaxed));
         match &self.choice {
             Choice::Turns(turns) => self.endpoints.get(usize::from(next(turns)?)),
-            Choice::Hash(table) => self
-                .endpoints
-                .get(usize::from(maglev::pick(table, tuple)?)),
+            Choice::Hash(table) => self.endpoints.get(usize::from(maglev::pick(table, tuple)?)),
             Choice::Least(turns) => self.least(next(turns)?, one_or_none),
             Choice::WeightedLeast(turns) => self.least(next(turns)?, E::share),
         }

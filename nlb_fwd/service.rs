@@ -7,6 +7,7 @@ use crate::{
     scheduler::Schedule,
     stats::Traffic,
     uapi::{
+        EndpointState,
         Scheduler,
         ServiceMode, //
     }, //
@@ -231,15 +232,22 @@ impl Service {
         self.set_endpoints(endpoints)
     }
 
-    /// Changes the weight of an endpoint of this service.
-    pub(crate) fn set_weight(&self, endpoint: &Endpoint, weight: u32) -> Result {
-        let before = endpoint.weight();
-        endpoint.set_weight(weight);
+    /// Changes weight and state of an endpoint of this service. When this returns, no packet sees
+    /// them as they were.
+    pub(crate) fn set_endpoint(
+        &self,
+        endpoint: &Endpoint,
+        weight: u32,
+        state: EndpointState,
+    ) -> Result {
+        let before = (endpoint.weight(), endpoint.state());
+        endpoint.set(weight, state);
         let result = self
             .copy_endpoints(None)
             .and_then(|endpoints| self.set_endpoints(endpoints));
         if result.is_err() {
-            endpoint.set_weight(before);
+            let (weight, state) = before;
+            endpoint.set(weight, state);
         }
         result
     }

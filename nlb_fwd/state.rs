@@ -349,6 +349,21 @@ impl Forwarder {
         }
     }
 
+    /// Removes all routes to an endpoint that gets no more of them. Process context.
+    pub(crate) fn remove_routes_to(&self, net: &Net, endpoint: &Arc<Endpoint>) {
+        // As above.
+        while endpoint.routes() > 0 {
+            self.routes.for_each(|route| {
+                let points_there = route
+                    .endpoint()
+                    .is_some_and(|other| Arc::ptr_eq(other, endpoint));
+                if points_there && self.remove_route(net, route) {
+                    self.stats.inc(Counter::RouteInactive);
+                }
+            });
+        }
+    }
+
     /// Removes routes that have been silent for too long, looking at a limited number of entries.
     /// True when all have been looked at.
     fn expire(&self, net: &Net, guard: &rcu::Guard, position: &mut Position) -> bool {

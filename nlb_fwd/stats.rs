@@ -20,6 +20,8 @@ nlb::counters! {
     RouteExpired = "route-expired",
     /// Routes of closed connections that a new one replaced.
     RouteReplaced = "route-replaced",
+    /// Routes removed because their endpoint became inactive.
+    RouteInactive = "route-inactive",
     /// Packets without a route left to the classifier of a peek service.
     PassPeek = "pass-peek",
     /// Packets without a connection that were handed to the classifier on a port of its own.

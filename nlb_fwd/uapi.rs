@@ -70,6 +70,30 @@ impl Scheduler {
     }
 }
 
+/// Values of endpoint state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub(crate) enum EndpointState {
+    /// Gets new connections, by its weight.
+    Active = 1,
+    /// Gets no new connections and keeps those it has.
+    Draining = 2,
+    /// Gets no packet; its routes are removed.
+    Inactive = 3,
+}
+
+impl EndpointState {
+    /// The value with this number, if there is one.
+    pub(crate) fn from_u32(value: u32) -> Option<Self> {
+        match value {
+            1 => Some(Self::Active),
+            2 => Some(Self::Draining),
+            3 => Some(Self::Inactive),
+            _ => None,
+        }
+    }
+}
+
 /// Values of route state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
@@ -174,6 +198,8 @@ pub(crate) mod endpoint {
     /// Routes that point to the endpoint now, without those of connections that the client or the
     /// host has begun to close.
     pub(crate) const ACTIVE_ROUTES: u16 = 11;
+    /// What may be sent to the endpoint; active when absent.
+    pub(crate) const STATE: u16 = 12;
 }
 
 /// Attributes of a route.
@@ -230,7 +256,8 @@ pub(crate) mod cmd {
     pub(crate) const SERVICE_GET: u8 = 3;
     /// Add an endpoint to a service.
     pub(crate) const ENDPOINT_NEW: u8 = 4;
-    /// Change the weight of an endpoint; existing routes stay.
+    /// Change the weight of an endpoint, its state, or both. Existing routes stay unless it becomes
+    /// inactive.
     pub(crate) const ENDPOINT_SET: u8 = 5;
     /// Remove an endpoint; routes of existing connections stay until they end.
     pub(crate) const ENDPOINT_DEL: u8 = 6;
@@ -311,7 +338,7 @@ pub(crate) static SERVICE_GET_DO: [Policy; 4] = [
 pub(crate) static SERVICE_GET_DUMP: [Policy; 1] = [Policy::reject()];
 
 /// Policy of the do request of `endpoint-new`, indexed by attribute id.
-pub(crate) static ENDPOINT_NEW_DO: [Policy; 7] = [
+pub(crate) static ENDPOINT_NEW_DO: [Policy; 13] = [
     Policy::reject(),
     // vip-addr
     Policy::binary(4, 16),
@@ -325,10 +352,22 @@ pub(crate) static ENDPOINT_NEW_DO: [Policy; 7] = [
     Policy::binary(4, 16),
     // weight
     Policy::u32_max(100),
+    // routes
+    Policy::reject(),
+    // connections
+    Policy::reject(),
+    // packets
+    Policy::reject(),
+    // bytes
+    Policy::reject(),
+    // active-routes
+    Policy::reject(),
+    // state
+    Policy::u32_range(1, 3),
 ];
 
 /// Policy of the do request of `endpoint-set`, indexed by attribute id.
-pub(crate) static ENDPOINT_SET_DO: [Policy; 7] = [
+pub(crate) static ENDPOINT_SET_DO: [Policy; 13] = [
     Policy::reject(),
     // vip-addr
     Policy::binary(4, 16),
@@ -342,6 +381,18 @@ pub(crate) static ENDPOINT_SET_DO: [Policy; 7] = [
     Policy::reject(),
     // weight
     Policy::u32_max(100),
+    // routes
+    Policy::reject(),
+    // connections
+    Policy::reject(),
+    // packets
+    Policy::reject(),
+    // bytes
+    Policy::reject(),
+    // active-routes
+    Policy::reject(),
+    // state
+    Policy::u32_range(1, 3),
 ];
 
 /// Policy of the do request of `endpoint-del`, indexed by attribute id.

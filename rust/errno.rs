@@ -71,6 +71,8 @@ declare! {
     ESHUTDOWN = 108;
     /// Connection refused.
     ECONNREFUSED = 111;
+    /// Host is down.
+    EHOSTDOWN = 112;
     /// No route to host.
     EHOSTUNREACH = 113;
     /// Operation already in progress.

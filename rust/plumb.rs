@@ -27,7 +27,8 @@ pub trait Plumber: Sync {
     /// Lets packets of the connection travel by the mapping of `flow_id`, from now on.
     ///
     /// The route owns the mapping then and releases it at its end. Errors: `EEXIST`, `ENOENT` (no
-    /// such mapping, or no service), `ENOSPC`, `ENOMEM`.
+    /// such mapping, or no service), `EHOSTDOWN` (the host is an inactive endpoint), `ENOSPC`,
+    /// `ENOMEM`.
     fn plumb(&self, net: &Net, tuple: &FourTuple, flow_id: FlowId) -> Result;
 
     /// Removes the route at once: packets go to the local stack again.

@@ -54,6 +54,7 @@ pub(super) fn fill_endpoint(w: &mut Writer<'_>, s: &Service, e: &Endpoint) -> Re
     w.put_bytes(endpoint::HOST_ADDR, e.host().octets())?;
     w.put_bytes(endpoint::SOURCE_ADDR, e.target().source().octets())?;
     w.put_u32(endpoint::WEIGHT, e.weight())?;
+    w.put_u32(endpoint::STATE, e.state() as u32)?;
     w.put_u32(endpoint::ROUTES, e.routes())?;
     w.put_u32(endpoint::ACTIVE_ROUTES, e.active())?;
     w.put_uint(endpoint::CONNECTIONS, e.traffic.connections())?;

@@ -167,7 +167,8 @@ pub fn fill(entries: &mut [Entry], table: &mut [u16]) -> Result<(), Error> {
     // A weight near the average is worth a look in a round. As a power of two it hardly ever changes.
     let average = total.checked_div(all.len() as u64).unwrap_or(1);
     let scale = (average as u32).next_power_of_two();
-    let rounds = (LOOKS * SLOTS as u64)
+    let rounds = LOOKS
+        .wrapping_mul(SLOTS as u64)
         .wrapping_mul(u64::from(scale))
         .checked_div(total)
         .unwrap_or(0);

@@ -1,8 +1,9 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
+# long
 #
-# Who gets new connections, by scheduler: counts against what is to be expected. Where no tolerance is said, it is
-# none.
+# Who gets new connections, by scheduler and by state of the endpoints: counts against what is to be expected. Where no
+# tolerance is said, it is none.
 
 . "$(dirname "$0")/../lib.sh"
 
@@ -43,22 +44,37 @@ hold() {
 	background client "$log" python3 -c "
 import socket, time
 all = [socket.create_connection(('$VIP', $1), timeout=20) for _ in range($2)]
+# What is not read when it ends would make that a RST.
+for connection in all:
+    connection.recv(100)
 print('open', flush=True)
 time.sleep(600)"
 	holder=$!
 	wait_for 60 grep -qsx open "$log"
 }
 
-# Only to accept, and to say nothing.
+# Says who it is, and what it hears; to a "?" over UDP nothing.
 listen() {
 	local host
 	for host in host1 host2; do
 		background $host "$tmp/$host-$1.log" python3 -c "
-import socket, time
-t = socket.create_server(('0.0.0.0', $1), backlog=1000)
+import socket, threading
+def answer(c):
+    c.sendall(b'$host ')
+    while data := c.recv(100):
+        c.sendall(data)
+    c.close()
+def datagrams():
+    while True:
+        data, peer = u.recvfrom(100)
+        if data != b'?':
+            u.sendto(b'$host', peer)
+t = socket.create_server(('$VIP', $1), backlog=1000)
 u = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-u.bind(('0.0.0.0', $1))
-time.sleep(600)"
+u.bind(('$VIP', $1))
+threading.Thread(target=datagrams, daemon=True).start()
+while True:
+    threading.Thread(target=answer, args=(t.accept()[0],), daemon=True).start()"
 		wait_listen $host "$1"
 	done
 }
@@ -156,6 +172,114 @@ scheduler_changes() {
 	tail -n 1 "$tmp/wrr" | grep -E "^ *(99|100|101) ${endpoints[1]//./\\.}\$"
 }
 
+# Whatever the scheduler, a draining endpoint gets none.
+nobody_schedules_it() {
+	local scheduler
+	service 9006/udp wrr 1 2 3
+	ns lbu nlb endpoint set $VIP:9006/udp host "${endpoints[1]}" state draining
+	for scheduler in wrr rr lc wlc mh; do
+		ns lbu nlb service set $VIP:9006/udp scheduler $scheduler
+		flows 9006 60 >/dev/null
+	done
+	shares 9006/udp connections
+	shares 9006/udp connections | jq -e '.[1] == 0 and .[0] > 100 and .[2] > 100 and .[0] + .[2] == 300'
+}
+
+# A connection speaks, and again when $tmp/again comes; what became of it is in the file said.
+speak() {
+	rm -f "$tmp/again" "$tmp/said"
+	background client "$tmp/said" python3 -c "
+import os, socket, time
+s = socket.create_connection(('$VIP', 9000), timeout=20)
+said = s.recv(100)
+print('open', flush=True)
+while not os.path.exists('$tmp/again'):
+    time.sleep(0.05)
+try:
+    s.sendall(b'again')
+    while not said.endswith(b'again') and (part := s.recv(100)):
+        said += part
+    print(said.decode(), flush=True)
+except ConnectionResetError:
+    print('reset', flush=True)"
+	wait_for 20 grep -qsx open "$tmp/said"
+}
+again() {
+	touch "$tmp/again"
+	wait_for 20 grep -qx "$1" "$tmp/said" || { cat "$tmp/said" && return 1; }
+}
+
+draining() {
+	ns lbu nlb service del $VIP:9000/tcp
+	service 9000/tcp wrr 3 1
+	speak
+	shares_are 9000/tcp active_routes '[1,0]'
+	ns lbu nlb endpoint set $VIP:9000/tcp host "${endpoints[0]}" state draining
+	hold 9000 5
+	shares_are 9000/tcp active_routes '[1,5]'
+	again "host1 again"
+	# Undone: the weight is what it was.
+	ns lbu nlb endpoint set $VIP:9000/tcp host "${endpoints[0]}" state active
+	hold 9000 8
+	shares_are 9000/tcp connections '[7,7]'
+}
+
+inactive() {
+	local before
+	before=$(counter lbu fwd route-inactive)
+	ns lbu nlb service del $VIP:9000/tcp
+	service 9000/tcp wrr 3 1
+	speak
+	hold 9000 4
+	shares_are 9000/tcp active_routes '[4,1]'
+	ns lbu nlb endpoint set $VIP:9000/tcp host "${endpoints[0]}" state inactive
+	shares_are 9000/tcp routes '[0,1]'
+	[ "$(counter lbu fwd route-inactive)" = $((before + 4)) ]
+	again reset
+	hold 9000 5
+	shares_are 9000/tcp active_routes '[0,6]'
+	ns lbu nlb endpoint set $VIP:9000/tcp host "${endpoints[0]}" state active
+	hold 9000 4
+	shares_are 9000/tcp active_routes '[3,7]'
+}
+
+ask() {
+	ns client python3 -c "
+import socket
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.bind(('$CLIENT', 20000))
+s.settimeout(20)
+s.sendto(b'who', ('$VIP', 9007))
+print(s.recv(100).decode())"
+}
+
+# A flow that has no connection goes to another host.
+inactive_udp() {
+	service 9007/udp wrr 1 0 0 1
+	[ "$(ask)" = host1 ]
+	[ "$(ask)" = host1 ]
+	ns lbu nlb endpoint set $VIP:9007/udp host "${endpoints[0]}" state draining
+	[ "$(ask)" = host1 ]
+	ns lbu nlb endpoint set $VIP:9007/udp host "${endpoints[0]}" state inactive
+	[ "$(ask)" = host2 ]
+	# It has a route now.
+	ns lbu nlb endpoint set $VIP:9007/udp host "${endpoints[0]}" state active
+	[ "$(ask)" = host2 ]
+}
+
+# Nobody is left: refused at once.
+nobody_is_active() {
+	ns lbu nlb endpoint set $VIP:9000/tcp host "${endpoints[0]}" state draining
+	ns lbu nlb endpoint set $VIP:9000/tcp host "${endpoints[1]}" state inactive
+	ns client python3 -c "
+import socket
+try:
+    socket.create_connection(('$VIP', 9000), timeout=10)
+    raise SystemExit('connected')
+except ConnectionRefusedError:
+    pass"
+}
+
 ktap_begin
 load_modules nlb_fwd
 topology
@@ -164,7 +288,7 @@ for n in 2 3; do ns host1 ip addr add 10.0.2.$((n + 1))/24 dev lbu; done
 ns host2 ip addr add 10.0.3.3/24 dev lbu
 ns host1 nlb forwarder add $LBU_TO_HOST1
 ns host2 nlb forwarder add $LBU_TO_HOST2
-for port in 9000 9001 9002 9005; do listen $port; done
+for port in 9000 9001 9002 9005 9006 9007; do listen $port; done
 ktap_run "rr: in turn" round_robin
 ktap_run "wrr: in turn, by weight" weighted_round_robin
 ktap_run "lc: the fewest connections" least_connections
@@ -173,4 +297,9 @@ ktap_run "mh: each its share, always the same" consistent_hashing
 ktap_run "mh: an endpoint goes and comes back" endpoint_goes
 ktap_run "mh: shares by weight" hashing_by_weight
 ktap_run "another scheduler" scheduler_changes
+ktap_run "draining: of no scheduler" nobody_schedules_it
+ktap_run "draining: connections stay, no new ones, undone" draining
+ktap_run "inactive: connections end, no new ones, undone" inactive
+ktap_run "inactive: UDP goes elsewhere" inactive_udp
+ktap_run "nobody is active: refused" nobody_is_active
 ktap_end

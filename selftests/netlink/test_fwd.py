@@ -19,6 +19,7 @@ PEEK = VIP + [("SERVICE_MODE", u32(1)), ("SERVICE_CLASSIFIER_PORT", be16(8080))]
 OF = [("ENDPOINT_VIP_ADDR", ip("192.0.2.10")), ("ENDPOINT_VIP_PORT", be16(80)), ("ENDPOINT_PROTO", u32(6))]
 HOST = OF + [("ENDPOINT_HOST_ADDR", ip("127.0.0.2"))]
 ENDPOINT = HOST + [("ENDPOINT_SOURCE_ADDR", ip("127.0.0.1")), ("ENDPOINT_WEIGHT", u32(3))]
+DRAINING = [("ENDPOINT_STATE", u32(2))]
 TUPLE = [("ROUTE_PROTO", u32(6)), ("ROUTE_CLIENT_ADDR", ip("198.51.100.7")), ("ROUTE_CLIENT_PORT", be16(40000)),
          ("ROUTE_VIP_ADDR", ip("192.0.2.10")), ("ROUTE_VIP_PORT", be16(80))]
 ROUTE = TUPLE + [("ROUTE_HOST_ADDR", ip("127.0.0.2"))]
@@ -29,8 +30,10 @@ REQUESTS = [
     Request("SERVICE_SET", VIP + HASHED),
     Request("SERVICE_DEL", VIP),
     Request("SERVICE_GET", VIP, privileged=False),
-    Request("ENDPOINT_NEW", ENDPOINT, optional=("ENDPOINT_SOURCE_ADDR", "ENDPOINT_WEIGHT")),
-    Request("ENDPOINT_SET", HOST + [("ENDPOINT_WEIGHT", u32(5))]),
+    Request("ENDPOINT_NEW", ENDPOINT + DRAINING,
+            optional=("ENDPOINT_SOURCE_ADDR", "ENDPOINT_WEIGHT", "ENDPOINT_STATE")),
+    Request("ENDPOINT_SET", HOST + [("ENDPOINT_WEIGHT", u32(5))] + DRAINING,
+            optional=("ENDPOINT_WEIGHT", "ENDPOINT_STATE")),
     Request("ENDPOINT_DEL", HOST),
     Request("ENDPOINT_GET", HOST, privileged=False),
     Request("ROUTE_NEW", ROUTE),
@@ -78,6 +81,11 @@ SPECIAL = [
          "no such service"),
     Case("weight 101", "ENDPOINT_NEW", replaced(ENDPOINT, "ENDPOINT_WEIGHT", u32(101)), errno.ERANGE,
          "integer out of range", attr="ENDPOINT_WEIGHT"),
+    Case("state 0", "ENDPOINT_NEW", ENDPOINT + [("ENDPOINT_STATE", u32(0))], errno.ERANGE,
+         "integer out of range", attr="ENDPOINT_STATE"),
+    Case("state 4", "ENDPOINT_SET", HOST + [("ENDPOINT_STATE", u32(4))], errno.ERANGE,
+         "integer out of range", attr="ENDPOINT_STATE"),
+    Case("nothing", "ENDPOINT_SET", HOST, errno.EINVAL, "neither a weight nor a state"),
     Case("host 0.0.0.0", "ENDPOINT_NEW", replaced(ENDPOINT, "ENDPOINT_HOST_ADDR", ip("0.0.0.0")), errno.EINVAL,
          "not a unicast address", attr="ENDPOINT_HOST_ADDR"),
     Case("VIP link-local", "SERVICE_NEW", replaced(SERVICE, "SERVICE_VIP_ADDR", ip("fe80::1")), errno.EINVAL,
@@ -147,6 +155,34 @@ def peek(ktap, fwd, accepted, state):
     accepted("mode peek", "SERVICE_DEL", replaced(VIP, *other))
 
 
+def states(ktap, fwd, accepted, state):
+    """An endpoint that drains keeps its route; one that is inactive has none and gets none."""
+    def shown():
+        answer = accepted("good", "ENDPOINT_GET", HOST)
+        found = dict(genl.attributes(answer.replies[0][4:])) if answer.replies else {}
+        return [found.get(fwd.attr(f"ENDPOINT_{name}")) for name in ("WEIGHT", "STATE", "ROUTES", "ACTIVE_ROUTES")]
+
+    def result(name, *want):
+        found = shown()
+        ktap.result(found == [u32(value) for value in want], name, str(found))
+
+    result("an endpoint is active, with a route", 5, 1, 1, 1)
+    accepted("draining", "ENDPOINT_SET", HOST + DRAINING)
+    result("a draining endpoint keeps weight and route", 5, 2, 1, 1)
+    accepted("inactive", "ENDPOINT_SET", HOST + [("ENDPOINT_STATE", u32(3))])
+    result("an inactive endpoint has no route", 5, 3, 0, 0)
+    genl.refuse(ktap, fwd, Case("to an inactive endpoint", "ROUTE_NEW", ROUTE, errno.EHOSTDOWN,
+                                "the endpoint is inactive", attr="ROUTE_HOST_ADDR"), state)
+    accepted("weight alone", "ENDPOINT_SET", HOST + [("ENDPOINT_WEIGHT", u32(7))])
+    result("another weight leaves the state", 7, 3, 0, 0)
+    accepted("active and a weight", "ENDPOINT_SET", HOST + [("ENDPOINT_WEIGHT", u32(5)), ("ENDPOINT_STATE", u32(1))])
+    accepted("to an active endpoint", "ROUTE_NEW", ROUTE)
+    result("it is active again", 5, 1, 1, 1)
+    accepted("good", "ENDPOINT_DEL", HOST)
+    accepted("draining from the beginning", "ENDPOINT_NEW", ENDPOINT + DRAINING)
+    result("a route to an endpoint before is none of a new one", 3, 2, 0, 0)
+
+
 def hashed(ktap):
     """The 257th service for consistent hashing is refused, in a namespace that is thrown away then."""
     def answers():
@@ -182,7 +218,7 @@ def main():
     accepted = genl.accepting(ktap, fwd)
     shown = {
         "SERVICE_GET": ("VIP_ADDR", "VIP_PORT", "PROTO", "MODE", "SCHEDULER"),
-        "ENDPOINT_GET": ("VIP_ADDR", "VIP_PORT", "PROTO", "HOST_ADDR", "SOURCE_ADDR", "WEIGHT"),
+        "ENDPOINT_GET": ("VIP_ADDR", "VIP_PORT", "PROTO", "HOST_ADDR", "SOURCE_ADDR", "WEIGHT", "STATE"),
         "ROUTE_GET": ("PROTO", "CLIENT_ADDR", "CLIENT_PORT", "VIP_ADDR", "VIP_PORT", "HOST_ADDR"),
     }
 
@@ -236,6 +272,7 @@ def main():
     accepted("a new weight", "ENDPOINT_SET", HOST + [("ENDPOINT_WEIGHT", u32(5))])
     weights = [dict(genl.attributes(reply[4:]))[fwd.attr("ENDPOINT_WEIGHT")] for reply in fwd.dump("ENDPOINT_GET").replies]
     ktap.result(weights == [u32(5)], "the weight has changed", str(weights))
+    states(ktap, fwd, accepted, state)
     stats = fwd.do("STATS_GET")
     counters = [genl.attributes(value) for _, value in genl.attributes(stats.replies[0][4:])] if stats.replies else []
     ktap.result(stats.error == 0 and len(counters) > 3 and all(len(entry) == 2 for entry in counters),

@@ -40,6 +40,19 @@ enum nlb_fwd_scheduler {
 	NLB_FWD_SCHEDULER_MH,
 };
 
+/**
+ * enum nlb_fwd_endpoint_state
+ * @NLB_FWD_ENDPOINT_STATE_ACTIVE: Gets new connections, by its weight.
+ * @NLB_FWD_ENDPOINT_STATE_DRAINING: Gets no new connections and keeps those it
+ *   has.
+ * @NLB_FWD_ENDPOINT_STATE_INACTIVE: Gets no packet; its routes are removed.
+ */
+enum nlb_fwd_endpoint_state {
+	NLB_FWD_ENDPOINT_STATE_ACTIVE = 1,
+	NLB_FWD_ENDPOINT_STATE_DRAINING,
+	NLB_FWD_ENDPOINT_STATE_INACTIVE,
+};
+
 enum nlb_fwd_route_state {
 	NLB_FWD_ROUTE_STATE_SYN_RECV = 1,
 	NLB_FWD_ROUTE_STATE_ESTABLISHED,
@@ -85,6 +98,7 @@ enum {
 	NLB_FWD_A_ENDPOINT_PACKETS,
 	NLB_FWD_A_ENDPOINT_BYTES,
 	NLB_FWD_A_ENDPOINT_ACTIVE_ROUTES,
+	NLB_FWD_A_ENDPOINT_STATE,
 
 	__NLB_FWD_A_ENDPOINT_MAX,
 	NLB_FWD_A_ENDPOINT_MAX = (__NLB_FWD_A_ENDPOINT_MAX - 1)

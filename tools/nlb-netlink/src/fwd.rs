@@ -20,6 +20,7 @@ use crate::{
         route,
         service,
         stats,
+        EndpointState,
         Scheduler,
         ServiceMode,
         FAMILY, //
@@ -61,6 +62,17 @@ pub struct NewEndpoint {
     pub source: Option<IpAddr>,
     /// Share of new connections, up to 100; 1 when `None`.
     pub weight: Option<u32>,
+    /// What may be sent to it; active when `None`.
+    pub state: Option<EndpointState>,
+}
+
+/// What is to change of an endpoint; the kernel refuses a change of nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct EndpointChange {
+    /// Share of new connections, up to 100.
+    pub weight: Option<u32>,
+    /// What may be sent to it. An endpoint that becomes inactive loses its routes.
+    pub state: Option<EndpointState>,
 }
 
 /// A handle of the family `nlb-fwd`.
@@ -114,10 +126,15 @@ impl Fwd {
             .execute(&endpoint_new(key, new), endpoint::NAMES)
     }
 
-    /// Change the weight of an endpoint.
-    pub fn endpoint_set(&mut self, key: &ServiceKey, host: IpAddr, weight: u32) -> Result<()> {
-        let request =
-            endpoint_request(cmd::ENDPOINT_SET, key, Some(host)).u32(endpoint::WEIGHT, weight);
+    /// Change the weight of an endpoint, its state, or both.
+    pub fn endpoint_set(
+        &mut self,
+        key: &ServiceKey,
+        host: IpAddr,
+        change: EndpointChange,
+    ) -> Result<()> {
+        let request = endpoint_request(cmd::ENDPOINT_SET, key, Some(host));
+        let request = changed(request, change);
         self.connection.execute(&request, endpoint::NAMES)
     }
 
@@ -210,8 +227,20 @@ fn endpoint_new(key: &ServiceKey, new: &NewEndpoint) -> Request {
     if let Some(source) = new.source {
         request = request.addr(endpoint::SOURCE_ADDR, source);
     }
-    if let Some(weight) = new.weight {
+    let change = EndpointChange {
+        weight: new.weight,
+        state: new.state,
+    };
+    changed(request, change)
+}
+
+/// The request with what it says of weight and state.
+fn changed(mut request: Request, change: EndpointChange) -> Request {
+    if let Some(weight) = change.weight {
         request = request.u32(endpoint::WEIGHT, weight);
+    }
+    if let Some(state) = change.state {
+        request = request.u32(endpoint::STATE, state as u32);
     }
     request
 }
@@ -262,6 +291,7 @@ mod tests {
             host: [10, 0, 2, 2].into(),
             source: Some([10, 0, 1, 1].into()),
             weight: Some(3),
+            state: None,
         };
         let bytes = endpoint_new(&key, &new).finish(0x23, 1).unwrap();
         #[rustfmt::skip]
@@ -281,6 +311,12 @@ mod tests {
         };
         let short = endpoint_new(&key, &plain).finish(0x23, 1).unwrap();
         assert_eq!(short[20..], bytes[20..bytes.len() - 16]);
+        let draining = NewEndpoint {
+            state: Some(EndpointState::Draining),
+            ..plain
+        };
+        let long = endpoint_new(&key, &draining).finish(0x23, 1).unwrap();
+        assert_eq!(long[short.len()..], [8, 0, 12, 0, 2, 0, 0, 0]);
     }
 
     #[test]

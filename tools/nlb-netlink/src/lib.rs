@@ -52,6 +52,7 @@ pub use crate::{
         Result, //
     },
     fwd::{
+        EndpointChange,
         Fwd,
         NewEndpoint,
         NewService, //
@@ -87,6 +88,7 @@ pub use crate::{
     tunnel::Tunnel,
     uapi::{
         fwd::{
+            EndpointState,
             RouteOrigin,
             RouteState,
             Scheduler,

@@ -25,6 +25,7 @@ use crate::{
     uapi,
     uapi::{
         fwd::{
+            EndpointState,
             RouteOrigin,
             RouteState,
             Scheduler,
@@ -165,6 +166,8 @@ object! {
         source_addr: IpAddr = SOURCE_ADDR, attr::addr;
         /// Share of new connections.
         weight: u32 = WEIGHT, attr::u32;
+        /// What may be sent to the endpoint.
+        state: Named<EndpointState> = STATE, Named::decode;
         /// Routes that point to the endpoint now.
         routes: u32 = ROUTES, attr::u32;
         /// Those of connections that are not being closed.

@@ -15,6 +15,7 @@ use serde::{
 
 use crate::uapi::{
     fwd::{
+        EndpointState,
         RouteOrigin,
         RouteState,
         Scheduler,
@@ -267,6 +268,7 @@ macro_rules! enumeration {
 enumeration! {
     ServiceMode { Peek L4 }
     Scheduler { Wrr Rr Lc Wlc Mh }
+    EndpointState { Active Draining Inactive }
     RouteState { SynRecv Established FinWait Closed Udp }
     RouteOrigin { L4 Migration Manual }
     MappingSide { Forwarder Host }

@@ -39,6 +39,7 @@ use clap::{
     Subcommand, //
 };
 use nlb_netlink::{
+    EndpointState,
     Enumeration,
     FlowId,
     MappingSide,
@@ -218,7 +219,7 @@ pub(crate) enum ServiceCommand {
 pub(crate) enum EndpointCommand {
     /// Add an endpoint to a service
     #[command(
-        override_usage = "nlb endpoint add VIP:PORT/PROTO host ADDR [weight N] [source ADDR]"
+        override_usage = "nlb endpoint add VIP:PORT/PROTO host ADDR [weight N] [state {active|draining|inactive}] [source ADDR]"
     )]
     Add {
         /// The service
@@ -230,12 +231,22 @@ pub(crate) enum EndpointCommand {
         /// Share of new connections, 0 to 100; 1 when left out
         #[arg(long, value_name = "N")]
         weight: Option<u32>,
+        /// What may be sent to it; active when left out
+        #[arg(long, value_parser = names::<EndpointState>())]
+        state: Option<EndpointState>,
         /// Source address of the tunnel packets; chosen by routing when left out
         #[arg(long, value_name = "ADDR")]
         source: Option<IpAddr>,
     },
-    /// Change the weight of an endpoint; existing routes stay
-    #[command(override_usage = "nlb endpoint set VIP:PORT/PROTO host ADDR weight N")]
+    /// Change the weight of an endpoint, its state, or both
+    ///
+    /// A draining endpoint gets no new connections and keeps those it has; an inactive one gets no
+    /// packet at all, so that clients of its connections are reset when they send something. The
+    /// weight stays, for when it is active again.
+    #[command(
+        override_usage = "nlb endpoint set VIP:PORT/PROTO host ADDR [weight N] [state {active|draining|inactive}]",
+        group = clap::ArgGroup::new("change").args(["weight", "state"]).required(true).multiple(true)
+    )]
     Set {
         /// The service
         #[arg(value_name = "VIP:PORT/PROTO")]
@@ -245,7 +256,10 @@ pub(crate) enum EndpointCommand {
         host: IpAddr,
         /// Share of new connections, 0 to 100
         #[arg(long, value_name = "N")]
-        weight: u32,
+        weight: Option<u32>,
+        /// What may be sent to it
+        #[arg(long, value_parser = names::<EndpointState>())]
+        state: Option<EndpointState>,
     },
     /// Remove an endpoint; routes of existing connections stay until they end
     #[command(override_usage = "nlb endpoint del VIP:PORT/PROTO host ADDR")]

@@ -85,6 +85,39 @@ impl Scheduler {
     }
 }
 
+/// Values of endpoint state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum EndpointState {
+    /// Gets new connections, by its weight.
+    Active = 1,
+    /// Gets no new connections and keeps those it has.
+    Draining = 2,
+    /// Gets no packet; its routes are removed.
+    Inactive = 3,
+}
+
+impl EndpointState {
+    /// The value with this number, if there is one.
+    pub fn from_u32(value: u32) -> Option<Self> {
+        match value {
+            1 => Some(Self::Active),
+            2 => Some(Self::Draining),
+            3 => Some(Self::Inactive),
+            _ => None,
+        }
+    }
+
+    /// The name used in the specification, on the command line and in JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Draining => "draining",
+            Self::Inactive => "inactive",
+        }
+    }
+}
+
 /// Values of route state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
@@ -223,6 +256,8 @@ pub mod endpoint {
     /// Routes that point to the endpoint now, without those of connections that the client or the
     /// host has begun to close.
     pub const ACTIVE_ROUTES: u16 = 11;
+    /// What may be sent to the endpoint; active when absent.
+    pub const STATE: u16 = 12;
     /// Names, in the order of the ids, which begin at 1.
     #[rustfmt::skip]
     pub const NAMES: &[&str] = &[
@@ -237,6 +272,7 @@ pub mod endpoint {
         "packets",
         "bytes",
         "active-routes",
+        "state",
     ];
 }
 
@@ -322,7 +358,8 @@ pub mod cmd {
     pub const SERVICE_GET: u8 = 3;
     /// Add an endpoint to a service.
     pub const ENDPOINT_NEW: u8 = 4;
-    /// Change the weight of an endpoint; existing routes stay.
+    /// Change the weight of an endpoint, its state, or both. Existing routes stay unless it becomes
+    /// inactive.
     pub const ENDPOINT_SET: u8 = 5;
     /// Remove an endpoint; routes of existing connections stay until they end.
     pub const ENDPOINT_DEL: u8 = 6;

@@ -4,6 +4,7 @@
 
 use nlb_netlink::{
     Endpoint,
+    EndpointChange,
     Fwd,
     NewEndpoint, //
 };
@@ -25,6 +26,7 @@ const COLUMNS: &[Column<Endpoint>] = &[
     left("HOST", |endpoint| endpoint.host_addr.to_string()),
     left("SOURCE", |endpoint| maybe(endpoint.source_addr)),
     right("WEIGHT", |endpoint| maybe(endpoint.weight)),
+    left("STATE", |endpoint| maybe(endpoint.state)),
     right("ROUTES", |endpoint| maybe(endpoint.routes)),
     right("ACTIVE", |endpoint| maybe(endpoint.active_routes)),
     right("CONNECTIONS", |endpoint| maybe(endpoint.connections)),
@@ -39,12 +41,14 @@ pub(super) fn run(command: Option<&EndpointCommand>, format: Format) -> Outcome 
             service,
             host,
             weight,
+            state,
             source,
         }) => {
             let new = NewEndpoint {
                 host: *host,
                 source: *source,
                 weight: *weight,
+                state: *state,
             };
             fwd.endpoint_add(service, &new)?;
         }
@@ -52,7 +56,14 @@ pub(super) fn run(command: Option<&EndpointCommand>, format: Format) -> Outcome 
             service,
             host,
             weight,
-        }) => fwd.endpoint_set(service, *host, *weight)?,
+            state,
+        }) => {
+            let change = EndpointChange {
+                weight: *weight,
+                state: *state,
+            };
+            fwd.endpoint_set(service, *host, change)?;
+        }
         Some(EndpointCommand::Del { service, host }) => fwd.endpoint_del(service, *host)?,
         Some(EndpointCommand::Show {
             service: Some(service),

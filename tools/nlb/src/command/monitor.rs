@@ -84,10 +84,11 @@ fn service(service: &Service) -> String {
 
 fn endpoint(endpoint: &Endpoint) -> String {
     format!(
-        "{} host {} weight {}",
+        "{} host {} weight {} state {}",
         endpoint.service(),
         endpoint.host_addr,
-        maybe(endpoint.weight)
+        maybe(endpoint.weight),
+        maybe(endpoint.state)
     )
 }
 
