@@ -4,8 +4,9 @@
 
 invariants.py FILE... reads captures and checks each connection in them:
 
-* no RST, and none but one acceptable RST where one is expected (--resets); what comes to the server again when both
-  sides have closed, and know it, may be answered by one, as any TCP does that has forgotten the connection;
+* no RST, and none but one acceptable RST where one is expected (--resets); what comes to the server when both sides
+  have closed, and know it, may be answered by one, as any TCP does that has forgotten the connection: what is sent
+  again, and an acknowledgement that the last one has overtaken;
 * no hole: a segment begins where the last one ended, or earlier;
 * a byte that is sent again is the byte that was sent first;
 * the acknowledgement number never goes back, and never runs ahead;
@@ -119,6 +120,7 @@ class Side:
         self.end = 0  # behind the last byte (or SYN, FIN) that was sent
         self.fin = None  # offset of the FIN
         self.acked = None  # the highest acknowledgement, in the other side's offsets
+        self.acks = collections.deque(maxlen=8)  # the acknowledgements of the last segments
         self.edge = None  # the right edge that was promised, in the other side's offsets
         self.machines = []  # who spoke for this side, in order
         self.taken_over = None  # TSval with which the last of them began
@@ -204,9 +206,14 @@ class Connection:
         if segment.source == self.server and self.repeated and self.over():
             self.repeated -= 1
             return
+        number = me.offset(segment.seq) if me.isn is not None else None
+        # A RST for what has an acknowledgement takes its number from there (RFC 9293, 3.10.7.1).
+        if segment.source == self.server and self.over() and not segment.flags & ACK and number in list(other.acks)[:-1]:
+            other.acks.remove(number)
+            return
         if segment.source == self.client or not self.checker.resets:
             self.complain(segment, "RST")
-        elif me.isn is None or me.offset(segment.seq) not in (me.end, other.acked):
+        elif number is None or number not in (me.end, other.acked):
             self.complain(segment, "RST that the client does not accept (RFC 5961)")
         me.reset = True
 
@@ -228,6 +235,7 @@ class Connection:
         if me.acked is not None and ack < me.acked:
             self.complain(segment, f"acknowledgement goes back by {me.acked - ack}")
         me.acked = max(me.acked or 0, ack)
+        me.acks.append(ack)
         shift = me.scale if self.scaled and not segment.flags & SYN else 0
         edge = ack + (segment.window << shift)
         # What is left of a closed connection keeps the window only roughly (tcp_time_wait()).

@@ -164,11 +164,15 @@ def main():
         again = good() + [(at + 100, data) for at, data in good()]
         ktap.result(bool(complaints(again)), "the same ports with the same numbers are no new connection")
 
-        again = added(packet(C, 14.2, 806, 8, FIN | ACK, tsval=7, tsecr=12), packet(HOST, 14.4, 7, 0, RST, stamp=False))
+        again = added(packet(C, 14.2, 806, 8, FIN | ACK, tsval=7, tsecr=12), packet(HOST, 14.4, 8, 0, RST, stamp=False))
         ktap.result(not complaints(again), "a RST for what comes again after the end", *complaints(again))
         ktap.result(bool(complaints(again[:-2] + again[-1:])), "a RST after the end for nothing")
         before = added(packet(C, 12.5, 806, 7, FIN | ACK, tsval=5, tsecr=11), packet(HOST, 14.4, 7, 0, RST, stamp=False))
         ktap.result(not complaints(before), "a RST after the end for a FIN that came again", *complaints(before))
+        late = added(packet(HOST, 14.4, 7, 0, RST, stamp=False))
+        ktap.result(not complaints(late), "a RST after the end for an acknowledgement that came late", *complaints(late))
+        late = added(packet(HOST, 14.4, 7, 807, RST | ACK, tsval=13, tsecr=6))
+        ktap.result(bool(complaints(late)), "a RST that answers nothing, with the same number")
         early = added(packet(C, 12.5, 806, 7, FIN | ACK, tsval=5, tsecr=11), packet(HOST, 12.8, 7, 0, RST, stamp=False))
         ktap.result(bool(complaints(early)), "a RST for it before the end")
 
