@@ -54,4 +54,6 @@ ip link add nlb0 type nlb
 ip addr add 192.0.2.10/32 dev nlb0
 ip link set nlb0 up
 mkdir -p /tmp/log
+# On the console, with the time that it took.
+echo "nlb-guest: ready" >/dev/kmsg
 exec socat -t 600 TCP-LISTEN:7000,fork,reuseaddr EXEC:"bash $(dirname "$0")/serve.sh"

@@ -115,7 +115,7 @@ stop_at_each_step() {
 		rules+="
 			add rule ip lose out ip daddr 10.0.2.2$n tcp dport 4770 @ih,40,8 $type drop
 			add rule ip lose in ip saddr 10.0.2.2$n tcp sport 4770 @ih,40,8 $type drop"
-		clients+=(+ client "$VIP" "8$n" --bytes 50000 --chunk 500 --pause 0.4 --patience 180)
+		clients+=(+ client "$VIP" "8$n" --bytes 50000 --chunk 500 --pause 0.4 --patience 400)
 	done
 	ns lbu nft "$rules"
 	capture_start client eth0 "$tmp/eth0.pcap" tcp portrange 81-86
@@ -138,7 +138,7 @@ phases_are() {
 # Whether each client came to its end well or with a reset: ends_are GOOD|RESET...
 ends_are() {
 	local n want
-	wait_for 300 gone $clients_pid || echo "not all clients have ended"
+	wait_for 600 gone $clients_pid || echo "not all clients have ended"
 	capture_stop
 	tail -n +1 "$tmp"/client.?
 	for n in 1 2 3 4 5 6; do
@@ -162,7 +162,7 @@ target_dies() {
 	stop_at_each_step
 	power_cycle host1
 	ns lbu nft delete table ip lose
-	wait_for 120 reborn host1
+	wait_for 300 reborn host1
 	ends_are good good good good reset reset
 	for n in 1 2 3 4; do "$pcap" no-rst "$(only 8$n)"; done
 	for n in 5 6; do "$pcap" one-rst $VIP "$(only 8$n)"; done
@@ -176,7 +176,7 @@ origin_dies() {
 	power_cycle lbu
 	past_lbu
 	ends_are reset reset reset reset reset good
-	wait_for 120 reborn lbu
+	wait_for 300 reborn lbu
 	by_lbu
 }
 nothing_is_left() {
