@@ -121,7 +121,9 @@ class Side:
         self.fin = None  # offset of the FIN
         self.acked = None  # the highest acknowledgement, in the other side's offsets
         self.acks = collections.deque(maxlen=8)  # the acknowledgements of the last segments
-        self.edge = None  # the right edge that was promised, in the other side's offsets
+        self.edge = None  # the right edge of the window, in the other side's offsets
+        self.edge_of = None  # the machine that has said so
+        self.promised = None  # the furthest edge that there was
         self.machines = []  # who spoke for this side, in order
         self.taken_over = None  # TSval with which the last of them began
         self.bytes, self.base = bytearray(), 1
@@ -240,9 +242,12 @@ class Connection:
         edge = ack + (segment.window << shift)
         # What is left of a closed connection keeps the window only roughly (tcp_time_wait()).
         ended = me.fin is not None and other.fin is not None and ack > other.fin
-        if me.edge is not None and edge < me.edge and not ended:
+        # Without memory for a segment, Linux takes back all that it has promised (tcp_select_window()).
+        refused = not segment.window and segment.machine == me.edge_of
+        if me.edge is not None and edge < me.edge and not ended and not refused:
             self.complain(segment, f"right edge of the window retreats by {me.edge - edge}")
-        me.edge = max(me.edge or 0, edge)
+        me.edge, me.edge_of = edge if refused else max(me.edge or 0, edge), segment.machine
+        me.promised = max(me.promised or 0, edge)
 
     def timestamp(self, segment, me, other):
         if segment.tsval is None:
@@ -269,8 +274,8 @@ class Connection:
         if begin > me.end:
             self.complain(segment, f"{begin - me.end} bytes are left out")
         if segment.length:
-            if other.edge is not None and end > other.edge:
-                self.complain(segment, f"{end - other.edge} bytes beyond the window")
+            if other.promised is not None and end > other.promised:
+                self.complain(segment, f"{end - other.promised} bytes beyond the window")
             if me.fin is not None and end > me.fin:
                 self.complain(segment, f"{end - me.fin} bytes behind the FIN")
             me.sent_again += max(min(end, me.end) - begin, 0)

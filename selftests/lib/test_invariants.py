@@ -64,6 +64,11 @@ def good():
     ]
 
 
+def refused():
+    """The LBU has no memory for a segment, and then some."""
+    return added(packet(LBU, 7.4, 1, 406, tsval=1, tsecr=2, window=0), packet(LBU, 7.5, 1, 406, tsval=2, tsecr=2, window=100))
+
+
 def changed(at, with_):
     """The good capture with the packet of time `at` replaced."""
     return [with_ if frame[0] == at else frame for frame in good()]
@@ -110,6 +115,8 @@ BROKEN = [
      "window retreats by 4"),
     ("a host that promises less than the LBU", changed(8, packet(HOST, 8, 1, 806, data=b"answer", window=700, tsval=10,
                                                                  tsecr=2)), "window retreats by 396"),
+    ("a host that takes back what the LBU has promised", changed(8, packet(HOST, 8, 1, 806, data=b"answer", window=0,
+                                                                           tsval=10, tsecr=2)), "window retreats by"),
     ("bytes beyond the window", added(packet(C, 7.5, 806, 1, data=b"w" * 3200, tsval=2)), "bytes beyond the window"),
     ("a TSval that goes back", changed(11, packet(HOST, 11, 1, 806, data=b"answ", tsval=9, tsecr=2)),
      "TSval goes back by 1"),
@@ -148,6 +155,7 @@ def main():
         ktap.result(not complaints(good()), "a good connection that moves", *complaints(good()))
         plain = [(at, data.replace(HOST, LBU, 1)) for at, data in good()]
         ktap.result(not complaints(plain), "a good connection that stays", *complaints(plain))
+        ktap.result(not complaints(refused()), "a segment that is refused for want of memory", *complaints(refused()))
         for name, packets, text in BROKEN:
             said = complaints(packets)
             ktap.result(any(text in line for line in said), f"complains about {name}", f"said {said}")

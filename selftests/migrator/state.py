@@ -135,6 +135,12 @@ def client_window_closed(update):
     scene.finish(client, moved)
 
 
+def full(info):
+    """Whether the other side takes no more: nothing is in flight, or a segment was refused for want of memory, and then
+    the window is closed below it (ICSK_ACK_NOMEM in tcp_select_window())."""
+    return info.snd_wnd < 2000 and (info.unacked == 0 or info.snd_wnd == 0)
+
+
 def our_window_closed():
     """The receive queue is full, larger than tcp_rmem's default."""
     scene = Scene()
@@ -142,7 +148,7 @@ def our_window_closed():
     buffers(origin, receive=200_000)
     data = pattern(1_200_000)
     writer = Writer(client, data)
-    wait_until("window is closed", lambda: Info(client).snd_wnd < 2000 and Info(client).unacked == 0)
+    wait_until("window is closed", lambda: full(Info(client)))
     with machine("lbu"), open("/proc/sys/net/ipv4/tcp_rmem", encoding="ascii") as file:
         default = int(file.read().split()[1])
     unread = struct.unpack("i", fcntl.ioctl(origin, termios.FIONREAD, b"\0" * 4))[0]
