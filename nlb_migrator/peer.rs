@@ -82,6 +82,8 @@ pub(crate) struct Peer {
     pub(crate) alive: Atomic<u32>,
     /// Boot time in milliseconds before which a lost connection is not set up again.
     pub(crate) retry_at: Atomic<u64>,
+    /// The connection of ours over which the peer was last asked about connections that live there.
+    pub(crate) asked_over: Atomic<u64>,
     /// The number of the peer's present life, by its last HELLO.
     pub(crate) nonce: Atomic<u64>,
     /// Connections from the peer that are being served.
@@ -111,6 +113,7 @@ impl Peer {
                 bad_records: Atomic::new(0),
                 alive: Atomic::new(0),
                 retry_at: Atomic::new(0),
+                asked_over: Atomic::new(0),
                 nonce: Atomic::new(0),
                 slots: Atomic::new(0),
                 outbound <- new_mutex!(Outbound::Idle, "nlb_migrator::Peer::outbound"),

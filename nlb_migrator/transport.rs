@@ -558,6 +558,18 @@ pub(crate) fn connect(
     link.take().ok_or(Code::LinkLost.into())
 }
 
+/// Once for each connection to `peer`: asks about the connections that have lived there since before.
+pub(crate) fn catch_up(shared: &Shared, peer: &Peer) {
+    let Some(link) = peer.link().filter(|link| link.is_up()) else {
+        return;
+    };
+    if peer.asked_over.load(Relaxed) != link.id()
+        && shared.transfers.ask_about_living(shared, &link).is_ok()
+    {
+        peer.asked_over.store(link.id(), Relaxed);
+    }
+}
+
 /// Sets up again a connection that is needed to hear of the end of connections.
 pub(crate) fn reconnect(shared: &Arc<Shared>, peer: &Arc<Peer>, net: &Net) {
     if peer.wants_reconnect() {

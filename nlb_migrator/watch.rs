@@ -22,6 +22,7 @@ pub(crate) fn look(shared: &Arc<Shared>) -> bool {
     let mut next = 0;
     while let Some((peer, after)) = shared.peers.first_from(next) {
         transport::reconnect(shared, &peer, &net);
+        transport::catch_up(shared, &peer);
         next = after;
     }
     !(shared.peers.is_empty() && shared.arrivals.is_empty() && shared.tombstones.is_empty())

@@ -165,10 +165,13 @@ impl Origin {
                 ops.purge();
                 self.enter(ops, S::Closed, None);
             }
-            (S::Active, E::Closed) => {
+            // It has ended so long ago that the target, asked again, does not know it any more.
+            (S::Active, E::Closed | E::Failed(_)) => {
                 ops.purge();
                 self.enter(ops, S::Closed, None);
             }
+            // So the target says when it is asked.
+            (S::Active, E::Injected) => {}
             // The route is left to expire by itself, for the connection may well be alive.
             (S::Active, E::Forgotten(reason)) => self.enter(ops, S::Closed, Some(&reason)),
             // The target dropped what it had before it said so.

@@ -70,11 +70,32 @@ mod cases {
             assert_eq!(origin.state(), state);
             assert_eq!(lbu.last, state);
             assert_eq!(lbu.socket, socket);
-            // The same once more is late.
-            assert_eq!(to_origin(&mut origin, &mut lbu, record), Step::Ignored);
+            // The same once more is late; but a target may be asked again where a connection lives.
+            let again = to_origin(&mut origin, &mut lbu, record);
+            assert_eq!((again == Step::Taken), (record == ToOrigin::Injected));
+            assert_eq!(origin.state(), state);
         }
         assert_eq!((lbu.mistakes, lbu.aborts, lbu.route), (0, 0, false));
         assert_eq!(lbu.sent.0.count_ones(), 3);
+    }
+
+    /// A target that has forgotten a connection says by FAILED that it has ended.
+    #[test]
+    fn origin_asks_about_a_connection_that_lived() {
+        let (mut lbu, mut host) = (Lbu::new(Fault::None), Host::new(false));
+        let mut origin = Origin::new();
+        origin.start(&mut lbu);
+        for record in [ToOrigin::Ready, ToOrigin::Staged, ToOrigin::Injected] {
+            to_origin(&mut origin, &mut lbu, record);
+        }
+        to_target(&mut None, &mut host, ToTarget::Commit);
+        assert_eq!(host.last, Some(ToOrigin::Failed));
+        assert_eq!(
+            to_origin(&mut origin, &mut lbu, ToOrigin::Failed),
+            Step::Taken
+        );
+        assert_eq!(origin.state(), OriginState::Closed);
+        assert_eq!((lbu.route, lbu.mistakes), (false, 0));
     }
 
     /// Every step that can fail leaves the connection with the origin.

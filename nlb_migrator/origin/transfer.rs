@@ -25,6 +25,7 @@ use crate::{
         Role, //
     }, //
 };
+use core::convert::Infallible;
 use kernel::{
     new_mutex, new_spinlock,
     prelude::*,
@@ -33,7 +34,10 @@ use kernel::{
         RBTreeNodeReservation, //
     },
     sync::{
-        atomic::Relaxed,
+        atomic::{
+            Atomic,
+            Relaxed, //
+        },
         Arc,
         Mutex,
         SpinLock, //
@@ -45,7 +49,8 @@ use nlb::{
     plumb,
     wire::{
         addr::FourTuple,
-        flow_id::FlowId, //
+        flow_id::FlowId,
+        record::Record, //
     },
 };
 
@@ -84,6 +89,9 @@ pub(crate) struct Transfer {
     pub(super) peer: Arc<Peer>,
     /// The connection to the peer that the migration runs over.
     link: u64,
+    /// The connection to the peer over which the end of the connection can be heard of: the one
+    /// above, or a younger one over which the target was asked.
+    heard_over: Atomic<u64>,
     /// The life of the target that the connection is in.
     nonce: u64,
     pub(super) flow_id: FlowId,
@@ -370,6 +378,24 @@ impl Transfers {
         }
     }
 
+    /// Calls `visit` for each transfer, without the table's lock.
+    fn each<E>(&self, mut visit: impl FnMut(&Transfer) -> Result<(), E>) -> Result<(), E> {
+        let mut next = Some(0u64);
+        while let Some(from) = next {
+            let transfer = {
+                let inner = self.inner.lock();
+                let Some(cursor) = inner.by_id.cursor_lower_bound(&from) else {
+                    break;
+                };
+                let (&id, transfer) = cursor.current();
+                next = id.checked_add(1);
+                transfer.clone()
+            };
+            visit(&transfer)?;
+        }
+        Ok(())
+    }
+
     /// Hands an event to every transfer that `fits`.
     fn deliver_all(
         &self,
@@ -378,24 +404,34 @@ impl Transfers {
         fits: impl Fn(&Transfer) -> bool,
         event: impl Fn() -> OriginEvent<Reason>,
     ) {
-        let mut next = 0u64;
-        loop {
-            let transfer = {
-                let inner = self.inner.lock();
-                let Some(cursor) = inner.by_id.cursor_lower_bound(&next) else {
-                    return;
-                };
-                let (&id, transfer) = cursor.current();
-                let Some(after) = id.checked_add(1) else {
-                    return;
-                };
-                next = after;
-                transfer.clone()
-            };
-            if fits(&transfer) {
+        let Ok(()) = self.each(|transfer| -> Result<(), Infallible> {
+            if fits(transfer) {
                 transfer.deliver(shared, net, event());
             }
-        }
+            Ok(())
+        });
+    }
+
+    /// Asks a peer about the connections that live there and whose end may have got lost with an
+    /// older connection to the peer: they live there still, have just ended, or ended so long ago
+    /// that the target knows nothing of them.
+    ///
+    /// Not to be called by the thread that reads the answers. An error if the connection is lost.
+    pub(crate) fn ask_about_living(&self, shared: &Shared, link: &Link) -> Result<(), Reason> {
+        let (peer, link_id) = (link.peer(), link.id());
+        let nonce = peer.nonce.load(Relaxed);
+        self.each(|transfer| {
+            let lives_there = transfer.peer.addr == peer.addr
+                && transfer.nonce == nonce
+                && transfer.heard_over.load(Relaxed) != link_id
+                && transfer.entry.info().phase == Phase::Active;
+            if lives_there {
+                link.send(&shared.stats, transfer.entry.id, &Record::Commit)?;
+                shared.stats.inc(Counter::CommitsRepeated);
+                transfer.heard_over.store(link_id, Relaxed);
+            }
+            Ok(())
+        })
     }
 
     /// A connection to a peer is lost: migrations under way over it get no answer.
@@ -449,6 +485,7 @@ pub(super) fn prepare(
         pin_init!(Transfer {
             entry: shown,
             peer: peer.clone(),
+            heard_over: Atomic::new(link.id()),
             link: link.id(),
             nonce: peer.nonce.load(Relaxed),
             flow_id,

@@ -57,9 +57,10 @@ use nlb::{
     },
 };
 
-/// How long an ended arrival is remembered: to answer doubled records, to tell a reconnected origin
-/// about the end, and to swallow what is still on its way here.
-const REMEMBER_MS: u64 = 60_000;
+/// How long an ended arrival is remembered at least, to answer doubled records and to swallow what is
+/// still on its way here. An origin that waits for an answer gets it for as long as it waits; one
+/// that asks later is told that the migration is not known, and so has ended.
+const REMEMBER_MS: u64 = 10_000;
 /// How long packets of a migration that did not come are dropped instead of answered with a RST,
 /// and how long the mapping of a closed connection stays for the client's last packets.
 const LINGER_MS: u64 = 5_000;
@@ -302,7 +303,7 @@ impl Arrival {
                 if ago > LINGER_MS {
                     self.let_go(&mut inner, shared, net);
                 }
-                return ago <= REMEMBER_MS;
+                return ago <= REMEMBER_MS.max(self.patience_ms);
             }
         }
         true

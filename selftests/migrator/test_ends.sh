@@ -79,9 +79,55 @@ client_vanishes() {
 	stop server-host1
 }
 
+apart() {
+	cut_peers
+	ns lbu ss -K -t dport = :4770
+	ns host1 ss -K -t sport = :4770
+	wait_for 20 lost
+}
+lost() { ns lbu nlb -j peer show | jq -e --arg host $HOST1 'any(.addr == $host and .state != "up")'; }
+
+# While the migrators do not reach each other, and for longer than the host remembers it.
+nobody_to_be_told() {
+	server host1 server 0.0.0.0 80
+	classifier --to $HOST1 --timeout 1000
+	opened
+	apart
+	kill $client
+	wait_for 20 ended host1
+	phase active
+	sleep 13
+	mend_peers
+	told
+	stop classifier
+	stop server-host1
+}
+ended() { migrations "$1" | jq -e --argjson p "$(cat "$tmp/port")" 'any(.client_port == $p and .phase == "closed")'; }
+
+# One that lives on is not taken for one that has ended, and its end is heard of over the new connection.
+lives_on() {
+	local asked
+	server host1 server 0.0.0.0 80
+	classifier --to $HOST1
+	opened
+	apart
+	asked=$(commits_repeated)
+	mend_peers
+	wait_for 20 asked_again "$asked"
+	phase active
+	kill $client
+	told
+	stop classifier
+	stop server-host1
+}
+commits_repeated() { ns lbu nlb -j stats show migrator | jq '.[0].counters["commits-repeated"]'; }
+asked_again() { [ "$(commits_repeated)" = $(($1 + 1)) ]; }
+
 ktap_begin
 cluster
 ktap_run "the listener is closed before it has accepted" listener_closed
 ktap_run "the application is killed" application_killed
 ktap_run "the client vanishes" client_vanishes
+ktap_run "nobody hears of the end until the host has forgotten it" nobody_to_be_told
+ktap_run "one that lives on while the migrators are apart" lives_on
 ktap_end

@@ -117,6 +117,25 @@ impl World {
         };
     }
 
+    /// Whether the target may forget the connection that it had: not as long as the origin waits for
+    /// an answer.
+    fn may_be_forgotten(&self) -> bool {
+        let target = self.target.as_ref();
+        target.is_some_and(|target| target.state() == TargetState::Closed)
+            && (self.dead || !self.origin.state().is_waiting())
+    }
+
+    /// The target forgets what has ended. Until then, all that was sent over older connections has
+    /// arrived or got lost; but the origin may ask.
+    fn forget(&mut self) {
+        self.target = None;
+        let asked = self.lbu.sent.has(ToTarget::Commit as u8);
+        self.lbu.sent = Sent::default();
+        if asked {
+            self.lbu.sent.add(ToTarget::Commit as u8);
+        }
+    }
+
     /// Calls `visit` with every world that one event can make of this one.
     fn each_next(&self, mut visit: impl FnMut(World) -> Result) -> Result {
         let mut next = |change: &dyn Fn(&mut World)| {
@@ -142,6 +161,9 @@ impl World {
                     w.target = Some(target);
                 })?;
             }
+        }
+        if self.may_be_forgotten() {
+            next(&|w| w.forget())?;
         }
         if self.orphan {
             next(&|w| w.orphan = false)?;

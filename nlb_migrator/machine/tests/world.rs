@@ -77,7 +77,7 @@ impl ToOrigin {
 pub(super) struct Sent(pub(super) u8);
 
 impl Sent {
-    fn add(&mut self, number: u8) {
+    pub(super) fn add(&mut self, number: u8) {
         self.0 |= 1 << number;
     }
 
