@@ -5,6 +5,8 @@
 include kernel.mk
 
 BUILD ?= $(CURDIR)/build
+# kbuild and the scripts have other working directories.
+override BUILD := $(abspath $(BUILD))
 export KVER BUILD
 # Where "make install" puts things; its scripts see them.
 export DESTDIR PREFIX LIBDIR

@@ -80,8 +80,10 @@ archive_versions() {
 archive_unpack() {
 	local dir=$1 p d
 	shift
+	mkdir -p "$dir"
 	for p in "$@"; do
-		d=$(mktemp -d "$cache/.tmp-debs.XXXXXX")
+		# Goes with the unfinished product if this is interrupted.
+		d=$(mktemp -d "${dir%/*}/debs.XXXXXX")
 		(cd "$d" && apt-get -q download "$p") || {
 			rm -rf "$d"
 			die "cannot download $p from the package archive; check the network"
