@@ -129,6 +129,14 @@ def same_length(files):
     return pairs > 0 and longer == 0
 
 
+def batches(files):
+    """Batches of segments go through the tunnel as they are: some are larger than a frame."""
+    lengths = [packet.length for path in files for packet in read(path) if packet.source_port >= 61000]
+    large = sum(length > 1500 for length in lengths)
+    print(f"{len(lengths)} tunnelled packets, {large} of more than 1500 bytes")
+    return large > 0
+
+
 def pair(files):
     """Show one packet with payload as it came (1st file) and in the tunnel (2nd)."""
     before = {packet.content: packet for packet in read(files[0])}
@@ -180,7 +188,7 @@ def data_from(files, address):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     facts = parser.add_subparsers(dest="fact", required=True)
-    for name, needs_address in (("no-rst", False), ("same-length", False), ("pair", False),
+    for name, needs_address in (("no-rst", False), ("same-length", False), ("batches", False), ("pair", False),
                                 ("no-data-from", True), ("data-from", True), ("one-rst", True)):
         fact = facts.add_parser(name)
         if needs_address:
@@ -191,6 +199,8 @@ def main():
         holds = no_rst(args.files)
     elif args.fact == "same-length":
         holds = same_length(args.files)
+    elif args.fact == "batches":
+        holds = batches(args.files)
     elif args.fact == "pair":
         holds = pair(args.files)
     elif args.fact == "one-rst":

@@ -65,6 +65,8 @@ for t in "${chosen[@]}"; do
 	wait_for 10 nobody_left >/dev/null || why+=("left behind: $(strangers | tr '\n' ';')")
 	unload_modules >/tmp/unload 2>&1 || why+=("modules do not unload: $(tr '\n' ' ' </tmp/unload)")
 	log=$(dmesg | sed "1,/$(printf %s "$mark" | sed 's|/|\\/|g')/d")
+	# What has been overwritten cannot be judged.
+	dmesg | grep -qF "$mark" || why+=("the kernel log has overrun")
 	if grep -qEf complaints <<<"$log"; then
 		why+=("the kernel complained:")
 		mapfile -t -O "${#why[@]}" why < <(grep -Ef complaints -m1 -B3 -A40 <<<"$log")

@@ -95,6 +95,7 @@ wait_listen lbu 80
 
 capture_start client lbu "$tmp/client-to-lbu.pcap" tcp port 80
 capture_start client host1 "$tmp/client-from-host1.pcap" tcp port 80
+capture_start client host2 "$tmp/client-from-host2.pcap" tcp port 80
 capture_start lbu host1 "$tmp/lbu-to-host1.pcap" tcp and host $HOST1
 
 chapter "1. The LBU accepts, the right host answers"
@@ -129,7 +130,9 @@ for host in host1 host2; do
 	background $host "$tmp/$host-http.log" python3 -m http.server -d "$tmp/$host/www" 8080
 	wait_listen $host 8080
 done
-for _ in 1 2 3 4 5 6 7 8; do ns client curl -sS --max-time 60 "http://$VIP:8080/a/page"; done | sort | uniq -c | sed 's/^/          /'
+for _ in 1 2 3 4 5 6 7 8; do ns client curl -sS --max-time 60 "http://$VIP:8080/a/page"; done | sort | uniq -c >"$tmp/shares"
+sed 's/^/          /' "$tmp/shares"
+holds "as the weights say" is "$(awk '{ print $NF, $1 }' "$tmp/shares" | paste -sd ' ')" "host1 2 host2 6"
 on lbu nlb service add $VIP:5201/tcp mode l4
 on lbu nlb endpoint add $VIP:5201/tcp host $HOST1
 background host1 "$tmp/iperf3-server.log" iperf3 -s
@@ -141,7 +144,7 @@ on lbu nlb endpoint show
 chapter "5. The evidence"
 capture_stop
 holds "no RST was sent to the client or by it" \
-	"$here/../pcap.py" no-rst "$tmp/client-to-lbu.pcap" "$tmp/client-from-host1.pcap"
+	"$here/../pcap.py" no-rst "$tmp/client-to-lbu.pcap" "$tmp/client-from-host1.pcap" "$tmp/client-from-host2.pcap"
 holds "no packet grew in the tunnel" \
 	"$here/../pcap.py" same-length "$tmp/client-to-lbu.pcap" "$tmp/lbu-to-host1.pcap"
 holds "the LBU sent the client no byte of the answers" \

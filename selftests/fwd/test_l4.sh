@@ -95,6 +95,7 @@ bytes_both_ways() {
 	capture_stop
 	"$pcap" no-rst "$tmp/to.pcap"
 	"$pcap" same-length "$tmp/to.pcap" "$tmp/tunnel.pcap"
+	"$pcap" batches "$tmp/tunnel.pcap"
 	"$pcap" no-data-from $VIP "$tmp/to.pcap"
 }
 

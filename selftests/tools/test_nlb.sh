@@ -227,6 +227,14 @@ no_privilege() {
 	ns lbu setpriv --inh-caps=-all --ambient-caps=-all --bounding-set=-all nlb service show | grep -q peek
 }
 
+# What counts is the capability in the user namespace that owns the network namespace.
+other_user_namespace() {
+	local nobody=(setpriv --reuid 65534 --regid 65534 --clear-groups unshare --user --map-root-user)
+	refuses 1 "CAP_NET_ADMIN" ns lbu "${nobody[@]}" nlb service add $VIP:83
+	json 'length == 1' "${nobody[@]}" --net sh -c "nlb service add $VIP:83 && nlb -j service show"
+	[ "$(lbu -j service show | jq length)" = 1 ]
+}
+
 other_namespace() {
 	refuses 1 "there is no network namespace" nlb -n nowhere service
 	netns_add fresh
@@ -256,6 +264,7 @@ ktap_run "counters" counters
 ktap_run "a reader that goes away" reader_goes_away
 ktap_run "hostile requests" hostile_requests
 ktap_run "without privilege one may look" no_privilege
+ktap_run "other user namespaces" other_user_namespace
 ktap_run "other namespaces" other_namespace
 ktap_run "without modules the remedy is told" no_module
 ktap_end
