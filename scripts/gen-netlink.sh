@@ -31,3 +31,4 @@ done
 # What the kernel says when a migration did not go through.
 python3 scripts/gen-reasons.py c >tools/libnlb/include/nlb-reasons.h
 python3 scripts/gen-reasons.py rust >tools/nlb-netlink/src/uapi/reason.rs
+python3 scripts/gen-reasons.py rst >Documentation/migration-reasons.rst
