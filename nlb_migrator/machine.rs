@@ -5,7 +5,8 @@
 //! What a step does to sockets, routes and the wire is behind a trait ([`OriginOps`],
 //! [`TargetOps`]), so that every order of messages can be tried in a test. Together the machines
 //! keep one promise: at no instant may both sides transmit, and by the deadline exactly one owns the
-//! connection, or the client gets a RST. Documentation/migration.rst has the argument.
+//! connection, or the client gets a RST. Documentation/migration.rst has the argument,
+//! migration-protocol.rst the tables.
 //!
 //! ```text
 //! origin                                      target

@@ -20,6 +20,7 @@
 //!
 //! All numbers are big-endian. The CRC covers the header, its own field being zero, and the
 //! payload. Types and payloads: [`Record`]. What a connection looks like: `record/codec.rs`.
+//! Documentation/migration-protocol.rst has all of it for another implementation.
 //!
 //! A stream is read by [`Header::parse`] on [`HEADER_LEN`] bytes, then as many payload bytes as it
 //! says, then [`Record::decode`]. Anything that is not exactly as specified is an error, after
@@ -122,7 +123,7 @@ pub enum Type {
     Injected = 8,
     /// Target: it could not be done, for this reason; the connection is not here.
     Failed = 9,
-    /// Origin: forget it, the connection stays with me.
+    /// Origin: forget it, the connection stays with me or was reset.
     Abort = 10,
     /// Target: forgotten.
     Aborted = 11,

@@ -50,7 +50,7 @@ pub enum Record<'a> {
     },
     /// The target could not do it.
     Failed(Reason<'a>),
-    /// The connection stays with the origin. No payload.
+    /// The connection stays with the origin, or was reset by it. No payload.
     Abort,
     /// The target has forgotten about it. No payload.
     Aborted,
