@@ -38,7 +38,8 @@ pub use self::{
         Prepare,
         State,
         StateHead,
-        CHUNK_MAX, //
+        CHUNK_MAX,
+        TIMEOUT_MAX_MS, //
     },
     message::{
         Hello,

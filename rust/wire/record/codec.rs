@@ -95,6 +95,10 @@ pub const CHUNK_MAX: usize =
 pub(super) const PREPARE_LEN: usize =
     len_of(TUPLE, TOTAL) + len_of(OUT_OF_ORDER, SACK) + len_of(ROUTE, CONGESTION_CONTROL);
 
+/// Longest time that an origin may wait for an answer, in milliseconds. A target remembers longer what
+/// became of a migration.
+pub const TIMEOUT_MAX_MS: u32 = 60_000;
+
 /// The question whether the target would take a connection.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Prepare<'a> {
@@ -102,7 +106,7 @@ pub struct Prepare<'a> {
     pub forwarder: Addr,
     /// The flow id of the connection in that tunnel.
     pub flow_id: FlowId,
-    /// How long the origin waits for each answer, in milliseconds.
+    /// How long the origin waits for each answer, in milliseconds; [`TIMEOUT_MAX_MS`] at most.
     pub timeout_ms: u32,
     /// The connection as it is now; it goes on until the freeze.
     pub connection: &'a ConnectionState,
@@ -130,7 +134,7 @@ impl<'a> Prepare<'a> {
 
     fn check(&self) -> Result<(), Error> {
         let family = self.forwarder.is_v4() == self.connection.tuple.is_v4();
-        if family && self.forwarder.is_unicast() {
+        if family && self.forwarder.is_unicast() && self.timeout_ms <= TIMEOUT_MAX_MS {
             Ok(())
         } else {
             Err(Error::BadValue)

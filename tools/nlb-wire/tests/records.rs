@@ -12,7 +12,7 @@ use nlb_wire::{
     flow_id::FlowId,
     record::{
         parse, seal, ConnectionState, Header, Hello, Part, Prepare, Reason, Record, State, Type,
-        CHUNK_MAX, HEADER_LEN, MAX_PAYLOAD, MAX_TEXT, RECORD_MAX, SHORT_MAX,
+        CHUNK_MAX, HEADER_LEN, MAX_PAYLOAD, MAX_TEXT, RECORD_MAX, SHORT_MAX, TIMEOUT_MAX_MS,
     },
 };
 use proptest::{collection::vec, prelude::*};
@@ -77,7 +77,7 @@ fn short_record() -> impl Strategy<Value = Owned> {
         },
     );
     let forwarders = (unicast(), unicast_v6());
-    let prepare = (forwarders, flow_id(), any::<u32>(), connection()).prop_map(
+    let prepare = (forwarders, flow_id(), 0..=TIMEOUT_MAX_MS, connection()).prop_map(
         |((v4, v6), flow_id, timeout_ms, connection)| Owned::Prepare {
             forwarder: forwarder_of(&connection, v4, v6),
             flow_id,

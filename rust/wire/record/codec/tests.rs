@@ -301,6 +301,22 @@ fn sections_missing_or_out_of_place() {
 }
 
 #[test]
+fn an_origin_waits_for_a_minute_at_most() {
+    let mut payload = [0; SHORT_PREPARE];
+    let patient = |timeout_ms| Prepare {
+        timeout_ms,
+        ..prepare()
+    };
+    assert!(patient(TIMEOUT_MAX_MS).emit(&mut payload).is_ok());
+    assert!(Prepare::parse(&payload, &mut None).is_ok());
+    let too_long = patient(TIMEOUT_MAX_MS + 1).emit(&mut payload);
+    assert_eq!(too_long, Err(Error::BadValue));
+    // The timeout is the last that was written.
+    payload[SHORT_PREPARE - 1] += 1;
+    assert_eq!(Prepare::parse(&payload, &mut None), Err(Error::BadValue));
+}
+
+#[test]
 fn pieces_that_do_not_fit_are_refused() {
     let data = [0; 102];
     let later = State {
