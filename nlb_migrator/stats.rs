@@ -28,7 +28,8 @@ nlb::counters! {
     OutReset = "out-reset",
     /// Migrate requests refused before anything changed.
     OutRejected = "out-rejected",
-    /// Times a COMMIT was repeated because no answer had come.
+    /// Times a COMMIT was repeated: no answer had come, or none could have come about a connection's
+    /// end.
     CommitsRepeated = "commits-repeated",
     /// Connections taken over.
     InActive = "in-active",
