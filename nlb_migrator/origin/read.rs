@@ -59,7 +59,26 @@ pub(super) struct Rewound<'a> {
 
 impl ReadData {
     /// Finds the bytes, and makes the state what it was before they were read.
+    ///
+    /// Most often there are none; a [`Reason`] is large, and so is a result that may be one.
+    #[inline]
     pub(super) fn rewind(
+        &self,
+        keeps: &Keeps,
+        frozen: &Frozen<'_>,
+        state: &mut ConnectionState,
+    ) -> Result<Rewound<'_>, Reason> {
+        match self {
+            ReadData::Nothing => Ok(Rewound {
+                source: Source::Given(&[]),
+                len: 0,
+            }),
+            _ => self.find_bytes(keeps, frozen, state),
+        }
+    }
+
+    #[inline(never)]
+    fn find_bytes(
         &self,
         keeps: &Keeps,
         frozen: &Frozen<'_>,

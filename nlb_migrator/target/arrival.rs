@@ -372,7 +372,7 @@ impl Arriving<'_> {
             Some(listener) if listener.is_listening() => listener,
             _ => Listener::lookup(self.net, state, device)?,
         };
-        let injected = listener.inject(state, data, device)?;
+        let injected = listener.inject(state, data, device, begin)?;
         Ok((injected, took_ns.saturating_add(since(begin))))
     }
 }

@@ -133,7 +133,8 @@ impl Listener {
     }
 
     /// Whether a connection with this state could be injected now. All that matters are the
-    /// options, the windows and the number of bytes.
+    /// options, the windows and the number of bytes, of which there must not be more than
+    /// [`ConnectionData::check`] takes.
     pub fn check(&self, state: &ConnectionState) -> Result<(), Refusal> {
         self.check_kind()?;
         let sk = self.sk.as_raw();
@@ -152,7 +153,6 @@ impl Listener {
                 return Err(Refusal::WindowScalingOff);
             }
         }
-        ConnectionData::check(state)?;
         let received = state.unread_len().saturating_add(state.out_of_order_len());
         self.rcvbuf_for(state, received as usize)?;
         Ok(())
@@ -188,7 +188,8 @@ impl Listener {
     /// Puts the connection with its bytes into the accept queue, so that the program's next
     /// accept() returns it.
     ///
-    /// `iif` is the interface that its packets arrive on. [`Listener::check`] is to be asked before.
+    /// `iif` is the interface that its packets arrive on, `now` the time in nanoseconds of
+    /// CLOCK_MONOTONIC, or a moment ago. [`Listener::check`] is to be asked before.
     /// After an error nothing is left: no socket, no request, and no packet has been sent; `data` is
     /// of no more use. Once the connection is there, it sends what its windows allow, and finds out
     /// what has been lost of what was in flight. May sleep.
@@ -197,9 +198,8 @@ impl Listener {
         state: &ConnectionState,
         data: &mut ConnectionData,
         iif: u32,
+        now: u64,
     ) -> Result<Injected, Refusal> {
-        // SAFETY: No preconditions.
-        let now = unsafe { bindings::ktime_get() };
         state.validate().map_err(|_| Refusal::InvalidState)?;
         if state.data_len() != data.len() {
             return Err(Refusal::InvalidState);
@@ -214,8 +214,8 @@ impl Listener {
         let sndbuf = data.send.truesize();
 
         let listener = self.sk.as_raw();
-        // SAFETY: The listener is valid. CAST: The clock is not negative.
-        let request = unsafe { Request::new(listener, state, &tuple, now as u64) }?;
+        // SAFETY: The listener is valid.
+        let request = unsafe { Request::new(listener, state, &tuple, now) }?;
         self.ack.renew_ack(state, iif);
         let fin = match state.fin {
             true => Some(Segment::fin(state, &tuple, iif)?),
