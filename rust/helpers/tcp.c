@@ -34,6 +34,11 @@ __nlb_helper bool nlb_helper_sk_hold_not_zero(struct sock *sk)
 	return refcount_inc_not_zero(&sk->sk_refcnt);
 }
 
+__nlb_helper bool nlb_helper_sk_in_sockmap(const struct sock *sk)
+{
+	return (uintptr_t)rcu_access_pointer(__sk_user_data(sk)) & SK_USER_DATA_PSOCK;
+}
+
 __nlb_helper bool nlb_helper_sk_is_mptcp(const struct sock *sk)
 {
 	return sk_is_mptcp(sk);

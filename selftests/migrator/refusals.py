@@ -428,13 +428,6 @@ def targets(bench):
                 kept.close()
 
     attempt("MPTCP listener", errno.EOPNOTSUPP, "listener uses MPTCP", bench.listen("host1", protocol=IPPROTO_MPTCP))
-    in_map = bench.listen("host1")
-    kept = sockmap(bench, "target: listener in a sockmap", in_map)
-    if kept is not None:
-        attempt("listener in a sockmap", errno.EOPNOTSUPP, "listener has an upper layer protocol (SMC, sockmap, ...)",
-                in_map)
-        LIBC.close(kept)
-    in_map.close()
     for name, key in (("TCP-MD5", md5_key), ("TCP-AO", ao_key)):
         attempt(f"listener with {name}", errno.EOPNOTSUPP, "listener uses TCP-MD5 or TCP-AO",
                 bench.listen("host1", options=[key(bench.network.client)]))

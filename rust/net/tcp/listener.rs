@@ -116,7 +116,7 @@ impl Listener {
                 return Err(Refusal::ListenerMptcp);
             }
             // SMC replaces `icsk_af_ops`; a ULP wants to clone itself into the child.
-            if !sock::methods_are_tcp(sk)
+            if !sock::children_are_tcp(sk)
                 || bindings::tcp_syn_smc(tp)
                 || !(*inet_csk(sk)).icsk_ulp_ops.is_null()
             {

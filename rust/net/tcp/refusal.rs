@@ -133,7 +133,7 @@ refusals! {
     /// The listener uses Multipath TCP.
     ListenerMptcp = 65, EOPNOTSUPP, c"listener uses MPTCP";
     /// The listener uses an upper layer protocol, or replaced methods.
-    ListenerUpperLayer = 66, EOPNOTSUPP, c"listener has an upper layer protocol (SMC, sockmap, ...)";
+    ListenerUpperLayer = 66, EOPNOTSUPP, c"listener has an upper layer protocol (SMC, ...)";
     /// The listener requires TCP-MD5 or TCP-AO.
     ListenerAuthenticated = 67, EOPNOTSUPP, c"listener uses TCP-MD5 or TCP-AO";
     /// The accept queue is full.

@@ -120,6 +120,23 @@ pub(super) unsafe fn methods_are_tcp(sk: *const bindings::sock) -> bool {
     // SAFETY: The socket is valid. The pointer may be replaced while it is used (WRITE_ONCE in
     // sk_psock_update_proto()): read it once.
     let prot = unsafe { ptr::read_volatile(&raw const (*sk).__sk_common.skc_prot) };
+    is_tcp(prot)
+}
+
+/// Whether the methods of a listener's children are those of plain TCP.
+///
+/// A listener that an sk_lookup program is to choose stands in a sockmap, which has replaced its
+/// methods. A child gets those that the listener was made with (tcp_bpf_clone()).
+///
+/// # Safety
+///
+/// `sk` is a valid full socket.
+pub(super) unsafe fn children_are_tcp(sk: *const bindings::sock) -> bool {
+    // SAFETY: The socket is valid; the methods that it was made with stay what they are.
+    unsafe { methods_are_tcp(sk) || bindings::sk_in_sockmap(sk) && is_tcp((*sk).sk_prot_creator) }
+}
+
+fn is_tcp(prot: *const bindings::proto) -> bool {
     ptr::eq(prot, &raw const bindings::tcp_prot) || ptr::eq(prot, &raw const bindings::tcpv6_prot)
 }
 
