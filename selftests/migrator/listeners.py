@@ -7,7 +7,9 @@ Run by test_listeners.sh, which has set up the machines.
 
 import contextlib
 import ctypes
+import errno
 import http.client
+import os
 import pathlib
 import select
 import socket
@@ -20,10 +22,10 @@ import traceback
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 import machines  # noqa: E402
 import uring  # noqa: E402
-from machines import (CLIENT, IPV4, IPV6, VIP, accepted, connect, exchange, genl, listen, machine,  # noqa: E402
-                      receive, wait_for, with_sysctl)
+from machines import (CLIENT, HOST1, IPV4, IPV6, VIP, accepted, connect, exchange, genl, instruction,  # noqa: E402
+                      listen, machine, receive, wait_for, with_sysctl)
 
-SO_ATTACH_REUSEPORT_CBPF, SO_MARK = 51, 36
+SO_ATTACH_REUSEPORT_CBPF, SO_ATTACH_REUSEPORT_EBPF, SO_MARK = 51, 52, 36
 REUSEPORT = (socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
 
 
@@ -34,9 +36,9 @@ class Bench:
             IPV4: listen("lbu"),
             IPV6: listen("lbu", family=IPV6.family, options=[(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)])}
 
-    def move(self, first=b"hello", network=IPV4):
+    def move(self, first=b"hello", network=IPV4, source=None):
         """A connection of the client that has just been moved to host1, with `first` unread."""
-        client = connect(address=network.vip)
+        client = connect(address=network.vip, source=source)
         client.sendall(first)
         with contextlib.closing(accepted(self.classifiers[network])) as served:
             wait_for(lambda: len(served.recv(len(first), socket.MSG_PEEK)) == len(first))
@@ -96,7 +98,130 @@ def reuseport(bench):
             good = good and works(client, served)
             client.close()
     bench.result(good and not wrong, "a BPF program of the group chooses", f"port and choice: {wrong}")
+    # Programs of eBPF replace it: one that chooses from the other end, and one that drops.
+    array = machines.into_sockmap(*group, kind=machines.BPF_MAP_TYPE_REUSEPORT_SOCKARRAY)
+    attach_to_group(group, choose_by_port(array))
+    wrong = []
+    for _ in range(16):
+        client = bench.move()
+        chosen = [group.index(one) for one in ready(group)]
+        if chosen != [7 - client.getsockname()[1] % 8]:
+            wrong.append((client.getsockname()[1], chosen))
+        with contextlib.closing(accepted(group[chosen[0]])) as served:
+            good = good and works(client, served)
+            client.close()
+    bench.result(good and not wrong, "an sk_reuseport program chooses", f"port and choice: {wrong}")
+    attach_to_group(group, returns(0))
+    stays(bench, "an sk_reuseport program that drops")
+    os.close(array)
     finish(*group)
+
+
+def attach_to_group(group, program):
+    loaded = machines.load_program(machines.BPF_PROG_TYPE_SK_REUSEPORT, program)
+    group[0].setsockopt(socket.SOL_SOCKET, SO_ATTACH_REUSEPORT_EBPF, loaded)
+    os.close(loaded)
+
+
+def returns(value):
+    """r0 = value; exit"""
+    return [instruction(0xb7, 0, value=value), instruction(0x95)]
+
+
+def choose_by_port(array):
+    """The listener with number 7 less the source port modulo 8, for a struct sk_reuseport_md."""
+    select_reuseport = 82
+    return [
+        instruction(0x79, 7, 1),                # r7 = data
+        instruction(0x79, 2, 1, 8),             # r2 = data_end
+        instruction(0xbf, 3, 7),
+        instruction(0x07, 3, value=2),
+        instruction(0x2d, 3, 2, 13),            # if data + 2 > data_end, drop
+        instruction(0x69, 7, 7),                # r7 = the first two bytes of the TCP header
+        instruction(0xdc, 7, value=16),         # in host order
+        instruction(0x57, 7, value=7),
+        instruction(0xa7, 7, value=7),
+        instruction(0x63, 10, 7, -4),           # the key
+        instruction(0x18, 2, 1, value=array), instruction(0),
+        instruction(0xbf, 3, 10),
+        instruction(0x07, 3, value=-4),
+        instruction(0xb7, 4),
+        instruction(0x85, value=select_reuseport),
+        *returns(1),
+        *returns(0)]
+
+
+def chosen_before(bench):
+    """An sk_lookup program of the namespace chooses the listener, whatever address and port that has."""
+    for network, family in ((IPV4, "IPv4"), (IPV6, "IPv6")):
+        with contextlib.closing(listen("host1", family=network.family)) as usual, \
+                contextlib.closing(listen("host1", 8080, 0, network.host1, network.family)) as other:
+            try:
+                sockets = machines.into_sockmap(other)
+            except OSError as failure:
+                bench.ktap.skip("an sk_lookup program chooses", f"this kernel has no sockmap ({failure})")
+                return
+            with sk_lookup(look_up(sockets)):
+                good = gets(bench, network, other, usual)
+            bench.result(good, f"an sk_lookup program chooses a listener of another address and port, {family}")
+            os.close(sockets)
+            bench.result(gets(bench, network, usual, other), f"without it, the usual one gets the connection, {family}")
+            if network is IPV4:
+                with sk_lookup(returns(0)):
+                    stays(bench, "an sk_lookup program that drops")
+
+
+def gets(bench, network, one, other):
+    """Whether the one listener gets a connection that moves, and not the other."""
+    client = bench.move(network=network)
+    good = ready([one, other]) == [one]
+    with contextlib.closing(accepted(one)) as served:
+        good = good and served.getsockname()[:2] == (network.vip, 80) and works(client, served)
+        client.close()
+    return good
+
+
+@contextlib.contextmanager
+def sk_lookup(program):
+    """The program is attached to host1 until the end of the block."""
+    loaded = machines.load_program(machines.BPF_PROG_TYPE_SK_LOOKUP, program, machines.BPF_SK_LOOKUP)
+    link = machines.attach_to_machine(loaded, "host1", machines.BPF_SK_LOOKUP)
+    os.close(loaded)
+    try:
+        yield
+    finally:
+        os.close(link)
+
+
+def look_up(sockets):
+    """The first socket of a sockmap for all that goes to port 80, for a struct bpf_sk_lookup."""
+    map_lookup_elem, sk_release, sk_assign = 1, 86, 124
+    return [
+        instruction(0xbf, 6, 1),
+        instruction(0x61, 2, 1, 60),            # r2 = local_port
+        instruction(0x55, 2, 0, 14, 80),        # if it is not 80, pass
+        instruction(0x62, 10, 0, -4),           # the key
+        instruction(0x18, 1, 1, value=sockets), instruction(0),
+        instruction(0xbf, 2, 10),
+        instruction(0x07, 2, value=-4),
+        instruction(0x85, value=map_lookup_elem),
+        instruction(0x15, 0, 0, 7),             # if there is none, pass
+        instruction(0xbf, 7, 0),
+        instruction(0xbf, 1, 6),
+        instruction(0xbf, 2, 7),
+        instruction(0xb7, 3),
+        instruction(0x85, value=sk_assign),
+        instruction(0xbf, 1, 7),
+        instruction(0x85, value=sk_release),
+        *returns(1)]
+
+
+def stays(bench, name):
+    """The stack would drop the client's packets: it is refused, and goes on where it is."""
+    with contextlib.closing(connect()) as client, contextlib.closing(accepted(bench.classifiers[IPV4])) as served:
+        answer = bench.lbu.migrate(served, HOST1)
+        bench.result((answer.error, answer.text) == (errno.ECONNREFUSED, "target: no listener")
+                     and exchange(client, served), f"{name}: refused", f"{answer.error} {answer.text}")
 
 
 def closed_before_accept(bench):
@@ -124,6 +249,35 @@ def closed_before_accept(bench):
     bench.result(wait_for(lambda: bench.lbu.phase(port) == "closed"), "and the LBU is told of the end",
                  str(bench.lbu.phase(port)))
     client.close()
+
+
+def used_again(bench):
+    """The server ends a connection, and the client opens another one from the same port."""
+    with contextlib.closing(listen("host1")) as listener:
+        client = bench.move()
+        with contextlib.closing(accepted(listener)) as served:
+            good, name = works(client, served), client.getsockname()
+        good = good and client.recv(1) == b""
+        client.close()
+
+        def waits():
+            return subprocess.run(["ip", "netns", "exec", "host1", "ss", "-Htn", "state", "time-wait", "dport", f"= :{name[1]}"],
+                                  capture_output=True, check=True).stdout
+        waited = wait_for(waits)
+        client = bench.move(source=name)
+        with contextlib.closing(accepted(listener)) as served:
+            bench.result(good and waited and works(client, served) and not waits(), "addresses that are in TIME_WAIT")
+            client.close()
+
+
+def cookies(bench):
+    """Whatever the host does to SYNs."""
+    for value in (0, 2):
+        with with_sysctl("host1", "ipv4/tcp_syncookies", value), contextlib.closing(listen("host1")) as listener:
+            client = bench.move()
+            with contextlib.closing(accepted(listener)) as served:
+                bench.result(works(client, served), f"tcp_syncookies is {value}")
+                client.close()
 
 
 def dual_stack(bench):
@@ -288,7 +442,7 @@ def websocketd(bench):
 
 def main():
     bench = Bench()
-    for part in (reuseport, closed_before_accept, dual_stack, inherited, edge_triggered, io_uring, redis, haproxy,
+    for part in (reuseport, chosen_before, closed_before_accept, used_again, cookies, dual_stack, inherited, edge_triggered, io_uring, redis, haproxy,
                  websocketd):
         try:
             part(bench)

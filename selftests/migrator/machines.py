@@ -24,7 +24,9 @@ FAMILY, IP, VIP, CLIENT, HOST1, HOST2 = HERE
 ANY = {socket.AF_INET: "0.0.0.0", socket.AF_INET6: "::"}
 LIBC = ctypes.CDLL(None, use_errno=True)
 SYS_BPF = 321
-BPF_MAP_CREATE, BPF_MAP_UPDATE_ELEM, BPF_MAP_TYPE_SOCKMAP = 0, 2, 15
+BPF_MAP_CREATE, BPF_MAP_UPDATE_ELEM, BPF_PROG_LOAD, BPF_LINK_CREATE = 0, 2, 5, 28
+BPF_MAP_TYPE_SOCKMAP, BPF_MAP_TYPE_REUSEPORT_SOCKARRAY = 15, 20
+BPF_PROG_TYPE_SK_REUSEPORT, BPF_PROG_TYPE_SK_LOOKUP, BPF_SK_LOOKUP = 21, 30, 36
 TCP_MD5SIG, TCP_AO_ADD_KEY = 14, 38
 ETH_P_ALL, PACKET_OUTGOING = 3, 4
 
@@ -154,13 +156,15 @@ def listen(name, port=80, protocol=0, address=None, family=FAMILY, options=(), b
     return sock
 
 
-def connect(port=80, protocol=0, options=(), address=VIP):
-    """A connection from the client."""
+def connect(port=80, protocol=0, options=(), address=VIP, source=None):
+    """A connection from the client, maybe from a certain port."""
     with machine("client"):
         sock = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM, protocol)
     sock.settimeout(20)
     for option in options:
         sock.setsockopt(*option)
+    if source:
+        sock.bind(source)
     sock.connect((address, port))
     return sock
 
@@ -215,12 +219,33 @@ def bpf(command, attributes):
     return result
 
 
-def into_sockmap(sock):
-    """Puts a socket into a new sockmap; the map's descriptor, which keeps it there."""
-    fd = bpf(BPF_MAP_CREATE, struct.pack("=IIIII", BPF_MAP_TYPE_SOCKMAP, 4, 4, 1, 0))
-    key, value = ctypes.c_uint32(0), ctypes.c_uint32(sock.fileno())
-    bpf(BPF_MAP_UPDATE_ELEM, struct.pack("=IIQQQ", fd, 0, ctypes.addressof(key), ctypes.addressof(value), 0))
+def into_sockmap(*socks, kind=BPF_MAP_TYPE_SOCKMAP):
+    """Puts sockets into a new sockmap, or another kind of array; its descriptor, which keeps them there."""
+    fd = bpf(BPF_MAP_CREATE, struct.pack("=IIIII", kind, 4, 4, len(socks), 0))
+    for number, sock in enumerate(socks):
+        key, value = ctypes.c_uint32(number), ctypes.c_uint32(sock.fileno())
+        bpf(BPF_MAP_UPDATE_ELEM, struct.pack("=IIQQQ", fd, 0, ctypes.addressof(key), ctypes.addressof(value), 0))
     return fd
+
+
+def instruction(code, dst=0, src=0, offset=0, value=0):
+    """One of a BPF program (struct bpf_insn)."""
+    return struct.pack("=BBhi", code, src << 4 | dst, offset, value)
+
+
+def load_program(kind, instructions, attach=0):
+    """The descriptor of a BPF program."""
+    code, text = b"".join(instructions), ctypes.create_string_buffer(b"GPL")
+    memory = ctypes.create_string_buffer(code, len(code))
+    # What comes between: the log of the verifier, the kernel's version, flags, name, device.
+    return bpf(BPF_PROG_LOAD, struct.pack("=IIQQ44xI", kind, len(code) // 8, ctypes.addressof(memory),
+                                          ctypes.addressof(text), attach))
+
+
+def attach_to_machine(program, name, attach):
+    """Attaches a BPF program to a network namespace; the descriptor, which keeps it there."""
+    with open(f"/run/netns/{name}", "rb") as namespace:
+        return bpf(BPF_LINK_CREATE, struct.pack("=IIII", program, namespace.fileno(), attach, 0))
 
 
 class Sniffer:
