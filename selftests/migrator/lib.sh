@@ -148,6 +148,9 @@ cut_peers() {
 }
 mend_peers() { ns lbu nft delete table inet cut; }
 
+# When a connection is closed here, all that was on its way to its socket has reached it before the freeze.
+no_backlog() { [ "$(counter lbu migrator drop-backlog)" = 0 ]; }
+
 # What a test that failed in the middle may have left undone.
 whole() {
 	mend_peers

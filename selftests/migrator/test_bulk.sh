@@ -45,6 +45,7 @@ all_gone() {
 	wait_for 30 no_mappings host1
 	[ "$(counter host1 migrator held-now)" = 0 ]
 	[ "$(counter lbu migrator out-reset)" = 0 ]
+	no_backlog
 }
 
 ktap_begin

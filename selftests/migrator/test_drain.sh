@@ -122,4 +122,5 @@ ktap_run "600 connections under load" under_load
 ktap_run "idle connections, by client" idle_ones
 ktap_run "connections that cannot be moved" refused_ones
 ktap_run "interrupted" interrupted
+ktap_run "no packet was lost with a socket" no_backlog
 ktap_end

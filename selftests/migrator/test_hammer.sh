@@ -68,6 +68,7 @@ nothing_is_left() {
 	wait_for 60 no_mappings host1 || ns host1 nlb mapping show
 	wait_for 60 settled
 	[ "$(counter host1 migrator held-now)" = 0 ]
+	no_backlog
 }
 
 ktap_begin
