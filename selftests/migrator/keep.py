@@ -10,6 +10,7 @@ import errno
 import fcntl
 import os
 import pathlib
+import resource
 import socket
 import struct
 import subprocess
@@ -22,7 +23,7 @@ from machines import (FAMILY, HOST1, VIP, Migrator, accepted, connect, exchange,
                       receive)
 from scene import CLOSE_WAIT, ESTABLISHED, Info, expect, expect_end, pattern, readable, run, wait_until  # noqa: E402
 
-KEEP = 8000
+KEEP, MOST, BOUND = 8000, 32767, 16 << 20
 MSG_TRUNC = 0x20
 NOT_KEPT = errno.ENODATA, "bytes that were read are not kept"
 
@@ -340,6 +341,59 @@ def elsewhere(bench):
     another.close()
 
 
+def more_than_fits(bench):
+    """In a namespace: what is kept stays, what does not fit any more is not kept."""
+    bench.keep_no_more()
+    bench.keep(MOST)
+    before, pairs = bench.count("drop-keep-total"), []
+    while bench.count("drop-keep-total") == before:
+        assert len(pairs) * MOST < BOUND + (1 << 20), "there is no bound"
+        client = connect()
+        origin = accepted(bench.lbu)
+        client.sendall(pattern(MOST))
+        read(origin, MOST)
+        pairs.append((client, origin))
+    kept = len(pairs) - 1
+    assert bench.count("kept-now") == kept
+    assert BOUND - 2 * MOST < bench.count("kept-bytes-now") <= BOUND, bench.count("kept-bytes-now")
+    bench.stays(*pairs.pop())
+    # Its place is another one's.
+    bench.moves(*pairs.pop(), ALL, pattern(MOST))
+    wait_until("one is kept less", lambda: bench.count("kept-now") == kept - 1)
+    client, origin = bench.with_data(pattern(1000))
+    read(origin, 1000)
+    bench.moves(client, origin, ALL, pattern(1000))
+    for client, origin in pairs:
+        client.close()
+        origin.close()
+    bench.nothing_kept()
+    bench.keep_no_more()
+    bench.keep()
+
+
+def with_its_namespace(_):
+    """A namespace goes, of which something is kept: nobody has its name any more, then the last sockets are closed."""
+    for command in ("netns add passing", "-n passing link set lo up"):
+        subprocess.run(["ip", *command.split()], check=True)
+    with machine("passing"):
+        listener = socket.create_server(("127.0.0.1", 80))
+        client = socket.create_connection(listener.getsockname())
+    origin, _ = listener.accept()
+    side = Migrator("passing")
+    vip = [("KEEP_VIP_ADDR", genl.ip("127.0.0.1")), ("KEEP_VIP_PORT", genl.be16(80)), ("KEEP_BYTES", genl.u32(500))]
+    assert side.family.do("KEEP_NEW", vip).error == 0
+    client.sendall(pattern(300))
+    read(origin, 100)
+    subprocess.run(["ip", "netns", "del", "passing"], check=True)
+    read(origin, 100)
+    counts = side.counters()
+    assert (counts["kept-now"], counts["kept-bytes-now"] >= 200) == (1, True), counts
+    # Nobody waits for the last packets: the client's end is a reset.
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("=ii", 1, 0))
+    for sock in (side.family.sock, side.tunnel.sock, listener, client, origin):
+        sock.close()
+
+
 def unloaded(bench):
     """The modules go; the socket, whose bytes they had kept, does not notice."""
     with machine("lbu"):
@@ -358,11 +412,14 @@ def unloaded(bench):
 
 
 def main():
+    resource.setrlimit(resource.RLIMIT_NOFILE, (4096, 4096))
     ktap = genl.Ktap()
     bench = Bench()
     bench.keep()
     parts = [all_of_it, by_address, the_last, nothing_said, nothing_read, in_pieces, with_the_end, discarded, again,
              too_much, more_than_read, unseen, urgent, not_from_the_start, setting_gone, ended, elsewhere]
+    if FAMILY == socket.AF_INET:
+        parts += [more_than_fits, with_its_namespace]
     if "unload" in sys.argv:
         parts.append(unloaded)
     for part in parts:

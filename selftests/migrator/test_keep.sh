@@ -7,9 +7,20 @@
 
 . "$(dirname "$0")/lib.sh"
 
+# shellcheck source=selftests/kmemleak.sh
+. "$(dirname "$0")/../kmemleak.sh"
+
+# Where the kernel looks for it.
+nothing_leaked() {
+	[ -w /sys/kernel/debug/kmemleak ] || skip "this kernel has no kmemleak"
+	not grep . <<<"$(leaks)"
+}
+
 cluster
 ktap_begin
+[ ! -w /sys/kernel/debug/kmemleak ] || forget_leaks
 ktap_run "IPv4" python3 -u "$(dirname "$tcp")/keep.py"
 ipv6
 ktap_run "IPv6, and the modules go" python3 -u "$(dirname "$tcp")/keep.py" unload
+ktap_run "nothing leaked" nothing_leaked
 ktap_end
