@@ -9,20 +9,22 @@ machines: what the kernel has other code for is tried over both.
 """
 
 import contextlib
-import ctypes
 import errno
 import fcntl
+import os
 import pathlib
 import select
 import socket
 import struct
 import subprocess
 import sys
+import threading
 import traceback
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 import machines  # noqa: E402
-from machines import (IPV4, IPV6, LIBC, accepted, ao_key, connect, exchange, genl, listen, machine,  # noqa: E402
+import scene  # noqa: E402
+from machines import (IPV4, IPV6, accepted, ao_key, connect, exchange, genl, listen, machine,  # noqa: E402
                       md5_key, receive, wait_for, with_sysctl)
 
 IPPROTO_MPTCP, IPPROTO_SMC = 262, 256
@@ -30,7 +32,7 @@ IPV6_DSTOPTS = 59
 V6ONLY = (socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
 TCP_REPAIR, TCP_ULP, TCP_FASTOPEN, MSG_FASTOPEN, MSG_ZEROCOPY, SO_ZEROCOPY = 19, 31, 23, 0x20000000, 0x4000000, 60
 TCP_REPAIR_OFF_NO_WP = -1
-SO_RCVBUFFORCE = 33
+SO_SNDBUFFORCE, SO_RCVBUFFORCE = 32, 33
 TCP = socket.IPPROTO_TCP
 
 
@@ -115,17 +117,6 @@ def silenced():
     """What the LBU sends from port 80 gets lost before it reaches a device."""
     return rules("inet silent", "chain out { type filter hook output priority 0; }",
                  "rule out tcp sport 80 drop")
-
-
-def sockmap(bench, name, sock):
-    """The descriptor of a sockmap that has the socket; None, and a skipped test, if there is no such thing."""
-    try:
-        return machines.into_sockmap(sock)
-    except OSError as failure:
-        if failure.errno != errno.ENOSYS:
-            raise
-        bench.ktap.skip(name, f"this kernel has none ({failure})")
-        return None
 
 
 def state(sock):
@@ -236,6 +227,17 @@ def by_addresses(bench):
                 return exchange(client, served)
         bench.refused("a connection that nobody has accepted", (client.getsockname()[:2], vip), errno.EAGAIN,
                       "no program has accepted the connection yet", accept_now)
+    # (The listener sends its SYN-ACK again meanwhile.)
+    with contextlib.closing(bench.listen("lbu")) as listener:
+        with rules("inet half", "chain in { type filter hook prerouting priority -400; }",
+                   "rule in tcp dport 80 tcp flags & (syn | ack) == ack drop"):
+            client = connect(address=vip[0])
+            answer = bench.lbu.migrate((client.getsockname()[:2], vip), bench.network.host1)
+        client.sendall(b"complete")
+        with contextlib.closing(client), contextlib.closing(accepted(listener)) as served:
+            good = receive(served, 8) == b"complete" and exchange(client, served)
+        bench.result(good and (answer.error, answer.text) == (errno.ENOTCONN, "connection is not established"),
+                     "a handshake that is not complete", str(answer))
     bench.refused("a connection that does not exist", ((bench.network.client, 1), vip), errno.ENOENT,
                   "no such connection")
 
@@ -249,6 +251,17 @@ def mptcp(bench):
         if failure.errno != errno.EPROTONOSUPPORT:
             raise
         bench.ktap.skip("an MPTCP connection", "this kernel has no MPTCP")
+
+
+def smc(bench, name):
+    """Whether there are sockets of SMC; if not, a test is skipped."""
+    try:
+        with machine("lbu"):
+            socket.socket(socket.AF_INET, socket.SOCK_STREAM, IPPROTO_SMC).close()
+    except OSError as failure:
+        bench.ktap.skip(name, f"this kernel has none ({failure})")
+        return False
+    return True
 
 
 UPPER_LAYER = "socket has an upper layer protocol (kTLS, SMC, ...)"
@@ -268,12 +281,7 @@ def upper_layers(bench):
             bench.ktap.skip("ESP in TCP", f"this kernel has none ({failure})")
         else:
             bench.refused("ESP in TCP", served, errno.EOPNOTSUPP, UPPER_LAYER)
-    try:
-        with machine("lbu"):
-            socket.socket(socket.AF_INET, socket.SOCK_STREAM, IPPROTO_SMC).close()
-    except OSError as failure:
-        bench.ktap.skip("SMC", f"this kernel has none ({failure})")
-    else:
+    if smc(bench, "SMC"):
         with bench.connection(protocol=IPPROTO_SMC) as (client, served):
             bench.refused("SMC", served, errno.EPROTONOSUPPORT, "not a TCP socket", lambda: exchange(client, served))
 
@@ -281,10 +289,13 @@ def upper_layers(bench):
 def redirected(bench):
     name = "a socket in a sockmap"
     with bench.connection() as (client, served):
-        kept = sockmap(bench, name, served)
-        if kept is not None:
-            bench.refused(name, served, errno.EOPNOTSUPP, "socket is in a sockmap", lambda: exchange(client, served))
-            LIBC.close(kept)
+        try:
+            kept = machines.into_sockmap(served)
+        except OSError as failure:
+            bench.ktap.skip(name, f"this kernel has no sockmap ({failure})")
+            return
+        bench.refused(name, served, errno.EOPNOTSUPP, "socket is in a sockmap", lambda: exchange(client, served))
+        os.close(kept)
 
 
 def authenticated(bench):
@@ -368,10 +379,63 @@ def pending(bench):
         wait_for(lambda: struct.unpack("=i", fcntl.ioctl(served, 0x541B, b"\0" * 4))[0] == len(data))
         bench.refused("5 MiB unread", served, errno.EFBIG, "too much unread data",
                       lambda: receive(served, len(data)) == data and exchange(client, served))
+    with bench.connection([(socket.SOL_SOCKET, SO_SNDBUFFORCE, 16 << 20)]) as (client, served):
+        data = bytes(range(256)) * (4 << 12) + b"!"
+        with silenced():
+            served.sendall(data)
+            bench.refused("4 MiB and a byte in the send queue", served, errno.EBUSY,
+                          "too much data in flight towards the client")
+        bench.result(receive(client, len(data)) == data and exchange(client, served),
+                     "4 MiB and a byte in the send queue: they arrive")
+    beyond_a_hole(bench)
     with with_sysctl("lbu", "ipv4/tcp_ecn", 3), with_sysctl("client", "ipv4/tcp_ecn", 3), \
             bench.connection() as (client, served):
         bench.refused("accurate ECN", served, errno.EOPNOTSUPP, "accurate ECN is not supported",
                       lambda: exchange(client, served))
+
+
+def beyond_a_hole(bench):
+    """More than 1 MiB behind a byte that was lost."""
+    data = bytes(range(256)) * 4800
+    way = f"ip -n client route change {bench.network.vip} via 10.0.1.1".split()
+    subprocess.run([*way, "initcwnd", "1000"], check=True)
+    with bench.connection([(socket.SOL_SOCKET, SO_RCVBUFFORCE, 32 << 20)],
+                          [(socket.SOL_SOCKET, SO_SNDBUFFORCE, 4 << 20), (TCP, socket.TCP_NODELAY, 1)]) as (client, served):
+        # The window grows.
+        for _ in range(4):
+            client.sendall(data)
+            receive(served, len(data))
+        with rules("inet hole", "chain in { type filter hook prerouting priority -400; }",
+                   f"rule in tcp dport 80 tcp sequence {scene.write_seq(client)} drop"):
+            client.sendall(b"?")
+            client.sendall(data)
+            wait_for(lambda: scene.Info(served).rcv_ooopack * 1400 > 1 << 20)
+            bench.refused("more than 1 MiB out of order", served, errno.EBUSY, "too much out-of-order data is queued")
+        bench.result(receive(served, 1 + len(data)) == b"?" + data and exchange(client, served),
+                     "more than 1 MiB out of order: all arrives")
+    subprocess.run(way, check=True)
+
+
+def doubled(bench):
+    """Of two requests at the same time one moves the connection."""
+    other, answers = machines.Migrator("lbu"), []
+    # By then the migrators are connected.
+    moves(bench, "one request")
+    with contextlib.closing(bench.listen("host1")) as target, bench.connection() as (client, served):
+        # The answers of the host come when it is over.
+        with rules("inet late", "chain in { type filter hook input priority 0; }", "rule in tcp sport 4770 drop"):
+            first = threading.Thread(target=lambda: answers.append(bench.lbu.migrate(served, timeout=20000)))
+            first.start()
+            wait_for(lambda: other.phase(client.getsockname()[1]) == "preparing")
+            for name, sock in (("by descriptor", served), ("by its addresses", (client.getsockname(), (bench.network.vip, 80)))):
+                answer = other.migrate(sock, bench.network.host1)
+                bench.result((answer.error, answer.text) == (errno.EBUSY, "connection is being migrated already"),
+                             f"a second request, {name}", f"{genl.name_of(answer.error)} '{answer.text}'")
+        first.join()
+        with contextlib.closing(accepted(target)) as there:
+            bench.result(not answers[0].error and exchange(client, there), "the first request moves the connection")
+            bench.refused("the socket of a connection that has moved", served, errno.ENOTCONN,
+                          "connection is not established", lambda: exchange(client, there))
 
 
 def translated(bench):
@@ -439,7 +503,11 @@ def targets(bench):
         attempt("tcp_rmem too small", errno.ENOBUFS, "receive window does not fit net.ipv4.tcp_rmem",
                 bench.listen("host1"))
 
-    def doubled(client):
+    if smc(bench, "target: SMC listener"):
+        attempt("SMC listener", errno.EOPNOTSUPP, "listener has an upper layer protocol (SMC, ...)",
+                bench.listen("host1", protocol=IPPROTO_SMC))
+
+    def twin_of(client):
         """A connection of the same name, made without a packet."""
         with machine("host1"):
             twin = socket.socket(bench.network.family)
@@ -447,7 +515,7 @@ def targets(bench):
         twin.bind((bench.network.vip, 80))
         twin.connect(client.getsockname())
         return twin
-    attempt("connection exists already", errno.EADDRINUSE, "connection exists already", bench.listen("host1"), doubled)
+    attempt("connection exists already", errno.EADDRINUSE, "connection exists already", bench.listen("host1"), twin_of)
     attempt("nothing listens", errno.ECONNREFUSED, "no listener", bench.listen("host1", 81))
 
 
@@ -512,12 +580,11 @@ def translation(bench):
 
 BOTH = (by_addresses, kernel_tls, redirected, authenticated, bound, targets)
 PARTS = {
-    IPV4: BOTH + (not_connections, other_namespace, ends, half_open, mptcp, upper_layers, in_vrf, pending, translated),
+    IPV4: BOTH + (not_connections, other_namespace, ends, half_open, mptcp, upper_layers, in_vrf, pending, translated, doubled),
     IPV6: BOTH + (other_family, addresses, headers, translation)}
 
 
 def main():
-    LIBC.close.argtypes = [ctypes.c_int]
     bench = Bench()
     moves(bench, "an ordinary connection, before")
     for part in PARTS[bench.network]:
