@@ -3,7 +3,8 @@
 """Nonsense for the modules, from a given seed, while they work: hammer.py SEED COUNT CAPTURE.
 
 Netlink: requests of all families with attributes that are missing, doubled, cut,
-nested or out of range, and some that are right, on the LBU and on host1.
+nested or out of range, and some that are right, on the LBU and on host1; among
+them such that move a connection (a server listens on host1, port 8080).
 
 Records: what an LBU once said to host1 (CAPTURE has that, from the first packet
 of the connection on), said again by the LBU's address: whole, cut, out of
@@ -24,8 +25,9 @@ import invariants  # noqa: E402
 import pcap  # noqa: E402
 import test_fwd  # noqa: E402
 import test_tunnel  # noqa: E402
-from machines import HOST1, Migrator, machine  # noqa: E402
+from machines import HOST1, VIP, Migrator, accepted, connect, exchange, listen, machine, receive  # noqa: E402
 
+OWN_PORT = 8080
 PORT, HEAD, LENGTH_AT, CRC_AT = 4770, 24, 8, 20
 FAMILIES = ("nlb-fwd", "nlb-tunnel", "nlb-migrator")
 
@@ -150,10 +152,19 @@ def payload(chance):
     return chance.randbytes(chance.choice((0, 1, 2, 4, 5, 8, 16, 17, 300)))
 
 
-def fitting(chance, name):
+def fitting(chance, name, ipv6):
     """A good value for the attribute, of objects that no test uses."""
     if name.endswith("ADDR"):
-        return genl.ip(f"{'198.51.100' if 'VIP' in name else '203.0.113'}.{chance.randrange(1, 5)}")
+        network = ("2001:db8:fffe::", "2001:db8:ffff::") if ipv6 else ("198.51.100.", "203.0.113.")
+        return genl.ip(f"{network['VIP' not in name]}{chance.randrange(1, 5)}")
+    if name.endswith("_ID") and name.startswith("PEER"):
+        return genl.u8(chance.randrange(4))
+    if name.endswith("ALGORITHM"):
+        return genl.u32(chance.randrange(1, 4))
+    if name.endswith("SECRET") or name.endswith("READ_DATA"):
+        return chance.randbytes(chance.randrange(16, 81))
+    if name.endswith("READ_ALL"):
+        return b""
     if name.endswith("PORT"):
         return genl.be16(chance.randrange(81, 85))
     if name.endswith("FLOW_ID"):
@@ -163,25 +174,65 @@ def fitting(chance, name):
     return genl.u32(chance.randrange(1, 101 if name.endswith("WEIGHT") else 3))
 
 
+KEY_ATTRIBUTES = ["PEER_SEND_ID", "PEER_RECV_ID", "PEER_ALGORITHM", "PEER_SECRET"]
 # Command and attributes of requests that are right in form.
 TEMPLATES = {
     "nlb-fwd": [(request.command, [name for name, _ in request.good]) for request in test_fwd.REQUESTS],
     "nlb-tunnel": [(request.command, [name for name, _ in request.good]) for request in test_tunnel.REQUESTS],
     "nlb-migrator": [("PEER_NEW", ["PEER_ADDR", "PEER_PORT"]), ("PEER_DEL", ["PEER_ADDR"]), ("PEER_GET", ["PEER_ADDR"]),
+                     ("PEER_NEW", ["PEER_ADDR", *KEY_ATTRIBUTES]), ("PEER_KEY_NEW", ["PEER_ADDR", *KEY_ATTRIBUTES]),
+                     ("PEER_KEY_DEL", ["PEER_ADDR", "PEER_SEND_ID"]), ("PEER_KEY_USE", ["PEER_ADDR", "PEER_SEND_ID"]),
+                     ("KEEP_NEW", ["KEEP_VIP_ADDR", "KEEP_VIP_PORT", "KEEP_BYTES"]),
+                     ("KEEP_DEL", ["KEEP_VIP_ADDR", "KEEP_VIP_PORT"]), ("KEEP_GET", ["KEEP_VIP_ADDR", "KEEP_VIP_PORT"]),
                      ("MIGRATE", ["MIGRATION_FD", "MIGRATION_PEER_ADDR", "MIGRATION_TIMEOUT"]),
                      ("MIGRATION_GET", []), ("STATS_GET", [])],
 }
+
+
+def spoiled(chance, attrs):
+    """One of them is missing, doubled, or something else."""
+    at = chance.randrange(len(attrs))
+    return attrs[:at] + chance.choice(([], [attrs[at]] * 2, [(attrs[at][0], payload(chance))])) + attrs[at + 1:]
+
+
+class Own:
+    """A connection to a service of the hammer's own, for requests that may well move it to host1."""
+
+    def __init__(self, listener):
+        self.listener, self.client, self.served = listener, None, None
+
+    def ask(self, chance, family):
+        """Asks to migrate it, maybe with what was read; whether it moved. If not, it works as before."""
+        if self.client is None:
+            self.client = connect(OWN_PORT)
+            self.served = accepted(self.listener)
+        self.client.sendall(b"0123456789")
+        assert receive(self.served, 7) == b"0123456"
+        which = [("MIGRATION_FD", genl.u32(self.served.fileno()))]
+        if chance.random() < 0.5:
+            (client, port), vip = self.client.getsockname(), genl.ip(VIP)
+            which = [("MIGRATION_CLIENT_ADDR", genl.ip(client)), ("MIGRATION_CLIENT_PORT", genl.be16(port)),
+                     ("MIGRATION_VIP_ADDR", vip), ("MIGRATION_VIP_PORT", genl.be16(OWN_PORT))]
+        read = chance.choice(([], [("MIGRATION_READ_ALL", b"")], [("MIGRATION_READ_BYTES", genl.u32(chance.randrange(12)))],
+                              [("MIGRATION_READ_DATA", chance.randbytes(chance.randrange(12)))]))
+        attrs = which + read + [("MIGRATION_PEER_ADDR", genl.ip(HOST1)), ("MIGRATION_TIMEOUT", genl.u32(5000))]
+        answer = family.do("MIGRATE", spoiled(chance, attrs) if chance.random() < 0.4 else attrs)
+        if answer.error:
+            assert receive(self.served, 3) == b"789" and exchange(self.client, self.served), "it does not work any more"
+            return False
+        self.client.close()
+        self.served.close()
+        self.client = None
+        return True
 
 
 def ask(chance, family):
     """One request; whatever it is, there is an answer."""
     if chance.random() < 0.6:
         command, names = chance.choice(TEMPLATES[family.name])
-        attrs = [(name, fitting(chance, name)) for name in names]
-        if attrs and chance.random() < 0.4:
-            at = chance.randrange(len(attrs))
-            attrs[at:at + 1] = chance.choice(([], [attrs[at]] * 2, [(attrs[at][0], payload(chance))]))
-        return family.do(command, attrs)
+        ipv6 = chance.random() < 0.3
+        attrs = [(name, fitting(chance, name, ipv6)) for name in names]
+        return family.do(command, spoiled(chance, attrs) if attrs and chance.random() < 0.4 else attrs)
     attrs = [(chance.randrange(1, 26) | chance.choice((0, 0, 0, 0x8000, 0x4000)), payload(chance))
              for _ in range(chance.choice((0, 1, 2, 3, 4, 5, 8)))]
     command = chance.randrange(18)
@@ -200,8 +251,10 @@ def main():
         with machine(name):
             families += [genl.Family(family) for family in FAMILIES if (name, family) != ("host1", "nlb-fwd")]
     host = Migrator("host1")
-    before, done = host.counters(), {"requests": 0, "accepted": 0, "conversations": 0, "bytes": 0}
+    before, done = host.counters(), {"requests": 0, "accepted": 0, "moved": 0, "conversations": 0, "bytes": 0}
+    own, migrator = Own(listen("lbu", OWN_PORT)), Migrator("lbu").family
     for _ in range(count):
+        done["moved"] += own.ask(chance, migrator)
         for family in families:
             for _ in range(4):
                 done["requests"] += 1
@@ -216,7 +269,7 @@ def main():
     print(f"counters of host1: {moved}")
     # It was heard, not only sent: what was no record, and what was one and made no sense.
     heard = moved.get("bad-records", 0) > 0 and any(moved.get(name, 0) > 0 for name in ("records-ignored", "in-refused"))
-    return 0 if heard and 0 < done["accepted"] < done["requests"] else 1
+    return 0 if heard and 0 < done["accepted"] < done["requests"] and 0 < done["moved"] < count else 1
 
 
 if __name__ == "__main__":

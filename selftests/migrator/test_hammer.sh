@@ -41,9 +41,15 @@ something_to_repeat() {
 }
 
 hammered() {
+	ns lbu nlb service add $VIP:8080/tcp mode peek
+	ns lbu nlb endpoint add $VIP:8080/tcp host $HOST1
+	ns lbu nlb keep add $VIP:8080 bytes 100
+	start server-own host1 server 0.0.0.0 8080
+	wait_listen host1 8080
 	classifier --to $HOST1
 	start client client client $VIP 80 --count $((count * 2)) --parallel 2 --bytes 5000-30000 --seed "$seed" --pause 0.05
 	"$(dirname "$tcp")/hammer.py" "$seed" $count "$tmp/migrators.pcap"
+	stop server-own
 }
 
 others_did_not_mind() {
