@@ -189,14 +189,15 @@ class Connection:
                 and me.taken_over is not None and signed(segment.tsval - me.taken_over) <= 0)
 
     def owner(self, segment, me):
-        """One machine speaks for a side until another does, and never again."""
+        """One machine speaks for a side until another does, and (unless connections return) never again."""
         if me.machines and me.machines[-1] == segment.machine:
             return
-        if segment.machine in me.machines:
+        if segment.machine in me.machines and not self.checker.returns:
             self.complain(segment, f"from {segment.machine.hex(':')}, which had given the connection away")
         else:
             me.machines.append(segment.machine)
             me.taken_over = segment.tsval
+            self.checker.count["moves"] += segment.source == self.server and len(me.machines) > 1
 
     def over(self):
         """Both sides have closed, and each has said that it knows."""
@@ -330,8 +331,8 @@ class Connection:
 class Checker:
     """All connections of some captures."""
 
-    def __init__(self, resets=0, port=None, late=False, headers=False):
-        self.resets, self.port, self.late, self.headers = resets, port, late, headers
+    def __init__(self, resets=0, port=None, late=False, headers=False, returns=False):
+        self.resets, self.port, self.late, self.headers, self.returns = resets, port, late, headers, returns
         self.open, self.complaints = {}, []
         self.count = collections.Counter()
         self.cut = 0
@@ -397,17 +398,19 @@ def main():
     parser.add_argument("--port", type=int, help="look at this port only")
     parser.add_argument("--connections", type=int, help="there are as many connections")
     parser.add_argument("--moved", type=int, help="so many of them change their owner")
+    parser.add_argument("--moves", type=int, help="they change their owner so many times in all, and may return")
     parser.add_argument("--resets", type=int, default=0, help="so many of them end with a RST of the server")
     parser.add_argument("--headers", action="store_true", help="whole packets were not captured, so do not compare bytes")
     parser.add_argument("--late", action="store_true", help="packets were captured where they arrive, by several ways")
     parser.add_argument("files", nargs="+")
     args = parser.parse_args()
     try:
-        checker = check(args.files, resets=args.resets, port=args.port, late=args.late, headers=args.headers)
+        checker = check(args.files, resets=args.resets, port=args.port, late=args.late, headers=args.headers,
+                        returns=args.moves is not None)
     except (OSError, ValueError) as error:
         print(f"cannot be read: {error}")
         return 1
-    for name, wanted in (("connections", args.connections), ("moved", args.moved)):
+    for name, wanted in (("connections", args.connections), ("moved", args.moved), ("moves", args.moves)):
         if wanted is not None and checker.count[name] != wanted:
             checker.complain(f"{name}: {checker.count[name]}, not {wanted}")
     if checker.cut:

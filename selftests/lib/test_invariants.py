@@ -199,6 +199,13 @@ def main():
         ktap.result(status == 0 and "1 connections, 1 moved" in said, "two captures are merged by time", said)
         status, said = run("--moved", 2, *two)
         ktap.result(status == 1 and "moved: 1, not 2" in said, "says how many were to move", said)
+        # To the host, back to the LBU, and to the host again.
+        returns = added(packet(LBU, 8.5, 7, 806, tsval=10, tsecr=2))
+        write(path, returns)
+        status, said = run("--moves", 3, path)
+        ktap.result(status == 0, "a connection that returns, when told so", said)
+        status, said = run("--moves", 1, path)
+        ktap.result(status == 1 and "moves: 3, not 1" in said, "says how often it was to move", said)
         write(path, good(), snap=100)
         status, said = run(path)
         ktap.result(status == 1 and "not captured whole" in said, "says that packets were cut", said)

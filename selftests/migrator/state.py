@@ -22,6 +22,7 @@ import time
 
 import crowd
 from machines import CLIENT, FAMILY, IP, VIP, machine
+from network import ecn, to_and_fro, tracked, tracked_before  # noqa: F401 scenarios
 from scene import (CLOSE_WAIT, ESTABLISHED, PATIENCE, SO_RCVBUFFORCE, SO_SNDBUFFORCE, Info, Scene, Writer, counters, expect,
                    expect_end, fill, loss, pattern, readable, run, wait_until, watch, with_sysctl, write_seq)
 

@@ -85,6 +85,10 @@ all_scenarios() {
 		large segments: window_scales 7 7 9000
 		links of 1300 bytes at the host: smaller_mtu
 		timestamps in microseconds: microseconds
+		congestion that is marked: ecn
+		both machines track connections: tracked 1
+		connections that are tracked from the SYN on only: tracked 0
+		connections that are exempt from that: tracked 0 exempt
 		options of the socket: options
 	EOF
 	# Made by hand, it has no handshake to begin with.

@@ -9,8 +9,27 @@
 
 . "$(dirname "$0")/state.sh"
 
+# The client has a way to each, and LBU and host are each other's.
+both_ways() {
+	ns host1 nlb service add $VIP:80/tcp mode peek
+	ns host1 nlb endpoint add $VIP:80/tcp host $LBU_TO_HOST1
+	ns lbu nlb forwarder add $HOST1
+	ip -n client rule add fwmark 1 table 101
+	ip -n client route add $VIP via 10.0.4.1 table 101
+	watch
+	capture_sent client host1 "$tmp/sent-client-directly.pcap" tcp port 80 and host $VIP
+	capture_ready
+	python3 "$state" <<-EOF | tee "$tmp/both-ways"
+		tracked from the SYN on, another connection: tracked_before
+		to and fro, 50 times: to_and_fro 50
+	EOF
+	holds --connections 3 --moves 51
+	[ "$(grep -c ^ok "$tmp/both-ways")" = 2 ]
+}
+
 ktap_begin
 cluster
 all_scenarios
+ktap_run "the client's path changes: conntrack at the host, and 50 times to and fro" both_ways
 ktap_run "nothing is left at the host" wait_for 30 no_mappings host1
 ktap_end

@@ -1,0 +1,200 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Scenarios of state.py: what the network does to a connection that moves."""
+
+import contextlib
+import socket
+
+import crowd
+from machines import CLIENT, IP, VIP, genl, machine
+from scene import PATIENCE, SO_SNDBUFFORCE, Info, Scene, Writer, expect, expect_end, pattern, run, table, wait_until, with_sysctl
+
+# include/uapi/linux/tcp.h: TCPI_OPT_ECN
+OPT_ECN = 8
+
+
+def congestion(name, port):
+    """What that machine sends from or to the port meets congestion: it is marked."""
+    return crowd.meanwhile(lambda rules: table(name, "congestion", "output", rules), f"tcp {port} 80 {IP} ecn != not-ect {IP} ecn set ce")
+
+
+@contextlib.contextmanager
+def flags(name, port):
+    """Gives a function that says how many segments with ECE, and how many with CWR, that machine has sent."""
+    rules = [f"tcp {port} 80 tcp flags & (syn | {flag}) == {flag} counter" for flag in ("ecn", "cwr")]
+
+    def count(_):
+        words = run(name, "nft list table inet ece").split()
+        return [int(words[n + 2]) for n, word in enumerate(words) if word == "counter"]
+    with crowd.meanwhile(lambda _: table(name, "ece", "output", rules)):
+        yield lambda: crowd.once(count)
+
+
+def ecn():
+    """A mark is echoed until the sender has answered it, and that once, whoever has the connection by then."""
+    scene = Scene()
+    with with_sysctl("client", "ipv4/tcp_ecn", "1"):
+        client, origin = scene.connect()
+    assert Info(client).options & Info(origin).options & OPT_ECN
+    data = pattern(5000)
+
+    def send(sock, other):
+        sock.sendall(data)
+        expect(other, data)
+        wait_until("all is acknowledged", lambda: Info(sock).unacked == 0)
+
+    # Both know of congestion, and neither has sent anything since.
+    with congestion("client", "dport"):
+        send(client, origin)
+    with congestion("lbu", "sport"):
+        send(origin, client)
+    moved = scene.migrate(origin)
+    assert Info(moved).options & OPT_ECN
+    with flags("host1", "sport") as target, flags("client", "dport") as source:
+        for _ in range(2):
+            before = target()
+            send(moved, client)
+            echoes, answers = (now - then for now, then in zip(target(), before))
+            assert echoes >= crowd.size(), "the target does not echo what was marked"
+            assert answers == crowd.size(), f"the target has answered {answers} times"
+            before = source()
+            send(client, moved)
+            echoes, answers = (now - then for now, then in zip(source(), before))
+            assert echoes == 0, "the client has not heard an answer"
+            assert answers == crowd.size(), f"the client has answered {answers} times"
+            before = target()
+            send(moved, client)
+            assert target() == before, "the target goes on after the answer"
+            # Once more, and all of it here.
+            with congestion("client", "dport"):
+                send(client, moved)
+            with congestion("host1", "sport"):
+                send(moved, client)
+    scene.finish(client, moved)
+
+
+def tracking(name, exempt):
+    """Connections are tracked on that machine, and what the tracker calls invalid is dropped; or they are exempt."""
+    return crowd.meanwhile(lambda _: tracker(name, exempt))
+
+
+def tracker(name, exempt):
+    ours = f"{IP} daddr {VIP} tcp dport 80", f"{IP} saddr {VIP} tcp sport 80"
+    lines = []
+    for (hook, before, after), packets in zip((("prerouting", "early", "in"), ("output", "own", "out")), ours):
+        if exempt:
+            lines.append(f"chain {before} {{ type filter hook {hook} priority raw; {packets} notrack; }}")
+        hook = "input" if after == "in" else "output"
+        lines.append(f"chain {after} {{ type filter hook {hook} priority 0; {packets} ct state invalid counter drop; }}")
+    run(name, "nft -f -", "table inet tracker {\n" + "\n".join(lines) + "\n}")
+    return lambda: run(name, "nft delete table inet tracker")
+
+
+def invalid(name):
+    """How many packets were dropped there for being invalid."""
+    words = run(name, "nft list table inet tracker").split()
+    return sum(int(words[n + 2]) for n, word in enumerate(words) if word == "counter")
+
+
+def tracked(loose, exempt=""):
+    """LBU and host track connections, and do without what does not fit; the host sees this one from the middle on."""
+    works, scene = loose == "1" or exempt, Scene()
+    with tracking("lbu", ""), tracking("host1", exempt), with_sysctl("host1", "netfilter/nf_conntrack_tcp_loose", loose):
+        client, origin = scene.connect()
+        up, down = pattern(200_000), pattern(200_000, 2)
+        origin.setsockopt(socket.SOL_SOCKET, SO_SNDBUFFORCE, 1 << 20)
+        upload = Writer(client, up)
+        origin.sendall(down[:100_000])
+        expect(client, down[:50_000])
+        expect(origin, up[:50_000])
+        moved = scene.migrate(origin)
+        if works:
+            download = Writer(moved, down[100_000:])
+            expect(moved, up[50_000:])
+            expect(client, down[50_000:])
+            assert invalid("lbu") == 0 and invalid("host1") == 0, "something was dropped"
+        else:
+            wait_until("packets are dropped", lambda: invalid("host1") > 0)
+            crowd.note(f"{invalid('host1')} packets are dropped at the host")
+    if not works:
+        # They come again.
+        download = Writer(moved, down[100_000:])
+        expect(moved, up[50_000:])
+        expect(client, down[50_000:])
+    upload.done()
+    download.done()
+    scene.finish(client, moved)
+
+
+# As LBU and host1 know each other.
+ADDRESSES = {"lbu": "10.0.2.1", "host1": "10.0.2.2"}
+SO_MARK = 36
+
+
+def lead(client, name):
+    """From now on, packets of the client's socket go to that machine first (test_state.sh has made the rule)."""
+    client.setsockopt(socket.SOL_SOCKET, SO_MARK, int(name == "host1"))
+
+
+def tracked_before():
+    """The host has tracked another connection with these addresses, from its SYN on. What comes does not fit that."""
+    scene, name = Scene(), (CLIENT, 30_000 + crowd.number())
+    with tracking("host1", ""):
+        with machine("client"):
+            client = socket.socket()
+        lead(client, "host1")
+        client.bind(name)
+        client.connect((VIP, 80))
+        scene.listener.accept(name).close()
+        expect_end(client)
+        client.close()
+        client, origin = scene.connect(lambda sock: sock.bind(name))
+        moved = scene.migrate(origin)
+        client.sendall(b"more")
+        wait_until("packets are dropped", lambda: invalid("host1") > 0)
+        with with_sysctl("host1", "netfilter/nf_conntrack_tcp_be_liberal", "1"):
+            expect(moved, b"more")
+            scene.finish(client, moved)
+
+
+def to_and_fro(times):
+    """The path of the client's packets changes, and the connection follows, many times: LBU and host take turns."""
+    times, part, scene = int(times), 8000, Scene()
+    sides = [Side("lbu", "host1", scene.listener), Side("host1", "lbu", scene.lbu)]
+    client, here = scene.connect()
+    up, down = pattern(part * times), pattern(part * times, 9)
+    writer = Writer(client, up)
+    for turn in range(times):
+        now = slice(part * turn, part * (turn + 1))
+        expect(here, up[now])
+        here.sendall(down[now])
+        here = sides[turn % 2].migrate(client, here)
+        expect(client, down[now])
+    writer.done()
+    scene.finish(client, here)
+
+
+class Side:
+    """A machine from which connections move to a listener on another, and their packets after them."""
+
+    def __init__(self, name, to, listener):
+        self.name, self.to, self.listener = name, to, listener
+        with machine(name):
+            self.migrator, self.forwarder = genl.Family("nlb-migrator"), genl.Family("nlb-fwd")
+
+    def migrate(self, client, sock):
+        name = sock.getpeername()
+        answer = self.migrator.do("MIGRATE", [("MIGRATION_FD", genl.u32(sock.fileno())),
+                                              ("MIGRATION_PEER_ADDR", genl.ip(ADDRESSES[self.to])),
+                                              ("MIGRATION_TIMEOUT", genl.u32(30000))])
+        assert answer.error == 0, f"from {self.name}: {genl.name_of(answer.error)}: {answer.text}"
+        sock.close()
+        moved = self.listener.accept(name)
+        moved.settimeout(PATIENCE)
+        lead(client, self.to)
+        # What the route was for is over, and the connection may come back by the wire.
+        answer = self.forwarder.do("ROUTE_DEL", [("ROUTE_PROTO", genl.u32(socket.IPPROTO_TCP)),
+                                                 ("ROUTE_CLIENT_ADDR", genl.ip(name[0])),
+                                                 ("ROUTE_CLIENT_PORT", genl.be16(name[1])),
+                                                 ("ROUTE_VIP_ADDR", genl.ip(VIP)), ("ROUTE_VIP_PORT", genl.be16(80))])
+        assert answer.error == 0, f"route of {self.name}: {genl.name_of(answer.error)}: {answer.text}"
+        return moved
