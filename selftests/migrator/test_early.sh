@@ -80,9 +80,32 @@ more_than_fits() {
 	stop classifier
 }
 
+# What waits for longer than the client does is let go.
+given_up_late() {
+	local before
+	before=$(counter host1 migrator drop-hold-age)
+	given_up
+	[ "$(counter host1 migrator drop-hold-age)" -gt "$before" ]
+}
+
+# Packets as large as the client's stack makes them, which only a network card would cut.
+large_ones() {
+	slow_answers 700ms
+	ip -n client route change $VIP via $LBU initcwnd 512
+	stop server-host1
+	"$(dirname "$tcp")/early.py" --large 2
+	ip -n client route change $VIP via $LBU
+	prompt_answers
+}
+
 nothing_is_held() {
+	local machine
 	wait_for 10 no_mappings host1
 	[ "$(counter host1 migrator held-now)" = 0 ]
+	no_backlog
+	for machine in client lbu host1; do
+		ns $machine nstat -asz TcpInCsumErrors | grep '^TcpInCsumErrors *0 '
+	done
 }
 
 ktap_begin
@@ -91,7 +114,8 @@ server host1 server 0.0.0.0 80
 ktap_run "early packets are held and delivered in order" held_in_order
 ktap_run "more early packets than fit" more_than_fits 100 drop-hold-packets
 ktap_run "more bytes in early packets than fit" more_than_fits 1400 drop-hold-bytes
-ktap_run "a migration given up while packets are held" given_up
+ktap_run "a migration given up while packets are held" given_up_late
 ktap_run "1 to 300 early packets at once" matrix
+ktap_run "early packets of 64 KB" large_ones
 ktap_run "nothing is held at the end" nothing_is_held
 ktap_end
