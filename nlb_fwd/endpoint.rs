@@ -27,13 +27,16 @@ use nlb_tunnel::Target;
 pub(crate) struct Endpoint {
     target: Arc<Target>,
     weight: Atomic<u32>,
-    /// Number of the [`EndpointState`].
+    /// Number of the [`EndpointState`], with [`DELETED`].
     state: Atomic<u32>,
     routes: Atomic<u32>,
     active: Atomic<u32>,
     /// Connections, packets and bytes since the endpoint was added.
     pub(crate) traffic: Traffic,
 }
+
+/// In an endpoint's state, that it is none of its service any more.
+const DELETED: u32 = 1 << 8;
 
 impl Endpoint {
     /// An endpoint without routes.
@@ -68,7 +71,8 @@ impl Endpoint {
 
     /// What may be sent to the endpoint.
     pub(crate) fn state(&self) -> EndpointState {
-        EndpointState::from_u32(self.state.load(Relaxed)).unwrap_or(EndpointState::Inactive)
+        EndpointState::from_u32(self.state.load(Relaxed) & !DELETED)
+            .unwrap_or(EndpointState::Inactive)
     }
 
     /// Whether nothing may be sent to it.
@@ -80,6 +84,12 @@ impl Endpoint {
     pub(crate) fn set(&self, weight: u32, state: EndpointState) {
         self.weight.store(weight, Relaxed);
         self.state.store(state as u32, Relaxed);
+    }
+
+    /// Notes that the service gives the endpoint up, or, if that fails, that it does not.
+    pub(crate) fn set_deleted(&self, deleted: bool) {
+        let flag = if deleted { DELETED } else { 0 };
+        self.state.store(self.state() as u32 | flag, Relaxed);
     }
 
     /// Routes that point here now.
@@ -123,6 +133,11 @@ impl Candidate for Endpoint {
             EndpointState::Active => self.weight(),
             EndpointState::Draining | EndpointState::Inactive => 0,
         }
+    }
+
+    /// Weight 0 does not matter, as with IPVS: such an endpoint gets no new clients.
+    fn keeps_clients(&self) -> bool {
+        self.state.load(Relaxed) == EndpointState::Active as u32
     }
 
     fn load(&self) -> u64 {

@@ -3,6 +3,7 @@
 //! The generic netlink family `nlb-fwd`.
 
 mod fill;
+mod services;
 
 pub(crate) use fill::notify_route;
 
@@ -10,7 +11,6 @@ use crate::{
     endpoint::Endpoint,
     route::Route,
     service::{
-        Config,
         Service,
         ServiceKey, //
     },
@@ -26,17 +26,13 @@ use crate::{
         route,
         service,
         EndpointState,
-        RouteOrigin,
-        Scheduler,
-        ServiceMode, //
+        RouteOrigin, //
     },
 };
 use fill::{
     fill_endpoint,
     fill_route,
-    fill_service,
-    notify_endpoint,
-    notify_service, //
+    notify_endpoint, //
 };
 use kernel::{
     prelude::*,
@@ -49,7 +45,6 @@ use nlb::{
     errno::{
         EADDRNOTAVAIL,
         EAFNOSUPPORT,
-        EDQUOT,
         EHOSTDOWN,
         EHOSTUNREACH, //
     },
@@ -68,13 +63,19 @@ use nlb::{
     wire::{
         addr::{
             Addr,
-            FourTuple,
-            Proto, //
+            FourTuple, //
         },
         tcp::Flags,
     },
 };
 use nlb_tunnel::Target;
+use services::{
+    service_del,
+    service_dump,
+    service_get,
+    service_new,
+    service_set, //
+};
 
 static GROUPS: [MulticastGroup; 2] = [
     MulticastGroup::new(uapi::MCGRP_EVENTS),
@@ -130,108 +131,6 @@ fn find_service(
     forwarder
         .service(key)
         .ok_or_else(|| req.error(ENOENT, c"no such service"))
-}
-
-fn service_new(req: &Request<'_>) -> Result {
-    let forwarder = forwarder(req)?;
-    let key = service_key(req)?;
-    let mode = ServiceMode::from_u32(req.require_u32(service::MODE)?)
-        .ok_or_else(|| req.bad_attr(EINVAL, service::MODE, c"no such mode"))?;
-    if mode == ServiceMode::Peek && key.proto != Proto::Tcp {
-        return Err(req.bad_attr(EINVAL, service::MODE, c"mode peek needs TCP"));
-    }
-    let classifier = req.be16(service::CLASSIFIER_PORT);
-    if classifier.is_some() && mode != ServiceMode::Peek {
-        let text = c"only mode peek has a classifier";
-        return Err(req.bad_attr(EINVAL, service::CLASSIFIER_PORT, text));
-    }
-    // The application's listener would be the classifier's.
-    if classifier == Some(key.port) {
-        let text = c"the classifier's port must not be the service's";
-        return Err(req.bad_attr(EINVAL, service::CLASSIFIER_PORT, text));
-    }
-    let scheduler = match req.u32(service::SCHEDULER) {
-        None => Scheduler::Wrr,
-        Some(_) if mode != ServiceMode::L4 => return Err(no_scheduler(req)),
-        Some(number) => scheduler(req, number)?,
-    };
-    let config = Config {
-        mode,
-        classifier,
-        scheduler,
-    };
-    match forwarder.add_service(key, config) {
-        Ok(service) => {
-            notify_service(req.net(), cmd::SERVICE_NTF, &service);
-            Ok(())
-        }
-        Err(EEXIST) => Err(req.error(EEXIST, c"service exists")),
-        Err(ENOSPC) => Err(req.error(ENOSPC, c"too many services")),
-        Err(error) => Err(no_table(req, error)),
-    }
-}
-
-/// The scheduler with this number.
-fn scheduler(req: &Request<'_>, number: u32) -> Result<Scheduler> {
-    Scheduler::from_u32(number)
-        .ok_or_else(|| req.bad_attr(EINVAL, service::SCHEDULER, c"no such scheduler"))
-}
-
-fn no_scheduler(req: &Request<'_>) -> Error {
-    let text = c"only mode l4 has a scheduler";
-    req.bad_attr(EINVAL, service::SCHEDULER, text)
-}
-
-/// Says what it means that there are too many tables for consistent hashing.
-fn no_table(req: &Request<'_>, error: Error) -> Error {
-    if error == EDQUOT {
-        let text = c"too many services with scheduler mh";
-        return req.bad_attr(error, service::SCHEDULER, text);
-    }
-    error
-}
-
-fn service_set(req: &Request<'_>) -> Result {
-    let forwarder = forwarder(req)?;
-    let key = service_key(req)?;
-    let scheduler = scheduler(req, req.require_u32(service::SCHEDULER)?)?;
-    let _lock = forwarder.config.lock();
-    let service = find_service(req, &forwarder, &key)?;
-    if service.mode() != ServiceMode::L4 {
-        return Err(no_scheduler(req));
-    }
-    forwarder
-        .set_scheduler(&service, scheduler)
-        .map_err(|error| no_table(req, error))?;
-    notify_service(req.net(), cmd::SERVICE_NTF, &service);
-    Ok(())
-}
-
-fn service_del(req: &Request<'_>) -> Result {
-    let forwarder = forwarder(req)?;
-    let key = service_key(req)?;
-    let service = forwarder
-        .remove_service(req.net(), &key)
-        .ok_or_else(|| req.error(ENOENT, c"no such service"))?;
-    notify_service(req.net(), cmd::SERVICE_DEL_NTF, &service);
-    Ok(())
-}
-
-fn service_get(req: &Request<'_>) -> Result {
-    let forwarder = forwarder(req)?;
-    let service = find_service(req, &forwarder, &service_key(req)?)?;
-    req.reply(|w| fill_service(w, &service))
-}
-
-fn service_dump(dump: &mut Dump<'_>) -> Result {
-    let forwarder = forwarder(dump.request())?;
-    let table = &forwarder.services;
-    dump.set_generation(table.generation());
-    dump.put_table(
-        |guard, position, f| table.scan(guard, position, |service| f(service)),
-        fill_service,
-    );
-    Ok(())
 }
 
 /// What goes wrong when the way to a host is looked for.
@@ -341,8 +240,9 @@ fn endpoint_del(req: &Request<'_>) -> Result {
     let forwarder = forwarder(req)?;
     let _lock = forwarder.config.lock();
     let (service, endpoint) = find_endpoint(req, &forwarder)?;
-    service.remove_endpoint(endpoint.host())?;
+    service.remove_endpoint(&endpoint)?;
     forwarder.endpoints_changed();
+    forwarder.clients.forget_endpoint(&endpoint);
     notify_endpoint(req.net(), cmd::ENDPOINT_DEL_NTF, &service, &endpoint);
     Ok(())
 }

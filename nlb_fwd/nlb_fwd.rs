@@ -8,6 +8,7 @@
 
 #![forbid(unsafe_code)]
 
+mod affinity;
 mod endpoint;
 mod hook;
 mod netlink;

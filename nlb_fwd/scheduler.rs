@@ -45,6 +45,9 @@ pub(crate) trait Candidate {
 
     /// How much it has to do, by [`nlb::wire::least::load`].
     fn load(&self) -> u64;
+
+    /// Whether a client whose last connection it has may come again.
+    fn keeps_clients(&self) -> bool;
 }
 
 /// How an endpoint is found.
@@ -174,6 +177,10 @@ mod tests {
 
         fn load(&self) -> u64 {
             load(self.active.load(Relaxed), 0)
+        }
+
+        fn keeps_clients(&self) -> bool {
+            true
         }
     }
 

@@ -3,6 +3,7 @@
 //! Services: what is balanced.
 
 use crate::{
+    affinity::Affinity,
     endpoint::Endpoint,
     scheduler::Schedule,
     stats::Traffic,
@@ -93,6 +94,8 @@ pub(crate) struct Config {
     pub(crate) classifier: Option<u16>,
     /// How the kernel picks the endpoint.
     pub(crate) scheduler: Scheduler,
+    /// For how long clients go to one endpoint.
+    pub(crate) affinity: Affinity,
 }
 
 /// A service.
@@ -102,6 +105,9 @@ pub(crate) struct Service {
     classifier: Option<u16>,
     /// Number of the [`Scheduler`].
     scheduler: Atomic<u32>,
+    /// See [`Affinity`].
+    affinity_timeout: Atomic<u32>,
+    affinity_prefix: Atomic<u32>,
     schedule: RcuCell<Schedule<Endpoint>>,
     turn: Atomic<u32>,
     routes: Atomic<u32>,
@@ -118,6 +124,8 @@ impl Service {
                 mode: config.mode,
                 classifier: config.classifier,
                 scheduler: Atomic::new(config.scheduler as u32),
+                affinity_timeout: Atomic::new(config.affinity.timeout),
+                affinity_prefix: Atomic::new(config.affinity.prefix.into()),
                 schedule: RcuCell::new(Some(Schedule::new(config.scheduler, KVec::new())?)),
                 turn: Atomic::new(0),
                 routes: Atomic::new(0),
@@ -145,6 +153,21 @@ impl Service {
     /// How the kernel picks the endpoint.
     pub(crate) fn scheduler(&self) -> Scheduler {
         Scheduler::from_u32(self.scheduler.load(Relaxed)).unwrap_or(Scheduler::Wrr)
+    }
+
+    /// For how long clients go to one endpoint.
+    pub(crate) fn affinity(&self) -> Affinity {
+        let prefix = self.affinity_prefix.load(Relaxed);
+        Affinity {
+            timeout: self.affinity_timeout.load(Relaxed),
+            prefix: u8::try_from(prefix).unwrap_or(u8::MAX),
+        }
+    }
+
+    /// Changes that. Who reads a part as it was before does no harm: a prefix is in the keys.
+    pub(crate) fn set_affinity(&self, affinity: Affinity) {
+        self.affinity_prefix.store(affinity.prefix.into(), Relaxed);
+        self.affinity_timeout.store(affinity.timeout, Relaxed);
     }
 
     /// Routes of the service now.
@@ -252,9 +275,14 @@ impl Service {
         result
     }
 
-    /// Removes the endpoint at `host`. Routes to it stay.
-    pub(crate) fn remove_endpoint(&self, host: Addr) -> Result {
-        let endpoints = self.copy_endpoints(Some(host))?;
-        self.set_endpoints(endpoints)
+    /// Removes an endpoint of this service. Routes to it stay.
+    pub(crate) fn remove_endpoint(&self, endpoint: &Endpoint) -> Result {
+        let endpoints = self.copy_endpoints(Some(endpoint.host()))?;
+        endpoint.set_deleted(true);
+        let result = self.set_endpoints(endpoints);
+        if result.is_err() {
+            endpoint.set_deleted(false);
+        }
+        result
     }
 }

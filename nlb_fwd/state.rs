@@ -3,6 +3,10 @@
 //! What the forwarder knows in one network namespace.
 
 use crate::{
+    affinity::{
+        Clients,
+        MAX_CLIENTS, //
+    },
     endpoint::Endpoint,
     hook, module_parameters, netlink,
     route::Route,
@@ -90,6 +94,8 @@ pub(crate) struct Forwarder {
     pub(crate) services: FamilyTable<ServiceKey, Arc<Service>>,
     #[pin]
     pub(crate) routes: FamilyTable<FourTuple, Arc<Route>>,
+    #[pin]
+    pub(crate) clients: Clients<Endpoint>,
     pub(crate) stats: Stats,
     /// Serialises changes of services and endpoints.
     #[pin]
@@ -120,15 +126,16 @@ impl PerNet for Forwarder {
         try_pin_init!(Self {
             services <- FamilyTable::new(MAX_SERVICES),
             routes <- FamilyTable::new(max_routes()),
+            clients <- Clients::new(MAX_CLIENTS),
             stats: Stats::new()?,
             config <- new_mutex!(()),
             endpoint_changes: Atomic::new(0),
             steered: Atomic::new(0),
             hashed: Atomic::new(0),
             expire: {
-                let mut position = Position::default();
+                let mut positions = Positions::default();
                 let work = DelayedWork::new(move |trigger: &Trigger| {
-                    run_expire(&weak, &mut position, trigger)
+                    run_expire(&weak, &mut positions, trigger)
                 })?;
                 work.schedule(EXPIRE_INTERVAL_MS);
                 work
@@ -152,8 +159,15 @@ impl PerNet for Forwarder {
     }
 }
 
-/// Looks for silent routes, and has itself called again.
-fn run_expire(weak: &WeakNet, position: &mut Position, trigger: &Trigger) {
+/// How far the search for what has expired has come.
+#[derive(Default)]
+struct Positions {
+    routes: Position,
+    clients: Position,
+}
+
+/// Looks for silent routes and clients, and has itself called again.
+fn run_expire(weak: &WeakNet, positions: &mut Positions, trigger: &Trigger) {
     let Some(net) = weak.upgrade() else {
         return;
     };
@@ -163,9 +177,9 @@ fn run_expire(weak: &WeakNet, position: &mut Position, trigger: &Trigger) {
         // None before the module's initialisation is over.
         done = STATE
             .get(&net, &guard)
-            .is_none_or(|forwarder| forwarder.expire(&net, &guard, position));
+            .is_none_or(|forwarder| forwarder.expire(&net, &guard, positions));
         if done {
-            *position = Position::default();
+            *positions = Positions::default();
             break;
         }
     }
@@ -268,6 +282,7 @@ impl Forwarder {
         // Packets that found the service before may still be making routes.
         nlb::sync::rcu::synchronize();
         self.remove_routes_of(net, &service);
+        self.clients.forget_service(key);
         Some(service)
     }
 
@@ -364,15 +379,16 @@ impl Forwarder {
         }
     }
 
-    /// Removes routes that have been silent for too long, looking at a limited number of entries.
-    /// True when all have been looked at.
-    fn expire(&self, net: &Net, guard: &rcu::Guard, position: &mut Position) -> bool {
+    /// Removes routes and clients that have been silent for too long, looking at a limited number of
+    /// entries. True when all have been looked at.
+    fn expire(&self, net: &Net, guard: &rcu::Guard, positions: &mut Positions) -> bool {
         let now = time::jiffies();
-        self.routes.scan(guard, position, |route| {
+        let done = self.routes.scan(guard, &mut positions.routes, |route| {
             if route.is_expired(now) && self.remove_route(net, route) {
                 self.stats.inc(Counter::RouteExpired);
             }
             Scan::Continue
-        })
+        });
+        done && self.clients.expire(guard, &mut positions.clients, now)
     }
 }

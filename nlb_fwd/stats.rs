@@ -22,6 +22,10 @@ nlb::counters! {
     RouteReplaced = "route-replaced",
     /// Routes removed because their endpoint became inactive.
     RouteInactive = "route-inactive",
+    /// New connections that went to the endpoint of their client's last one.
+    AffinityHit = "affinity-hit",
+    /// New connections whose endpoint was not remembered for want of room or memory.
+    AffinityFull = "affinity-full",
     /// Packets without a route left to the classifier of a peek service.
     PassPeek = "pass-peek",
     /// Packets without a connection that were handed to the classifier on a port of its own.

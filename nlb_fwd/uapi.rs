@@ -171,6 +171,12 @@ pub(crate) mod service {
     pub(crate) const CLASSIFIER_PORT: u16 = 9;
     /// How the endpoint of an l4 service is picked; wrr when absent.
     pub(crate) const SCHEDULER: u16 = 10;
+    /// Seconds for which clients of an l4 service go to the endpoint that the last of their
+    /// connections went to, at most 31 days; 0, or absent at first, for no affinity.
+    pub(crate) const AFFINITY_TIMEOUT: u16 = 11;
+    /// Bits of a client's address that tell clients apart, for affinity; all of them, 32 or 128,
+    /// when absent at first.
+    pub(crate) const AFFINITY_PREFIX: u16 = 12;
 }
 
 /// Attributes of a endpoint.
@@ -283,12 +289,13 @@ pub(crate) mod cmd {
     pub(crate) const ROUTE_DEL_NTF: u8 = 16;
     /// Counters of the namespace, drops by reason.
     pub(crate) const STATS_GET: u8 = 17;
-    /// Change the scheduler of a service; existing routes stay.
+    /// Change how the endpoints of an l4 service are picked; existing routes stay. What is absent
+    /// stays as it is.
     pub(crate) const SERVICE_SET: u8 = 18;
 }
 
 /// Policy of the do request of `service-new`, indexed by attribute id.
-pub(crate) static SERVICE_NEW_DO: [Policy; 11] = [
+pub(crate) static SERVICE_NEW_DO: [Policy; 13] = [
     Policy::reject(),
     // vip-addr
     Policy::binary(4, 16),
@@ -310,6 +317,10 @@ pub(crate) static SERVICE_NEW_DO: [Policy; 11] = [
     Policy::be16_min(1),
     // scheduler
     Policy::u32_range(1, 5),
+    // affinity-timeout
+    Policy::u32(),
+    // affinity-prefix
+    Policy::u32_range(1, 128),
 ];
 
 /// Policy of the do request of `service-del`, indexed by attribute id.
@@ -486,7 +497,7 @@ pub(crate) static ROUTE_GET_DUMP: [Policy; 1] = [Policy::reject()];
 pub(crate) static STATS_GET_DO: [Policy; 1] = [Policy::reject()];
 
 /// Policy of the do request of `service-set`, indexed by attribute id.
-pub(crate) static SERVICE_SET_DO: [Policy; 11] = [
+pub(crate) static SERVICE_SET_DO: [Policy; 13] = [
     Policy::reject(),
     // vip-addr
     Policy::binary(4, 16),
@@ -508,4 +519,8 @@ pub(crate) static SERVICE_SET_DO: [Policy; 11] = [
     Policy::reject(),
     // scheduler
     Policy::u32_range(1, 5),
+    // affinity-timeout
+    Policy::u32(),
+    // affinity-prefix
+    Policy::u32_range(1, 128),
 ];

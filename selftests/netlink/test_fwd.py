@@ -15,6 +15,8 @@ from genl import Case, Request, be16, ip, replaced, u32  # noqa: E402
 VIP = [("SERVICE_VIP_ADDR", ip("192.0.2.10")), ("SERVICE_VIP_PORT", be16(80)), ("SERVICE_PROTO", u32(6))]
 SERVICE = VIP + [("SERVICE_MODE", u32(2))]
 HASHED = [("SERVICE_SCHEDULER", u32(5))]
+AFFINE = [("SERVICE_AFFINITY_TIMEOUT", u32(300)), ("SERVICE_AFFINITY_PREFIX", u32(24))]
+PICKED = ("SERVICE_SCHEDULER", "SERVICE_AFFINITY_TIMEOUT", "SERVICE_AFFINITY_PREFIX")
 PEEK = VIP + [("SERVICE_MODE", u32(1)), ("SERVICE_CLASSIFIER_PORT", be16(8080))]
 OF = [("ENDPOINT_VIP_ADDR", ip("192.0.2.10")), ("ENDPOINT_VIP_PORT", be16(80)), ("ENDPOINT_PROTO", u32(6))]
 HOST = OF + [("ENDPOINT_HOST_ADDR", ip("127.0.0.2"))]
@@ -25,9 +27,9 @@ TUPLE = [("ROUTE_PROTO", u32(6)), ("ROUTE_CLIENT_ADDR", ip("198.51.100.7")), ("R
 ROUTE = TUPLE + [("ROUTE_HOST_ADDR", ip("127.0.0.2"))]
 
 REQUESTS = [
-    Request("SERVICE_NEW", SERVICE + HASHED, optional=("SERVICE_SCHEDULER",)),
+    Request("SERVICE_NEW", SERVICE + HASHED + AFFINE, optional=PICKED),
     Request("SERVICE_NEW", PEEK, optional=("SERVICE_CLASSIFIER_PORT",)),
-    Request("SERVICE_SET", VIP + HASHED),
+    Request("SERVICE_SET", VIP + HASHED + AFFINE, optional=PICKED),
     Request("SERVICE_DEL", VIP),
     Request("SERVICE_GET", VIP, privileged=False),
     Request("ENDPOINT_NEW", ENDPOINT + DRAINING,
@@ -68,6 +70,19 @@ SPECIAL = [
          "integer out of range", attr="SERVICE_SCHEDULER"),
     Case("mode", "SERVICE_SET", SERVICE + HASHED, errno.EINVAL, "Attribute failed policy validation",
          attr="SERVICE_MODE"),
+    Case("nothing", "SERVICE_SET", VIP, errno.EINVAL, "nothing to change"),
+    Case("affinity of mode peek", "SERVICE_NEW", PEEK + AFFINE[:1], errno.EINVAL, "only mode l4 has affinity",
+         attr="SERVICE_AFFINITY_TIMEOUT"),
+    Case("prefix of mode peek", "SERVICE_NEW", PEEK + AFFINE[1:], errno.EINVAL, "only mode l4 has affinity",
+         attr="SERVICE_AFFINITY_PREFIX"),
+    Case("affinity of 31 days and a second", "SERVICE_SET", VIP + HASHED + [("SERVICE_AFFINITY_TIMEOUT", u32(2678401))],
+         errno.ERANGE, "at most 31 days (2678400 seconds)", attr="SERVICE_AFFINITY_TIMEOUT"),
+    Case("prefix 0", "SERVICE_SET", VIP + [("SERVICE_AFFINITY_PREFIX", u32(0))], errno.ERANGE,
+         "integer out of range", attr="SERVICE_AFFINITY_PREFIX"),
+    Case("prefix 33 of IPv4", "SERVICE_SET", VIP + HASHED + [("SERVICE_AFFINITY_PREFIX", u32(33))], errno.ERANGE,
+         "longer than the VIP's address", attr="SERVICE_AFFINITY_PREFIX"),
+    Case("prefix 129", "SERVICE_SET", VIP + [("SERVICE_AFFINITY_PREFIX", u32(129))], errno.ERANGE,
+         "integer out of range", attr="SERVICE_AFFINITY_PREFIX"),
     Case("unknown", "SERVICE_SET", replaced(VIP, "SERVICE_VIP_PORT", be16(81)) + HASHED, errno.ENOENT,
          "no such service"),
     Case("VIP 0.0.0.0", "SERVICE_NEW", replaced(SERVICE, "SERVICE_VIP_ADDR", ip("0.0.0.0")), errno.EINVAL,
@@ -155,6 +170,21 @@ def peek(ktap, fwd, accepted, state):
     accepted("mode peek", "SERVICE_DEL", replaced(VIP, *other))
 
 
+def picked(ktap, fwd, accepted, listener):
+    """What a change of a service leaves out stays as it is, and a notification has all of it."""
+    for name, attrs, want in (
+            ("another scheduler", HASHED, (5, 0, 32)),
+            ("affinity", AFFINE[:1], (5, 300, 32)),
+            ("a prefix", AFFINE[1:], (5, 300, 24)),
+            ("all the longest", [("SERVICE_AFFINITY_TIMEOUT", u32(2678400)), ("SERVICE_AFFINITY_PREFIX", u32(32))],
+             (5, 2678400, 32)),
+            ("no affinity", [("SERVICE_AFFINITY_TIMEOUT", u32(0))], (5, 0, 32))):
+        accepted(name, "SERVICE_SET", VIP + attrs)
+        events = [dict(event[1]) for event in listener.events()]
+        found = [tuple(event.get(fwd.attr(attr)) for attr in PICKED) for event in events]
+        ktap.result(found == [tuple(map(u32, want))], f"service_ntf: {name}", str(events))
+
+
 def states(ktap, fwd, accepted, state):
     """An endpoint that drains keeps its route; one that is inactive has none and gets none."""
     def shown():
@@ -217,7 +247,7 @@ def main():
     fwd = genl.Family("nlb-fwd")
     accepted = genl.accepting(ktap, fwd)
     shown = {
-        "SERVICE_GET": ("VIP_ADDR", "VIP_PORT", "PROTO", "MODE", "SCHEDULER"),
+        "SERVICE_GET": ("VIP_ADDR", "VIP_PORT", "PROTO", "MODE", "SCHEDULER", "AFFINITY_TIMEOUT", "AFFINITY_PREFIX"),
         "ENDPOINT_GET": ("VIP_ADDR", "VIP_PORT", "PROTO", "HOST_ADDR", "SOURCE_ADDR", "WEIGHT", "STATE"),
         "ROUTE_GET": ("PROTO", "CLIENT_ADDR", "CLIENT_PORT", "VIP_ADDR", "VIP_PORT", "HOST_ADDR"),
     }
@@ -262,10 +292,7 @@ def main():
     ktap.result(genl.without_privilege(lambda: len(genl.Family("nlb-fwd").dump("SERVICE_GET").replies)) == "1",
                 "looking needs no privilege")
 
-    accepted("another scheduler", "SERVICE_SET", VIP + HASHED)
-    events = [dict(event[1]) for event in listener.events()]
-    ktap.result([event.get(fwd.attr("SERVICE_SCHEDULER")) for event in events] == [u32(5)],
-                "service_ntf has the scheduler", str(events))
+    picked(ktap, fwd, accepted, listener)
     peek(ktap, fwd, accepted, state)
     hashed(ktap)
 

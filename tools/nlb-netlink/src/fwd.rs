@@ -38,8 +38,8 @@ pub struct NewService {
     pub mode: ServiceMode,
     /// The port on which the classifier of mode `peek` listens; the service's own when `None`.
     pub classifier: Option<u16>,
-    /// How the kernel picks the endpoint in mode `l4`; by weighted round robin when `None`.
-    pub scheduler: Option<Scheduler>,
+    /// How endpoints are picked in mode `l4`; by weighted round robin when nothing is said.
+    pub picking: Picking,
 }
 
 impl NewService {
@@ -48,9 +48,21 @@ impl NewService {
         Self {
             mode,
             classifier: None,
-            scheduler: None,
+            picking: Picking::default(),
         }
     }
+}
+
+/// How the endpoints of an `l4` service are picked. What is `None` stays as it is; the kernel
+/// refuses a change of nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Picking {
+    /// How the kernel picks the endpoint of a new connection.
+    pub scheduler: Option<Scheduler>,
+    /// Seconds for which clients go where their last connection went, 0 for no affinity.
+    pub affinity_timeout: Option<u32>,
+    /// Bits of a client's address that tell clients apart, for affinity.
+    pub affinity_prefix: Option<u32>,
 }
 
 /// An endpoint to add.
@@ -93,10 +105,9 @@ impl Fwd {
             .execute(&service_new(key, new), service::NAMES)
     }
 
-    /// Change the scheduler of a service; existing routes stay.
-    pub fn service_set(&mut self, key: &ServiceKey, scheduler: Scheduler) -> Result<()> {
-        let request =
-            service_request(cmd::SERVICE_SET, key).u32(service::SCHEDULER, scheduler as u32);
+    /// Change how the endpoints of a service are picked; existing routes stay.
+    pub fn service_set(&mut self, key: &ServiceKey, picking: Picking) -> Result<()> {
+        let request = picked(service_request(cmd::SERVICE_SET, key), picking);
         self.connection.execute(&request, service::NAMES)
     }
 
@@ -205,8 +216,19 @@ fn service_new(key: &ServiceKey, new: &NewService) -> Request {
     if let Some(port) = new.classifier {
         request = request.port(service::CLASSIFIER_PORT, port);
     }
-    if let Some(scheduler) = new.scheduler {
-        request = request.u32(service::SCHEDULER, scheduler as u32);
+    picked(request, new.picking)
+}
+
+/// The request with what it says of how endpoints are picked.
+fn picked(mut request: Request, picking: Picking) -> Request {
+    for (id, value) in [
+        (service::SCHEDULER, picking.scheduler.map(|s| s as u32)),
+        (service::AFFINITY_TIMEOUT, picking.affinity_timeout),
+        (service::AFFINITY_PREFIX, picking.affinity_prefix),
+    ] {
+        if let Some(value) = value {
+            request = request.u32(id, value);
+        }
     }
     request
 }
@@ -273,9 +295,18 @@ mod tests {
             8, 0, 3, 0, 6, 0, 0, 0,
             8, 0, 4, 0, 2, 0, 0, 0,
         ]);
-        new.scheduler = Some(Scheduler::Mh);
+        new.picking = Picking {
+            scheduler: Some(Scheduler::Mh),
+            affinity_timeout: Some(300),
+            affinity_prefix: Some(24),
+        };
         let bytes = service_new(&key, &new).finish(0x23, 5).unwrap();
-        assert_eq!(bytes[52..], [8, 0, 10, 0, 5, 0, 0, 0]);
+        #[rustfmt::skip]
+        assert_eq!(bytes[52..], [
+            8, 0, 10, 0, 5, 0, 0, 0,
+            8, 0, 11, 0, 44, 1, 0, 0,
+            8, 0, 12, 0, 24, 0, 0, 0,
+        ]);
         let new = NewService {
             classifier: Some(8080),
             ..NewService::new(ServiceMode::Peek)

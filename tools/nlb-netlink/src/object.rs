@@ -126,6 +126,10 @@ object! {
         classifier_port: u16 = CLASSIFIER_PORT, attr::be16;
         /// How the kernel picks the endpoint, in mode l4.
         scheduler: Named<Scheduler> = SCHEDULER, Named::decode;
+        /// Seconds for which clients go where their last connection went, 0 for no affinity.
+        affinity_timeout: u32 = AFFINITY_TIMEOUT, attr::u32;
+        /// Bits of a client's address that tell clients apart.
+        affinity_prefix: u32 = AFFINITY_PREFIX, attr::u32;
         /// Number of endpoints.
         endpoints: u32 = ENDPOINTS, attr::u32;
         /// Connections or flows since the service was added.

@@ -215,6 +215,12 @@ pub mod service {
     pub const CLASSIFIER_PORT: u16 = 9;
     /// How the endpoint of an l4 service is picked; wrr when absent.
     pub const SCHEDULER: u16 = 10;
+    /// Seconds for which clients of an l4 service go to the endpoint that the last of their
+    /// connections went to, at most 31 days; 0, or absent at first, for no affinity.
+    pub const AFFINITY_TIMEOUT: u16 = 11;
+    /// Bits of a client's address that tell clients apart, for affinity; all of them, 32 or 128,
+    /// when absent at first.
+    pub const AFFINITY_PREFIX: u16 = 12;
     /// Names, in the order of the ids, which begin at 1.
     #[rustfmt::skip]
     pub const NAMES: &[&str] = &[
@@ -228,6 +234,8 @@ pub mod service {
         "bytes",
         "classifier-port",
         "scheduler",
+        "affinity-timeout",
+        "affinity-prefix",
     ];
 }
 
@@ -385,7 +393,8 @@ pub mod cmd {
     pub const ROUTE_DEL_NTF: u8 = 16;
     /// Counters of the namespace, drops by reason.
     pub const STATS_GET: u8 = 17;
-    /// Change the scheduler of a service; existing routes stay.
+    /// Change how the endpoints of an l4 service are picked; existing routes stay. What is absent
+    /// stays as it is.
     pub const SERVICE_SET: u8 = 18;
     /// Names, in the order of the ids, which begin at 1.
     #[rustfmt::skip]

@@ -79,7 +79,15 @@ fn service(service: &Service) -> String {
         Some(scheduler) => format!(" scheduler {scheduler}"),
         None => String::new(),
     };
-    format!("{} mode {}{scheduler}", service.key(), maybe(service.mode))
+    let affinity = match (service.affinity_timeout, service.affinity_prefix) {
+        (Some(timeout @ 1..), Some(prefix)) => format!(" affinity {timeout} prefix {prefix}"),
+        _ => String::new(),
+    };
+    format!(
+        "{} mode {}{scheduler}{affinity}",
+        service.key(),
+        maybe(service.mode)
+    )
 }
 
 fn endpoint(endpoint: &Endpoint) -> String {

@@ -1,0 +1,93 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+# long
+#
+# What comes before the scheduler: clients that stay with their endpoint. Counts are exact.
+
+. "$(dirname "$0")/lib.sh"
+
+set_endpoint() { ns lbu nlb endpoint set "$VIP:$1" host "${endpoints[$2]}" "${@:3}"; }
+
+# Connections of one client, and those of a service without affinity. Whose turn it is when they begin is not said.
+affinity() {
+	service 9100/tcp rr 1 1 1
+	hold 9100 6
+	active_are 9100 '[2,2,2]'
+	ns lbu nlb service set $VIP:9100/tcp affinity 600
+	hold 9100 6
+	active_are 9100 '[2,2,8]'
+	[ "$(counter lbu fwd affinity-hit)" = 5 ]
+	ns lbu nlb service set $VIP:9100/tcp affinity 0
+	hold 9100 3
+	active_are 9100 '[3,3,9]'
+}
+active_are() { [ "$(shares "$1/tcp" active_routes | jq -c sort | tee "$tmp/shares")" = "$2" ] || ! cat "$tmp/shares"; }
+
+# Clients of one network are one client, and each has an endpoint of its own.
+affinity_by_prefix() {
+	service 9101/udp rr 1 1
+	ns lbu nlb service set $VIP:9101/udp affinity 600 prefix 25
+	flows 9101 20 >/dev/null
+	flows 9101 20 10.0.1.3 >/dev/null
+	shares_are 9101/udp connections '[40,0]'
+	flows 9101 20 10.0.1.130 >/dev/null
+	shares_are 9101/udp connections '[40,20]'
+	# Now the two are not the same any more.
+	ns lbu nlb service set $VIP:9101/udp prefix 32
+	flows 9101 20 >/dev/null
+	flows 9101 20 10.0.1.3 >/dev/null
+	shares_are 9101/udp connections '[60,40]'
+}
+
+# goes_to PORT N: the client's next flow, to that endpoint.
+goes_to() {
+	flows "$1" 1 >"$tmp/one"
+	grep -qx "20000 ${endpoints[$2]}" "$tmp/one" || ! cat "$tmp/one"
+}
+
+affinity_expires() {
+	service 9102/udp rr 1 1
+	ns lbu nlb service set $VIP:9102/udp affinity 1
+	goes_to 9102 0
+	nap 2.1
+	goes_to 9102 1
+	nap 2.1
+	ns lbu nlb service set $VIP:9102/udp affinity 600
+	goes_to 9102 0
+	goes_to 9102 0
+}
+
+# Of weight 0 it keeps its clients, draining it does not, and of inactive and deleted ones nothing may be left.
+affinity_and_states() {
+	goes_to 9102 0
+	set_endpoint 9102/udp 0 weight 0
+	goes_to 9102 0
+	goes_to 9102 0
+	set_endpoint 9102/udp 0 state draining
+	goes_to 9102 1
+	set_endpoint 9102/udp 0 state active weight 1
+	goes_to 9102 1
+	set_endpoint 9102/udp 1 state inactive
+	goes_to 9102 0
+	set_endpoint 9102/udp 1 state active
+	ns lbu nlb endpoint del $VIP:9102/udp host "${endpoints[0]}"
+	goes_to 9102 1
+	ns lbu nlb endpoint add $VIP:9102/udp host "${endpoints[0]}"
+	goes_to 9102 1
+	# A service of the same name knows none of the clients.
+	ns lbu nlb service del $VIP:9102/udp
+	service 9102/udp rr 1 1
+	ns lbu nlb service set $VIP:9102/udp affinity 600
+	goes_to 9102 0
+}
+
+ktap_begin
+load_modules nlb_fwd
+five_endpoints
+for address in 10.0.1.3 10.0.1.130; do ns client ip addr add $address/24 dev lbu; done
+for port in 9100 9101 9102; do listen $port; done
+ktap_run "affinity: a client's connections go to one endpoint" affinity
+ktap_run "affinity: by prefix" affinity_by_prefix
+ktap_run "affinity: expires" affinity_expires
+ktap_run "affinity: weight 0, draining, inactive and deleted endpoints" affinity_and_states
+ktap_end
