@@ -6,7 +6,10 @@
 
 use crate::{
     endpoint::Endpoint,
-    scheduler::Candidate,
+    scheduler::{
+        Candidate,
+        NoEndpoint, //
+    },
     service::{
         Service,
         ServiceKey, //
@@ -207,32 +210,40 @@ impl<E: Candidate + Send + Sync + 'static> Clients<E> {
 
 impl Forwarder {
     /// The endpoint for a new connection of a service: that of the client, or what the scheduler
-    /// says. None if no endpoint takes new connections.
+    /// says. On failure, what to count.
     pub(crate) fn pick<'a>(
         &'a self,
         service: &'a Service,
         guard: &'a rcu::Guard,
         tuple: &FourTuple,
-    ) -> Option<&'a Arc<Endpoint>> {
+    ) -> Result<&'a Arc<Endpoint>, Counter> {
+        let scheduled = || {
+            service.pick(guard, tuple).map_err(|error| match error {
+                NoEndpoint::Nobody => Counter::PassNoEndpoint,
+                NoEndpoint::Overflow => Counter::DropOverflow,
+            })
+        };
         let Affinity { timeout, prefix } = service.affinity();
         if timeout == 0 {
-            return service.pick(guard, tuple);
+            return scheduled();
         }
         let key = Key::new(tuple, prefix);
         let now = time::jiffies();
         let expires = now.saturating_add(u64::from(timeout).saturating_mul(time::HZ));
         if let Some(endpoint) = self.clients.find(guard, &key, now, expires) {
             self.stats.inc(Counter::AffinityHit);
-            return Some(endpoint);
+            return Ok(endpoint);
         }
-        let endpoint = service.pick(guard, tuple)?;
-        match self.clients.remember(guard, &key, endpoint, now, expires) {
-            Ok(endpoint) => Some(endpoint),
-            Err(_) => {
-                self.stats.inc(Counter::AffinityFull);
-                Some(endpoint)
-            }
+        let endpoint = scheduled()?;
+        // Who helps out gets no clients of its own.
+        if endpoint.is_backup() {
+            return Ok(endpoint);
         }
+        let remembered = self.clients.remember(guard, &key, endpoint, now, expires);
+        Ok(remembered.unwrap_or_else(|_| {
+            self.stats.inc(Counter::AffinityFull);
+            endpoint
+        }))
     }
 }
 
@@ -263,6 +274,14 @@ mod tests {
 
         fn load(&self) -> u64 {
             0
+        }
+
+        fn is_backup(&self) -> bool {
+            false
+        }
+
+        fn has_room(&self) -> bool {
+            true
         }
 
         fn keeps_clients(&self) -> bool {

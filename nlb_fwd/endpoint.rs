@@ -23,10 +23,37 @@ use nlb::wire::{
 };
 use nlb_tunnel::Target;
 
+/// What new connections an endpoint shall get.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Settings {
+    /// Share of them, while the endpoint is active.
+    pub(crate) weight: u32,
+    /// What may be sent to it at all.
+    pub(crate) state: EndpointState,
+    /// Active routes with which it gets no more, 0 for no limit.
+    pub(crate) max_routes: u32,
+    /// Whether it gets only those that no other endpoint can take.
+    pub(crate) backup: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            weight: 1,
+            state: EndpointState::Active,
+            max_routes: 0,
+            backup: false,
+        }
+    }
+}
+
 /// A host, with its share of a service's new connections.
 pub(crate) struct Endpoint {
     target: Arc<Target>,
     weight: Atomic<u32>,
+    max_routes: Atomic<u32>,
+    /// 0 or 1.
+    backup: Atomic<u32>,
     /// Number of the [`EndpointState`], with [`DELETED`].
     state: Atomic<u32>,
     routes: Atomic<u32>,
@@ -40,12 +67,14 @@ const DELETED: u32 = 1 << 8;
 
 impl Endpoint {
     /// An endpoint without routes.
-    pub(crate) fn new(target: Arc<Target>, weight: u32, state: EndpointState) -> Result<Arc<Self>> {
+    pub(crate) fn new(target: Arc<Target>, settings: Settings) -> Result<Arc<Self>> {
         Ok(Arc::new(
             Self {
                 target,
-                weight: Atomic::new(weight),
-                state: Atomic::new(state as u32),
+                weight: Atomic::new(settings.weight),
+                max_routes: Atomic::new(settings.max_routes),
+                backup: Atomic::new(settings.backup.into()),
+                state: Atomic::new(settings.state as u32),
                 routes: Atomic::new(0),
                 active: Atomic::new(0),
                 traffic: Traffic::new()?,
@@ -64,13 +93,17 @@ impl Endpoint {
         self.target.host()
     }
 
-    /// Share of new connections, while the endpoint is active.
-    pub(crate) fn weight(&self) -> u32 {
-        self.weight.load(Relaxed)
+    /// What new connections it shall get.
+    pub(crate) fn settings(&self) -> Settings {
+        Settings {
+            weight: self.weight.load(Relaxed),
+            state: self.state(),
+            max_routes: self.max_routes.load(Relaxed),
+            backup: self.is_backup(),
+        }
     }
 
-    /// What may be sent to the endpoint.
-    pub(crate) fn state(&self) -> EndpointState {
+    fn state(&self) -> EndpointState {
         EndpointState::from_u32(self.state.load(Relaxed) & !DELETED)
             .unwrap_or(EndpointState::Inactive)
     }
@@ -80,10 +113,12 @@ impl Endpoint {
         self.state() == EndpointState::Inactive
     }
 
-    /// Changes weight and state; the caller makes the service's schedule anew.
-    pub(crate) fn set(&self, weight: u32, state: EndpointState) {
-        self.weight.store(weight, Relaxed);
-        self.state.store(state as u32, Relaxed);
+    /// Changes that; the caller makes the service's schedule anew.
+    pub(crate) fn set(&self, settings: Settings) {
+        self.weight.store(settings.weight, Relaxed);
+        self.max_routes.store(settings.max_routes, Relaxed);
+        self.backup.store(settings.backup.into(), Relaxed);
+        self.state.store(settings.state as u32, Relaxed);
     }
 
     /// Notes that the service gives the endpoint up, or, if that fails, that it does not.
@@ -130,14 +165,24 @@ impl Candidate for Endpoint {
 
     fn share(&self) -> u32 {
         match self.state() {
-            EndpointState::Active => self.weight(),
+            EndpointState::Active => self.weight.load(Relaxed),
             EndpointState::Draining | EndpointState::Inactive => 0,
         }
     }
 
+    fn is_backup(&self) -> bool {
+        self.backup.load(Relaxed) != 0
+    }
+
+    fn has_room(&self) -> bool {
+        let max = self.max_routes.load(Relaxed);
+        max == 0 || self.active() < max
+    }
+
     /// Weight 0 does not matter, as with IPVS: such an endpoint gets no new clients.
     fn keeps_clients(&self) -> bool {
-        self.state.load(Relaxed) == EndpointState::Active as u32
+        let is_active = self.state.load(Relaxed) == EndpointState::Active as u32;
+        is_active && !self.is_backup() && self.has_room()
     }
 
     fn load(&self) -> u64 {

@@ -8,7 +8,10 @@ mod services;
 pub(crate) use fill::notify_route;
 
 use crate::{
-    endpoint::Endpoint,
+    endpoint::{
+        Endpoint,
+        Settings, //
+    },
     route::Route,
     service::{
         Service,
@@ -166,8 +169,7 @@ fn endpoint_new(req: &Request<'_>) -> Result {
             return Err(other_family(req, id));
         }
     }
-    let weight = req.u32(endpoint::WEIGHT).unwrap_or(1);
-    let state = endpoint_state(req)?.unwrap_or(EndpointState::Active);
+    let settings = settings(req, Settings::default())?;
     if host == key.vip {
         return Err(req.bad_attr(
             EINVAL,
@@ -180,7 +182,7 @@ fn endpoint_new(req: &Request<'_>) -> Result {
     if service.endpoint(host).is_some() {
         return Err(req.error(EEXIST, c"endpoint exists"));
     }
-    let endpoint = Endpoint::new(target(req, host, source)?, weight, state)?;
+    let endpoint = Endpoint::new(target(req, host, source)?, settings)?;
     match service.add_endpoint(endpoint.clone()) {
         Err(EEXIST) => Err(req.error(EEXIST, c"endpoint exists")),
         Err(ENOSPC) => Err(req.error(ENOSPC, c"too many endpoints")),
@@ -193,14 +195,19 @@ fn endpoint_new(req: &Request<'_>) -> Result {
     }
 }
 
-/// The state of an endpoint that a request names.
-fn endpoint_state(req: &Request<'_>) -> Result<Option<EndpointState>> {
-    let Some(number) = req.u32(endpoint::STATE) else {
-        return Ok(None);
-    };
-    EndpointState::from_u32(number)
-        .map(Some)
-        .ok_or_else(|| req.bad_attr(EINVAL, endpoint::STATE, c"no such state"))
+/// What a request says of the connections of an endpoint that has had `before`.
+fn settings(req: &Request<'_>, before: Settings) -> Result<Settings> {
+    let number = |id| req.u32(id);
+    Ok(Settings {
+        weight: number(endpoint::WEIGHT).unwrap_or(before.weight),
+        state: match number(endpoint::STATE) {
+            Some(state) => EndpointState::from_u32(state)
+                .ok_or_else(|| req.bad_attr(EINVAL, endpoint::STATE, c"no such state"))?,
+            None => before.state,
+        },
+        max_routes: number(endpoint::MAX_ROUTES).unwrap_or(before.max_routes),
+        backup: number(endpoint::BACKUP).map_or(before.backup, |backup| backup != 0),
+    })
 }
 
 /// The endpoint that a request names, with its service.
@@ -219,15 +226,18 @@ fn find_endpoint(
 
 fn endpoint_set(req: &Request<'_>) -> Result {
     let forwarder = forwarder(req)?;
-    let weight = req.u32(endpoint::WEIGHT);
-    let state = endpoint_state(req)?;
-    if weight.is_none() && state.is_none() {
-        return Err(req.error(EINVAL, c"neither a weight nor a state"));
+    let changes = [
+        endpoint::WEIGHT,
+        endpoint::STATE,
+        endpoint::MAX_ROUTES,
+        endpoint::BACKUP,
+    ];
+    if changes.iter().all(|id| req.attr(*id).is_none()) {
+        return Err(req.error(EINVAL, c"nothing to change"));
     }
     let _lock = forwarder.config.lock();
     let (service, endpoint) = find_endpoint(req, &forwarder)?;
-    let weight = weight.unwrap_or(endpoint.weight());
-    service.set_endpoint(&endpoint, weight, state.unwrap_or(endpoint.state()))?;
+    service.set_endpoint(&endpoint, settings(req, endpoint.settings())?)?;
     forwarder.endpoints_changed();
     if endpoint.is_inactive() {
         forwarder.remove_routes_to(req.net(), &endpoint);

@@ -4,11 +4,16 @@
 
 use crate::{
     affinity::Affinity,
-    endpoint::Endpoint,
-    scheduler::Schedule,
+    endpoint::{
+        Endpoint,
+        Settings, //
+    },
+    scheduler::{
+        NoEndpoint,
+        Schedule, //
+    },
     stats::Traffic,
     uapi::{
-        EndpointState,
         Scheduler,
         ServiceMode, //
     }, //
@@ -201,13 +206,14 @@ impl Service {
             .cloned()
     }
 
-    /// The endpoint for a new connection. None if no endpoint takes new connections.
+    /// The endpoint for a new connection.
     pub(crate) fn pick<'a>(
         &'a self,
         guard: &'a rcu::Guard,
         tuple: &FourTuple,
-    ) -> Option<&'a Arc<Endpoint>> {
-        self.schedule.get(guard)?.pick(&self.turn, tuple)
+    ) -> Result<&'a Arc<Endpoint>, NoEndpoint> {
+        let schedule = self.schedule.get(guard).ok_or(NoEndpoint::Nobody)?;
+        schedule.pick(&self.turn, tuple)
     }
 
     /// Replaces the endpoints. Waits for readers; the caller excludes other changes.
@@ -255,22 +261,15 @@ impl Service {
         self.set_endpoints(endpoints)
     }
 
-    /// Changes weight and state of an endpoint of this service. When this returns, no packet sees
-    /// them as they were.
-    pub(crate) fn set_endpoint(
-        &self,
-        endpoint: &Endpoint,
-        weight: u32,
-        state: EndpointState,
-    ) -> Result {
-        let before = (endpoint.weight(), endpoint.state());
-        endpoint.set(weight, state);
+    /// Changes what an endpoint of this service gets. When this returns, no packet sees it as it was.
+    pub(crate) fn set_endpoint(&self, endpoint: &Endpoint, settings: Settings) -> Result {
+        let before = endpoint.settings();
+        endpoint.set(settings);
         let result = self
             .copy_endpoints(None)
             .and_then(|endpoints| self.set_endpoints(endpoints));
         if result.is_err() {
-            let (weight, state) = before;
-            endpoint.set(weight, state);
+            endpoint.set(before);
         }
         result
     }

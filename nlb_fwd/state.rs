@@ -73,7 +73,8 @@ use nlb_tunnel::Mapping;
 /// Services that a namespace may have.
 pub(crate) const MAX_SERVICES: u32 = 4096;
 
-/// Services of a namespace that may use consistent hashing, whose tables are large (128 KiB).
+/// Services of a namespace that may use consistent hashing, whose tables are large (128 KiB, and as
+/// much for backup endpoints).
 const MAX_HASHED: u32 = 256;
 
 /// Routes that a namespace may have: what the module was loaded with.

@@ -40,6 +40,8 @@ nlb::counters! {
     PassFragment = "pass-fragment",
     /// Packets for a VIP that are neither TCP nor UDP left to the local stack.
     PassProtocol = "pass-protocol",
+    /// New connections refused because all endpoints have as many as they may have.
+    DropOverflow = "drop-overflow",
     /// New connections refused because the route table is full.
     DropTableFull = "drop-table-full",
     /// New connections refused because no flow id was found.

@@ -206,6 +206,16 @@ pub(crate) mod endpoint {
     pub(crate) const ACTIVE_ROUTES: u16 = 11;
     /// What may be sent to the endpoint; active when absent.
     pub(crate) const STATE: u16 = 12;
+    /// The reserved 13.
+    pub(crate) const RESERVED_13: u16 = 13;
+    /// The reserved 14.
+    pub(crate) const RESERVED_14: u16 = 14;
+    /// Active routes that the endpoint may have for it to be picked; 0, or absent at first, for no
+    /// limit.
+    pub(crate) const MAX_ROUTES: u16 = 15;
+    /// Whether the endpoint gets new connections only when no other can take one, 0 or 1; 0 when
+    /// absent at first.
+    pub(crate) const BACKUP: u16 = 16;
 }
 
 /// Attributes of a route.
@@ -262,8 +272,8 @@ pub(crate) mod cmd {
     pub(crate) const SERVICE_GET: u8 = 3;
     /// Add an endpoint to a service.
     pub(crate) const ENDPOINT_NEW: u8 = 4;
-    /// Change the weight of an endpoint, its state, or both. Existing routes stay unless it becomes
-    /// inactive.
+    /// Change what new connections an endpoint gets. Existing routes stay unless it becomes
+    /// inactive. What is absent stays as it is.
     pub(crate) const ENDPOINT_SET: u8 = 5;
     /// Remove an endpoint; routes of existing connections stay until they end.
     pub(crate) const ENDPOINT_DEL: u8 = 6;
@@ -349,7 +359,7 @@ pub(crate) static SERVICE_GET_DO: [Policy; 4] = [
 pub(crate) static SERVICE_GET_DUMP: [Policy; 1] = [Policy::reject()];
 
 /// Policy of the do request of `endpoint-new`, indexed by attribute id.
-pub(crate) static ENDPOINT_NEW_DO: [Policy; 13] = [
+pub(crate) static ENDPOINT_NEW_DO: [Policy; 17] = [
     Policy::reject(),
     // vip-addr
     Policy::binary(4, 16),
@@ -375,10 +385,18 @@ pub(crate) static ENDPOINT_NEW_DO: [Policy; 13] = [
     Policy::reject(),
     // state
     Policy::u32_range(1, 3),
+    // reserved-13
+    Policy::reject(),
+    // reserved-14
+    Policy::reject(),
+    // max-routes
+    Policy::u32(),
+    // backup
+    Policy::u32_max(1),
 ];
 
 /// Policy of the do request of `endpoint-set`, indexed by attribute id.
-pub(crate) static ENDPOINT_SET_DO: [Policy; 13] = [
+pub(crate) static ENDPOINT_SET_DO: [Policy; 17] = [
     Policy::reject(),
     // vip-addr
     Policy::binary(4, 16),
@@ -404,6 +422,14 @@ pub(crate) static ENDPOINT_SET_DO: [Policy; 13] = [
     Policy::reject(),
     // state
     Policy::u32_range(1, 3),
+    // reserved-13
+    Policy::reject(),
+    // reserved-14
+    Policy::reject(),
+    // max-routes
+    Policy::u32(),
+    // backup
+    Policy::u32_max(1),
 ];
 
 /// Policy of the do request of `endpoint-del`, indexed by attribute id.

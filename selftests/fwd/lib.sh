@@ -21,15 +21,20 @@ service() {
 shares() { ns lbu nlb -j endpoint show "$VIP:$1" | jq -c "map(.$2)"; }
 shares_are() { [ "$(shares "$1" "$2" | tee "$tmp/shares")" = "$3" ] || ! cat "$tmp/shares"; }
 
-# flows PORT COUNT [CLIENT]: a datagram from each of so many ports, from 20000 on, and where it went: "PORT HOST".
-flows() {
-	ns lbu nlb route flush "$VIP:$1/udp"
+# send PORT FIRST COUNT [CLIENT]: a datagram from each of so many ports, from port FIRST on.
+send() {
 	ns client python3 -c "
 import socket
-for port in range(20000, 20000 + $2):
+for port in range($2, $2 + $3):
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
-        s.bind(('${3:-$CLIENT}', port))
+        s.bind(('${4:-$CLIENT}', port))
         s.sendto(b'?', ('$VIP', $1))"
+}
+
+# flows PORT COUNT [CLIENT]: the same from port 20000 on, without other routes, and where it went: "PORT HOST".
+flows() {
+	ns lbu nlb route flush "$VIP:$1/udp"
+	send "$1" 20000 "$2" "${3:-$CLIENT}"
 	wait_for 20 all_are_there "$1" "$2"
 	ns lbu nlb -j route show "$VIP:$1/udp" | jq -r '.[] | "\(.client_port) \(.host_addr)"' | sort
 }

@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: GPL-2.0
 # long
 #
-# What comes before the scheduler: clients that stay with their endpoint. Counts are exact.
+# What comes before and after the scheduler: clients that stay with their endpoint, endpoints that have enough, and
+# those that help out. Counts are exact.
 
 . "$(dirname "$0")/lib.sh"
 
@@ -81,13 +82,92 @@ affinity_and_states() {
 	goes_to 9102 0
 }
 
+# Whatever the scheduler (rr is like wrr, wlc like lc), an endpoint gets no more than its limit, and others the rest.
+limits() {
+	local scheduler before
+	service 9103/udp wrr 1 5 1
+	set_endpoint 9103/udp 0 max-routes 10
+	set_endpoint 9103/udp 1 max-routes 20
+	for scheduler in wrr lc mh; do
+		ns lbu nlb service set $VIP:9103/udp scheduler $scheduler
+		flows 9103 90 >/dev/null
+		shares_are 9103/udp active_routes '[10,20,60]'
+	done
+	# All are full: refused and counted, until there is room.
+	before=$(counter lbu fwd drop-overflow)
+	set_endpoint 9103/udp 2 max-routes 1
+	ns lbu nlb route flush $VIP:9103/udp
+	send 9103 20000 40
+	wait_for 20 shares_are 9103/udp active_routes '[10,20,1]'
+	wait_for 20 counter_is drop-overflow $((before + 9))
+	set_endpoint 9103/udp 2 max-routes 0
+	send 9103 30000 9
+	wait_for 20 shares_are 9103/udp active_routes '[10,20,10]'
+	[ "$(counter lbu fwd drop-overflow)" = $((before + 9)) ]
+}
+counter_is() { [ "$(counter lbu fwd "$1")" = "$2" ]; }
+
+# Connections that are closed, or of a client that has affinity.
+limits_and_connections() {
+	local first
+	service 9104/tcp rr 1 1
+	set_endpoint 9104/tcp 0 max-routes 2
+	hold 9104 3
+	first=$holder
+	hold 9104 4
+	shares_are 9104/tcp active_routes '[2,5]'
+	kill $first
+	wait_for 20 shares_are 9104/tcp active_routes '[0,4]'
+	ns lbu nlb service set $VIP:9104/tcp affinity 600
+	hold 9104 3
+	# Where the third went, whoever comes next goes.
+	shares_are 9104/tcp active_routes '[2,5]'
+	hold 9104 1
+	shares_are 9104/tcp active_routes '[2,6]'
+}
+
+backup() {
+	service 9105/tcp wrr 1 1 1
+	set_endpoint 9105/tcp 2 backup yes
+	hold 9105 6
+	shares_are 9105/tcp active_routes '[3,3,0]'
+	set_endpoint 9105/tcp 0 max-routes 4
+	set_endpoint 9105/tcp 1 state draining
+	hold 9105 3
+	shares_are 9105/tcp active_routes '[4,3,2]'
+	# It has no clients of its own: they are back at once.
+	ns lbu nlb service set $VIP:9105/tcp affinity 600
+	hold 9105 1
+	shares_are 9105/tcp active_routes '[4,3,3]'
+	set_endpoint 9105/tcp 1 state active
+	hold 9105 2
+	shares_are 9105/tcp active_routes '[4,5,3]'
+	# Full as well: no answer.
+	set_endpoint 9105/tcp 1 weight 0 state draining
+	set_endpoint 9105/tcp 2 max-routes 3
+	ns client python3 -c "
+import socket
+try:
+    socket.create_connection(('$VIP', 9105), timeout=2.5)
+    raise SystemExit('connected')
+except TimeoutError:
+    pass"
+	# One among others when it is none any more.
+	set_endpoint 9105/tcp 2 max-routes 0 backup no
+	hold 9105 1
+	shares_are 9105/tcp active_routes '[4,5,4]'
+}
+
 ktap_begin
 load_modules nlb_fwd
 five_endpoints
 for address in 10.0.1.3 10.0.1.130; do ns client ip addr add $address/24 dev lbu; done
-for port in 9100 9101 9102; do listen $port; done
+for port in 9100 9101 9102 9103 9104 9105; do listen $port; done
 ktap_run "affinity: a client's connections go to one endpoint" affinity
 ktap_run "affinity: by prefix" affinity_by_prefix
 ktap_run "affinity: expires" affinity_expires
 ktap_run "affinity: weight 0, draining, inactive and deleted endpoints" affinity_and_states
+ktap_run "limits: of each scheduler, refused when all are full" limits
+ktap_run "limits: connections that end, and clients with affinity" limits_and_connections
+ktap_run "backup: only what no other can take" backup
 ktap_end

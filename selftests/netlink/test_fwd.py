@@ -22,6 +22,8 @@ OF = [("ENDPOINT_VIP_ADDR", ip("192.0.2.10")), ("ENDPOINT_VIP_PORT", be16(80)), 
 HOST = OF + [("ENDPOINT_HOST_ADDR", ip("127.0.0.2"))]
 ENDPOINT = HOST + [("ENDPOINT_SOURCE_ADDR", ip("127.0.0.1")), ("ENDPOINT_WEIGHT", u32(3))]
 DRAINING = [("ENDPOINT_STATE", u32(2))]
+LIMITED = [("ENDPOINT_MAX_ROUTES", u32(7)), ("ENDPOINT_BACKUP", u32(1))]
+CHANGES = ("ENDPOINT_WEIGHT", "ENDPOINT_STATE", "ENDPOINT_MAX_ROUTES", "ENDPOINT_BACKUP")
 TUPLE = [("ROUTE_PROTO", u32(6)), ("ROUTE_CLIENT_ADDR", ip("198.51.100.7")), ("ROUTE_CLIENT_PORT", be16(40000)),
          ("ROUTE_VIP_ADDR", ip("192.0.2.10")), ("ROUTE_VIP_PORT", be16(80))]
 ROUTE = TUPLE + [("ROUTE_HOST_ADDR", ip("127.0.0.2"))]
@@ -32,10 +34,8 @@ REQUESTS = [
     Request("SERVICE_SET", VIP + HASHED + AFFINE, optional=PICKED),
     Request("SERVICE_DEL", VIP),
     Request("SERVICE_GET", VIP, privileged=False),
-    Request("ENDPOINT_NEW", ENDPOINT + DRAINING,
-            optional=("ENDPOINT_SOURCE_ADDR", "ENDPOINT_WEIGHT", "ENDPOINT_STATE")),
-    Request("ENDPOINT_SET", HOST + [("ENDPOINT_WEIGHT", u32(5))] + DRAINING,
-            optional=("ENDPOINT_WEIGHT", "ENDPOINT_STATE")),
+    Request("ENDPOINT_NEW", ENDPOINT + DRAINING + LIMITED, optional=("ENDPOINT_SOURCE_ADDR",) + CHANGES),
+    Request("ENDPOINT_SET", HOST + [("ENDPOINT_WEIGHT", u32(5))] + DRAINING + LIMITED, optional=CHANGES),
     Request("ENDPOINT_DEL", HOST),
     Request("ENDPOINT_GET", HOST, privileged=False),
     Request("ROUTE_NEW", ROUTE),
@@ -100,7 +100,11 @@ SPECIAL = [
          "integer out of range", attr="ENDPOINT_STATE"),
     Case("state 4", "ENDPOINT_SET", HOST + [("ENDPOINT_STATE", u32(4))], errno.ERANGE,
          "integer out of range", attr="ENDPOINT_STATE"),
-    Case("nothing", "ENDPOINT_SET", HOST, errno.EINVAL, "neither a weight nor a state"),
+    Case("nothing", "ENDPOINT_SET", HOST, errno.EINVAL, "nothing to change"),
+    Case("backup 2", "ENDPOINT_SET", HOST + [("ENDPOINT_BACKUP", u32(2))], errno.ERANGE,
+         "integer out of range", attr="ENDPOINT_BACKUP"),
+    Case("backup 2", "ENDPOINT_NEW", replaced(ENDPOINT, "ENDPOINT_HOST_ADDR", ip("127.0.0.9")) +
+         [("ENDPOINT_BACKUP", u32(2))], errno.ERANGE, "integer out of range", attr="ENDPOINT_BACKUP"),
     Case("host 0.0.0.0", "ENDPOINT_NEW", replaced(ENDPOINT, "ENDPOINT_HOST_ADDR", ip("0.0.0.0")), errno.EINVAL,
          "not a unicast address", attr="ENDPOINT_HOST_ADDR"),
     Case("VIP link-local", "SERVICE_NEW", replaced(SERVICE, "SERVICE_VIP_ADDR", ip("fe80::1")), errno.EINVAL,
@@ -190,11 +194,12 @@ def states(ktap, fwd, accepted, state):
     def shown():
         answer = accepted("good", "ENDPOINT_GET", HOST)
         found = dict(genl.attributes(answer.replies[0][4:])) if answer.replies else {}
-        return [found.get(fwd.attr(f"ENDPOINT_{name}")) for name in ("WEIGHT", "STATE", "ROUTES", "ACTIVE_ROUTES")]
+        names = ("WEIGHT", "STATE", "ROUTES", "ACTIVE_ROUTES", "MAX_ROUTES", "BACKUP")
+        return [found.get(fwd.attr(f"ENDPOINT_{name}")) for name in names]
 
     def result(name, *want):
         found = shown()
-        ktap.result(found == [u32(value) for value in want], name, str(found))
+        ktap.result(found == [u32(value) for value in (want + (0, 0))[:6]], name, str(found))
 
     result("an endpoint is active, with a route", 5, 1, 1, 1)
     accepted("draining", "ENDPOINT_SET", HOST + DRAINING)
@@ -205,6 +210,12 @@ def states(ktap, fwd, accepted, state):
                                 "the endpoint is inactive", attr="ROUTE_HOST_ADDR"), state)
     accepted("weight alone", "ENDPOINT_SET", HOST + [("ENDPOINT_WEIGHT", u32(7))])
     result("another weight leaves the state", 7, 3, 0, 0)
+    accepted("a limit", "ENDPOINT_SET", HOST + LIMITED[:1])
+    accepted("a backup", "ENDPOINT_SET", HOST + LIMITED[1:])
+    result("neither changes another", 7, 3, 0, 0, 7, 1)
+    accepted("no limit", "ENDPOINT_SET", HOST + [("ENDPOINT_MAX_ROUTES", u32(0))])
+    result("a limit can be lifted", 7, 3, 0, 0, 0, 1)
+    accepted("no backup", "ENDPOINT_SET", HOST + [("ENDPOINT_BACKUP", u32(0))])
     accepted("active and a weight", "ENDPOINT_SET", HOST + [("ENDPOINT_WEIGHT", u32(5)), ("ENDPOINT_STATE", u32(1))])
     accepted("to an active endpoint", "ROUTE_NEW", ROUTE)
     result("it is active again", 5, 1, 1, 1)
@@ -248,7 +259,8 @@ def main():
     accepted = genl.accepting(ktap, fwd)
     shown = {
         "SERVICE_GET": ("VIP_ADDR", "VIP_PORT", "PROTO", "MODE", "SCHEDULER", "AFFINITY_TIMEOUT", "AFFINITY_PREFIX"),
-        "ENDPOINT_GET": ("VIP_ADDR", "VIP_PORT", "PROTO", "HOST_ADDR", "SOURCE_ADDR", "WEIGHT", "STATE"),
+        "ENDPOINT_GET": ("VIP_ADDR", "VIP_PORT", "PROTO", "HOST_ADDR", "SOURCE_ADDR", "WEIGHT", "STATE",
+                         "MAX_ROUTES", "BACKUP"),
         "ROUTE_GET": ("PROTO", "CLIENT_ADDR", "CLIENT_PORT", "VIP_ADDR", "VIP_PORT", "HOST_ADDR"),
     }
 

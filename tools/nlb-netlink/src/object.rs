@@ -176,6 +176,10 @@ object! {
         routes: u32 = ROUTES, attr::u32;
         /// Those of connections that are not being closed.
         active_routes: u32 = ACTIVE_ROUTES, attr::u32;
+        /// Active routes with which it gets no more, 0 for no limit.
+        max_routes: u32 = MAX_ROUTES, attr::u32;
+        /// Whether it gets only what no other endpoint can take.
+        backup: bool = BACKUP, boolean;
         /// Connections or flows since the endpoint was added.
         connections: u64 = CONNECTIONS, attr::uint;
         /// Packets sent to the host.
@@ -184,6 +188,11 @@ object! {
         bytes: u64 = BYTES, attr::uint;
     }
     flags {}
+}
+
+/// A number that is 0 or 1.
+fn boolean(payload: &[u8]) -> Option<bool> {
+    Some(attr::u32(payload)? != 0)
 }
 
 impl Endpoint {

@@ -5,10 +5,12 @@
 //! Keywords are declared as options; [`crate::keywords`] lets them be written without dashes, as
 //! `ip` and `ipvsadm` have it.
 
+mod endpoint;
 mod keep;
 mod peer;
 mod service;
 
+pub(crate) use endpoint::EndpointCommand;
 pub(crate) use keep::{
     KeepCommand,
     ReadArg, //
@@ -40,7 +42,6 @@ use clap::{
     Subcommand, //
 };
 use nlb_netlink::{
-    EndpointState,
     Enumeration,
     FlowId,
     MappingSide,
@@ -156,78 +157,6 @@ pub(crate) enum Object {
     Man {
         /// Folder to write them to
         directory: PathBuf,
-    },
-}
-
-/// Commands of `endpoint`.
-#[derive(Subcommand)]
-pub(crate) enum EndpointCommand {
-    /// Add an endpoint to a service
-    #[command(
-        override_usage = "nlb endpoint add VIP:PORT/PROTO host ADDR [weight N] [state {active|draining|inactive}] [source ADDR]"
-    )]
-    Add {
-        /// The service
-        #[arg(value_name = "VIP:PORT/PROTO")]
-        service: ServiceKey,
-        /// Address of the host
-        #[arg(long, value_name = "ADDR")]
-        host: IpAddr,
-        /// Share of new connections, 0 to 100; 1 when left out
-        #[arg(long, value_name = "N")]
-        weight: Option<u32>,
-        /// What may be sent to it; active when left out
-        #[arg(long, value_parser = names::<EndpointState>())]
-        state: Option<EndpointState>,
-        /// Source address of the tunnel packets; chosen by routing when left out
-        #[arg(long, value_name = "ADDR")]
-        source: Option<IpAddr>,
-    },
-    /// Change the weight of an endpoint, its state, or both
-    ///
-    /// A draining endpoint gets no new connections and keeps those it has; an inactive one gets no
-    /// packet at all, so that clients of its connections are reset when they send something. The
-    /// weight stays, for when it is active again.
-    #[command(
-        override_usage = "nlb endpoint set VIP:PORT/PROTO host ADDR [weight N] [state {active|draining|inactive}]",
-        group = clap::ArgGroup::new("change").args(["weight", "state"]).required(true).multiple(true)
-    )]
-    Set {
-        /// The service
-        #[arg(value_name = "VIP:PORT/PROTO")]
-        service: ServiceKey,
-        /// Address of the host
-        #[arg(long, value_name = "ADDR")]
-        host: IpAddr,
-        /// Share of new connections, 0 to 100
-        #[arg(long, value_name = "N")]
-        weight: Option<u32>,
-        /// What may be sent to it
-        #[arg(long, value_parser = names::<EndpointState>())]
-        state: Option<EndpointState>,
-    },
-    /// Remove an endpoint; routes of existing connections stay until they end
-    #[command(override_usage = "nlb endpoint del VIP:PORT/PROTO host ADDR")]
-    Del {
-        /// The service
-        #[arg(value_name = "VIP:PORT/PROTO")]
-        service: ServiceKey,
-        /// Address of the host
-        #[arg(long, value_name = "ADDR")]
-        host: IpAddr,
-    },
-    /// Show one endpoint, those of a service, or all
-    #[command(
-        visible_aliases = ["list", "ls"],
-        override_usage = "nlb endpoint show [VIP:PORT/PROTO [host ADDR]]"
-    )]
-    Show {
-        /// The service
-        #[arg(value_name = "VIP:PORT/PROTO")]
-        service: Option<ServiceKey>,
-        /// Address of the host
-        #[arg(long, value_name = "ADDR", requires = "service")]
-        host: Option<IpAddr>,
     },
 }
 

@@ -266,6 +266,16 @@ pub mod endpoint {
     pub const ACTIVE_ROUTES: u16 = 11;
     /// What may be sent to the endpoint; active when absent.
     pub const STATE: u16 = 12;
+    /// The reserved 13.
+    pub const RESERVED_13: u16 = 13;
+    /// The reserved 14.
+    pub const RESERVED_14: u16 = 14;
+    /// Active routes that the endpoint may have for it to be picked; 0, or absent at first, for no
+    /// limit.
+    pub const MAX_ROUTES: u16 = 15;
+    /// Whether the endpoint gets new connections only when no other can take one, 0 or 1; 0 when
+    /// absent at first.
+    pub const BACKUP: u16 = 16;
     /// Names, in the order of the ids, which begin at 1.
     #[rustfmt::skip]
     pub const NAMES: &[&str] = &[
@@ -281,6 +291,10 @@ pub mod endpoint {
         "bytes",
         "active-routes",
         "state",
+        "reserved-13",
+        "reserved-14",
+        "max-routes",
+        "backup",
     ];
 }
 
@@ -366,8 +380,8 @@ pub mod cmd {
     pub const SERVICE_GET: u8 = 3;
     /// Add an endpoint to a service.
     pub const ENDPOINT_NEW: u8 = 4;
-    /// Change the weight of an endpoint, its state, or both. Existing routes stay unless it becomes
-    /// inactive.
+    /// Change what new connections an endpoint gets. Existing routes stay unless it becomes
+    /// inactive. What is absent stays as it is.
     pub const ENDPOINT_SET: u8 = 5;
     /// Remove an endpoint; routes of existing connections stay until they end.
     pub const ENDPOINT_DEL: u8 = 6;

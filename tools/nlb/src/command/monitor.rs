@@ -91,8 +91,16 @@ fn service(service: &Service) -> String {
 }
 
 fn endpoint(endpoint: &Endpoint) -> String {
+    let max_routes = match endpoint.max_routes {
+        Some(max @ 1..) => format!(" max-routes {max}"),
+        _ => String::new(),
+    };
+    let backup = match endpoint.backup {
+        Some(true) => " backup yes",
+        _ => "",
+    };
     format!(
-        "{} host {} weight {} state {}",
+        "{} host {} weight {} state {}{max_routes}{backup}",
         endpoint.service(),
         endpoint.host_addr,
         maybe(endpoint.weight),
