@@ -276,6 +276,10 @@ mod tests {
             0
         }
 
+        fn step(&self) -> u32 {
+            1
+        }
+
         fn is_backup(&self) -> bool {
             false
         }

@@ -19,7 +19,11 @@ use kernel::{
 };
 use nlb::wire::{
     addr::Addr,
-    least, //
+    least,
+    slow_start::{
+        self,
+        STEPS, //
+    }, //
 };
 use nlb_tunnel::Target;
 
@@ -56,6 +60,10 @@ pub(crate) struct Endpoint {
     backup: Atomic<u32>,
     /// Number of the [`EndpointState`], with [`DELETED`].
     state: Atomic<u32>,
+    /// Jiffies at which its slow start began; 0 if it has none, or had one.
+    since: Atomic<u64>,
+    /// Of [`STEPS`], how much of its weight counts.
+    step: Atomic<u32>,
     routes: Atomic<u32>,
     active: Atomic<u32>,
     /// Connections, packets and bytes since the endpoint was added.
@@ -75,6 +83,8 @@ impl Endpoint {
                 max_routes: Atomic::new(settings.max_routes),
                 backup: Atomic::new(settings.backup.into()),
                 state: Atomic::new(settings.state as u32),
+                since: Atomic::new(0),
+                step: Atomic::new(STEPS),
                 routes: Atomic::new(0),
                 active: Atomic::new(0),
                 traffic: Traffic::new()?,
@@ -119,6 +129,31 @@ impl Endpoint {
         self.max_routes.store(settings.max_routes, Relaxed);
         self.backup.store(settings.backup.into(), Relaxed);
         self.state.store(settings.state as u32, Relaxed);
+    }
+
+    /// Begins a slow start at `now` (jiffies).
+    pub(crate) fn start(&self, now: u64) {
+        self.since.store(now, Relaxed);
+        self.step.store(1, Relaxed);
+    }
+
+    /// On which step the endpoint is at `now`, and on which it was when it was asked for the last
+    /// time, if a slow start takes `period` jiffies.
+    pub(crate) fn steps(&self, now: u64, period: u64) -> (u32, u32) {
+        let step = match self.since.load(Relaxed) {
+            0 => STEPS,
+            since => slow_start::step(now.saturating_sub(since), period),
+        };
+        (step, self.step())
+    }
+
+    /// Takes the step; the caller makes the service's schedule anew.
+    pub(crate) fn set_step(&self, step: u32) {
+        // Who is there stays there, also if it takes longer from now on.
+        if step == STEPS {
+            self.since.store(0, Relaxed);
+        }
+        self.step.store(step, Relaxed);
     }
 
     /// Notes that the service gives the endpoint up, or, if that fails, that it does not.
@@ -168,6 +203,10 @@ impl Candidate for Endpoint {
             EndpointState::Active => self.weight.load(Relaxed),
             EndpointState::Draining | EndpointState::Inactive => 0,
         }
+    }
+
+    fn step(&self) -> u32 {
+        self.step.load(Relaxed)
     }
 
     fn is_backup(&self) -> bool {

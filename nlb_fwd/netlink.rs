@@ -17,6 +17,7 @@ use crate::{
         Service,
         ServiceKey, //
     },
+    slow_start,
     state::{
         Forwarder,
         STATE, //
@@ -189,6 +190,7 @@ fn endpoint_new(req: &Request<'_>) -> Result {
         Err(error) => Err(error),
         Ok(()) => {
             forwarder.endpoints_changed();
+            slow_start::begin(&forwarder, &service);
             notify_endpoint(req.net(), cmd::ENDPOINT_NTF, &service, &endpoint);
             Ok(())
         }
@@ -239,6 +241,7 @@ fn endpoint_set(req: &Request<'_>) -> Result {
     let (service, endpoint) = find_endpoint(req, &forwarder)?;
     service.set_endpoint(&endpoint, settings(req, endpoint.settings())?)?;
     forwarder.endpoints_changed();
+    slow_start::begin(&forwarder, &service);
     if endpoint.is_inactive() {
         forwarder.remove_routes_to(req.net(), &endpoint);
     }

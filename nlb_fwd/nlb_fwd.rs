@@ -16,6 +16,7 @@ mod plumb;
 mod route;
 mod scheduler;
 mod service;
+mod slow_start;
 mod state;
 mod stats;
 mod steer;

@@ -32,6 +32,7 @@ use nlb::wire::{
     },
     least::least,
     maglev,
+    slow_start::STEPS,
     wrr, //
 };
 
@@ -52,6 +53,9 @@ pub(crate) trait Candidate {
 
     /// How much it has to do, by [`nlb::wire::least::load`].
     fn load(&self) -> u64;
+
+    /// Of [`STEPS`], how much of its share counts, as long as it has a slow start.
+    fn step(&self) -> u32;
 
     /// Whether it gets only connections that no other can take.
     fn is_backup(&self) -> bool;
@@ -152,8 +156,11 @@ impl<E: Candidate> Schedule<E> {
                 let mut slots = maglev::slots(table, tuple);
                 self.first(weight, || slots.next())
             }
-            Choice::Least(turns) => self.least(next(turns), |endpoint| weight(endpoint).min(1)),
-            Choice::WeightedLeast(turns) => self.least(next(turns), weight),
+            Choice::Least(turns) => {
+                let one_or_none = |endpoint: &E| weight(endpoint).min(1);
+                self.least(next(turns), stepped(one_or_none))
+            }
+            Choice::WeightedLeast(turns) => self.least(next(turns), stepped(weight)),
         }
     }
 
@@ -196,6 +203,11 @@ impl<E: Candidate> Schedule<E> {
     }
 }
 
+/// Such a weight, as much as counts of it.
+fn stepped<E: Candidate>(weight: impl Fn(&E) -> u32) -> impl Fn(&E) -> u32 {
+    move |endpoint| weight(endpoint).saturating_mul(endpoint.step())
+}
+
 /// The weight of an endpoint that is no backup.
 fn regular<E: Candidate>(endpoint: &E) -> u32 {
     if endpoint.is_backup() {
@@ -221,7 +233,14 @@ impl Choice {
         endpoints: &[Arc<E>],
         weight: impl Fn(&E) -> u32,
     ) -> Result<Self> {
-        let one_or_none = |endpoint: &E| weight(endpoint).min(1);
+        // What is the same for all is left out, for shares are exact only where numbers are small.
+        let steps = endpoints.iter().any(|endpoint| endpoint.step() < STEPS);
+        let counts = |weight: u32, endpoint: &E| match steps {
+            true => weight.saturating_mul(endpoint.step()),
+            false => weight,
+        };
+        let one_or_none = |endpoint: &E| counts(weight(endpoint).min(1), endpoint);
+        let weight = |endpoint: &E| counts(weight(endpoint), endpoint);
         Ok(match scheduler {
             Scheduler::Wrr => Self::Turns(turns(endpoints, weight)?),
             Scheduler::Rr => Self::Turns(turns(endpoints, one_or_none)?),

@@ -9,6 +9,7 @@ use crate::{
         Settings, //
     },
     scheduler::{
+        Candidate,
         NoEndpoint,
         Schedule, //
     },
@@ -37,10 +38,14 @@ use nlb::{
         },
         rcu::RcuCell, //
     },
-    wire::addr::{
-        Addr,
-        FourTuple,
-        Proto, //
+    time,
+    wire::{
+        addr::{
+            Addr,
+            FourTuple,
+            Proto, //
+        },
+        slow_start, //
     },
 };
 
@@ -101,6 +106,17 @@ pub(crate) struct Config {
     pub(crate) scheduler: Scheduler,
     /// For how long clients go to one endpoint.
     pub(crate) affinity: Affinity,
+    /// Seconds that a slow start takes, 0 for none.
+    pub(crate) slow_start: u32,
+}
+
+/// What the endpoints of a service do that have a slow start.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct SlowStarts {
+    /// One has come to another step.
+    pub(crate) due: bool,
+    /// One is on the way.
+    pub(crate) under_way: bool,
 }
 
 /// A service.
@@ -113,6 +129,7 @@ pub(crate) struct Service {
     /// See [`Affinity`].
     affinity_timeout: Atomic<u32>,
     affinity_prefix: Atomic<u32>,
+    slow_start: Atomic<u32>,
     schedule: RcuCell<Schedule<Endpoint>>,
     turn: Atomic<u32>,
     routes: Atomic<u32>,
@@ -131,6 +148,7 @@ impl Service {
                 scheduler: Atomic::new(config.scheduler as u32),
                 affinity_timeout: Atomic::new(config.affinity.timeout),
                 affinity_prefix: Atomic::new(config.affinity.prefix.into()),
+                slow_start: Atomic::new(config.slow_start),
                 schedule: RcuCell::new(Some(Schedule::new(config.scheduler, KVec::new())?)),
                 turn: Atomic::new(0),
                 routes: Atomic::new(0),
@@ -173,6 +191,16 @@ impl Service {
     pub(crate) fn set_affinity(&self, affinity: Affinity) {
         self.affinity_prefix.store(affinity.prefix.into(), Relaxed);
         self.affinity_timeout.store(affinity.timeout, Relaxed);
+    }
+
+    /// Seconds that a slow start takes, 0 for none.
+    pub(crate) fn slow_start(&self) -> u32 {
+        self.slow_start.load(Relaxed)
+    }
+
+    /// Changes that, for the endpoints that come from now on and those that are on the way.
+    pub(crate) fn set_slow_start(&self, seconds: u32) {
+        self.slow_start.store(seconds, Relaxed);
     }
 
     /// Routes of the service now.
@@ -257,6 +285,9 @@ impl Service {
         if endpoints.len() >= MAX_ENDPOINTS {
             return Err(ENOSPC);
         }
+        if self.slow_start() > 0 {
+            endpoint.start(time::jiffies());
+        }
         endpoints.push(endpoint, GFP_KERNEL)?;
         self.set_endpoints(endpoints)
     }
@@ -264,14 +295,43 @@ impl Service {
     /// Changes what an endpoint of this service gets. When this returns, no packet sees it as it was.
     pub(crate) fn set_endpoint(&self, endpoint: &Endpoint, settings: Settings) -> Result {
         let before = endpoint.settings();
+        let (had_share, step) = (endpoint.share() > 0, endpoint.step());
         endpoint.set(settings);
+        if self.slow_start() > 0 && !had_share && endpoint.share() > 0 {
+            endpoint.start(time::jiffies());
+        }
         let result = self
             .copy_endpoints(None)
             .and_then(|endpoints| self.set_endpoints(endpoints));
         if result.is_err() {
             endpoint.set(before);
+            endpoint.set_step(step);
         }
         result
+    }
+
+    /// Whether an endpoint's slow start has come to another step at `now` (jiffies), and whether one is
+    /// on the way.
+    pub(crate) fn slow_starts(&self, guard: &rcu::Guard, now: u64) -> SlowStarts {
+        let period = u64::from(self.slow_start()).saturating_mul(time::HZ);
+        let mut all = SlowStarts::default();
+        for endpoint in self.endpoints(guard) {
+            let (step, before) = endpoint.steps(now, period);
+            all.due |= step != before;
+            all.under_way |= before < slow_start::STEPS;
+        }
+        all
+    }
+
+    /// Has the endpoints take their steps. As with changes of endpoints.
+    pub(crate) fn step(&self, now: u64) -> Result {
+        let period = u64::from(self.slow_start()).saturating_mul(time::HZ);
+        let endpoints = self.copy_endpoints(None)?;
+        for endpoint in &endpoints {
+            let (step, _) = endpoint.steps(now, period);
+            endpoint.set_step(step);
+        }
+        self.set_endpoints(endpoints)
     }
 
     /// Removes an endpoint of this service. Routes to it stay.

@@ -15,6 +15,7 @@ use crate::{
         Service,
         ServiceKey, //
     },
+    slow_start,
     stats::{
         Counter,
         Stats, //
@@ -107,6 +108,7 @@ pub(crate) struct Forwarder {
     /// Services with scheduler mh; changes under `config`.
     hashed: Atomic<u32>,
     expire: DelayedWork,
+    pub(crate) slow_start: DelayedWork,
 }
 
 pub(crate) static STATE: State<Forwarder> = State::new();
@@ -133,6 +135,7 @@ impl PerNet for Forwarder {
             endpoint_changes: Atomic::new(0),
             steered: Atomic::new(0),
             hashed: Atomic::new(0),
+            slow_start: slow_start::work(weak.clone())?,
             expire: {
                 let mut positions = Positions::default();
                 let work = DelayedWork::new(move |trigger: &Trigger| {
@@ -146,6 +149,7 @@ impl PerNet for Forwarder {
 
     fn pre_exit(state: &Self, _net: &Net) {
         state.expire.cancel();
+        state.slow_start.cancel();
     }
 
     fn exit(state: &Self, net: &Net) {

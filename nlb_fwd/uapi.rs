@@ -177,6 +177,9 @@ pub(crate) mod service {
     /// Bits of a client's address that tell clients apart, for affinity; all of them, 32 or 128,
     /// when absent at first.
     pub(crate) const AFFINITY_PREFIX: u16 = 12;
+    /// Seconds in which the weight of an endpoint that was added to an l4 service, or takes
+    /// connections again, grows to what it shall be; 0, or absent at first, for none.
+    pub(crate) const SLOW_START: u16 = 13;
 }
 
 /// Attributes of a endpoint.
@@ -305,7 +308,7 @@ pub(crate) mod cmd {
 }
 
 /// Policy of the do request of `service-new`, indexed by attribute id.
-pub(crate) static SERVICE_NEW_DO: [Policy; 13] = [
+pub(crate) static SERVICE_NEW_DO: [Policy; 14] = [
     Policy::reject(),
     // vip-addr
     Policy::binary(4, 16),
@@ -331,6 +334,8 @@ pub(crate) static SERVICE_NEW_DO: [Policy; 13] = [
     Policy::u32(),
     // affinity-prefix
     Policy::u32_range(1, 128),
+    // slow-start
+    Policy::u32_max(3600),
 ];
 
 /// Policy of the do request of `service-del`, indexed by attribute id.
@@ -523,7 +528,7 @@ pub(crate) static ROUTE_GET_DUMP: [Policy; 1] = [Policy::reject()];
 pub(crate) static STATS_GET_DO: [Policy; 1] = [Policy::reject()];
 
 /// Policy of the do request of `service-set`, indexed by attribute id.
-pub(crate) static SERVICE_SET_DO: [Policy; 13] = [
+pub(crate) static SERVICE_SET_DO: [Policy; 14] = [
     Policy::reject(),
     // vip-addr
     Policy::binary(4, 16),
@@ -549,4 +554,6 @@ pub(crate) static SERVICE_SET_DO: [Policy; 13] = [
     Policy::u32(),
     // affinity-prefix
     Policy::u32_range(1, 128),
+    // slow-start
+    Policy::u32_max(3600),
 ];

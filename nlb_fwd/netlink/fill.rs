@@ -42,6 +42,7 @@ pub(super) fn fill_service(w: &mut Writer<'_>, s: &Service) -> Result {
         w.put_u32(service::SCHEDULER, s.scheduler() as u32)?;
         w.put_u32(service::AFFINITY_TIMEOUT, affinity.timeout)?;
         w.put_u32(service::AFFINITY_PREFIX, affinity.prefix.into())?;
+        w.put_u32(service::SLOW_START, s.slow_start())?;
     }
     w.put_u32(service::ENDPOINTS, endpoints as u32)?;
     w.put_uint(service::CONNECTIONS, s.traffic.connections())?;

@@ -65,6 +65,7 @@ pub(super) fn service_new(req: &Request<'_>) -> Result {
         classifier,
         scheduler,
         affinity: affinity(req, &key, mode, Affinity::none(&key))?,
+        slow_start: slow_start(req, mode)?.unwrap_or(0),
     };
     match forwarder.add_service(key, config) {
         Ok(service) => {
@@ -130,6 +131,16 @@ fn affinity(
     Ok(affinity)
 }
 
+/// What a request says of slow starts.
+fn slow_start(req: &Request<'_>, mode: ServiceMode) -> Result<Option<u32>> {
+    let seconds = req.u32(service::SLOW_START);
+    if seconds.is_some() && mode != ServiceMode::L4 {
+        let text = c"only mode l4 has a slow start";
+        return Err(req.bad_attr(EINVAL, service::SLOW_START, text));
+    }
+    Ok(seconds)
+}
+
 pub(super) fn service_set(req: &Request<'_>) -> Result {
     let forwarder = forwarder(req)?;
     let key = service_key(req)?;
@@ -141,6 +152,7 @@ pub(super) fn service_set(req: &Request<'_>) -> Result {
         service::SCHEDULER,
         service::AFFINITY_TIMEOUT,
         service::AFFINITY_PREFIX,
+        service::SLOW_START,
     ];
     if changes.iter().all(|id| req.attr(*id).is_none()) {
         return Err(req.error(EINVAL, c"nothing to change"));
@@ -151,6 +163,7 @@ pub(super) fn service_set(req: &Request<'_>) -> Result {
         return Err(no_scheduler(req));
     }
     let affinity = affinity(req, &key, service.mode(), service.affinity())?;
+    let slow_start = slow_start(req, service.mode())?;
     // What can fail comes first.
     if let Some(scheduler) = wanted {
         forwarder
@@ -158,6 +171,10 @@ pub(super) fn service_set(req: &Request<'_>) -> Result {
             .map_err(|error| no_table(req, error))?;
     }
     service.set_affinity(affinity);
+    if let Some(seconds) = slow_start {
+        service.set_slow_start(seconds);
+        crate::slow_start::begin(&forwarder, &service);
+    }
     notify_service(req.net(), cmd::SERVICE_NTF, &service);
     Ok(())
 }

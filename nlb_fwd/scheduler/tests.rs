@@ -17,6 +17,7 @@ mod cases {
         weight: u32,
         max: u32,
         backup: bool,
+        step: u32,
         active: Atomic<u32>,
     }
 
@@ -31,6 +32,10 @@ mod cases {
 
         fn load(&self) -> u64 {
             load(self.active.load(Relaxed), 0)
+        }
+
+        fn step(&self) -> u32 {
+            self.step
         }
 
         fn is_backup(&self) -> bool {
@@ -58,6 +63,7 @@ mod cases {
                 weight: *weight,
                 max: *max,
                 backup: *backup,
+                step: STEPS,
                 active: Atomic::new(0),
             };
             hosts.push(Arc::new(host, GFP_KERNEL)?, GFP_KERNEL)?;
@@ -307,6 +313,40 @@ mod cases {
             let nobody = limited(scheduler, &[(1, 0, 0, false), (2, 0, 0, true)])?;
             let picked = nobody.pick(&turn, &tuple(0));
             assert!(matches!(picked, Err(NoEndpoint::Nobody)));
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn a_slow_start_counts_by_its_step() -> Result {
+        for step in [1, 4, 15, 16] {
+            for (scheduler, whole, tolerance) in [
+                (Scheduler::Rr, [1600, 1600], 2),
+                (Scheduler::Lc, [1600, 1600], 2),
+                (Scheduler::Wrr, [1600, 3200], 8),
+                (Scheduler::Wlc, [1600, 3200], 8),
+                (Scheduler::Mh, [1600, 3200], 250),
+            ] {
+                let mut hosts = KVec::new();
+                for (number, weight, step) in [(1, 1, STEPS), (2, 2, step)] {
+                    let host = Host {
+                        number: 0x0a00_0000 + number,
+                        weight,
+                        max: 0,
+                        backup: false,
+                        step,
+                        active: Atomic::new(0),
+                    };
+                    hosts.push(Arc::new(host, GFP_KERNEL)?, GFP_KERNEL)?;
+                }
+                let schedule = Schedule::new(scheduler, hosts)?;
+                let [one, other] = whole;
+                let want = [one, other * step / STEPS];
+                let counts = counts(&schedule, 0, want.iter().sum(), true)?;
+                for (count, want) in counts.iter().zip(want) {
+                    assert!(count.abs_diff(want) <= tolerance, "{counts:?}");
+                }
+            }
         }
         Ok(())
     }

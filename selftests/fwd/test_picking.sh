@@ -3,7 +3,7 @@
 # long
 #
 # What comes before and after the scheduler: clients that stay with their endpoint, endpoints that have enough, and
-# those that help out. Counts are exact.
+# those that help out or begin slowly. Where no tolerance is said, counts are exact.
 
 . "$(dirname "$0")/lib.sh"
 
@@ -158,11 +158,38 @@ except TimeoutError:
 	shares_are 9105/tcp active_routes '[4,5,4]'
 }
 
+# On its first step of 16 the second endpoint gets a 17th of 170 flows, or one more or less as turns begin.
+slowly() {
+	flows 9106 170 | grep -c " ${endpoints[1]}\$" >"$tmp/slow"
+	cat "$tmp/slow"
+	(($(<"$tmp/slow") >= 9 && $(<"$tmp/slow") <= 11))
+}
+evenly() { [ "$(flows 9106 20 | cut -d' ' -f2 | sort | uniq -c | awk '{ print $1 }' | xargs)" = "10 10" ]; }
+
+slow_start() {
+	service 9106/udp wrr 1
+	ns lbu nlb service set $VIP:9106/udp slow-start 3600
+	ns lbu nlb endpoint add $VIP:9106/udp host "${endpoints[1]}"
+	slowly
+	ns lbu nlb service set $VIP:9106/udp slow-start 0
+	wait_for 20 evenly
+	# An endpoint that is there already begins nothing; one that comes back does.
+	ns lbu nlb service set $VIP:9106/udp slow-start 3600
+	set_endpoint 9106/udp 1 max-routes 1000
+	evenly
+	set_endpoint 9106/udp 1 state draining
+	set_endpoint 9106/udp 1 state active
+	slowly
+	# All steps are taken.
+	ns lbu nlb service set $VIP:9106/udp slow-start 2
+	wait_for 20 evenly
+}
+
 ktap_begin
 load_modules nlb_fwd
 five_endpoints
 for address in 10.0.1.3 10.0.1.130; do ns client ip addr add $address/24 dev lbu; done
-for port in 9100 9101 9102 9103 9104 9105; do listen $port; done
+for port in 9100 9101 9102 9103 9104 9105 9106; do listen $port; done
 ktap_run "affinity: a client's connections go to one endpoint" affinity
 ktap_run "affinity: by prefix" affinity_by_prefix
 ktap_run "affinity: expires" affinity_expires
@@ -170,4 +197,5 @@ ktap_run "affinity: weight 0, draining, inactive and deleted endpoints" affinity
 ktap_run "limits: of each scheduler, refused when all are full" limits
 ktap_run "limits: connections that end, and clients with affinity" limits_and_connections
 ktap_run "backup: only what no other can take" backup
+ktap_run "slow start: of endpoints that come, and come back" slow_start
 ktap_end

@@ -16,7 +16,8 @@ VIP = [("SERVICE_VIP_ADDR", ip("192.0.2.10")), ("SERVICE_VIP_PORT", be16(80)), (
 SERVICE = VIP + [("SERVICE_MODE", u32(2))]
 HASHED = [("SERVICE_SCHEDULER", u32(5))]
 AFFINE = [("SERVICE_AFFINITY_TIMEOUT", u32(300)), ("SERVICE_AFFINITY_PREFIX", u32(24))]
-PICKED = ("SERVICE_SCHEDULER", "SERVICE_AFFINITY_TIMEOUT", "SERVICE_AFFINITY_PREFIX")
+SLOW = [("SERVICE_SLOW_START", u32(60))]
+PICKED = ("SERVICE_SCHEDULER", "SERVICE_AFFINITY_TIMEOUT", "SERVICE_AFFINITY_PREFIX", "SERVICE_SLOW_START")
 PEEK = VIP + [("SERVICE_MODE", u32(1)), ("SERVICE_CLASSIFIER_PORT", be16(8080))]
 OF = [("ENDPOINT_VIP_ADDR", ip("192.0.2.10")), ("ENDPOINT_VIP_PORT", be16(80)), ("ENDPOINT_PROTO", u32(6))]
 HOST = OF + [("ENDPOINT_HOST_ADDR", ip("127.0.0.2"))]
@@ -29,9 +30,9 @@ TUPLE = [("ROUTE_PROTO", u32(6)), ("ROUTE_CLIENT_ADDR", ip("198.51.100.7")), ("R
 ROUTE = TUPLE + [("ROUTE_HOST_ADDR", ip("127.0.0.2"))]
 
 REQUESTS = [
-    Request("SERVICE_NEW", SERVICE + HASHED + AFFINE, optional=PICKED),
+    Request("SERVICE_NEW", SERVICE + HASHED + AFFINE + SLOW, optional=PICKED),
     Request("SERVICE_NEW", PEEK, optional=("SERVICE_CLASSIFIER_PORT",)),
-    Request("SERVICE_SET", VIP + HASHED + AFFINE, optional=PICKED),
+    Request("SERVICE_SET", VIP + HASHED + AFFINE + SLOW, optional=PICKED),
     Request("SERVICE_DEL", VIP),
     Request("SERVICE_GET", VIP, privileged=False),
     Request("ENDPOINT_NEW", ENDPOINT + DRAINING + LIMITED, optional=("ENDPOINT_SOURCE_ADDR",) + CHANGES),
@@ -77,6 +78,10 @@ SPECIAL = [
          attr="SERVICE_AFFINITY_PREFIX"),
     Case("affinity of 31 days and a second", "SERVICE_SET", VIP + HASHED + [("SERVICE_AFFINITY_TIMEOUT", u32(2678401))],
          errno.ERANGE, "at most 31 days (2678400 seconds)", attr="SERVICE_AFFINITY_TIMEOUT"),
+    Case("slow start of mode peek", "SERVICE_NEW", PEEK + SLOW, errno.EINVAL, "only mode l4 has a slow start",
+         attr="SERVICE_SLOW_START"),
+    Case("slow start of more than an hour", "SERVICE_SET", VIP + HASHED + [("SERVICE_SLOW_START", u32(3601))],
+         errno.ERANGE, "integer out of range", attr="SERVICE_SLOW_START"),
     Case("prefix 0", "SERVICE_SET", VIP + [("SERVICE_AFFINITY_PREFIX", u32(0))], errno.ERANGE,
          "integer out of range", attr="SERVICE_AFFINITY_PREFIX"),
     Case("prefix 33 of IPv4", "SERVICE_SET", VIP + HASHED + [("SERVICE_AFFINITY_PREFIX", u32(33))], errno.ERANGE,
@@ -177,12 +182,14 @@ def peek(ktap, fwd, accepted, state):
 def picked(ktap, fwd, accepted, listener):
     """What a change of a service leaves out stays as it is, and a notification has all of it."""
     for name, attrs, want in (
-            ("another scheduler", HASHED, (5, 0, 32)),
-            ("affinity", AFFINE[:1], (5, 300, 32)),
-            ("a prefix", AFFINE[1:], (5, 300, 24)),
-            ("all the longest", [("SERVICE_AFFINITY_TIMEOUT", u32(2678400)), ("SERVICE_AFFINITY_PREFIX", u32(32))],
-             (5, 2678400, 32)),
-            ("no affinity", [("SERVICE_AFFINITY_TIMEOUT", u32(0))], (5, 0, 32))):
+            ("another scheduler", HASHED, (5, 0, 32, 0)),
+            ("affinity", AFFINE[:1], (5, 300, 32, 0)),
+            ("a prefix", AFFINE[1:], (5, 300, 24, 0)),
+            ("a slow start", SLOW, (5, 300, 24, 60)),
+            ("all the longest", [("SERVICE_AFFINITY_TIMEOUT", u32(2678400)), ("SERVICE_AFFINITY_PREFIX", u32(32)),
+                                 ("SERVICE_SLOW_START", u32(3600))], (5, 2678400, 32, 3600)),
+            ("no affinity", [("SERVICE_AFFINITY_TIMEOUT", u32(0))], (5, 0, 32, 3600)),
+            ("no slow start", [("SERVICE_SLOW_START", u32(0))], (5, 0, 32, 0))):
         accepted(name, "SERVICE_SET", VIP + attrs)
         events = [dict(event[1]) for event in listener.events()]
         found = [tuple(event.get(fwd.attr(attr)) for attr in PICKED) for event in events]
@@ -258,7 +265,8 @@ def main():
     fwd = genl.Family("nlb-fwd")
     accepted = genl.accepting(ktap, fwd)
     shown = {
-        "SERVICE_GET": ("VIP_ADDR", "VIP_PORT", "PROTO", "MODE", "SCHEDULER", "AFFINITY_TIMEOUT", "AFFINITY_PREFIX"),
+        "SERVICE_GET": ("VIP_ADDR", "VIP_PORT", "PROTO", "MODE", "SCHEDULER", "AFFINITY_TIMEOUT", "AFFINITY_PREFIX",
+                        "SLOW_START"),
         "ENDPOINT_GET": ("VIP_ADDR", "VIP_PORT", "PROTO", "HOST_ADDR", "SOURCE_ADDR", "WEIGHT", "STATE",
                          "MAX_ROUTES", "BACKUP"),
         "ROUTE_GET": ("PROTO", "CLIENT_ADDR", "CLIENT_PORT", "VIP_ADDR", "VIP_PORT", "HOST_ADDR"),

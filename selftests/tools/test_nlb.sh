@@ -49,7 +49,8 @@ services() {
 	lbu service show $VIP:81 | grep -E "^$VIP:81/tcp +l4 +mh "
 	lbu service set $VIP:81 affinity 300 prefix 24
 	lbu service show $VIP:81 | grep -E "^$VIP:81/tcp +l4 +mh +300/24 +- "
-	json '.[0] | .affinity_timeout == 300 and .affinity_prefix == 24' lbu -j service show $VIP:81
+	lbu service set $VIP:81 slow-start 60
+	json '.[0] | .affinity_timeout == 300 and .affinity_prefix == 24 and .slow_start == 60' lbu -j service show $VIP:81
 	refuses 1 "longer than the VIP's address (attribute affinity-prefix)" lbu service set $VIP:81 prefix 64
 	refuses 2 "required" lbu service set $VIP:81
 	refuses 1 "only mode l4 has a scheduler (attribute scheduler)" lbu service set $VIP:80 scheduler lc

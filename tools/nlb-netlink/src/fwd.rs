@@ -63,6 +63,8 @@ pub struct Picking {
     pub affinity_timeout: Option<u32>,
     /// Bits of a client's address that tell clients apart, for affinity.
     pub affinity_prefix: Option<u32>,
+    /// Seconds in which the weight of an endpoint that has just come grows, up to 3600; 0 for none.
+    pub slow_start: Option<u32>,
 }
 
 /// An endpoint to add.
@@ -228,6 +230,7 @@ fn picked(request: Request, picking: Picking) -> Request {
         (service::SCHEDULER, picking.scheduler.map(|s| s as u32)),
         (service::AFFINITY_TIMEOUT, picking.affinity_timeout),
         (service::AFFINITY_PREFIX, picking.affinity_prefix),
+        (service::SLOW_START, picking.slow_start),
     ];
     with_numbers(request, &values)
 }
@@ -304,6 +307,7 @@ mod tests {
             scheduler: Some(Scheduler::Mh),
             affinity_timeout: Some(300),
             affinity_prefix: Some(24),
+            slow_start: Some(60),
         };
         let bytes = service_new(&key, &new).finish(0x23, 5).unwrap();
         #[rustfmt::skip]
@@ -311,6 +315,7 @@ mod tests {
             8, 0, 10, 0, 5, 0, 0, 0,
             8, 0, 11, 0, 44, 1, 0, 0,
             8, 0, 12, 0, 24, 0, 0, 0,
+            8, 0, 13, 0, 60, 0, 0, 0,
         ]);
         let new = NewService {
             classifier: Some(8080),

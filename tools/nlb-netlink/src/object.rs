@@ -130,6 +130,8 @@ object! {
         affinity_timeout: u32 = AFFINITY_TIMEOUT, attr::u32;
         /// Bits of a client's address that tell clients apart.
         affinity_prefix: u32 = AFFINITY_PREFIX, attr::u32;
+        /// Seconds in which the weight of an endpoint that has just come grows, 0 for none.
+        slow_start: u32 = SLOW_START, attr::u32;
         /// Number of endpoints.
         endpoints: u32 = ENDPOINTS, attr::u32;
         /// Connections or flows since the service was added.

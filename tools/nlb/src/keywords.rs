@@ -151,6 +151,7 @@ mod tests {
             "nlb service add 192.0.2.10:80 scheduler wlc affinity 300 prefix 24",
             "nlb service set 192.0.2.10:80 scheduler wlc",
             "nlb service set 192.0.2.10:80 affinity 0",
+            "nlb service set 192.0.2.10:80 slow-start 60",
             "nlb service set [2001:db8::1]:80 affinity 300 prefix 64",
             "nlb service ls",
             "nlb service",

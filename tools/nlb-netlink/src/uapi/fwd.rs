@@ -221,6 +221,9 @@ pub mod service {
     /// Bits of a client's address that tell clients apart, for affinity; all of them, 32 or 128,
     /// when absent at first.
     pub const AFFINITY_PREFIX: u16 = 12;
+    /// Seconds in which the weight of an endpoint that was added to an l4 service, or takes
+    /// connections again, grows to what it shall be; 0, or absent at first, for none.
+    pub const SLOW_START: u16 = 13;
     /// Names, in the order of the ids, which begin at 1.
     #[rustfmt::skip]
     pub const NAMES: &[&str] = &[
@@ -236,6 +239,7 @@ pub mod service {
         "scheduler",
         "affinity-timeout",
         "affinity-prefix",
+        "slow-start",
     ];
 }
 

@@ -26,7 +26,7 @@ use super::names;
 pub(crate) enum ServiceCommand {
     /// Add a service
     #[command(
-        override_usage = "nlb service add VIP:PORT/PROTO [mode {peek|l4}] [scheduler {wrr|rr|lc|wlc|mh}] [affinity SECONDS [prefix N]] [classifier PORT]"
+        override_usage = "nlb service add VIP:PORT/PROTO [mode {peek|l4}] [scheduler {wrr|rr|lc|wlc|mh}] [affinity SECONDS [prefix N]] [slow-start SECONDS] [classifier PORT]"
     )]
     Add {
         /// The service, like 192.0.2.10:80/tcp; tcp when left out
@@ -48,8 +48,8 @@ pub(crate) enum ServiceCommand {
     /// one with the fewest for its weight. mh: by the client's address and port, with Maglev
     /// consistent hashing. With each of them an endpoint of weight 0 gets no new clients.
     #[command(
-        override_usage = "nlb service set VIP:PORT/PROTO [scheduler {wrr|rr|lc|wlc|mh}] [affinity SECONDS] [prefix N]",
-        group = clap::ArgGroup::new("change").args(["scheduler", "affinity", "prefix"]).required(true).multiple(true)
+        override_usage = "nlb service set VIP:PORT/PROTO [scheduler {wrr|rr|lc|wlc|mh}] [affinity SECONDS] [prefix N] [slow-start SECONDS]",
+        group = clap::ArgGroup::new("change").args(["scheduler", "affinity", "prefix", "slow_start"]).required(true).multiple(true)
     )]
     Set {
         /// The service
@@ -91,6 +91,10 @@ pub(crate) struct PickingArgs {
     /// For affinity, so many bits of their addresses tell clients apart; all of them at first
     #[arg(long, value_name = "N")]
     prefix: Option<u32>,
+    /// The weight of an endpoint that was added, or takes connections again, grows for so long, at
+    /// most 3600; 0, as at first, for the whole weight at once
+    #[arg(long, value_name = "SECONDS")]
+    slow_start: Option<u32>,
 }
 
 impl From<&PickingArgs> for Picking {
@@ -99,6 +103,7 @@ impl From<&PickingArgs> for Picking {
             scheduler: args.scheduler,
             affinity_timeout: args.affinity,
             affinity_prefix: args.prefix,
+            slow_start: args.slow_start,
         }
     }
 }

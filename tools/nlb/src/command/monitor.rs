@@ -83,8 +83,12 @@ fn service(service: &Service) -> String {
         (Some(timeout @ 1..), Some(prefix)) => format!(" affinity {timeout} prefix {prefix}"),
         _ => String::new(),
     };
+    let slow_start = match service.slow_start {
+        Some(seconds @ 1..) => format!(" slow-start {seconds}"),
+        _ => String::new(),
+    };
     format!(
-        "{} mode {}{scheduler}{affinity}",
+        "{} mode {}{scheduler}{affinity}{slow_start}",
         service.key(),
         maybe(service.mode)
     )
