@@ -19,30 +19,72 @@ use kernel::{
 };
 use nlb::wire::{
     addr::Addr,
-    least, //
+    least,
+    slow_start::{
+        self,
+        STEPS, //
+    }, //
 };
 use nlb_tunnel::Target;
+
+/// What new connections an endpoint shall get.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Settings {
+    /// Share of them, while the endpoint is active.
+    pub(crate) weight: u32,
+    /// What may be sent to it at all.
+    pub(crate) state: EndpointState,
+    /// Active routes with which it gets no more, 0 for no limit.
+    pub(crate) max_routes: u32,
+    /// Whether it gets only those that no other endpoint can take.
+    pub(crate) backup: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            weight: 1,
+            state: EndpointState::Active,
+            max_routes: 0,
+            backup: false,
+        }
+    }
+}
 
 /// A host, with its share of a service's new connections.
 pub(crate) struct Endpoint {
     target: Arc<Target>,
     weight: Atomic<u32>,
-    /// Number of the [`EndpointState`].
+    max_routes: Atomic<u32>,
+    /// 0 or 1.
+    backup: Atomic<u32>,
+    /// Number of the [`EndpointState`], with [`DELETED`].
     state: Atomic<u32>,
+    /// Jiffies at which its slow start began; 0 if it has none, or had one.
+    since: Atomic<u64>,
+    /// Of [`STEPS`], how much of its weight counts.
+    step: Atomic<u32>,
     routes: Atomic<u32>,
     active: Atomic<u32>,
     /// Connections, packets and bytes since the endpoint was added.
     pub(crate) traffic: Traffic,
 }
 
+/// In an endpoint's state, that it is none of its service any more.
+const DELETED: u32 = 1 << 8;
+
 impl Endpoint {
     /// An endpoint without routes.
-    pub(crate) fn new(target: Arc<Target>, weight: u32, state: EndpointState) -> Result<Arc<Self>> {
+    pub(crate) fn new(target: Arc<Target>, settings: Settings) -> Result<Arc<Self>> {
         Ok(Arc::new(
             Self {
                 target,
-                weight: Atomic::new(weight),
-                state: Atomic::new(state as u32),
+                weight: Atomic::new(settings.weight),
+                max_routes: Atomic::new(settings.max_routes),
+                backup: Atomic::new(settings.backup.into()),
+                state: Atomic::new(settings.state as u32),
+                since: Atomic::new(0),
+                step: Atomic::new(STEPS),
                 routes: Atomic::new(0),
                 active: Atomic::new(0),
                 traffic: Traffic::new()?,
@@ -61,14 +103,19 @@ impl Endpoint {
         self.target.host()
     }
 
-    /// Share of new connections, while the endpoint is active.
-    pub(crate) fn weight(&self) -> u32 {
-        self.weight.load(Relaxed)
+    /// What new connections it shall get.
+    pub(crate) fn settings(&self) -> Settings {
+        Settings {
+            weight: self.weight.load(Relaxed),
+            state: self.state(),
+            max_routes: self.max_routes.load(Relaxed),
+            backup: self.is_backup(),
+        }
     }
 
-    /// What may be sent to the endpoint.
-    pub(crate) fn state(&self) -> EndpointState {
-        EndpointState::from_u32(self.state.load(Relaxed)).unwrap_or(EndpointState::Inactive)
+    fn state(&self) -> EndpointState {
+        EndpointState::from_u32(self.state.load(Relaxed) & !DELETED)
+            .unwrap_or(EndpointState::Inactive)
     }
 
     /// Whether nothing may be sent to it.
@@ -76,10 +123,43 @@ impl Endpoint {
         self.state() == EndpointState::Inactive
     }
 
-    /// Changes weight and state; the caller makes the service's schedule anew.
-    pub(crate) fn set(&self, weight: u32, state: EndpointState) {
-        self.weight.store(weight, Relaxed);
-        self.state.store(state as u32, Relaxed);
+    /// Changes that; the caller makes the service's schedule anew.
+    pub(crate) fn set(&self, settings: Settings) {
+        self.weight.store(settings.weight, Relaxed);
+        self.max_routes.store(settings.max_routes, Relaxed);
+        self.backup.store(settings.backup.into(), Relaxed);
+        self.state.store(settings.state as u32, Relaxed);
+    }
+
+    /// Begins a slow start at `now` (jiffies).
+    pub(crate) fn start(&self, now: u64) {
+        self.since.store(now, Relaxed);
+        self.step.store(1, Relaxed);
+    }
+
+    /// On which step the endpoint is at `now`, and on which it was when it was asked for the last
+    /// time, if a slow start takes `period` jiffies.
+    pub(crate) fn steps(&self, now: u64, period: u64) -> (u32, u32) {
+        let step = match self.since.load(Relaxed) {
+            0 => STEPS,
+            since => slow_start::step(now.saturating_sub(since), period),
+        };
+        (step, self.step())
+    }
+
+    /// Takes the step; the caller makes the service's schedule anew.
+    pub(crate) fn set_step(&self, step: u32) {
+        // Who is there stays there, also if it takes longer from now on.
+        if step == STEPS {
+            self.since.store(0, Relaxed);
+        }
+        self.step.store(step, Relaxed);
+    }
+
+    /// Notes that the service gives the endpoint up, or, if that fails, that it does not.
+    pub(crate) fn set_deleted(&self, deleted: bool) {
+        let flag = if deleted { DELETED } else { 0 };
+        self.state.store(self.state() as u32 | flag, Relaxed);
     }
 
     /// Routes that point here now.
@@ -120,9 +200,28 @@ impl Candidate for Endpoint {
 
     fn share(&self) -> u32 {
         match self.state() {
-            EndpointState::Active => self.weight(),
+            EndpointState::Active => self.weight.load(Relaxed),
             EndpointState::Draining | EndpointState::Inactive => 0,
         }
+    }
+
+    fn step(&self) -> u32 {
+        self.step.load(Relaxed)
+    }
+
+    fn is_backup(&self) -> bool {
+        self.backup.load(Relaxed) != 0
+    }
+
+    fn has_room(&self) -> bool {
+        let max = self.max_routes.load(Relaxed);
+        max == 0 || self.active() < max
+    }
+
+    /// Weight 0 does not matter, as with IPVS: such an endpoint gets no new clients.
+    fn keeps_clients(&self) -> bool {
+        let is_active = self.state.load(Relaxed) == EndpointState::Active as u32;
+        is_active && !self.is_backup() && self.has_room()
     }
 
     fn load(&self) -> u64 {

@@ -150,9 +150,7 @@ impl Forwarder {
         service: &Arc<Service>,
         parsed: &Parsed,
     ) -> Result<(), Counter> {
-        let endpoint = service
-            .pick(state.rcu(), &parsed.tuple)
-            .ok_or(Counter::PassNoEndpoint)?;
+        let endpoint = self.pick(service, state.rcu(), &parsed.tuple)?;
         let net = state.net();
         // Not by the error of the insertion: with a full table there is no need for a flow id.
         if self.routes.is_full() {

@@ -3,17 +3,21 @@
 //! The generic netlink family `nlb-fwd`.
 
 mod fill;
+mod services;
 
 pub(crate) use fill::notify_route;
 
 use crate::{
-    endpoint::Endpoint,
+    endpoint::{
+        Endpoint,
+        Settings, //
+    },
     route::Route,
     service::{
-        Config,
         Service,
         ServiceKey, //
     },
+    slow_start,
     state::{
         Forwarder,
         STATE, //
@@ -26,17 +30,13 @@ use crate::{
         route,
         service,
         EndpointState,
-        RouteOrigin,
-        Scheduler,
-        ServiceMode, //
+        RouteOrigin, //
     },
 };
 use fill::{
     fill_endpoint,
     fill_route,
-    fill_service,
-    notify_endpoint,
-    notify_service, //
+    notify_endpoint, //
 };
 use kernel::{
     prelude::*,
@@ -49,7 +49,6 @@ use nlb::{
     errno::{
         EADDRNOTAVAIL,
         EAFNOSUPPORT,
-        EDQUOT,
         EHOSTDOWN,
         EHOSTUNREACH, //
     },
@@ -68,13 +67,19 @@ use nlb::{
     wire::{
         addr::{
             Addr,
-            FourTuple,
-            Proto, //
+            FourTuple, //
         },
         tcp::Flags,
     },
 };
 use nlb_tunnel::Target;
+use services::{
+    service_del,
+    service_dump,
+    service_get,
+    service_new,
+    service_set, //
+};
 
 static GROUPS: [MulticastGroup; 2] = [
     MulticastGroup::new(uapi::MCGRP_EVENTS),
@@ -132,108 +137,6 @@ fn find_service(
         .ok_or_else(|| req.error(ENOENT, c"no such service"))
 }
 
-fn service_new(req: &Request<'_>) -> Result {
-    let forwarder = forwarder(req)?;
-    let key = service_key(req)?;
-    let mode = ServiceMode::from_u32(req.require_u32(service::MODE)?)
-        .ok_or_else(|| req.bad_attr(EINVAL, service::MODE, c"no such mode"))?;
-    if mode == ServiceMode::Peek && key.proto != Proto::Tcp {
-        return Err(req.bad_attr(EINVAL, service::MODE, c"mode peek needs TCP"));
-    }
-    let classifier = req.be16(service::CLASSIFIER_PORT);
-    if classifier.is_some() && mode != ServiceMode::Peek {
-        let text = c"only mode peek has a classifier";
-        return Err(req.bad_attr(EINVAL, service::CLASSIFIER_PORT, text));
-    }
-    // The application's listener would be the classifier's.
-    if classifier == Some(key.port) {
-        let text = c"the classifier's port must not be the service's";
-        return Err(req.bad_attr(EINVAL, service::CLASSIFIER_PORT, text));
-    }
-    let scheduler = match req.u32(service::SCHEDULER) {
-        None => Scheduler::Wrr,
-        Some(_) if mode != ServiceMode::L4 => return Err(no_scheduler(req)),
-        Some(number) => scheduler(req, number)?,
-    };
-    let config = Config {
-        mode,
-        classifier,
-        scheduler,
-    };
-    match forwarder.add_service(key, config) {
-        Ok(service) => {
-            notify_service(req.net(), cmd::SERVICE_NTF, &service);
-            Ok(())
-        }
-        Err(EEXIST) => Err(req.error(EEXIST, c"service exists")),
-        Err(ENOSPC) => Err(req.error(ENOSPC, c"too many services")),
-        Err(error) => Err(no_table(req, error)),
-    }
-}
-
-/// The scheduler with this number.
-fn scheduler(req: &Request<'_>, number: u32) -> Result<Scheduler> {
-    Scheduler::from_u32(number)
-        .ok_or_else(|| req.bad_attr(EINVAL, service::SCHEDULER, c"no such scheduler"))
-}
-
-fn no_scheduler(req: &Request<'_>) -> Error {
-    let text = c"only mode l4 has a scheduler";
-    req.bad_attr(EINVAL, service::SCHEDULER, text)
-}
-
-/// Says what it means that there are too many tables for consistent hashing.
-fn no_table(req: &Request<'_>, error: Error) -> Error {
-    if error == EDQUOT {
-        let text = c"too many services with scheduler mh";
-        return req.bad_attr(error, service::SCHEDULER, text);
-    }
-    error
-}
-
-fn service_set(req: &Request<'_>) -> Result {
-    let forwarder = forwarder(req)?;
-    let key = service_key(req)?;
-    let scheduler = scheduler(req, req.require_u32(service::SCHEDULER)?)?;
-    let _lock = forwarder.config.lock();
-    let service = find_service(req, &forwarder, &key)?;
-    if service.mode() != ServiceMode::L4 {
-        return Err(no_scheduler(req));
-    }
-    forwarder
-        .set_scheduler(&service, scheduler)
-        .map_err(|error| no_table(req, error))?;
-    notify_service(req.net(), cmd::SERVICE_NTF, &service);
-    Ok(())
-}
-
-fn service_del(req: &Request<'_>) -> Result {
-    let forwarder = forwarder(req)?;
-    let key = service_key(req)?;
-    let service = forwarder
-        .remove_service(req.net(), &key)
-        .ok_or_else(|| req.error(ENOENT, c"no such service"))?;
-    notify_service(req.net(), cmd::SERVICE_DEL_NTF, &service);
-    Ok(())
-}
-
-fn service_get(req: &Request<'_>) -> Result {
-    let forwarder = forwarder(req)?;
-    let service = find_service(req, &forwarder, &service_key(req)?)?;
-    req.reply(|w| fill_service(w, &service))
-}
-
-fn service_dump(dump: &mut Dump<'_>) -> Result {
-    let forwarder = forwarder(dump.request())?;
-    let table = &forwarder.services;
-    dump.set_generation(table.generation());
-    dump.put_table(
-        |guard, position, f| table.scan(guard, position, |service| f(service)),
-        fill_service,
-    );
-    Ok(())
-}
-
 /// What goes wrong when the way to a host is looked for.
 fn target(req: &Request<'_>, host: Addr, source: Option<Addr>) -> Result<Arc<Target>> {
     nlb_tunnel::target(req.net(), host, source).map_err(|error| {
@@ -267,8 +170,7 @@ fn endpoint_new(req: &Request<'_>) -> Result {
             return Err(other_family(req, id));
         }
     }
-    let weight = req.u32(endpoint::WEIGHT).unwrap_or(1);
-    let state = endpoint_state(req)?.unwrap_or(EndpointState::Active);
+    let settings = settings(req, Settings::default())?;
     if host == key.vip {
         return Err(req.bad_attr(
             EINVAL,
@@ -281,27 +183,33 @@ fn endpoint_new(req: &Request<'_>) -> Result {
     if service.endpoint(host).is_some() {
         return Err(req.error(EEXIST, c"endpoint exists"));
     }
-    let endpoint = Endpoint::new(target(req, host, source)?, weight, state)?;
+    let endpoint = Endpoint::new(target(req, host, source)?, settings)?;
     match service.add_endpoint(endpoint.clone()) {
         Err(EEXIST) => Err(req.error(EEXIST, c"endpoint exists")),
         Err(ENOSPC) => Err(req.error(ENOSPC, c"too many endpoints")),
         Err(error) => Err(error),
         Ok(()) => {
             forwarder.endpoints_changed();
+            slow_start::begin(&forwarder, &service);
             notify_endpoint(req.net(), cmd::ENDPOINT_NTF, &service, &endpoint);
             Ok(())
         }
     }
 }
 
-/// The state of an endpoint that a request names.
-fn endpoint_state(req: &Request<'_>) -> Result<Option<EndpointState>> {
-    let Some(number) = req.u32(endpoint::STATE) else {
-        return Ok(None);
-    };
-    EndpointState::from_u32(number)
-        .map(Some)
-        .ok_or_else(|| req.bad_attr(EINVAL, endpoint::STATE, c"no such state"))
+/// What a request says of the connections of an endpoint that has had `before`.
+fn settings(req: &Request<'_>, before: Settings) -> Result<Settings> {
+    let number = |id| req.u32(id);
+    Ok(Settings {
+        weight: number(endpoint::WEIGHT).unwrap_or(before.weight),
+        state: match number(endpoint::STATE) {
+            Some(state) => EndpointState::from_u32(state)
+                .ok_or_else(|| req.bad_attr(EINVAL, endpoint::STATE, c"no such state"))?,
+            None => before.state,
+        },
+        max_routes: number(endpoint::MAX_ROUTES).unwrap_or(before.max_routes),
+        backup: number(endpoint::BACKUP).map_or(before.backup, |backup| backup != 0),
+    })
 }
 
 /// The endpoint that a request names, with its service.
@@ -320,16 +228,20 @@ fn find_endpoint(
 
 fn endpoint_set(req: &Request<'_>) -> Result {
     let forwarder = forwarder(req)?;
-    let weight = req.u32(endpoint::WEIGHT);
-    let state = endpoint_state(req)?;
-    if weight.is_none() && state.is_none() {
-        return Err(req.error(EINVAL, c"neither a weight nor a state"));
+    let changes = [
+        endpoint::WEIGHT,
+        endpoint::STATE,
+        endpoint::MAX_ROUTES,
+        endpoint::BACKUP,
+    ];
+    if changes.iter().all(|id| req.attr(*id).is_none()) {
+        return Err(req.error(EINVAL, c"nothing to change"));
     }
     let _lock = forwarder.config.lock();
     let (service, endpoint) = find_endpoint(req, &forwarder)?;
-    let weight = weight.unwrap_or(endpoint.weight());
-    service.set_endpoint(&endpoint, weight, state.unwrap_or(endpoint.state()))?;
+    service.set_endpoint(&endpoint, settings(req, endpoint.settings())?)?;
     forwarder.endpoints_changed();
+    slow_start::begin(&forwarder, &service);
     if endpoint.is_inactive() {
         forwarder.remove_routes_to(req.net(), &endpoint);
     }
@@ -341,8 +253,9 @@ fn endpoint_del(req: &Request<'_>) -> Result {
     let forwarder = forwarder(req)?;
     let _lock = forwarder.config.lock();
     let (service, endpoint) = find_endpoint(req, &forwarder)?;
-    service.remove_endpoint(endpoint.host())?;
+    service.remove_endpoint(&endpoint)?;
     forwarder.endpoints_changed();
+    forwarder.clients.forget_endpoint(&endpoint);
     notify_endpoint(req.net(), cmd::ENDPOINT_DEL_NTF, &service, &endpoint);
     Ok(())
 }

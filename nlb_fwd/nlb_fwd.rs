@@ -8,6 +8,7 @@
 
 #![forbid(unsafe_code)]
 
+mod affinity;
 mod endpoint;
 mod hook;
 mod netlink;
@@ -15,6 +16,7 @@ mod plumb;
 mod route;
 mod scheduler;
 mod service;
+mod slow_start;
 mod state;
 mod stats;
 mod steer;

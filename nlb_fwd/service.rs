@@ -3,11 +3,18 @@
 //! Services: what is balanced.
 
 use crate::{
-    endpoint::Endpoint,
-    scheduler::Schedule,
+    affinity::Affinity,
+    endpoint::{
+        Endpoint,
+        Settings, //
+    },
+    scheduler::{
+        Candidate,
+        NoEndpoint,
+        Schedule, //
+    },
     stats::Traffic,
     uapi::{
-        EndpointState,
         Scheduler,
         ServiceMode, //
     }, //
@@ -31,10 +38,14 @@ use nlb::{
         },
         rcu::RcuCell, //
     },
-    wire::addr::{
-        Addr,
-        FourTuple,
-        Proto, //
+    time,
+    wire::{
+        addr::{
+            Addr,
+            FourTuple,
+            Proto, //
+        },
+        slow_start, //
     },
 };
 
@@ -93,6 +104,19 @@ pub(crate) struct Config {
     pub(crate) classifier: Option<u16>,
     /// How the kernel picks the endpoint.
     pub(crate) scheduler: Scheduler,
+    /// For how long clients go to one endpoint.
+    pub(crate) affinity: Affinity,
+    /// Seconds that a slow start takes, 0 for none.
+    pub(crate) slow_start: u32,
+}
+
+/// What the endpoints of a service do that have a slow start.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct SlowStarts {
+    /// One has come to another step.
+    pub(crate) due: bool,
+    /// One is on the way.
+    pub(crate) under_way: bool,
 }
 
 /// A service.
@@ -102,6 +126,10 @@ pub(crate) struct Service {
     classifier: Option<u16>,
     /// Number of the [`Scheduler`].
     scheduler: Atomic<u32>,
+    /// See [`Affinity`].
+    affinity_timeout: Atomic<u32>,
+    affinity_prefix: Atomic<u32>,
+    slow_start: Atomic<u32>,
     schedule: RcuCell<Schedule<Endpoint>>,
     turn: Atomic<u32>,
     routes: Atomic<u32>,
@@ -118,6 +146,9 @@ impl Service {
                 mode: config.mode,
                 classifier: config.classifier,
                 scheduler: Atomic::new(config.scheduler as u32),
+                affinity_timeout: Atomic::new(config.affinity.timeout),
+                affinity_prefix: Atomic::new(config.affinity.prefix.into()),
+                slow_start: Atomic::new(config.slow_start),
                 schedule: RcuCell::new(Some(Schedule::new(config.scheduler, KVec::new())?)),
                 turn: Atomic::new(0),
                 routes: Atomic::new(0),
@@ -145,6 +176,31 @@ impl Service {
     /// How the kernel picks the endpoint.
     pub(crate) fn scheduler(&self) -> Scheduler {
         Scheduler::from_u32(self.scheduler.load(Relaxed)).unwrap_or(Scheduler::Wrr)
+    }
+
+    /// For how long clients go to one endpoint.
+    pub(crate) fn affinity(&self) -> Affinity {
+        let prefix = self.affinity_prefix.load(Relaxed);
+        Affinity {
+            timeout: self.affinity_timeout.load(Relaxed),
+            prefix: u8::try_from(prefix).unwrap_or(u8::MAX),
+        }
+    }
+
+    /// Changes that. Who reads a part as it was before does no harm: a prefix is in the keys.
+    pub(crate) fn set_affinity(&self, affinity: Affinity) {
+        self.affinity_prefix.store(affinity.prefix.into(), Relaxed);
+        self.affinity_timeout.store(affinity.timeout, Relaxed);
+    }
+
+    /// Seconds that a slow start takes, 0 for none.
+    pub(crate) fn slow_start(&self) -> u32 {
+        self.slow_start.load(Relaxed)
+    }
+
+    /// Changes that, for the endpoints that come from now on and those that are on the way.
+    pub(crate) fn set_slow_start(&self, seconds: u32) {
+        self.slow_start.store(seconds, Relaxed);
     }
 
     /// Routes of the service now.
@@ -178,13 +234,14 @@ impl Service {
             .cloned()
     }
 
-    /// The endpoint for a new connection. None if no endpoint takes new connections.
+    /// The endpoint for a new connection.
     pub(crate) fn pick<'a>(
         &'a self,
         guard: &'a rcu::Guard,
         tuple: &FourTuple,
-    ) -> Option<&'a Arc<Endpoint>> {
-        self.schedule.get(guard)?.pick(&self.turn, tuple)
+    ) -> Result<&'a Arc<Endpoint>, NoEndpoint> {
+        let schedule = self.schedule.get(guard).ok_or(NoEndpoint::Nobody)?;
+        schedule.pick(&self.turn, tuple)
     }
 
     /// Replaces the endpoints. Waits for readers; the caller excludes other changes.
@@ -228,33 +285,63 @@ impl Service {
         if endpoints.len() >= MAX_ENDPOINTS {
             return Err(ENOSPC);
         }
+        if self.slow_start() > 0 {
+            endpoint.start(time::jiffies());
+        }
         endpoints.push(endpoint, GFP_KERNEL)?;
         self.set_endpoints(endpoints)
     }
 
-    /// Changes weight and state of an endpoint of this service. When this returns, no packet sees
-    /// them as they were.
-    pub(crate) fn set_endpoint(
-        &self,
-        endpoint: &Endpoint,
-        weight: u32,
-        state: EndpointState,
-    ) -> Result {
-        let before = (endpoint.weight(), endpoint.state());
-        endpoint.set(weight, state);
+    /// Changes what an endpoint of this service gets. When this returns, no packet sees it as it was.
+    pub(crate) fn set_endpoint(&self, endpoint: &Endpoint, settings: Settings) -> Result {
+        let before = endpoint.settings();
+        let (had_share, step) = (endpoint.share() > 0, endpoint.step());
+        endpoint.set(settings);
+        if self.slow_start() > 0 && !had_share && endpoint.share() > 0 {
+            endpoint.start(time::jiffies());
+        }
         let result = self
             .copy_endpoints(None)
             .and_then(|endpoints| self.set_endpoints(endpoints));
         if result.is_err() {
-            let (weight, state) = before;
-            endpoint.set(weight, state);
+            endpoint.set(before);
+            endpoint.set_step(step);
         }
         result
     }
 
-    /// Removes the endpoint at `host`. Routes to it stay.
-    pub(crate) fn remove_endpoint(&self, host: Addr) -> Result {
-        let endpoints = self.copy_endpoints(Some(host))?;
+    /// Whether an endpoint's slow start has come to another step at `now` (jiffies), and whether one is
+    /// on the way.
+    pub(crate) fn slow_starts(&self, guard: &rcu::Guard, now: u64) -> SlowStarts {
+        let period = u64::from(self.slow_start()).saturating_mul(time::HZ);
+        let mut all = SlowStarts::default();
+        for endpoint in self.endpoints(guard) {
+            let (step, before) = endpoint.steps(now, period);
+            all.due |= step != before;
+            all.under_way |= before < slow_start::STEPS;
+        }
+        all
+    }
+
+    /// Has the endpoints take their steps. As with changes of endpoints.
+    pub(crate) fn step(&self, now: u64) -> Result {
+        let period = u64::from(self.slow_start()).saturating_mul(time::HZ);
+        let endpoints = self.copy_endpoints(None)?;
+        for endpoint in &endpoints {
+            let (step, _) = endpoint.steps(now, period);
+            endpoint.set_step(step);
+        }
         self.set_endpoints(endpoints)
+    }
+
+    /// Removes an endpoint of this service. Routes to it stay.
+    pub(crate) fn remove_endpoint(&self, endpoint: &Endpoint) -> Result {
+        let endpoints = self.copy_endpoints(Some(endpoint.host()))?;
+        endpoint.set_deleted(true);
+        let result = self.set_endpoints(endpoints);
+        if result.is_err() {
+            endpoint.set_deleted(false);
+        }
+        result
     }
 }

@@ -3,6 +3,10 @@
 //! What the forwarder knows in one network namespace.
 
 use crate::{
+    affinity::{
+        Clients,
+        MAX_CLIENTS, //
+    },
     endpoint::Endpoint,
     hook, module_parameters, netlink,
     route::Route,
@@ -11,6 +15,7 @@ use crate::{
         Service,
         ServiceKey, //
     },
+    slow_start,
     stats::{
         Counter,
         Stats, //
@@ -69,7 +74,8 @@ use nlb_tunnel::Mapping;
 /// Services that a namespace may have.
 pub(crate) const MAX_SERVICES: u32 = 4096;
 
-/// Services of a namespace that may use consistent hashing, whose tables are large (128 KiB).
+/// Services of a namespace that may use consistent hashing, whose tables are large (128 KiB, and as
+/// much for backup endpoints).
 const MAX_HASHED: u32 = 256;
 
 /// Routes that a namespace may have: what the module was loaded with.
@@ -90,6 +96,8 @@ pub(crate) struct Forwarder {
     pub(crate) services: FamilyTable<ServiceKey, Arc<Service>>,
     #[pin]
     pub(crate) routes: FamilyTable<FourTuple, Arc<Route>>,
+    #[pin]
+    pub(crate) clients: Clients<Endpoint>,
     pub(crate) stats: Stats,
     /// Serialises changes of services and endpoints.
     #[pin]
@@ -100,6 +108,7 @@ pub(crate) struct Forwarder {
     /// Services with scheduler mh; changes under `config`.
     hashed: Atomic<u32>,
     expire: DelayedWork,
+    pub(crate) slow_start: DelayedWork,
 }
 
 pub(crate) static STATE: State<Forwarder> = State::new();
@@ -120,15 +129,17 @@ impl PerNet for Forwarder {
         try_pin_init!(Self {
             services <- FamilyTable::new(MAX_SERVICES),
             routes <- FamilyTable::new(max_routes()),
+            clients <- Clients::new(MAX_CLIENTS),
             stats: Stats::new()?,
             config <- new_mutex!(()),
             endpoint_changes: Atomic::new(0),
             steered: Atomic::new(0),
             hashed: Atomic::new(0),
+            slow_start: slow_start::work(weak.clone())?,
             expire: {
-                let mut position = Position::default();
+                let mut positions = Positions::default();
                 let work = DelayedWork::new(move |trigger: &Trigger| {
-                    run_expire(&weak, &mut position, trigger)
+                    run_expire(&weak, &mut positions, trigger)
                 })?;
                 work.schedule(EXPIRE_INTERVAL_MS);
                 work
@@ -138,6 +149,7 @@ impl PerNet for Forwarder {
 
     fn pre_exit(state: &Self, _net: &Net) {
         state.expire.cancel();
+        state.slow_start.cancel();
     }
 
     fn exit(state: &Self, net: &Net) {
@@ -152,8 +164,15 @@ impl PerNet for Forwarder {
     }
 }
 
-/// Looks for silent routes, and has itself called again.
-fn run_expire(weak: &WeakNet, position: &mut Position, trigger: &Trigger) {
+/// How far the search for what has expired has come.
+#[derive(Default)]
+struct Positions {
+    routes: Position,
+    clients: Position,
+}
+
+/// Looks for silent routes and clients, and has itself called again.
+fn run_expire(weak: &WeakNet, positions: &mut Positions, trigger: &Trigger) {
     let Some(net) = weak.upgrade() else {
         return;
     };
@@ -163,9 +182,9 @@ fn run_expire(weak: &WeakNet, position: &mut Position, trigger: &Trigger) {
         // None before the module's initialisation is over.
         done = STATE
             .get(&net, &guard)
-            .is_none_or(|forwarder| forwarder.expire(&net, &guard, position));
+            .is_none_or(|forwarder| forwarder.expire(&net, &guard, positions));
         if done {
-            *position = Position::default();
+            *positions = Positions::default();
             break;
         }
     }
@@ -268,6 +287,7 @@ impl Forwarder {
         // Packets that found the service before may still be making routes.
         nlb::sync::rcu::synchronize();
         self.remove_routes_of(net, &service);
+        self.clients.forget_service(key);
         Some(service)
     }
 
@@ -364,15 +384,16 @@ impl Forwarder {
         }
     }
 
-    /// Removes routes that have been silent for too long, looking at a limited number of entries.
-    /// True when all have been looked at.
-    fn expire(&self, net: &Net, guard: &rcu::Guard, position: &mut Position) -> bool {
+    /// Removes routes and clients that have been silent for too long, looking at a limited number of
+    /// entries. True when all have been looked at.
+    fn expire(&self, net: &Net, guard: &rcu::Guard, positions: &mut Positions) -> bool {
         let now = time::jiffies();
-        self.routes.scan(guard, position, |route| {
+        let done = self.routes.scan(guard, &mut positions.routes, |route| {
             if route.is_expired(now) && self.remove_route(net, route) {
                 self.stats.inc(Counter::RouteExpired);
             }
             Scan::Continue
-        })
+        });
+        done && self.clients.expire(guard, &mut positions.clients, now)
     }
 }

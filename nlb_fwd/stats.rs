@@ -22,6 +22,10 @@ nlb::counters! {
     RouteReplaced = "route-replaced",
     /// Routes removed because their endpoint became inactive.
     RouteInactive = "route-inactive",
+    /// New connections that went to the endpoint of their client's last one.
+    AffinityHit = "affinity-hit",
+    /// New connections whose endpoint was not remembered for want of room or memory.
+    AffinityFull = "affinity-full",
     /// Packets without a route left to the classifier of a peek service.
     PassPeek = "pass-peek",
     /// Packets without a connection that were handed to the classifier on a port of its own.
@@ -36,6 +40,8 @@ nlb::counters! {
     PassFragment = "pass-fragment",
     /// Packets for a VIP that are neither TCP nor UDP left to the local stack.
     PassProtocol = "pass-protocol",
+    /// New connections refused because all endpoints have as many as they may have.
+    DropOverflow = "drop-overflow",
     /// New connections refused because the route table is full.
     DropTableFull = "drop-table-full",
     /// New connections refused because no flow id was found.

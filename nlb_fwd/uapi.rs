@@ -171,6 +171,15 @@ pub(crate) mod service {
     pub(crate) const CLASSIFIER_PORT: u16 = 9;
     /// How the endpoint of an l4 service is picked; wrr when absent.
     pub(crate) const SCHEDULER: u16 = 10;
+    /// Seconds for which clients of an l4 service go to the endpoint that the last of their
+    /// connections went to, at most 31 days; 0, or absent at first, for no affinity.
+    pub(crate) const AFFINITY_TIMEOUT: u16 = 11;
+    /// Bits of a client's address that tell clients apart, for affinity; all of them, 32 or 128,
+    /// when absent at first.
+    pub(crate) const AFFINITY_PREFIX: u16 = 12;
+    /// Seconds in which the weight of an endpoint that was added to an l4 service, or takes
+    /// connections again, grows to what it shall be; 0, or absent at first, for none.
+    pub(crate) const SLOW_START: u16 = 13;
 }
 
 /// Attributes of a endpoint.
@@ -200,6 +209,16 @@ pub(crate) mod endpoint {
     pub(crate) const ACTIVE_ROUTES: u16 = 11;
     /// What may be sent to the endpoint; active when absent.
     pub(crate) const STATE: u16 = 12;
+    /// The reserved 13.
+    pub(crate) const RESERVED_13: u16 = 13;
+    /// The reserved 14.
+    pub(crate) const RESERVED_14: u16 = 14;
+    /// Active routes that the endpoint may have for it to be picked; 0, or absent at first, for no
+    /// limit.
+    pub(crate) const MAX_ROUTES: u16 = 15;
+    /// Whether the endpoint gets new connections only when no other can take one, 0 or 1; 0 when
+    /// absent at first.
+    pub(crate) const BACKUP: u16 = 16;
 }
 
 /// Attributes of a route.
@@ -256,8 +275,8 @@ pub(crate) mod cmd {
     pub(crate) const SERVICE_GET: u8 = 3;
     /// Add an endpoint to a service.
     pub(crate) const ENDPOINT_NEW: u8 = 4;
-    /// Change the weight of an endpoint, its state, or both. Existing routes stay unless it becomes
-    /// inactive.
+    /// Change what new connections an endpoint gets. Existing routes stay unless it becomes
+    /// inactive. What is absent stays as it is.
     pub(crate) const ENDPOINT_SET: u8 = 5;
     /// Remove an endpoint; routes of existing connections stay until they end.
     pub(crate) const ENDPOINT_DEL: u8 = 6;
@@ -283,12 +302,13 @@ pub(crate) mod cmd {
     pub(crate) const ROUTE_DEL_NTF: u8 = 16;
     /// Counters of the namespace, drops by reason.
     pub(crate) const STATS_GET: u8 = 17;
-    /// Change the scheduler of a service; existing routes stay.
+    /// Change how the endpoints of an l4 service are picked; existing routes stay. What is absent
+    /// stays as it is.
     pub(crate) const SERVICE_SET: u8 = 18;
 }
 
 /// Policy of the do request of `service-new`, indexed by attribute id.
-pub(crate) static SERVICE_NEW_DO: [Policy; 11] = [
+pub(crate) static SERVICE_NEW_DO: [Policy; 14] = [
     Policy::reject(),
     // vip-addr
     Policy::binary(4, 16),
@@ -310,6 +330,12 @@ pub(crate) static SERVICE_NEW_DO: [Policy; 11] = [
     Policy::be16_min(1),
     // scheduler
     Policy::u32_range(1, 5),
+    // affinity-timeout
+    Policy::u32(),
+    // affinity-prefix
+    Policy::u32_range(1, 128),
+    // slow-start
+    Policy::u32_max(3600),
 ];
 
 /// Policy of the do request of `service-del`, indexed by attribute id.
@@ -338,7 +364,7 @@ pub(crate) static SERVICE_GET_DO: [Policy; 4] = [
 pub(crate) static SERVICE_GET_DUMP: [Policy; 1] = [Policy::reject()];
 
 /// Policy of the do request of `endpoint-new`, indexed by attribute id.
-pub(crate) static ENDPOINT_NEW_DO: [Policy; 13] = [
+pub(crate) static ENDPOINT_NEW_DO: [Policy; 17] = [
     Policy::reject(),
     // vip-addr
     Policy::binary(4, 16),
@@ -364,10 +390,18 @@ pub(crate) static ENDPOINT_NEW_DO: [Policy; 13] = [
     Policy::reject(),
     // state
     Policy::u32_range(1, 3),
+    // reserved-13
+    Policy::reject(),
+    // reserved-14
+    Policy::reject(),
+    // max-routes
+    Policy::u32(),
+    // backup
+    Policy::u32_max(1),
 ];
 
 /// Policy of the do request of `endpoint-set`, indexed by attribute id.
-pub(crate) static ENDPOINT_SET_DO: [Policy; 13] = [
+pub(crate) static ENDPOINT_SET_DO: [Policy; 17] = [
     Policy::reject(),
     // vip-addr
     Policy::binary(4, 16),
@@ -393,6 +427,14 @@ pub(crate) static ENDPOINT_SET_DO: [Policy; 13] = [
     Policy::reject(),
     // state
     Policy::u32_range(1, 3),
+    // reserved-13
+    Policy::reject(),
+    // reserved-14
+    Policy::reject(),
+    // max-routes
+    Policy::u32(),
+    // backup
+    Policy::u32_max(1),
 ];
 
 /// Policy of the do request of `endpoint-del`, indexed by attribute id.
@@ -486,7 +528,7 @@ pub(crate) static ROUTE_GET_DUMP: [Policy; 1] = [Policy::reject()];
 pub(crate) static STATS_GET_DO: [Policy; 1] = [Policy::reject()];
 
 /// Policy of the do request of `service-set`, indexed by attribute id.
-pub(crate) static SERVICE_SET_DO: [Policy; 11] = [
+pub(crate) static SERVICE_SET_DO: [Policy; 14] = [
     Policy::reject(),
     // vip-addr
     Policy::binary(4, 16),
@@ -508,4 +550,10 @@ pub(crate) static SERVICE_SET_DO: [Policy; 11] = [
     Policy::reject(),
     // scheduler
     Policy::u32_range(1, 5),
+    // affinity-timeout
+    Policy::u32(),
+    // affinity-prefix
+    Policy::u32_range(1, 128),
+    // slow-start
+    Policy::u32_max(3600),
 ];

@@ -38,7 +38,11 @@ pub(super) fn fill_service(w: &mut Writer<'_>, s: &Service) -> Result {
         w.put_be16(service::CLASSIFIER_PORT, port)?;
     }
     if s.mode() == ServiceMode::L4 {
+        let affinity = s.affinity();
         w.put_u32(service::SCHEDULER, s.scheduler() as u32)?;
+        w.put_u32(service::AFFINITY_TIMEOUT, affinity.timeout)?;
+        w.put_u32(service::AFFINITY_PREFIX, affinity.prefix.into())?;
+        w.put_u32(service::SLOW_START, s.slow_start())?;
     }
     w.put_u32(service::ENDPOINTS, endpoints as u32)?;
     w.put_uint(service::CONNECTIONS, s.traffic.connections())?;
@@ -48,13 +52,16 @@ pub(super) fn fill_service(w: &mut Writer<'_>, s: &Service) -> Result {
 
 pub(super) fn fill_endpoint(w: &mut Writer<'_>, s: &Service, e: &Endpoint) -> Result {
     let key = s.key();
+    let settings = e.settings();
     w.put_bytes(endpoint::VIP_ADDR, key.vip.octets())?;
     w.put_be16(endpoint::VIP_PORT, key.port)?;
     w.put_u32(endpoint::PROTO, key.proto.number().into())?;
     w.put_bytes(endpoint::HOST_ADDR, e.host().octets())?;
     w.put_bytes(endpoint::SOURCE_ADDR, e.target().source().octets())?;
-    w.put_u32(endpoint::WEIGHT, e.weight())?;
-    w.put_u32(endpoint::STATE, e.state() as u32)?;
+    w.put_u32(endpoint::WEIGHT, settings.weight)?;
+    w.put_u32(endpoint::STATE, settings.state as u32)?;
+    w.put_u32(endpoint::MAX_ROUTES, settings.max_routes)?;
+    w.put_u32(endpoint::BACKUP, settings.backup.into())?;
     w.put_u32(endpoint::ROUTES, e.routes())?;
     w.put_u32(endpoint::ACTIVE_ROUTES, e.active())?;
     w.put_uint(endpoint::CONNECTIONS, e.traffic.connections())?;

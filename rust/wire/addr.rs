@@ -95,6 +95,19 @@ impl Addr {
         }
     }
 
+    /// The network of the address: its first `bits` bits, all others zero. More bits than the
+    /// family's addresses have, 32 or 128, are as many as these.
+    #[inline]
+    pub fn network(&self, bits: u8) -> Addr {
+        let (all, width) = match self.is_v4() {
+            true => (u32::MAX.into(), 32u32),
+            false => (u128::MAX, 128),
+        };
+        let host = width.saturating_sub(bits.into());
+        let clear = u128::MAX.checked_shl(host).unwrap_or(0) | !all;
+        Addr((u128::from_be_bytes(self.0) & clear).to_be_bytes())
+    }
+
     /// The 16 bytes that make up the key: what stands in an IPv6 header, if it is an IPv6 address.
     #[inline]
     pub const fn as_bytes(&self) -> &[u8; 16] {
@@ -383,6 +396,32 @@ mod tests {
         let v6 = |first| Addr::v6([0xfe, first, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]);
         assert!(v6(0x7f).is_unicast() && !v6(0x80).is_unicast());
         assert!(!v6(0xbf).is_unicast() && v6(0xc0).is_unicast());
+    }
+
+    #[test]
+    fn networks() {
+        let v4 = Addr::v4([192, 0, 2, 255]);
+        for (bits, want) in [
+            (0, [0, 0, 0, 0]),
+            (1, [128, 0, 0, 0]),
+            (24, [192, 0, 2, 0]),
+            (31, [192, 0, 2, 254]),
+            (32, [192, 0, 2, 255]),
+            (33, [192, 0, 2, 255]),
+            (255, [192, 0, 2, 255]),
+        ] {
+            assert_eq!(v4.network(bits), Addr::v4(want), "{bits}");
+        }
+        let v6 = Addr::v6([0xff; 16]);
+        assert_eq!(v6.network(0), Addr::v6([0; 16]));
+        for bits in 1..=255u8 {
+            let ones = usize::from(bits.min(128));
+            let network = v6.network(bits);
+            let bytes = network.as_bytes();
+            let set = |bit: usize| bytes[bit / 8] & (0x80 >> (bit % 8)) != 0;
+            assert!((0..128).all(|bit| set(bit) == (bit < ones)), "{bits}");
+            assert!(!network.is_v4());
+        }
     }
 
     #[test]

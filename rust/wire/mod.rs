@@ -43,6 +43,7 @@ pub mod maglev;
 pub mod parse;
 pub mod record;
 pub mod seq;
+pub mod slow_start;
 pub mod tcp;
 pub mod tcp_state;
 pub mod udp;

@@ -5,79 +5,7 @@
 # Who gets new connections, by scheduler and by state of the endpoints: counts against what is to be expected. Where no
 # tolerance is said, it is none.
 
-. "$(dirname "$0")/../lib.sh"
-
-# Addresses of host1 and host2 that serve as five endpoints.
-endpoints=(10.0.2.2 10.0.2.3 10.0.2.4 10.0.3.2 10.0.3.3)
-
-# service PORT/PROTO SCHEDULER WEIGHT...: with one endpoint for each weight.
-service() {
-	local n
-	ns lbu nlb service add "$VIP:$1" scheduler "$2"
-	for ((n = 3; n <= $#; n++)); do
-		ns lbu nlb endpoint add "$VIP:$1" host "${endpoints[n - 3]}" weight "${!n}"
-	done
-}
-
-# shares PORT/PROTO FIELD...: of the endpoints, in the order they were added.
-shares() { ns lbu nlb -j endpoint show "$VIP:$1" | jq -c "map(.$2)"; }
-shares_are() { [ "$(shares "$1" "$2" | tee "$tmp/shares")" = "$3" ] || ! cat "$tmp/shares"; }
-
-# flows PORT COUNT: a datagram from each of so many ports, from 20000 on, and where it went: "PORT HOST".
-flows() {
-	ns lbu nlb route flush "$VIP:$1/udp"
-	ns client python3 -c "
-import socket
-for port in range(20000, 20000 + $2):
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
-        s.bind(('$CLIENT', port))
-        s.sendto(b'?', ('$VIP', $1))"
-	wait_for 20 all_are_there "$1" "$2"
-	ns lbu nlb -j route show "$VIP:$1/udp" | jq -r '.[] | "\(.client_port) \(.host_addr)"' | sort
-}
-all_are_there() { [ "$(ns lbu nlb -j route show "$VIP:$1/udp" | jq length)" = "$2" ]; }
-
-# hold PORT COUNT: open so many connections, and keep them; who has them is in $holder.
-holds=0
-hold() {
-	local log=$tmp/hold-$1-$((++holds))
-	background client "$log" python3 -c "
-import socket, time
-all = [socket.create_connection(('$VIP', $1), timeout=20) for _ in range($2)]
-# What is not read when it ends would make that a RST.
-for connection in all:
-    connection.recv(100)
-print('open', flush=True)
-time.sleep(600)"
-	holder=$!
-	wait_for 60 grep -qsx open "$log"
-}
-
-# Says who it is, and what it hears; to a "?" over UDP nothing.
-listen() {
-	local host
-	for host in host1 host2; do
-		background $host "$tmp/$host-$1.log" python3 -c "
-import socket, threading
-def answer(c):
-    c.sendall(b'$host ')
-    while data := c.recv(100):
-        c.sendall(data)
-    c.close()
-def datagrams():
-    while True:
-        data, peer = u.recvfrom(100)
-        if data != b'?':
-            u.sendto(b'$host', peer)
-t = socket.create_server(('$VIP', $1), backlog=1000)
-u = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-u.bind(('$VIP', $1))
-threading.Thread(target=datagrams, daemon=True).start()
-while True:
-    threading.Thread(target=answer, args=(t.accept()[0],), daemon=True).start()"
-		wait_listen $host "$1"
-	done
-}
+. "$(dirname "$0")/lib.sh"
 
 round_robin() {
 	service 9001/udp rr 1 100 0 7 3
@@ -282,12 +210,7 @@ except ConnectionRefusedError:
 
 ktap_begin
 load_modules nlb_fwd
-topology
-vip_add lbu host1 host2
-for n in 2 3; do ns host1 ip addr add 10.0.2.$((n + 1))/24 dev lbu; done
-ns host2 ip addr add 10.0.3.3/24 dev lbu
-ns host1 nlb forwarder add $LBU_TO_HOST1
-ns host2 nlb forwarder add $LBU_TO_HOST2
+five_endpoints
 for port in 9000 9001 9002 9005 9006 9007; do listen $port; done
 ktap_run "rr: in turn" round_robin
 ktap_run "wrr: in turn, by weight" weighted_round_robin

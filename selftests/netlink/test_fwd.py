@@ -15,25 +15,28 @@ from genl import Case, Request, be16, ip, replaced, u32  # noqa: E402
 VIP = [("SERVICE_VIP_ADDR", ip("192.0.2.10")), ("SERVICE_VIP_PORT", be16(80)), ("SERVICE_PROTO", u32(6))]
 SERVICE = VIP + [("SERVICE_MODE", u32(2))]
 HASHED = [("SERVICE_SCHEDULER", u32(5))]
+AFFINE = [("SERVICE_AFFINITY_TIMEOUT", u32(300)), ("SERVICE_AFFINITY_PREFIX", u32(24))]
+SLOW = [("SERVICE_SLOW_START", u32(60))]
+PICKED = ("SERVICE_SCHEDULER", "SERVICE_AFFINITY_TIMEOUT", "SERVICE_AFFINITY_PREFIX", "SERVICE_SLOW_START")
 PEEK = VIP + [("SERVICE_MODE", u32(1)), ("SERVICE_CLASSIFIER_PORT", be16(8080))]
 OF = [("ENDPOINT_VIP_ADDR", ip("192.0.2.10")), ("ENDPOINT_VIP_PORT", be16(80)), ("ENDPOINT_PROTO", u32(6))]
 HOST = OF + [("ENDPOINT_HOST_ADDR", ip("127.0.0.2"))]
 ENDPOINT = HOST + [("ENDPOINT_SOURCE_ADDR", ip("127.0.0.1")), ("ENDPOINT_WEIGHT", u32(3))]
 DRAINING = [("ENDPOINT_STATE", u32(2))]
+LIMITED = [("ENDPOINT_MAX_ROUTES", u32(7)), ("ENDPOINT_BACKUP", u32(1))]
+CHANGES = ("ENDPOINT_WEIGHT", "ENDPOINT_STATE", "ENDPOINT_MAX_ROUTES", "ENDPOINT_BACKUP")
 TUPLE = [("ROUTE_PROTO", u32(6)), ("ROUTE_CLIENT_ADDR", ip("198.51.100.7")), ("ROUTE_CLIENT_PORT", be16(40000)),
          ("ROUTE_VIP_ADDR", ip("192.0.2.10")), ("ROUTE_VIP_PORT", be16(80))]
 ROUTE = TUPLE + [("ROUTE_HOST_ADDR", ip("127.0.0.2"))]
 
 REQUESTS = [
-    Request("SERVICE_NEW", SERVICE + HASHED, optional=("SERVICE_SCHEDULER",)),
+    Request("SERVICE_NEW", SERVICE + HASHED + AFFINE + SLOW, optional=PICKED),
     Request("SERVICE_NEW", PEEK, optional=("SERVICE_CLASSIFIER_PORT",)),
-    Request("SERVICE_SET", VIP + HASHED),
+    Request("SERVICE_SET", VIP + HASHED + AFFINE + SLOW, optional=PICKED),
     Request("SERVICE_DEL", VIP),
     Request("SERVICE_GET", VIP, privileged=False),
-    Request("ENDPOINT_NEW", ENDPOINT + DRAINING,
-            optional=("ENDPOINT_SOURCE_ADDR", "ENDPOINT_WEIGHT", "ENDPOINT_STATE")),
-    Request("ENDPOINT_SET", HOST + [("ENDPOINT_WEIGHT", u32(5))] + DRAINING,
-            optional=("ENDPOINT_WEIGHT", "ENDPOINT_STATE")),
+    Request("ENDPOINT_NEW", ENDPOINT + DRAINING + LIMITED, optional=("ENDPOINT_SOURCE_ADDR",) + CHANGES),
+    Request("ENDPOINT_SET", HOST + [("ENDPOINT_WEIGHT", u32(5))] + DRAINING + LIMITED, optional=CHANGES),
     Request("ENDPOINT_DEL", HOST),
     Request("ENDPOINT_GET", HOST, privileged=False),
     Request("ROUTE_NEW", ROUTE),
@@ -68,6 +71,23 @@ SPECIAL = [
          "integer out of range", attr="SERVICE_SCHEDULER"),
     Case("mode", "SERVICE_SET", SERVICE + HASHED, errno.EINVAL, "Attribute failed policy validation",
          attr="SERVICE_MODE"),
+    Case("nothing", "SERVICE_SET", VIP, errno.EINVAL, "nothing to change"),
+    Case("affinity of mode peek", "SERVICE_NEW", PEEK + AFFINE[:1], errno.EINVAL, "only mode l4 has affinity",
+         attr="SERVICE_AFFINITY_TIMEOUT"),
+    Case("prefix of mode peek", "SERVICE_NEW", PEEK + AFFINE[1:], errno.EINVAL, "only mode l4 has affinity",
+         attr="SERVICE_AFFINITY_PREFIX"),
+    Case("affinity of 31 days and a second", "SERVICE_SET", VIP + HASHED + [("SERVICE_AFFINITY_TIMEOUT", u32(2678401))],
+         errno.ERANGE, "at most 31 days (2678400 seconds)", attr="SERVICE_AFFINITY_TIMEOUT"),
+    Case("slow start of mode peek", "SERVICE_NEW", PEEK + SLOW, errno.EINVAL, "only mode l4 has a slow start",
+         attr="SERVICE_SLOW_START"),
+    Case("slow start of more than an hour", "SERVICE_SET", VIP + HASHED + [("SERVICE_SLOW_START", u32(3601))],
+         errno.ERANGE, "integer out of range", attr="SERVICE_SLOW_START"),
+    Case("prefix 0", "SERVICE_SET", VIP + [("SERVICE_AFFINITY_PREFIX", u32(0))], errno.ERANGE,
+         "integer out of range", attr="SERVICE_AFFINITY_PREFIX"),
+    Case("prefix 33 of IPv4", "SERVICE_SET", VIP + HASHED + [("SERVICE_AFFINITY_PREFIX", u32(33))], errno.ERANGE,
+         "longer than the VIP's address", attr="SERVICE_AFFINITY_PREFIX"),
+    Case("prefix 129", "SERVICE_SET", VIP + [("SERVICE_AFFINITY_PREFIX", u32(129))], errno.ERANGE,
+         "integer out of range", attr="SERVICE_AFFINITY_PREFIX"),
     Case("unknown", "SERVICE_SET", replaced(VIP, "SERVICE_VIP_PORT", be16(81)) + HASHED, errno.ENOENT,
          "no such service"),
     Case("VIP 0.0.0.0", "SERVICE_NEW", replaced(SERVICE, "SERVICE_VIP_ADDR", ip("0.0.0.0")), errno.EINVAL,
@@ -85,7 +105,11 @@ SPECIAL = [
          "integer out of range", attr="ENDPOINT_STATE"),
     Case("state 4", "ENDPOINT_SET", HOST + [("ENDPOINT_STATE", u32(4))], errno.ERANGE,
          "integer out of range", attr="ENDPOINT_STATE"),
-    Case("nothing", "ENDPOINT_SET", HOST, errno.EINVAL, "neither a weight nor a state"),
+    Case("nothing", "ENDPOINT_SET", HOST, errno.EINVAL, "nothing to change"),
+    Case("backup 2", "ENDPOINT_SET", HOST + [("ENDPOINT_BACKUP", u32(2))], errno.ERANGE,
+         "integer out of range", attr="ENDPOINT_BACKUP"),
+    Case("backup 2", "ENDPOINT_NEW", replaced(ENDPOINT, "ENDPOINT_HOST_ADDR", ip("127.0.0.9")) +
+         [("ENDPOINT_BACKUP", u32(2))], errno.ERANGE, "integer out of range", attr="ENDPOINT_BACKUP"),
     Case("host 0.0.0.0", "ENDPOINT_NEW", replaced(ENDPOINT, "ENDPOINT_HOST_ADDR", ip("0.0.0.0")), errno.EINVAL,
          "not a unicast address", attr="ENDPOINT_HOST_ADDR"),
     Case("VIP link-local", "SERVICE_NEW", replaced(SERVICE, "SERVICE_VIP_ADDR", ip("fe80::1")), errno.EINVAL,
@@ -155,16 +179,34 @@ def peek(ktap, fwd, accepted, state):
     accepted("mode peek", "SERVICE_DEL", replaced(VIP, *other))
 
 
+def picked(ktap, fwd, accepted, listener):
+    """What a change of a service leaves out stays as it is, and a notification has all of it."""
+    for name, attrs, want in (
+            ("another scheduler", HASHED, (5, 0, 32, 0)),
+            ("affinity", AFFINE[:1], (5, 300, 32, 0)),
+            ("a prefix", AFFINE[1:], (5, 300, 24, 0)),
+            ("a slow start", SLOW, (5, 300, 24, 60)),
+            ("all the longest", [("SERVICE_AFFINITY_TIMEOUT", u32(2678400)), ("SERVICE_AFFINITY_PREFIX", u32(32)),
+                                 ("SERVICE_SLOW_START", u32(3600))], (5, 2678400, 32, 3600)),
+            ("no affinity", [("SERVICE_AFFINITY_TIMEOUT", u32(0))], (5, 0, 32, 3600)),
+            ("no slow start", [("SERVICE_SLOW_START", u32(0))], (5, 0, 32, 0))):
+        accepted(name, "SERVICE_SET", VIP + attrs)
+        events = [dict(event[1]) for event in listener.events()]
+        found = [tuple(event.get(fwd.attr(attr)) for attr in PICKED) for event in events]
+        ktap.result(found == [tuple(map(u32, want))], f"service_ntf: {name}", str(events))
+
+
 def states(ktap, fwd, accepted, state):
     """An endpoint that drains keeps its route; one that is inactive has none and gets none."""
     def shown():
         answer = accepted("good", "ENDPOINT_GET", HOST)
         found = dict(genl.attributes(answer.replies[0][4:])) if answer.replies else {}
-        return [found.get(fwd.attr(f"ENDPOINT_{name}")) for name in ("WEIGHT", "STATE", "ROUTES", "ACTIVE_ROUTES")]
+        names = ("WEIGHT", "STATE", "ROUTES", "ACTIVE_ROUTES", "MAX_ROUTES", "BACKUP")
+        return [found.get(fwd.attr(f"ENDPOINT_{name}")) for name in names]
 
     def result(name, *want):
         found = shown()
-        ktap.result(found == [u32(value) for value in want], name, str(found))
+        ktap.result(found == [u32(value) for value in (want + (0, 0))[:6]], name, str(found))
 
     result("an endpoint is active, with a route", 5, 1, 1, 1)
     accepted("draining", "ENDPOINT_SET", HOST + DRAINING)
@@ -175,6 +217,12 @@ def states(ktap, fwd, accepted, state):
                                 "the endpoint is inactive", attr="ROUTE_HOST_ADDR"), state)
     accepted("weight alone", "ENDPOINT_SET", HOST + [("ENDPOINT_WEIGHT", u32(7))])
     result("another weight leaves the state", 7, 3, 0, 0)
+    accepted("a limit", "ENDPOINT_SET", HOST + LIMITED[:1])
+    accepted("a backup", "ENDPOINT_SET", HOST + LIMITED[1:])
+    result("neither changes another", 7, 3, 0, 0, 7, 1)
+    accepted("no limit", "ENDPOINT_SET", HOST + [("ENDPOINT_MAX_ROUTES", u32(0))])
+    result("a limit can be lifted", 7, 3, 0, 0, 0, 1)
+    accepted("no backup", "ENDPOINT_SET", HOST + [("ENDPOINT_BACKUP", u32(0))])
     accepted("active and a weight", "ENDPOINT_SET", HOST + [("ENDPOINT_WEIGHT", u32(5)), ("ENDPOINT_STATE", u32(1))])
     accepted("to an active endpoint", "ROUTE_NEW", ROUTE)
     result("it is active again", 5, 1, 1, 1)
@@ -217,8 +265,10 @@ def main():
     fwd = genl.Family("nlb-fwd")
     accepted = genl.accepting(ktap, fwd)
     shown = {
-        "SERVICE_GET": ("VIP_ADDR", "VIP_PORT", "PROTO", "MODE", "SCHEDULER"),
-        "ENDPOINT_GET": ("VIP_ADDR", "VIP_PORT", "PROTO", "HOST_ADDR", "SOURCE_ADDR", "WEIGHT", "STATE"),
+        "SERVICE_GET": ("VIP_ADDR", "VIP_PORT", "PROTO", "MODE", "SCHEDULER", "AFFINITY_TIMEOUT", "AFFINITY_PREFIX",
+                        "SLOW_START"),
+        "ENDPOINT_GET": ("VIP_ADDR", "VIP_PORT", "PROTO", "HOST_ADDR", "SOURCE_ADDR", "WEIGHT", "STATE",
+                         "MAX_ROUTES", "BACKUP"),
         "ROUTE_GET": ("PROTO", "CLIENT_ADDR", "CLIENT_PORT", "VIP_ADDR", "VIP_PORT", "HOST_ADDR"),
     }
 
@@ -262,10 +312,7 @@ def main():
     ktap.result(genl.without_privilege(lambda: len(genl.Family("nlb-fwd").dump("SERVICE_GET").replies)) == "1",
                 "looking needs no privilege")
 
-    accepted("another scheduler", "SERVICE_SET", VIP + HASHED)
-    events = [dict(event[1]) for event in listener.events()]
-    ktap.result([event.get(fwd.attr("SERVICE_SCHEDULER")) for event in events] == [u32(5)],
-                "service_ntf has the scheduler", str(events))
+    picked(ktap, fwd, accepted, listener)
     peek(ktap, fwd, accepted, state)
     hashed(ktap)
 

@@ -29,7 +29,7 @@ host() { nlb -n host1 "$@"; }
 services() {
 	lbu service add $VIP:81/tcp
 	lbu service add $VIP:53/udp mode l4
-	lbu service show | grep -E "^$VIP:80/tcp +peek +- +- +2 +0 +0 +0$"
+	lbu service show | grep -E "^$VIP:80/tcp +peek +- +- +- +2 +0 +0 +0$"
 	json '.[0] | .vip_addr == "192.0.2.10" and .vip_port == 53 and .proto == "udp" and .mode == "l4"' \
 		lbu -j service show $VIP:53/udp
 	[ "$(lbu -j service list | jq length)" = 3 ]
@@ -47,6 +47,12 @@ services() {
 	json '.[0].scheduler == "wrr"' lbu -j service show $VIP:81
 	lbu service set $VIP:81 scheduler maglev
 	lbu service show $VIP:81 | grep -E "^$VIP:81/tcp +l4 +mh "
+	lbu service set $VIP:81 affinity 300 prefix 24
+	lbu service show $VIP:81 | grep -E "^$VIP:81/tcp +l4 +mh +300/24 +- "
+	lbu service set $VIP:81 slow-start 60
+	json '.[0] | .affinity_timeout == 300 and .affinity_prefix == 24 and .slow_start == 60' lbu -j service show $VIP:81
+	refuses 1 "longer than the VIP's address (attribute affinity-prefix)" lbu service set $VIP:81 prefix 64
+	refuses 2 "required" lbu service set $VIP:81
 	refuses 1 "only mode l4 has a scheduler (attribute scheduler)" lbu service set $VIP:80 scheduler lc
 	refuses 2 "possible values: wrr, rr, lc, wlc, mh" lbu service add $VIP:82 scheduler sh
 	lbu service del $VIP:81
@@ -68,6 +74,10 @@ endpoints() {
 	lbu endpoint set $VIP:81 host $HOST1 state active weight 4
 	lbu endpoint show $VIP:81 host $HOST1 | grep -E " $HOST1 +$LBU_TO_HOST1 +4 +active "
 	lbu endpoint set $VIP:81 host $HOST1 weight 3
+	lbu endpoint set $VIP:81 host $HOST2 max-routes 9 backup yes
+	lbu endpoint show $VIP:81 host $HOST2 | grep -E " $HOST2 +$LBU_TO_HOST2 +0 +active +0 +0 +9 +yes +0 +0 +0$"
+	json '.[0] | .max_routes == 9 and .backup' lbu -j endpoint show $VIP:81 host $HOST2
+	lbu endpoint show $VIP:81 host $HOST1 | grep -E " +3 +active +0 +0 +- +no +0 +0 +0$"
 	refuses 2 "required" lbu endpoint set $VIP:81 host $HOST1
 	refuses 2 "possible values: active, draining, inactive" lbu endpoint set $VIP:81 host $HOST1 state down
 	[ "$(lbu -j endpoint | jq length)" = 4 ]

@@ -38,8 +38,8 @@ pub struct NewService {
     pub mode: ServiceMode,
     /// The port on which the classifier of mode `peek` listens; the service's own when `None`.
     pub classifier: Option<u16>,
-    /// How the kernel picks the endpoint in mode `l4`; by weighted round robin when `None`.
-    pub scheduler: Option<Scheduler>,
+    /// How endpoints are picked in mode `l4`; by weighted round robin when nothing is said.
+    pub picking: Picking,
 }
 
 impl NewService {
@@ -48,9 +48,23 @@ impl NewService {
         Self {
             mode,
             classifier: None,
-            scheduler: None,
+            picking: Picking::default(),
         }
     }
+}
+
+/// How the endpoints of an `l4` service are picked. What is `None` stays as it is; the kernel
+/// refuses a change of nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Picking {
+    /// How the kernel picks the endpoint of a new connection.
+    pub scheduler: Option<Scheduler>,
+    /// Seconds for which clients go where their last connection went, 0 for no affinity.
+    pub affinity_timeout: Option<u32>,
+    /// Bits of a client's address that tell clients apart, for affinity.
+    pub affinity_prefix: Option<u32>,
+    /// Seconds in which the weight of an endpoint that has just come grows, up to 3600; 0 for none.
+    pub slow_start: Option<u32>,
 }
 
 /// An endpoint to add.
@@ -60,19 +74,22 @@ pub struct NewEndpoint {
     pub host: IpAddr,
     /// Source address of the tunnel packets; what routing chooses when `None`.
     pub source: Option<IpAddr>,
-    /// Share of new connections, up to 100; 1 when `None`.
-    pub weight: Option<u32>,
-    /// What may be sent to it; active when `None`.
-    pub state: Option<EndpointState>,
+    /// What new connections it gets.
+    pub change: EndpointChange,
 }
 
-/// What is to change of an endpoint; the kernel refuses a change of nothing.
+/// What new connections an endpoint gets. What is `None` stays as it is; the kernel refuses a change
+/// of nothing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct EndpointChange {
-    /// Share of new connections, up to 100.
+    /// Share of new connections, up to 100; 1 at first.
     pub weight: Option<u32>,
-    /// What may be sent to it. An endpoint that becomes inactive loses its routes.
+    /// What may be sent to it; active at first. An endpoint that becomes inactive loses its routes.
     pub state: Option<EndpointState>,
+    /// Active routes with which it gets no more; 0, as at first, for no limit.
+    pub max_routes: Option<u32>,
+    /// Whether it gets only what no other endpoint can take; not so at first.
+    pub backup: Option<bool>,
 }
 
 /// A handle of the family `nlb-fwd`.
@@ -93,10 +110,9 @@ impl Fwd {
             .execute(&service_new(key, new), service::NAMES)
     }
 
-    /// Change the scheduler of a service; existing routes stay.
-    pub fn service_set(&mut self, key: &ServiceKey, scheduler: Scheduler) -> Result<()> {
-        let request =
-            service_request(cmd::SERVICE_SET, key).u32(service::SCHEDULER, scheduler as u32);
+    /// Change how the endpoints of a service are picked; existing routes stay.
+    pub fn service_set(&mut self, key: &ServiceKey, picking: Picking) -> Result<()> {
+        let request = picked(service_request(cmd::SERVICE_SET, key), picking);
         self.connection.execute(&request, service::NAMES)
     }
 
@@ -126,7 +142,7 @@ impl Fwd {
             .execute(&endpoint_new(key, new), endpoint::NAMES)
     }
 
-    /// Change the weight of an endpoint, its state, or both.
+    /// Change what new connections an endpoint gets.
     pub fn endpoint_set(
         &mut self,
         key: &ServiceKey,
@@ -205,10 +221,18 @@ fn service_new(key: &ServiceKey, new: &NewService) -> Request {
     if let Some(port) = new.classifier {
         request = request.port(service::CLASSIFIER_PORT, port);
     }
-    if let Some(scheduler) = new.scheduler {
-        request = request.u32(service::SCHEDULER, scheduler as u32);
-    }
-    request
+    picked(request, new.picking)
+}
+
+/// The request with what it says of how endpoints are picked.
+fn picked(request: Request, picking: Picking) -> Request {
+    let values = [
+        (service::SCHEDULER, picking.scheduler.map(|s| s as u32)),
+        (service::AFFINITY_TIMEOUT, picking.affinity_timeout),
+        (service::AFFINITY_PREFIX, picking.affinity_prefix),
+        (service::SLOW_START, picking.slow_start),
+    ];
+    with_numbers(request, &values)
 }
 
 fn endpoint_request(cmd: u8, key: &ServiceKey, host: Option<IpAddr>) -> Request {
@@ -227,20 +251,26 @@ fn endpoint_new(key: &ServiceKey, new: &NewEndpoint) -> Request {
     if let Some(source) = new.source {
         request = request.addr(endpoint::SOURCE_ADDR, source);
     }
-    let change = EndpointChange {
-        weight: new.weight,
-        state: new.state,
-    };
-    changed(request, change)
+    changed(request, new.change)
 }
 
-/// The request with what it says of weight and state.
-fn changed(mut request: Request, change: EndpointChange) -> Request {
-    if let Some(weight) = change.weight {
-        request = request.u32(endpoint::WEIGHT, weight);
-    }
-    if let Some(state) = change.state {
-        request = request.u32(endpoint::STATE, state as u32);
+/// The request with what it says of an endpoint's connections.
+fn changed(request: Request, change: EndpointChange) -> Request {
+    let values = [
+        (endpoint::WEIGHT, change.weight),
+        (endpoint::STATE, change.state.map(|state| state as u32)),
+        (endpoint::MAX_ROUTES, change.max_routes),
+        (endpoint::BACKUP, change.backup.map(u32::from)),
+    ];
+    with_numbers(request, &values)
+}
+
+/// The request with those of the numbers that are given.
+fn with_numbers(mut request: Request, values: &[(u16, Option<u32>)]) -> Request {
+    for (id, value) in values {
+        if let Some(value) = value {
+            request = request.u32(*id, *value);
+        }
     }
     request
 }
@@ -273,9 +303,20 @@ mod tests {
             8, 0, 3, 0, 6, 0, 0, 0,
             8, 0, 4, 0, 2, 0, 0, 0,
         ]);
-        new.scheduler = Some(Scheduler::Mh);
+        new.picking = Picking {
+            scheduler: Some(Scheduler::Mh),
+            affinity_timeout: Some(300),
+            affinity_prefix: Some(24),
+            slow_start: Some(60),
+        };
         let bytes = service_new(&key, &new).finish(0x23, 5).unwrap();
-        assert_eq!(bytes[52..], [8, 0, 10, 0, 5, 0, 0, 0]);
+        #[rustfmt::skip]
+        assert_eq!(bytes[52..], [
+            8, 0, 10, 0, 5, 0, 0, 0,
+            8, 0, 11, 0, 44, 1, 0, 0,
+            8, 0, 12, 0, 24, 0, 0, 0,
+            8, 0, 13, 0, 60, 0, 0, 0,
+        ]);
         let new = NewService {
             classifier: Some(8080),
             ..NewService::new(ServiceMode::Peek)
@@ -290,8 +331,10 @@ mod tests {
         let new = NewEndpoint {
             host: [10, 0, 2, 2].into(),
             source: Some([10, 0, 1, 1].into()),
-            weight: Some(3),
-            state: None,
+            change: EndpointChange {
+                weight: Some(3),
+                ..EndpointChange::default()
+            },
         };
         let bytes = endpoint_new(&key, &new).finish(0x23, 1).unwrap();
         #[rustfmt::skip]
@@ -306,17 +349,27 @@ mod tests {
         ]);
         let plain = NewEndpoint {
             source: None,
-            weight: None,
+            change: EndpointChange::default(),
             ..new
         };
         let short = endpoint_new(&key, &plain).finish(0x23, 1).unwrap();
         assert_eq!(short[20..], bytes[20..bytes.len() - 16]);
         let draining = NewEndpoint {
-            state: Some(EndpointState::Draining),
+            change: EndpointChange {
+                weight: None,
+                state: Some(EndpointState::Draining),
+                max_routes: Some(1000),
+                backup: Some(true),
+            },
             ..plain
         };
         let long = endpoint_new(&key, &draining).finish(0x23, 1).unwrap();
-        assert_eq!(long[short.len()..], [8, 0, 12, 0, 2, 0, 0, 0]);
+        #[rustfmt::skip]
+        assert_eq!(long[short.len()..], [
+            8, 0, 12, 0, 2, 0, 0, 0,
+            8, 0, 15, 0, 0xe8, 3, 0, 0,
+            8, 0, 16, 0, 1, 0, 0, 0,
+        ]);
     }
 
     #[test]

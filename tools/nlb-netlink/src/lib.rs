@@ -55,7 +55,8 @@ pub use crate::{
         EndpointChange,
         Fwd,
         NewEndpoint,
-        NewService, //
+        NewService,
+        Picking, //
     },
     migrator::{
         Migrator,

@@ -126,6 +126,12 @@ object! {
         classifier_port: u16 = CLASSIFIER_PORT, attr::be16;
         /// How the kernel picks the endpoint, in mode l4.
         scheduler: Named<Scheduler> = SCHEDULER, Named::decode;
+        /// Seconds for which clients go where their last connection went, 0 for no affinity.
+        affinity_timeout: u32 = AFFINITY_TIMEOUT, attr::u32;
+        /// Bits of a client's address that tell clients apart.
+        affinity_prefix: u32 = AFFINITY_PREFIX, attr::u32;
+        /// Seconds in which the weight of an endpoint that has just come grows, 0 for none.
+        slow_start: u32 = SLOW_START, attr::u32;
         /// Number of endpoints.
         endpoints: u32 = ENDPOINTS, attr::u32;
         /// Connections or flows since the service was added.
@@ -172,6 +178,10 @@ object! {
         routes: u32 = ROUTES, attr::u32;
         /// Those of connections that are not being closed.
         active_routes: u32 = ACTIVE_ROUTES, attr::u32;
+        /// Active routes with which it gets no more, 0 for no limit.
+        max_routes: u32 = MAX_ROUTES, attr::u32;
+        /// Whether it gets only what no other endpoint can take.
+        backup: bool = BACKUP, boolean;
         /// Connections or flows since the endpoint was added.
         connections: u64 = CONNECTIONS, attr::uint;
         /// Packets sent to the host.
@@ -180,6 +190,11 @@ object! {
         bytes: u64 = BYTES, attr::uint;
     }
     flags {}
+}
+
+/// A number that is 0 or 1.
+fn boolean(payload: &[u8]) -> Option<bool> {
+    Some(attr::u32(payload)? != 0)
 }
 
 impl Endpoint {

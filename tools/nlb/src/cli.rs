@@ -5,9 +5,12 @@
 //! Keywords are declared as options; [`crate::keywords`] lets them be written without dashes, as
 //! `ip` and `ipvsadm` have it.
 
+mod endpoint;
 mod keep;
 mod peer;
+mod service;
 
+pub(crate) use endpoint::EndpointCommand;
 pub(crate) use keep::{
     KeepCommand,
     ReadArg, //
@@ -17,6 +20,7 @@ pub(crate) use peer::{
     KeyCommand,
     PeerCommand, //
 };
+pub(crate) use service::ServiceCommand;
 
 use std::{
     net::{
@@ -30,7 +34,6 @@ use std::{
 use crate::prefix::Filter;
 use clap::{
     builder::{
-        PossibleValue,
         PossibleValuesParser,
         TypedValueParser, //
     },
@@ -39,15 +42,12 @@ use clap::{
     Subcommand, //
 };
 use nlb_netlink::{
-    EndpointState,
     Enumeration,
     FlowId,
     MappingSide,
     Proto,
     Role,
-    Scheduler,
-    ServiceKey,
-    ServiceMode, //
+    ServiceKey, //
 };
 
 /// Configure and watch the nlb load balancer.
@@ -157,132 +157,6 @@ pub(crate) enum Object {
     Man {
         /// Folder to write them to
         directory: PathBuf,
-    },
-}
-
-/// Commands of `service`.
-#[derive(Subcommand)]
-pub(crate) enum ServiceCommand {
-    /// Add a service
-    #[command(
-        override_usage = "nlb service add VIP:PORT/PROTO [mode {peek|l4}] [scheduler {wrr|rr|lc|wlc|mh}] [classifier PORT]"
-    )]
-    Add {
-        /// The service, like 192.0.2.10:80/tcp; tcp when left out
-        #[arg(value_name = "VIP:PORT/PROTO")]
-        service: ServiceKey,
-        /// Who picks the endpoint: a classifier on this machine, or the kernel
-        #[arg(long, value_parser = names::<ServiceMode>(), default_value = "l4")]
-        mode: ServiceMode,
-        /// How the kernel picks it; wrr when left out
-        #[arg(long, value_parser = schedulers())]
-        scheduler: Option<Scheduler>,
-        /// Port the classifier listens on, so that an application can have the service's own
-        #[arg(long, value_name = "PORT")]
-        classifier: Option<u16>,
-    },
-    /// Change the scheduler of a service; existing routes stay
-    ///
-    /// wrr: in turn, by weight. rr: in turn. lc: the endpoint with the fewest connections. wlc: the
-    /// one with the fewest for its weight. mh: by the client's address and port, with Maglev
-    /// consistent hashing. With each of them an endpoint of weight 0 gets no new connection.
-    #[command(override_usage = "nlb service set VIP:PORT/PROTO scheduler {wrr|rr|lc|wlc|mh}")]
-    Set {
-        /// The service
-        #[arg(value_name = "VIP:PORT/PROTO")]
-        service: ServiceKey,
-        /// How the kernel picks the endpoint
-        #[arg(long, value_parser = schedulers())]
-        scheduler: Scheduler,
-    },
-    /// Remove a service with its endpoints and routes
-    #[command(override_usage = "nlb service del VIP:PORT/PROTO")]
-    Del {
-        /// The service
-        #[arg(value_name = "VIP:PORT/PROTO")]
-        service: ServiceKey,
-    },
-    /// Show one service or all
-    #[command(
-        visible_aliases = ["list", "ls"],
-        override_usage = "nlb service show [VIP:PORT/PROTO]"
-    )]
-    Show {
-        /// The service
-        #[arg(value_name = "VIP:PORT/PROTO")]
-        service: Option<ServiceKey>,
-    },
-}
-
-/// Commands of `endpoint`.
-#[derive(Subcommand)]
-pub(crate) enum EndpointCommand {
-    /// Add an endpoint to a service
-    #[command(
-        override_usage = "nlb endpoint add VIP:PORT/PROTO host ADDR [weight N] [state {active|draining|inactive}] [source ADDR]"
-    )]
-    Add {
-        /// The service
-        #[arg(value_name = "VIP:PORT/PROTO")]
-        service: ServiceKey,
-        /// Address of the host
-        #[arg(long, value_name = "ADDR")]
-        host: IpAddr,
-        /// Share of new connections, 0 to 100; 1 when left out
-        #[arg(long, value_name = "N")]
-        weight: Option<u32>,
-        /// What may be sent to it; active when left out
-        #[arg(long, value_parser = names::<EndpointState>())]
-        state: Option<EndpointState>,
-        /// Source address of the tunnel packets; chosen by routing when left out
-        #[arg(long, value_name = "ADDR")]
-        source: Option<IpAddr>,
-    },
-    /// Change the weight of an endpoint, its state, or both
-    ///
-    /// A draining endpoint gets no new connections and keeps those it has; an inactive one gets no
-    /// packet at all, so that clients of its connections are reset when they send something. The
-    /// weight stays, for when it is active again.
-    #[command(
-        override_usage = "nlb endpoint set VIP:PORT/PROTO host ADDR [weight N] [state {active|draining|inactive}]",
-        group = clap::ArgGroup::new("change").args(["weight", "state"]).required(true).multiple(true)
-    )]
-    Set {
-        /// The service
-        #[arg(value_name = "VIP:PORT/PROTO")]
-        service: ServiceKey,
-        /// Address of the host
-        #[arg(long, value_name = "ADDR")]
-        host: IpAddr,
-        /// Share of new connections, 0 to 100
-        #[arg(long, value_name = "N")]
-        weight: Option<u32>,
-        /// What may be sent to it
-        #[arg(long, value_parser = names::<EndpointState>())]
-        state: Option<EndpointState>,
-    },
-    /// Remove an endpoint; routes of existing connections stay until they end
-    #[command(override_usage = "nlb endpoint del VIP:PORT/PROTO host ADDR")]
-    Del {
-        /// The service
-        #[arg(value_name = "VIP:PORT/PROTO")]
-        service: ServiceKey,
-        /// Address of the host
-        #[arg(long, value_name = "ADDR")]
-        host: IpAddr,
-    },
-    /// Show one endpoint, those of a service, or all
-    #[command(
-        visible_aliases = ["list", "ls"],
-        override_usage = "nlb endpoint show [VIP:PORT/PROTO [host ADDR]]"
-    )]
-    Show {
-        /// The service
-        #[arg(value_name = "VIP:PORT/PROTO")]
-        service: Option<ServiceKey>,
-        /// Address of the host
-        #[arg(long, value_name = "ADDR", requires = "service")]
-        host: Option<IpAddr>,
     },
 }
 
@@ -538,18 +412,6 @@ where
 {
     PossibleValuesParser::new(T::ALL.iter().map(|value| value.text()))
         .try_map(|text| text.parse::<T>())
-}
-
-/// The schedulers; one of them has a name that others know it by.
-fn schedulers() -> impl TypedValueParser<Value = Scheduler> {
-    let names = Scheduler::ALL.iter().map(|value| match value {
-        Scheduler::Mh => PossibleValue::new(value.text()).alias("maglev"),
-        _ => PossibleValue::new(value.text()),
-    });
-    PossibleValuesParser::new(names).try_map(|text| match text.as_str() {
-        "maglev" => Ok(Scheduler::Mh),
-        text => text.parse::<Scheduler>(),
-    })
 }
 
 #[cfg(test)]

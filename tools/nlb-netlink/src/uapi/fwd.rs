@@ -215,6 +215,15 @@ pub mod service {
     pub const CLASSIFIER_PORT: u16 = 9;
     /// How the endpoint of an l4 service is picked; wrr when absent.
     pub const SCHEDULER: u16 = 10;
+    /// Seconds for which clients of an l4 service go to the endpoint that the last of their
+    /// connections went to, at most 31 days; 0, or absent at first, for no affinity.
+    pub const AFFINITY_TIMEOUT: u16 = 11;
+    /// Bits of a client's address that tell clients apart, for affinity; all of them, 32 or 128,
+    /// when absent at first.
+    pub const AFFINITY_PREFIX: u16 = 12;
+    /// Seconds in which the weight of an endpoint that was added to an l4 service, or takes
+    /// connections again, grows to what it shall be; 0, or absent at first, for none.
+    pub const SLOW_START: u16 = 13;
     /// Names, in the order of the ids, which begin at 1.
     #[rustfmt::skip]
     pub const NAMES: &[&str] = &[
@@ -228,6 +237,9 @@ pub mod service {
         "bytes",
         "classifier-port",
         "scheduler",
+        "affinity-timeout",
+        "affinity-prefix",
+        "slow-start",
     ];
 }
 
@@ -258,6 +270,16 @@ pub mod endpoint {
     pub const ACTIVE_ROUTES: u16 = 11;
     /// What may be sent to the endpoint; active when absent.
     pub const STATE: u16 = 12;
+    /// The reserved 13.
+    pub const RESERVED_13: u16 = 13;
+    /// The reserved 14.
+    pub const RESERVED_14: u16 = 14;
+    /// Active routes that the endpoint may have for it to be picked; 0, or absent at first, for no
+    /// limit.
+    pub const MAX_ROUTES: u16 = 15;
+    /// Whether the endpoint gets new connections only when no other can take one, 0 or 1; 0 when
+    /// absent at first.
+    pub const BACKUP: u16 = 16;
     /// Names, in the order of the ids, which begin at 1.
     #[rustfmt::skip]
     pub const NAMES: &[&str] = &[
@@ -273,6 +295,10 @@ pub mod endpoint {
         "bytes",
         "active-routes",
         "state",
+        "reserved-13",
+        "reserved-14",
+        "max-routes",
+        "backup",
     ];
 }
 
@@ -358,8 +384,8 @@ pub mod cmd {
     pub const SERVICE_GET: u8 = 3;
     /// Add an endpoint to a service.
     pub const ENDPOINT_NEW: u8 = 4;
-    /// Change the weight of an endpoint, its state, or both. Existing routes stay unless it becomes
-    /// inactive.
+    /// Change what new connections an endpoint gets. Existing routes stay unless it becomes
+    /// inactive. What is absent stays as it is.
     pub const ENDPOINT_SET: u8 = 5;
     /// Remove an endpoint; routes of existing connections stay until they end.
     pub const ENDPOINT_DEL: u8 = 6;
@@ -385,7 +411,8 @@ pub mod cmd {
     pub const ROUTE_DEL_NTF: u8 = 16;
     /// Counters of the namespace, drops by reason.
     pub const STATS_GET: u8 = 17;
-    /// Change the scheduler of a service; existing routes stay.
+    /// Change how the endpoints of an l4 service are picked; existing routes stay. What is absent
+    /// stays as it is.
     pub const SERVICE_SET: u8 = 18;
     /// Names, in the order of the ids, which begin at 1.
     #[rustfmt::skip]

@@ -4,7 +4,6 @@
 
 use nlb_netlink::{
     Endpoint,
-    EndpointChange,
     Fwd,
     NewEndpoint, //
 };
@@ -29,10 +28,22 @@ const COLUMNS: &[Column<Endpoint>] = &[
     left("STATE", |endpoint| maybe(endpoint.state)),
     right("ROUTES", |endpoint| maybe(endpoint.routes)),
     right("ACTIVE", |endpoint| maybe(endpoint.active_routes)),
+    right("MAX", |endpoint| {
+        maybe(endpoint.max_routes.filter(|max| *max > 0))
+    }),
+    left("BACKUP", |endpoint| maybe(endpoint.backup.map(yes_or_no))),
     right("CONNECTIONS", |endpoint| maybe(endpoint.connections)),
     right("PACKETS", |endpoint| maybe(endpoint.packets)),
     right("BYTES", |endpoint| maybe(endpoint.bytes)),
 ];
+
+fn yes_or_no(value: bool) -> &'static str {
+    if value {
+        "yes"
+    } else {
+        "no"
+    }
+}
 
 pub(super) fn run(command: Option<&EndpointCommand>, format: Format) -> Outcome {
     let mut fwd = Fwd::open()?;
@@ -40,30 +51,21 @@ pub(super) fn run(command: Option<&EndpointCommand>, format: Format) -> Outcome 
         Some(EndpointCommand::Add {
             service,
             host,
-            weight,
-            state,
+            change,
             source,
         }) => {
             let new = NewEndpoint {
                 host: *host,
                 source: *source,
-                weight: *weight,
-                state: *state,
+                change: change.into(),
             };
             fwd.endpoint_add(service, &new)?;
         }
         Some(EndpointCommand::Set {
             service,
             host,
-            weight,
-            state,
-        }) => {
-            let change = EndpointChange {
-                weight: *weight,
-                state: *state,
-            };
-            fwd.endpoint_set(service, *host, change)?;
-        }
+            change,
+        }) => fwd.endpoint_set(service, *host, change.into())?,
         Some(EndpointCommand::Del { service, host }) => fwd.endpoint_del(service, *host)?,
         Some(EndpointCommand::Show {
             service: Some(service),

@@ -79,12 +79,32 @@ fn service(service: &Service) -> String {
         Some(scheduler) => format!(" scheduler {scheduler}"),
         None => String::new(),
     };
-    format!("{} mode {}{scheduler}", service.key(), maybe(service.mode))
+    let affinity = match (service.affinity_timeout, service.affinity_prefix) {
+        (Some(timeout @ 1..), Some(prefix)) => format!(" affinity {timeout} prefix {prefix}"),
+        _ => String::new(),
+    };
+    let slow_start = match service.slow_start {
+        Some(seconds @ 1..) => format!(" slow-start {seconds}"),
+        _ => String::new(),
+    };
+    format!(
+        "{} mode {}{scheduler}{affinity}{slow_start}",
+        service.key(),
+        maybe(service.mode)
+    )
 }
 
 fn endpoint(endpoint: &Endpoint) -> String {
+    let max_routes = match endpoint.max_routes {
+        Some(max @ 1..) => format!(" max-routes {max}"),
+        _ => String::new(),
+    };
+    let backup = match endpoint.backup {
+        Some(true) => " backup yes",
+        _ => "",
+    };
     format!(
-        "{} host {} weight {} state {}",
+        "{} host {} weight {} state {}{max_routes}{backup}",
         endpoint.service(),
         endpoint.host_addr,
         maybe(endpoint.weight),

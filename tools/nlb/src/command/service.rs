@@ -24,6 +24,7 @@ const COLUMNS: &[Column<Service>] = &[
     left("SERVICE", |service| service.key().to_string()),
     left("MODE", |service| maybe(service.mode)),
     left("SCHEDULER", |service| maybe(service.scheduler)),
+    right("AFFINITY", affinity),
     right("CLASSIFIER", |service| maybe(service.classifier_port)),
     right("ENDPOINTS", |service| maybe(service.endpoints)),
     right("CONNECTIONS", |service| maybe(service.connections)),
@@ -31,24 +32,34 @@ const COLUMNS: &[Column<Service>] = &[
     right("BYTES", |service| maybe(service.bytes)),
 ];
 
+/// Seconds, or, if not the whole address counts, seconds and bits, like 300/24.
+fn affinity(service: &Service) -> String {
+    let whole = if service.vip_addr.is_ipv4() { 32 } else { 128 };
+    match (service.affinity_timeout, service.affinity_prefix) {
+        (None | Some(0), _) => "-".to_owned(),
+        (Some(timeout), Some(prefix)) if prefix != whole => format!("{timeout}/{prefix}"),
+        (Some(timeout), _) => timeout.to_string(),
+    }
+}
+
 pub(super) fn run(command: Option<&ServiceCommand>, format: Format) -> Outcome {
     let mut fwd = Fwd::open()?;
     match command {
         Some(ServiceCommand::Add {
             service,
             mode,
-            scheduler,
+            picking,
             classifier,
         }) => {
             let new = NewService {
                 mode: *mode,
                 classifier: *classifier,
-                scheduler: *scheduler,
+                picking: picking.into(),
             };
             fwd.service_add(service, &new)?;
         }
-        Some(ServiceCommand::Set { service, scheduler }) => {
-            fwd.service_set(service, *scheduler)?;
+        Some(ServiceCommand::Set { service, picking }) => {
+            fwd.service_set(service, picking.into())?;
         }
         Some(ServiceCommand::Del { service }) => fwd.service_del(service)?,
         Some(ServiceCommand::Show {

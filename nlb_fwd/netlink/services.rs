@@ -1,0 +1,207 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Commands about services.
+
+use super::{
+    fill::{
+        fill_service,
+        notify_service, //
+    },
+    find_service,
+    forwarder,
+    service_key, //
+};
+use crate::{
+    affinity::{
+        Affinity,
+        MAX_TIMEOUT, //
+    },
+    service::{
+        Config,
+        ServiceKey, //
+    },
+    uapi::{
+        cmd,
+        service,
+        Scheduler,
+        ServiceMode, //
+    },
+};
+use kernel::prelude::*;
+use nlb::{
+    errno::EDQUOT,
+    net::genetlink::{
+        Dump,
+        Request, //
+    },
+    wire::addr::Proto,
+};
+
+pub(super) fn service_new(req: &Request<'_>) -> Result {
+    let forwarder = forwarder(req)?;
+    let key = service_key(req)?;
+    let mode = ServiceMode::from_u32(req.require_u32(service::MODE)?)
+        .ok_or_else(|| req.bad_attr(EINVAL, service::MODE, c"no such mode"))?;
+    if mode == ServiceMode::Peek && key.proto != Proto::Tcp {
+        return Err(req.bad_attr(EINVAL, service::MODE, c"mode peek needs TCP"));
+    }
+    let classifier = req.be16(service::CLASSIFIER_PORT);
+    if classifier.is_some() && mode != ServiceMode::Peek {
+        let text = c"only mode peek has a classifier";
+        return Err(req.bad_attr(EINVAL, service::CLASSIFIER_PORT, text));
+    }
+    // The application's listener would be the classifier's.
+    if classifier == Some(key.port) {
+        let text = c"the classifier's port must not be the service's";
+        return Err(req.bad_attr(EINVAL, service::CLASSIFIER_PORT, text));
+    }
+    let scheduler = match req.u32(service::SCHEDULER) {
+        None => Scheduler::Wrr,
+        Some(_) if mode != ServiceMode::L4 => return Err(no_scheduler(req)),
+        Some(number) => scheduler(req, number)?,
+    };
+    let config = Config {
+        mode,
+        classifier,
+        scheduler,
+        affinity: affinity(req, &key, mode, Affinity::none(&key))?,
+        slow_start: slow_start(req, mode)?.unwrap_or(0),
+    };
+    match forwarder.add_service(key, config) {
+        Ok(service) => {
+            notify_service(req.net(), cmd::SERVICE_NTF, &service);
+            Ok(())
+        }
+        Err(EEXIST) => Err(req.error(EEXIST, c"service exists")),
+        Err(ENOSPC) => Err(req.error(ENOSPC, c"too many services")),
+        Err(error) => Err(no_table(req, error)),
+    }
+}
+
+/// The scheduler with this number.
+fn scheduler(req: &Request<'_>, number: u32) -> Result<Scheduler> {
+    Scheduler::from_u32(number)
+        .ok_or_else(|| req.bad_attr(EINVAL, service::SCHEDULER, c"no such scheduler"))
+}
+
+fn no_scheduler(req: &Request<'_>) -> Error {
+    let text = c"only mode l4 has a scheduler";
+    req.bad_attr(EINVAL, service::SCHEDULER, text)
+}
+
+/// Says what it means that there are too many tables for consistent hashing.
+fn no_table(req: &Request<'_>, error: Error) -> Error {
+    if error == EDQUOT {
+        let text = c"too many services with scheduler mh";
+        return req.bad_attr(error, service::SCHEDULER, text);
+    }
+    error
+}
+
+/// What a request says of affinity, of a service that has had `before`.
+fn affinity(
+    req: &Request<'_>,
+    key: &ServiceKey,
+    mode: ServiceMode,
+    before: Affinity,
+) -> Result<Affinity> {
+    let mut affinity = before;
+    let only_l4 = |id| match mode {
+        ServiceMode::L4 => Ok(()),
+        ServiceMode::Peek => Err(req.bad_attr(EINVAL, id, c"only mode l4 has affinity")),
+    };
+    if let Some(timeout) = req.u32(service::AFFINITY_TIMEOUT) {
+        only_l4(service::AFFINITY_TIMEOUT)?;
+        if timeout > MAX_TIMEOUT {
+            let text = c"at most 31 days (2678400 seconds)";
+            return Err(req.bad_attr(ERANGE, service::AFFINITY_TIMEOUT, text));
+        }
+        affinity.timeout = timeout;
+    }
+    if let Some(prefix) = req.u32(service::AFFINITY_PREFIX) {
+        only_l4(service::AFFINITY_PREFIX)?;
+        affinity.prefix = u8::try_from(prefix)
+            .ok()
+            .filter(|bits| *bits <= Affinity::none(key).prefix)
+            .ok_or_else(|| {
+                let text = c"longer than the VIP's address";
+                req.bad_attr(ERANGE, service::AFFINITY_PREFIX, text)
+            })?;
+    }
+    Ok(affinity)
+}
+
+/// What a request says of slow starts.
+fn slow_start(req: &Request<'_>, mode: ServiceMode) -> Result<Option<u32>> {
+    let seconds = req.u32(service::SLOW_START);
+    if seconds.is_some() && mode != ServiceMode::L4 {
+        let text = c"only mode l4 has a slow start";
+        return Err(req.bad_attr(EINVAL, service::SLOW_START, text));
+    }
+    Ok(seconds)
+}
+
+pub(super) fn service_set(req: &Request<'_>) -> Result {
+    let forwarder = forwarder(req)?;
+    let key = service_key(req)?;
+    let wanted = match req.u32(service::SCHEDULER) {
+        Some(number) => Some(scheduler(req, number)?),
+        None => None,
+    };
+    let changes = [
+        service::SCHEDULER,
+        service::AFFINITY_TIMEOUT,
+        service::AFFINITY_PREFIX,
+        service::SLOW_START,
+    ];
+    if changes.iter().all(|id| req.attr(*id).is_none()) {
+        return Err(req.error(EINVAL, c"nothing to change"));
+    }
+    let _lock = forwarder.config.lock();
+    let service = find_service(req, &forwarder, &key)?;
+    if wanted.is_some() && service.mode() != ServiceMode::L4 {
+        return Err(no_scheduler(req));
+    }
+    let affinity = affinity(req, &key, service.mode(), service.affinity())?;
+    let slow_start = slow_start(req, service.mode())?;
+    // What can fail comes first.
+    if let Some(scheduler) = wanted {
+        forwarder
+            .set_scheduler(&service, scheduler)
+            .map_err(|error| no_table(req, error))?;
+    }
+    service.set_affinity(affinity);
+    if let Some(seconds) = slow_start {
+        service.set_slow_start(seconds);
+        crate::slow_start::begin(&forwarder, &service);
+    }
+    notify_service(req.net(), cmd::SERVICE_NTF, &service);
+    Ok(())
+}
+
+pub(super) fn service_del(req: &Request<'_>) -> Result {
+    let forwarder = forwarder(req)?;
+    let key = service_key(req)?;
+    let service = forwarder
+        .remove_service(req.net(), &key)
+        .ok_or_else(|| req.error(ENOENT, c"no such service"))?;
+    notify_service(req.net(), cmd::SERVICE_DEL_NTF, &service);
+    Ok(())
+}
+
+pub(super) fn service_get(req: &Request<'_>) -> Result {
+    let forwarder = forwarder(req)?;
+    let service = find_service(req, &forwarder, &service_key(req)?)?;
+    req.reply(|w| fill_service(w, &service))
+}
+
+pub(super) fn service_dump(dump: &mut Dump<'_>) -> Result {
+    let forwarder = forwarder(dump.request())?;
+    let table = &forwarder.services;
+    dump.set_generation(table.generation());
+    dump.put_table(
+        |guard, position, f| table.scan(guard, position, |service| f(service)),
+        fill_service,
+    );
+    Ok(())
+}

@@ -1,0 +1,391 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Tests of the schedulers.
+
+use super::*;
+
+#[kunit_tests(nlb_fwd_scheduler)]
+mod cases {
+    use super::*;
+    use nlb::wire::{
+        addr::Proto,
+        least::load, //
+    };
+
+    struct Host {
+        number: u32,
+        weight: u32,
+        max: u32,
+        backup: bool,
+        step: u32,
+        active: Atomic<u32>,
+    }
+
+    impl Candidate for Host {
+        fn host(&self) -> Addr {
+            Addr::v4(self.number.to_be_bytes())
+        }
+
+        fn share(&self) -> u32 {
+            self.weight
+        }
+
+        fn load(&self) -> u64 {
+            load(self.active.load(Relaxed), 0)
+        }
+
+        fn step(&self) -> u32 {
+            self.step
+        }
+
+        fn is_backup(&self) -> bool {
+            self.backup
+        }
+
+        fn has_room(&self) -> bool {
+            self.max == 0 || self.active.load(Relaxed) < self.max
+        }
+
+        fn keeps_clients(&self) -> bool {
+            true
+        }
+    }
+
+    /// Endpoints as (number, weight, limit, whether it is a backup).
+    fn limited(
+        scheduler: Scheduler,
+        endpoints: &[(u32, u32, u32, bool)],
+    ) -> Result<Arc<Schedule<Host>>> {
+        let mut hosts = KVec::new();
+        for (number, weight, max, backup) in endpoints {
+            let host = Host {
+                number: 0x0a00_0000 + number,
+                weight: *weight,
+                max: *max,
+                backup: *backup,
+                step: STEPS,
+                active: Atomic::new(0),
+            };
+            hosts.push(Arc::new(host, GFP_KERNEL)?, GFP_KERNEL)?;
+        }
+        Schedule::new(scheduler, hosts)
+    }
+
+    fn schedule(scheduler: Scheduler, weights: &[u32]) -> Result<Arc<Schedule<Host>>> {
+        let mut endpoints = KVec::new();
+        for (number, weight) in (1..).zip(weights) {
+            endpoints.push((number, *weight, 0, false), GFP_KERNEL)?;
+        }
+        limited(scheduler, &endpoints)
+    }
+
+    impl From<NoEndpoint> for Error {
+        fn from(_: NoEndpoint) -> Error {
+            ENOENT
+        }
+    }
+
+    /// Connection `number`.
+    fn tuple(number: u32) -> FourTuple {
+        let [_, high, port @ ..] = number.to_be_bytes();
+        let port = u16::from_be_bytes(port);
+        FourTuple::v4([10, 1, 0, high], port, [192, 0, 2, 10], 80, Proto::Tcp)
+    }
+
+    /// How often each host is picked by so many connections, all of which stay if `stay`.
+    fn counts(schedule: &Schedule<Host>, start: u32, number: u32, stay: bool) -> Result<KVec<u32>> {
+        let turn = Atomic::new(start);
+        let mut counts = KVec::from_elem(0u32, schedule.endpoints().len(), GFP_KERNEL)?;
+        for number in 0..number {
+            let picked = schedule.pick(&turn, &tuple(number))?;
+            picked.active.fetch_add(u32::from(stay), Relaxed);
+            for (count, host) in counts.iter_mut().zip(schedule.endpoints()) {
+                *count += u32::from(Arc::ptr_eq(host, picked));
+            }
+        }
+        Ok(counts)
+    }
+
+    #[test]
+    fn round_robin_by_weight() -> Result {
+        // What divides the table's length is exact, in every stretch of one round.
+        for weights in [&[1u32, 3][..], &[1, 1], &[2, 0, 6], &[1]] {
+            let total: u32 = weights.iter().sum();
+            for start in [0, 5, u32::MAX - 3] {
+                let schedule = schedule(Scheduler::Wrr, weights)?;
+                let counts = counts(&schedule, start, total * 16, false)?;
+                for (count, weight) in counts.iter().zip(weights) {
+                    assert_eq!(*count, weight * 16);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn heavy_endpoints_get_no_bursts() -> Result {
+        let schedule = schedule(Scheduler::Wrr, &[1, 3])?;
+        let turn = Atomic::new(0);
+        let mut row = 0;
+        for _ in 0..1000 {
+            let picked = schedule.pick(&turn, &tuple(1))?;
+            row = if picked.weight == 3 { row + 1 } else { 0 };
+            assert!(row <= 3);
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn weights_do_not_count() -> Result {
+        for scheduler in [Scheduler::Rr, Scheduler::Lc] {
+            let schedule = schedule(scheduler, &[1, 7, 0, 100, 3])?;
+            assert_eq!(*counts(&schedule, 0, 256, true)?, [64, 64, 0, 64, 64]);
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn least_connections() -> Result {
+        // Whoever is behind catches up first.
+        let schedule = schedule(Scheduler::Lc, &[1, 1, 1])?;
+        for (host, active) in schedule.endpoints().iter().zip([100, 0, 40]) {
+            host.active.store(active, Relaxed);
+        }
+        assert_eq!(*counts(&schedule, 0, 40, true)?, [0, 40, 0]);
+        assert_eq!(*counts(&schedule, 0, 120, true)?, [0, 60, 60]);
+        assert_eq!(*counts(&schedule, 0, 300, true)?, [100, 100, 100]);
+        Ok(())
+    }
+
+    #[test]
+    fn least_connections_by_weight() -> Result {
+        let weighted = schedule(Scheduler::Wlc, &[1, 3, 0, 4])?;
+        assert_eq!(*counts(&weighted, 0, 800, true)?, [100, 300, 0, 400]);
+        // Connections that are gone at once leave everybody equal: by turns, as weighted round robin.
+        let idle = schedule(Scheduler::Wlc, &[1, 3, 0, 4])?;
+        assert_eq!(*counts(&idle, 0, 800, false)?, [100, 300, 0, 400]);
+        Ok(())
+    }
+
+    #[test]
+    fn consistent_hashing() -> Result {
+        let both = schedule(Scheduler::Mh, &[1, 1, 0, 2])?;
+        let counts = counts(&both, 0, 4000, true)?;
+        // 5 % of 4000 is above seven standard deviations.
+        for (count, want) in counts.iter().zip([1000u32, 1000, 0, 2000]) {
+            assert!(count.abs_diff(want) <= 200);
+            assert!((want == 0) == (*count == 0));
+        }
+        // Neither turn nor load matters.
+        let again = schedule(Scheduler::Mh, &[1, 1, 0, 2])?;
+        let turn = Atomic::new(77);
+        let without = schedule(Scheduler::Mh, &[1, 0, 0, 2])?;
+        let mut moved = 0u32;
+        for number in 0..4000 {
+            let host = both.pick(&turn, &tuple(number))?.number;
+            let same = again.pick(&turn, &tuple(number))?.number;
+            let now = without.pick(&turn, &tuple(number))?.number;
+            assert_eq!(host, same);
+            assert!(now != 0x0a00_0002);
+            moved += u32::from(host != 0x0a00_0002 && host != now);
+        }
+        assert!(moved <= 80);
+        Ok(())
+    }
+
+    const ALL: [Scheduler; 5] = [
+        Scheduler::Wrr,
+        Scheduler::Rr,
+        Scheduler::Lc,
+        Scheduler::Wlc,
+        Scheduler::Mh,
+    ];
+
+    #[test]
+    fn nobody_to_pick() -> Result {
+        let turn = Atomic::new(0);
+        for scheduler in ALL {
+            for weights in [&[][..], &[0, 0]] {
+                let schedule = schedule(scheduler, weights)?;
+                let picked = schedule.pick(&turn, &tuple(0));
+                assert!(matches!(picked, Err(NoEndpoint::Nobody)));
+                assert_eq!(schedule.endpoints().len(), weights.len());
+            }
+        }
+        Ok(())
+    }
+
+    /// Number of connections of each host.
+    fn active(schedule: &Schedule<Host>) -> Result<KVec<u32>> {
+        let mut active = KVec::new();
+        for host in schedule.endpoints() {
+            active.push(host.active.load(Relaxed), GFP_KERNEL)?;
+        }
+        Ok(active)
+    }
+
+    #[test]
+    fn limits_are_kept() -> Result {
+        let turn = Atomic::new(0);
+        for scheduler in ALL {
+            let hosts = [
+                (1, 1, 10, false),
+                (2, 100, 20, false),
+                (3, 0, 0, false),
+                (4, 1, 70, false),
+            ];
+            let schedule = limited(scheduler, &hosts)?;
+            let _ = counts(&schedule, 0, 100, true)?;
+            assert_eq!(*active(&schedule)?, [10, 20, 0, 70]);
+            let picked = schedule.pick(&turn, &tuple(0));
+            assert!(matches!(picked, Err(NoEndpoint::Overflow)));
+            // One place that is free again is found, whatever the table says.
+            for host in schedule.endpoints() {
+                if host.weight > 0 {
+                    host.active.fetch_sub(1u32, Relaxed);
+                    assert_eq!(schedule.pick(&turn, &tuple(5))?.number, host.number);
+                    host.active.fetch_add(1u32, Relaxed);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn what_does_not_fit_is_divided() -> Result {
+        let hosts = [
+            (1, 1, 1, false),
+            (2, 1, 0, false),
+            (3, 2, 0, false),
+            (4, 1, 0, false),
+        ];
+        for (scheduler, want) in [
+            (Scheduler::Rr, [1, 100, 100, 100]),
+            (Scheduler::Lc, [1, 100, 100, 100]),
+            (Scheduler::Wrr, [1, 75, 150, 75]),
+            (Scheduler::Wlc, [1, 75, 150, 75]),
+            (Scheduler::Mh, [1, 75, 150, 75]),
+        ] {
+            let schedule = limited(scheduler, &hosts)?;
+            let counts = counts(&schedule, 0, 301, true)?;
+            // That of a hash is above three standard deviations.
+            let tolerance = if scheduler == Scheduler::Mh { 30 } else { 2 };
+            for (count, want) in counts.iter().zip(want) {
+                assert!(count.abs_diff(want) <= tolerance, "{counts:?}");
+            }
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn backups_take_what_no_other_can() -> Result {
+        let turn = Atomic::new(0);
+        for (scheduler, want) in [
+            (Scheduler::Rr, [5, 5, 15, 15]),
+            (Scheduler::Lc, [5, 5, 15, 15]),
+            (Scheduler::Wrr, [5, 5, 20, 10]),
+            (Scheduler::Wlc, [5, 5, 20, 10]),
+        ] {
+            let hosts = [
+                (1, 1, 5, false),
+                (2, 1, 5, false),
+                (3, 2, 20, true),
+                (4, 1, 0, true),
+            ];
+            let schedule = limited(scheduler, &hosts)?;
+            assert_eq!(*counts(&schedule, 0, 10, true)?, [5, 5, 0, 0]);
+            let _ = counts(&schedule, 0, 30, true)?;
+            assert_eq!(*active(&schedule)?, want);
+        }
+        for scheduler in ALL {
+            // No regular one at all, then none with a weight, then backups that are full.
+            for regular in [&[][..], &[(1, 0, 0, false)]] {
+                let mut hosts = KVec::new();
+                hosts.extend_from_slice(regular, GFP_KERNEL)?;
+                hosts.extend_from_slice(&[(2, 3, 4, true), (3, 1, 6, true)], GFP_KERNEL)?;
+                let schedule = limited(scheduler, &hosts)?;
+                let _ = counts(&schedule, 0, 10, true)?;
+                let active = active(&schedule)?;
+                assert!(active.ends_with(&[4, 6]));
+                let picked = schedule.pick(&turn, &tuple(0));
+                assert!(matches!(picked, Err(NoEndpoint::Overflow)));
+            }
+            let nobody = limited(scheduler, &[(1, 0, 0, false), (2, 0, 0, true)])?;
+            let picked = nobody.pick(&turn, &tuple(0));
+            assert!(matches!(picked, Err(NoEndpoint::Nobody)));
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn a_slow_start_counts_by_its_step() -> Result {
+        for step in [1, 4, 15, 16] {
+            for (scheduler, whole, tolerance) in [
+                (Scheduler::Rr, [1600, 1600], 2),
+                (Scheduler::Lc, [1600, 1600], 2),
+                (Scheduler::Wrr, [1600, 3200], 8),
+                (Scheduler::Wlc, [1600, 3200], 8),
+                (Scheduler::Mh, [1600, 3200], 250),
+            ] {
+                let mut hosts = KVec::new();
+                for (number, weight, step) in [(1, 1, STEPS), (2, 2, step)] {
+                    let host = Host {
+                        number: 0x0a00_0000 + number,
+                        weight,
+                        max: 0,
+                        backup: false,
+                        step,
+                        active: Atomic::new(0),
+                    };
+                    hosts.push(Arc::new(host, GFP_KERNEL)?, GFP_KERNEL)?;
+                }
+                let schedule = Schedule::new(scheduler, hosts)?;
+                let [one, other] = whole;
+                let want = [one, other * step / STEPS];
+                let counts = counts(&schedule, 0, want.iter().sum(), true)?;
+                for (count, want) in counts.iter().zip(want) {
+                    assert!(count.abs_diff(want) <= tolerance, "{counts:?}");
+                }
+            }
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn machines_agree_on_backups() -> Result {
+        let hosts = [
+            (1, 0, 0, false),
+            (2, 1, 0, true),
+            (3, 2, 0, true),
+            (4, 1, 0, true),
+        ];
+        let mut other = hosts;
+        other.rotate_left(2);
+        let here = limited(Scheduler::Mh, &hosts)?;
+        let there = limited(Scheduler::Mh, &other)?;
+        let turns = (Atomic::new(3), Atomic::new(77));
+        for number in 0..1000 {
+            let one = here.pick(&turns.0, &tuple(number))?.number;
+            assert_eq!(one, there.pick(&turns.1, &tuple(number))?.number);
+        }
+        let counts = counts(&here, 0, 4000, false)?;
+        for (count, want) in counts.iter().zip([0u32, 1000, 2000, 1000]) {
+            assert!(count.abs_diff(want) <= 200, "{counts:?}");
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn many_endpoints() -> Result {
+        for scheduler in ALL {
+            let schedule = schedule(scheduler, &[100; crate::service::MAX_ENDPOINTS])?;
+            let turn = Atomic::new(0);
+            for number in 0..MAX_SLOTS {
+                let picked = schedule.pick(&turn, &tuple(number))?;
+                picked.active.fetch_add(1u32, Relaxed);
+            }
+            assert!(schedule.endpoints().iter().all(|host| host.load() > 0));
+        }
+        Ok(())
+    }
+}

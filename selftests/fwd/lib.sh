@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: GPL-2.0
+# shellcheck shell=bash
+#
+# What the tests of schedulers share: five endpoints, and clients that count.
+
+. "$(dirname "${BASH_SOURCE[0]}")/../lib.sh"
+
+# Addresses of host1 and host2 that serve as five endpoints.
+endpoints=(10.0.2.2 10.0.2.3 10.0.2.4 10.0.3.2 10.0.3.3)
+
+# service PORT/PROTO SCHEDULER WEIGHT...: with one endpoint for each weight.
+service() {
+	local n
+	ns lbu nlb service add "$VIP:$1" scheduler "$2"
+	for ((n = 3; n <= $#; n++)); do
+		ns lbu nlb endpoint add "$VIP:$1" host "${endpoints[n - 3]}" weight "${!n}"
+	done
+}
+
+# shares PORT/PROTO FIELD...: of the endpoints, in the order they were added.
+shares() { ns lbu nlb -j endpoint show "$VIP:$1" | jq -c "map(.$2)"; }
+shares_are() { [ "$(shares "$1" "$2" | tee "$tmp/shares")" = "$3" ] || ! cat "$tmp/shares"; }
+
+# send PORT FIRST COUNT [CLIENT]: a datagram from each of so many ports, from port FIRST on.
+send() {
+	ns client python3 -c "
+import socket
+for port in range($2, $2 + $3):
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
+        s.bind(('${4:-$CLIENT}', port))
+        s.sendto(b'?', ('$VIP', $1))"
+}
+
+# flows PORT COUNT [CLIENT]: the same from port 20000 on, without other routes, and where it went: "PORT HOST".
+flows() {
+	ns lbu nlb route flush "$VIP:$1/udp"
+	send "$1" 20000 "$2" "${3:-$CLIENT}"
+	wait_for 20 all_are_there "$1" "$2"
+	ns lbu nlb -j route show "$VIP:$1/udp" | jq -r '.[] | "\(.client_port) \(.host_addr)"' | sort
+}
+all_are_there() { [ "$(ns lbu nlb -j route show "$VIP:$1/udp" | jq length)" = "$2" ]; }
+
+# hold PORT COUNT: open so many connections, and keep them; who has them is in $holder.
+holds=0
+hold() {
+	local log=$tmp/hold-$1-$((++holds))
+	background client "$log" python3 -c "
+import socket, time
+all = [socket.create_connection(('$VIP', $1), timeout=20) for _ in range($2)]
+# What is not read when it ends would make that a RST.
+for connection in all:
+    connection.recv(100)
+print('open', flush=True)
+time.sleep(600)"
+	# shellcheck disable=SC2034 # for those who source this
+	holder=$!
+	wait_for 60 grep -qsx open "$log"
+}
+
+# Says who it is, and what it hears; to a "?" over UDP nothing.
+listen() {
+	local host
+	for host in host1 host2; do
+		background $host "$tmp/$host-$1.log" python3 -c "
+import socket, threading
+def answer(c):
+    c.sendall(b'$host ')
+    while data := c.recv(100):
+        c.sendall(data)
+    c.close()
+def datagrams():
+    while True:
+        data, peer = u.recvfrom(100)
+        if data != b'?':
+            u.sendto(b'$host', peer)
+t = socket.create_server(('$VIP', $1), backlog=1000)
+u = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+u.bind(('$VIP', $1))
+threading.Thread(target=datagrams, daemon=True).start()
+while True:
+    threading.Thread(target=answer, args=(t.accept()[0],), daemon=True).start()"
+		wait_listen $host "$1"
+	done
+}
+
+# five_endpoints: the machines, of which two hosts have all the addresses.
+five_endpoints() {
+	local n
+	topology
+	vip_add lbu host1 host2
+	for n in 2 3; do ns host1 ip addr add 10.0.2.$((n + 1))/24 dev lbu; done
+	ns host2 ip addr add 10.0.3.3/24 dev lbu
+	ns host1 nlb forwarder add $LBU_TO_HOST1
+	ns host2 nlb forwarder add $LBU_TO_HOST2
+}

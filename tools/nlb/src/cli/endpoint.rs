@@ -1,0 +1,120 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! The grammar of `nlb endpoint`.
+
+use std::net::IpAddr;
+
+use clap::{
+    builder::{
+        PossibleValuesParser,
+        TypedValueParser, //
+    },
+    Args,
+    Subcommand, //
+};
+use nlb_netlink::{
+    EndpointChange,
+    EndpointState,
+    ServiceKey, //
+};
+
+use super::names;
+
+/// Commands of `endpoint`.
+#[derive(Subcommand)]
+pub(crate) enum EndpointCommand {
+    /// Add an endpoint to a service
+    #[command(
+        override_usage = "nlb endpoint add VIP:PORT/PROTO host ADDR [weight N] [state {active|draining|inactive}] [max-routes N] [backup {yes|no}] [source ADDR]"
+    )]
+    Add {
+        /// The service
+        #[arg(value_name = "VIP:PORT/PROTO")]
+        service: ServiceKey,
+        /// Address of the host
+        #[arg(long, value_name = "ADDR")]
+        host: IpAddr,
+        /// What it gets
+        #[command(flatten)]
+        change: ChangeArgs,
+        /// Source address of the tunnel packets; chosen by routing when left out
+        #[arg(long, value_name = "ADDR")]
+        source: Option<IpAddr>,
+    },
+    /// Change what new connections an endpoint gets; existing routes stay
+    ///
+    /// A draining endpoint gets no new connections and keeps those it has; an inactive one gets no
+    /// packet at all, so that clients of its connections are reset when they send something. The
+    /// weight stays, for when it is active again. An endpoint with as many active routes as it may
+    /// have is passed over until there are fewer.
+    #[command(
+        override_usage = "nlb endpoint set VIP:PORT/PROTO host ADDR [weight N] [state {active|draining|inactive}] [max-routes N] [backup {yes|no}]",
+        group = clap::ArgGroup::new("changes").args(["weight", "state", "max_routes", "backup"]).required(true).multiple(true)
+    )]
+    Set {
+        /// The service
+        #[arg(value_name = "VIP:PORT/PROTO")]
+        service: ServiceKey,
+        /// Address of the host
+        #[arg(long, value_name = "ADDR")]
+        host: IpAddr,
+        /// What it gets
+        #[command(flatten)]
+        change: ChangeArgs,
+    },
+    /// Remove an endpoint; routes of existing connections stay until they end
+    #[command(override_usage = "nlb endpoint del VIP:PORT/PROTO host ADDR")]
+    Del {
+        /// The service
+        #[arg(value_name = "VIP:PORT/PROTO")]
+        service: ServiceKey,
+        /// Address of the host
+        #[arg(long, value_name = "ADDR")]
+        host: IpAddr,
+    },
+    /// Show one endpoint, those of a service, or all
+    #[command(
+        visible_aliases = ["list", "ls"],
+        override_usage = "nlb endpoint show [VIP:PORT/PROTO [host ADDR]]"
+    )]
+    Show {
+        /// The service
+        #[arg(value_name = "VIP:PORT/PROTO")]
+        service: Option<ServiceKey>,
+        /// Address of the host
+        #[arg(long, value_name = "ADDR", requires = "service")]
+        host: Option<IpAddr>,
+    },
+}
+
+/// What new connections an endpoint gets.
+#[derive(Args)]
+pub(crate) struct ChangeArgs {
+    /// Share of new connections, 0 to 100; 1 at first
+    #[arg(long, value_name = "N")]
+    weight: Option<u32>,
+    /// What may be sent to it; active at first
+    #[arg(long, value_parser = names::<EndpointState>())]
+    state: Option<EndpointState>,
+    /// With so many active routes it gets no more; 0, as at first, for no limit
+    #[arg(long, value_name = "N")]
+    max_routes: Option<u32>,
+    /// Whether it gets new connections only when no other endpoint can take one; no at first
+    #[arg(long, value_parser = yes_or_no())]
+    backup: Option<bool>,
+}
+
+impl From<&ChangeArgs> for EndpointChange {
+    fn from(args: &ChangeArgs) -> Self {
+        Self {
+            weight: args.weight,
+            state: args.state,
+            max_routes: args.max_routes,
+            backup: args.backup,
+        }
+    }
+}
+
+fn yes_or_no() -> impl TypedValueParser<Value = bool> {
+    PossibleValuesParser::new(["yes", "no"]).map(|text| text == "yes")
+}

@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! The grammar of `nlb service`.
+
+use clap::{
+    builder::{
+        PossibleValue,
+        PossibleValuesParser,
+        TypedValueParser, //
+    },
+    Args,
+    Subcommand, //
+};
+use nlb_netlink::{
+    Enumeration,
+    Picking,
+    Scheduler,
+    ServiceKey,
+    ServiceMode, //
+};
+
+use super::names;
+
+/// Commands of `service`.
+#[derive(Subcommand)]
+pub(crate) enum ServiceCommand {
+    /// Add a service
+    #[command(
+        override_usage = "nlb service add VIP:PORT/PROTO [mode {peek|l4}] [scheduler {wrr|rr|lc|wlc|mh}] [affinity SECONDS [prefix N]] [slow-start SECONDS] [classifier PORT]"
+    )]
+    Add {
+        /// The service, like 192.0.2.10:80/tcp; tcp when left out
+        #[arg(value_name = "VIP:PORT/PROTO")]
+        service: ServiceKey,
+        /// Who picks the endpoint: a classifier on this machine, or the kernel
+        #[arg(long, value_parser = names::<ServiceMode>(), default_value = "l4")]
+        mode: ServiceMode,
+        /// How the kernel picks it
+        #[command(flatten)]
+        picking: PickingArgs,
+        /// Port the classifier listens on, so that an application can have the service's own
+        #[arg(long, value_name = "PORT")]
+        classifier: Option<u16>,
+    },
+    /// Change how the endpoints of a service are picked; existing routes stay
+    ///
+    /// wrr: in turn, by weight. rr: in turn. lc: the endpoint with the fewest connections. wlc: the
+    /// one with the fewest for its weight. mh: by the client's address and port, with Maglev
+    /// consistent hashing. With each of them an endpoint of weight 0 gets no new clients.
+    #[command(
+        override_usage = "nlb service set VIP:PORT/PROTO [scheduler {wrr|rr|lc|wlc|mh}] [affinity SECONDS] [prefix N] [slow-start SECONDS]",
+        group = clap::ArgGroup::new("change").args(["scheduler", "affinity", "prefix", "slow_start"]).required(true).multiple(true)
+    )]
+    Set {
+        /// The service
+        #[arg(value_name = "VIP:PORT/PROTO")]
+        service: ServiceKey,
+        /// How the kernel picks the endpoint
+        #[command(flatten)]
+        picking: PickingArgs,
+    },
+    /// Remove a service with its endpoints and routes
+    #[command(override_usage = "nlb service del VIP:PORT/PROTO")]
+    Del {
+        /// The service
+        #[arg(value_name = "VIP:PORT/PROTO")]
+        service: ServiceKey,
+    },
+    /// Show one service or all
+    #[command(
+        visible_aliases = ["list", "ls"],
+        override_usage = "nlb service show [VIP:PORT/PROTO]"
+    )]
+    Show {
+        /// The service
+        #[arg(value_name = "VIP:PORT/PROTO")]
+        service: Option<ServiceKey>,
+    },
+}
+
+/// How the endpoints of a service in mode l4 are picked.
+#[derive(Args)]
+pub(crate) struct PickingArgs {
+    /// How the kernel picks the endpoint; wrr at first
+    #[arg(long, value_parser = schedulers())]
+    scheduler: Option<Scheduler>,
+    /// For so long after its last new connection, at most 31 days, a client goes to the same
+    /// endpoint; 0, as at first, for no affinity
+    #[arg(long, value_name = "SECONDS")]
+    affinity: Option<u32>,
+    /// For affinity, so many bits of their addresses tell clients apart; all of them at first
+    #[arg(long, value_name = "N")]
+    prefix: Option<u32>,
+    /// The weight of an endpoint that was added, or takes connections again, grows for so long, at
+    /// most 3600; 0, as at first, for the whole weight at once
+    #[arg(long, value_name = "SECONDS")]
+    slow_start: Option<u32>,
+}
+
+impl From<&PickingArgs> for Picking {
+    fn from(args: &PickingArgs) -> Self {
+        Self {
+            scheduler: args.scheduler,
+            affinity_timeout: args.affinity,
+            affinity_prefix: args.prefix,
+            slow_start: args.slow_start,
+        }
+    }
+}
+
+/// The schedulers; one of them has a name that others know it by.
+fn schedulers() -> impl TypedValueParser<Value = Scheduler> {
+    let names = Scheduler::ALL.iter().map(|value| match value {
+        Scheduler::Mh => PossibleValue::new(value.text()).alias("maglev"),
+        _ => PossibleValue::new(value.text()),
+    });
+    PossibleValuesParser::new(names).try_map(|text| match text.as_str() {
+        "maglev" => Ok(Scheduler::Mh),
+        text => text.parse::<Scheduler>(),
+    })
+}
