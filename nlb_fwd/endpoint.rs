@@ -5,7 +5,10 @@
 use crate::{
     scheduler::Candidate,
     stats::Traffic,
-    uapi::EndpointState, //
+    uapi::{
+        EndpointState,
+        Forward, //
+    }, //
 };
 use kernel::{
     prelude::*,
@@ -26,6 +29,7 @@ use nlb_tunnel::Target;
 /// A host, with its share of a service's new connections.
 pub(crate) struct Endpoint {
     target: Arc<Target>,
+    forward: Forward,
     weight: Atomic<u32>,
     /// Number of the [`EndpointState`].
     state: Atomic<u32>,
@@ -37,10 +41,16 @@ pub(crate) struct Endpoint {
 
 impl Endpoint {
     /// An endpoint without routes.
-    pub(crate) fn new(target: Arc<Target>, weight: u32, state: EndpointState) -> Result<Arc<Self>> {
+    pub(crate) fn new(
+        target: Arc<Target>,
+        forward: Forward,
+        weight: u32,
+        state: EndpointState,
+    ) -> Result<Arc<Self>> {
         Ok(Arc::new(
             Self {
                 target,
+                forward,
                 weight: Atomic::new(weight),
                 state: Atomic::new(state as u32),
                 routes: Atomic::new(0),
@@ -54,6 +64,11 @@ impl Endpoint {
     /// The way to the host.
     pub(crate) fn target(&self) -> &Arc<Target> {
         &self.target
+    }
+
+    /// How packets get to the host.
+    pub(crate) fn forward(&self) -> Forward {
+        self.forward
     }
 
     /// The host's address.

@@ -3,11 +3,13 @@
 //! The generic netlink family `nlb-fwd`.
 
 mod fill;
+mod forward;
 
 pub(crate) use fill::notify_route;
 
 use crate::{
     endpoint::Endpoint,
+    forward::NoRoute,
     route::Route,
     service::{
         Config,
@@ -62,6 +64,7 @@ use nlb::{
         Request, //
     },
     sync::rhashtable::{
+        InsertError,
         Position,
         Scan, //
     },
@@ -267,6 +270,7 @@ fn endpoint_new(req: &Request<'_>) -> Result {
             return Err(other_family(req, id));
         }
     }
+    let forward = forward::forward(req, host)?;
     let weight = req.u32(endpoint::WEIGHT).unwrap_or(1);
     let state = endpoint_state(req)?.unwrap_or(EndpointState::Active);
     if host == key.vip {
@@ -281,7 +285,9 @@ fn endpoint_new(req: &Request<'_>) -> Result {
     if service.endpoint(host).is_some() {
         return Err(req.error(EEXIST, c"endpoint exists"));
     }
-    let endpoint = Endpoint::new(target(req, host, source)?, weight, state)?;
+    forward::check_service(req, &service, forward)?;
+    let target = forward::target_by(req, forward, host, source)?;
+    let endpoint = Endpoint::new(target, forward, weight, state)?;
     match service.add_endpoint(endpoint.clone()) {
         Err(EEXIST) => Err(req.error(EEXIST, c"endpoint exists")),
         Err(ENOSPC) => Err(req.error(ENOSPC, c"too many endpoints")),
@@ -467,23 +473,19 @@ fn route_new(req: &Request<'_>) -> Result {
             }
         })?,
     };
-    let mapping = nlb_tunnel::allocate(req.net(), &tuple, &target, false)
-        .map_err(|error| req.error(error, c"no flow id is free"))?;
-    let added = forwarder.add_route(
+    let opened = forwarder.open_route(
         req.net(),
-        &mapping,
+        &tuple,
         &service,
         endpoint.as_ref(),
-        RouteOrigin::Manual,
-        Flags::ACK,
+        &target,
+        (RouteOrigin::Manual, Flags::ACK),
     );
-    added.map_err(|error| {
-        nlb_tunnel::release(req.net(), &mapping);
-        match Error::from(error) {
-            EEXIST => req.error(EEXIST, c"route exists"),
-            ENOSPC => req.error(ENOSPC, c"route table is full"),
-            other => other,
-        }
+    opened.map_err(|error| match error {
+        NoRoute::FlowId(error) => req.error(error, c"no flow id is free"),
+        NoRoute::Table(InsertError::Exists) => req.error(EEXIST, c"route exists"),
+        NoRoute::Table(InsertError::Full) => req.error(ENOSPC, c"route table is full"),
+        NoRoute::Table(other) => other.into(),
     })
 }
 

@@ -21,6 +21,7 @@ use crate::{
         RouteOrigin,
         Scheduler, //
     },
+    way::Way, //
 };
 use kernel::{
     new_mutex,
@@ -64,7 +65,6 @@ use nlb::{
         Trigger, //
     }, //
 };
-use nlb_tunnel::Mapping;
 
 /// Services that a namespace may have.
 pub(crate) const MAX_SERVICES: u32 = 4096;
@@ -141,11 +141,11 @@ impl PerNet for Forwarder {
     }
 
     fn exit(state: &Self, net: &Net) {
-        // Their flow ids are the tunnel's, which may stay. As a table that shrinks meanwhile may
+        // Flow ids are the tunnel's, which may stay. As a table that shrinks meanwhile may
         // hide entries from a scan, once is not always enough.
         while !state.routes.is_empty() {
             state.routes.retain(|route| {
-                nlb_tunnel::release(net, route.mapping());
+                release(net, route);
                 false
             });
         }
@@ -170,6 +170,13 @@ fn run_expire(weak: &WeakNet, position: &mut Position, trigger: &Trigger) {
         }
     }
     trigger.schedule(if done { EXPIRE_INTERVAL_MS } else { 1 });
+}
+
+/// Gives the flow id of a route back, if it has one.
+fn release(net: &Net, route: &Route) {
+    if let Some(mapping) = route.way().mapping() {
+        nlb_tunnel::release(net, mapping);
+    }
 }
 
 impl Forwarder {
@@ -281,21 +288,21 @@ impl Forwarder {
         self.routes.get(guard, tuple)
     }
 
-    /// Makes a route of a mapping, which the route owns if that succeeds.
+    /// Makes a route, which owns the flow id of its way if that succeeds.
     ///
     /// `EEXIST` if the connection has one, `ENOSPC`, `ENOMEM`. Any context; the caller holds the
     /// RCU read side from before it looked up the service.
     pub(crate) fn add_route(
         &self,
         net: &Net,
-        mapping: &Arc<Mapping>,
+        way: Way,
         service: &Arc<Service>,
         endpoint: Option<&Arc<Endpoint>>,
         origin: RouteOrigin,
         flags: Flags,
     ) -> Result<(), InsertError> {
         let route = Route::new(
-            mapping.clone(),
+            way,
             service.clone(),
             endpoint.cloned(),
             origin,
@@ -318,7 +325,7 @@ impl Forwarder {
         Ok(())
     }
 
-    /// Removes this very route and gives its flow id back. False if that was done before. Any
+    /// Removes this very route and gives back what it has. False if that was done before. Any
     /// context.
     pub(crate) fn remove_route(&self, net: &Net, route: &Route) -> bool {
         let removed = self.routes.remove_if(route.tuple(), |other| {
@@ -334,7 +341,7 @@ impl Forwarder {
     fn forget(&self, net: &Net, route: &Route) {
         route.removed();
         netlink::notify_route(net, cmd::ROUTE_DEL_NTF, route);
-        nlb_tunnel::release(net, route.mapping());
+        release(net, route);
     }
 
     /// Removes all routes of a service that gets no more of them. Process context.

@@ -40,8 +40,16 @@ nlb::counters! {
     DropTableFull = "drop-table-full",
     /// New connections refused because no flow id was found.
     DropNoFlowId = "drop-no-flow-id",
-    /// New connections refused because memory was short.
+    /// New connections refused, or packets lost, because memory was short.
     DropNoMemory = "drop-no-memory",
+    /// TTL used up; the sender is told. Like all that follow not in the tunnel, which counts itself.
+    DropTtl = "drop-ttl-expired",
+    /// Larger than the path can carry and not to be fragmented; the sender is told.
+    DropTooBig = "drop-too-big",
+    /// No route to the host.
+    DropNoRoute = "drop-no-route",
+    /// The network layer refused a packet.
+    DropOutput = "drop-output",
 }
 
 /// Connections, packets and bytes of a service or an endpoint.

@@ -94,6 +94,30 @@ impl EndpointState {
     }
 }
 
+/// How a client's packets get to the host of an endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub(crate) enum Forward {
+    /// In the flow-id tunnel.
+    Tunnel = 1,
+    /// As they are, on a link that the host is on, too.
+    Direct = 2,
+    /// Inside of IP packets.
+    Ipip = 3,
+}
+
+impl Forward {
+    /// The value with this number, if there is one.
+    pub(crate) fn from_u32(value: u32) -> Option<Self> {
+        match value {
+            1 => Some(Self::Tunnel),
+            2 => Some(Self::Direct),
+            3 => Some(Self::Ipip),
+            _ => None,
+        }
+    }
+}
+
 /// Values of route state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
@@ -181,9 +205,10 @@ pub(crate) mod endpoint {
     pub(crate) const VIP_PORT: u16 = 2;
     /// The proto.
     pub(crate) const PROTO: u16 = 3;
-    /// Address of the host, the destination of its tunnel packets.
+    /// Address of the host.
     pub(crate) const HOST_ADDR: u16 = 4;
-    /// Source address of the tunnel packets; the address that routing would choose when absent.
+    /// Source address of the packets to the host, where the way of forwarding changes it; the
+    /// address that routing would choose when absent.
     pub(crate) const SOURCE_ADDR: u16 = 5;
     /// Share of new connections; 0 takes no new ones, 1 when absent.
     pub(crate) const WEIGHT: u16 = 6;
@@ -200,6 +225,8 @@ pub(crate) mod endpoint {
     pub(crate) const ACTIVE_ROUTES: u16 = 11;
     /// What may be sent to the endpoint; active when absent.
     pub(crate) const STATE: u16 = 12;
+    /// How packets get to the host; tunnel when absent.
+    pub(crate) const FORWARD: u16 = 13;
 }
 
 /// Attributes of a route.
@@ -216,7 +243,7 @@ pub(crate) mod route {
     pub(crate) const VIP_PORT: u16 = 5;
     /// Host that the packets go to.
     pub(crate) const HOST_ADDR: u16 = 6;
-    /// Source address of the tunnel packets.
+    /// Source address of the packets to the host, if not the client's.
     pub(crate) const FORWARDER_ADDR: u16 = 7;
     /// The flow id.
     pub(crate) const FLOW_ID: u16 = 8;
@@ -230,6 +257,8 @@ pub(crate) mod route {
     pub(crate) const PACKETS: u16 = 12;
     /// The bytes.
     pub(crate) const BYTES: u16 = 13;
+    /// How packets get to the host.
+    pub(crate) const FORWARD: u16 = 14;
 }
 
 /// Attributes of a counter.
@@ -338,7 +367,7 @@ pub(crate) static SERVICE_GET_DO: [Policy; 4] = [
 pub(crate) static SERVICE_GET_DUMP: [Policy; 1] = [Policy::reject()];
 
 /// Policy of the do request of `endpoint-new`, indexed by attribute id.
-pub(crate) static ENDPOINT_NEW_DO: [Policy; 13] = [
+pub(crate) static ENDPOINT_NEW_DO: [Policy; 14] = [
     Policy::reject(),
     // vip-addr
     Policy::binary(4, 16),
@@ -363,6 +392,8 @@ pub(crate) static ENDPOINT_NEW_DO: [Policy; 13] = [
     // active-routes
     Policy::reject(),
     // state
+    Policy::u32_range(1, 3),
+    // forward
     Policy::u32_range(1, 3),
 ];
 

@@ -53,6 +53,19 @@ enum nlb_fwd_endpoint_state {
 	NLB_FWD_ENDPOINT_STATE_INACTIVE,
 };
 
+/**
+ * enum nlb_fwd_forward - How a client's packets get to the host of an
+ *   endpoint.
+ * @NLB_FWD_FORWARD_TUNNEL: In the flow-id tunnel.
+ * @NLB_FWD_FORWARD_DIRECT: As they are, on a link that the host is on, too.
+ * @NLB_FWD_FORWARD_IPIP: Inside of IP packets.
+ */
+enum nlb_fwd_forward {
+	NLB_FWD_FORWARD_TUNNEL = 1,
+	NLB_FWD_FORWARD_DIRECT,
+	NLB_FWD_FORWARD_IPIP,
+};
+
 enum nlb_fwd_route_state {
 	NLB_FWD_ROUTE_STATE_SYN_RECV = 1,
 	NLB_FWD_ROUTE_STATE_ESTABLISHED,
@@ -99,6 +112,7 @@ enum {
 	NLB_FWD_A_ENDPOINT_BYTES,
 	NLB_FWD_A_ENDPOINT_ACTIVE_ROUTES,
 	NLB_FWD_A_ENDPOINT_STATE,
+	NLB_FWD_A_ENDPOINT_FORWARD,
 
 	__NLB_FWD_A_ENDPOINT_MAX,
 	NLB_FWD_A_ENDPOINT_MAX = (__NLB_FWD_A_ENDPOINT_MAX - 1)
@@ -118,6 +132,7 @@ enum {
 	NLB_FWD_A_ROUTE_EXPIRES,
 	NLB_FWD_A_ROUTE_PACKETS,
 	NLB_FWD_A_ROUTE_BYTES,
+	NLB_FWD_A_ROUTE_FORWARD,
 
 	__NLB_FWD_A_ROUTE_MAX,
 	NLB_FWD_A_ROUTE_MAX = (__NLB_FWD_A_ROUTE_MAX - 1)

@@ -21,6 +21,7 @@ use crate::{
         service,
         stats,
         EndpointState,
+        Forward,
         Scheduler,
         ServiceMode,
         FAMILY, //
@@ -58,7 +59,9 @@ impl NewService {
 pub struct NewEndpoint {
     /// Address of the host.
     pub host: IpAddr,
-    /// Source address of the tunnel packets; what routing chooses when `None`.
+    /// How packets get to the host; by the flow-id tunnel when `None`.
+    pub forward: Option<Forward>,
+    /// Source address of the packets to the host; what routing chooses when `None`.
     pub source: Option<IpAddr>,
     /// Share of new connections, up to 100; 1 when `None`.
     pub weight: Option<u32>,
@@ -231,7 +234,11 @@ fn endpoint_new(key: &ServiceKey, new: &NewEndpoint) -> Request {
         weight: new.weight,
         state: new.state,
     };
-    changed(request, change)
+    request = changed(request, change);
+    if let Some(forward) = new.forward {
+        request = request.u32(endpoint::FORWARD, forward as u32);
+    }
+    request
 }
 
 /// The request with what it says of weight and state.
@@ -289,6 +296,7 @@ mod tests {
         let key: ServiceKey = "[2001:db8::1]:53/udp".parse().unwrap();
         let new = NewEndpoint {
             host: [10, 0, 2, 2].into(),
+            forward: None,
             source: Some([10, 0, 1, 1].into()),
             weight: Some(3),
             state: None,
@@ -317,6 +325,12 @@ mod tests {
         };
         let long = endpoint_new(&key, &draining).finish(0x23, 1).unwrap();
         assert_eq!(long[short.len()..], [8, 0, 12, 0, 2, 0, 0, 0]);
+        let ipip = NewEndpoint {
+            forward: Some(Forward::Ipip),
+            ..plain
+        };
+        let long = endpoint_new(&key, &ipip).finish(0x23, 1).unwrap();
+        assert_eq!(long[short.len()..], [8, 0, 13, 0, 3, 0, 0, 0]);
     }
 
     #[test]

@@ -89,6 +89,7 @@ pub use crate::{
     uapi::{
         fwd::{
             EndpointState,
+            Forward,
             RouteOrigin,
             RouteState,
             Scheduler,

@@ -26,6 +26,7 @@ use crate::{
     uapi::{
         fwd::{
             EndpointState,
+            Forward,
             RouteOrigin,
             RouteState,
             Scheduler,
@@ -162,8 +163,10 @@ object! {
         host_addr: IpAddr = HOST_ADDR, attr::addr;
     }
     optional {
-        /// Source address of the tunnel packets.
+        /// Source address of the packets to the host, if not the client's.
         source_addr: IpAddr = SOURCE_ADDR, attr::addr;
+        /// How packets get to the host.
+        forward: Named<Forward> = FORWARD, Named::decode;
         /// Share of new connections.
         weight: u32 = WEIGHT, attr::u32;
         /// What may be sent to the endpoint.
@@ -210,7 +213,9 @@ object! {
     optional {
         /// Host that the packets go to.
         host_addr: IpAddr = HOST_ADDR, attr::addr;
-        /// Source address of the tunnel packets.
+        /// How packets get to the host.
+        forward: Named<Forward> = FORWARD, Named::decode;
+        /// Source address of the packets to the host, if not the client's.
         forwarder_addr: IpAddr = FORWARDER_ADDR, attr::addr;
         /// Flow id of the tunnel packets.
         flow_id: FlowId = FLOW_ID, FlowId::decode;

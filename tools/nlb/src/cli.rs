@@ -42,6 +42,7 @@ use nlb_netlink::{
     EndpointState,
     Enumeration,
     FlowId,
+    Forward,
     MappingSide,
     Proto,
     Role,
@@ -218,8 +219,12 @@ pub(crate) enum ServiceCommand {
 #[derive(Subcommand)]
 pub(crate) enum EndpointCommand {
     /// Add an endpoint to a service
+    ///
+    /// Packets get to the host in the flow-id tunnel, unless via says otherwise. direct: as they
+    /// are, on a link of this machine. ipip: inside of IP packets. What the host needs for each of
+    /// them is in Documentation/forwarding.rst.
     #[command(
-        override_usage = "nlb endpoint add VIP:PORT/PROTO host ADDR [weight N] [state {active|draining|inactive}] [source ADDR]"
+        override_usage = "nlb endpoint add VIP:PORT/PROTO host ADDR [via {tunnel|direct|ipip}] [weight N] [state {active|draining|inactive}] [source ADDR]"
     )]
     Add {
         /// The service
@@ -228,13 +233,17 @@ pub(crate) enum EndpointCommand {
         /// Address of the host
         #[arg(long, value_name = "ADDR")]
         host: IpAddr,
+        /// How packets get to the host; tunnel when left out
+        #[arg(long, value_parser = names::<Forward>())]
+        via: Option<Forward>,
         /// Share of new connections, 0 to 100; 1 when left out
         #[arg(long, value_name = "N")]
         weight: Option<u32>,
         /// What may be sent to it; active when left out
         #[arg(long, value_parser = names::<EndpointState>())]
         state: Option<EndpointState>,
-        /// Source address of the tunnel packets; chosen by routing when left out
+        /// Source address of the packets to the host, where it is not the client's; chosen by
+        /// routing when left out
         #[arg(long, value_name = "ADDR")]
         source: Option<IpAddr>,
     },

@@ -118,6 +118,39 @@ impl EndpointState {
     }
 }
 
+/// How a client's packets get to the host of an endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Forward {
+    /// In the flow-id tunnel.
+    Tunnel = 1,
+    /// As they are, on a link that the host is on, too.
+    Direct = 2,
+    /// Inside of IP packets.
+    Ipip = 3,
+}
+
+impl Forward {
+    /// The value with this number, if there is one.
+    pub fn from_u32(value: u32) -> Option<Self> {
+        match value {
+            1 => Some(Self::Tunnel),
+            2 => Some(Self::Direct),
+            3 => Some(Self::Ipip),
+            _ => None,
+        }
+    }
+
+    /// The name used in the specification, on the command line and in JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Tunnel => "tunnel",
+            Self::Direct => "direct",
+            Self::Ipip => "ipip",
+        }
+    }
+}
+
 /// Values of route state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
@@ -239,9 +272,10 @@ pub mod endpoint {
     pub const VIP_PORT: u16 = 2;
     /// The proto.
     pub const PROTO: u16 = 3;
-    /// Address of the host, the destination of its tunnel packets.
+    /// Address of the host.
     pub const HOST_ADDR: u16 = 4;
-    /// Source address of the tunnel packets; the address that routing would choose when absent.
+    /// Source address of the packets to the host, where the way of forwarding changes it; the
+    /// address that routing would choose when absent.
     pub const SOURCE_ADDR: u16 = 5;
     /// Share of new connections; 0 takes no new ones, 1 when absent.
     pub const WEIGHT: u16 = 6;
@@ -258,6 +292,8 @@ pub mod endpoint {
     pub const ACTIVE_ROUTES: u16 = 11;
     /// What may be sent to the endpoint; active when absent.
     pub const STATE: u16 = 12;
+    /// How packets get to the host; tunnel when absent.
+    pub const FORWARD: u16 = 13;
     /// Names, in the order of the ids, which begin at 1.
     #[rustfmt::skip]
     pub const NAMES: &[&str] = &[
@@ -273,6 +309,7 @@ pub mod endpoint {
         "bytes",
         "active-routes",
         "state",
+        "forward",
     ];
 }
 
@@ -290,7 +327,7 @@ pub mod route {
     pub const VIP_PORT: u16 = 5;
     /// Host that the packets go to.
     pub const HOST_ADDR: u16 = 6;
-    /// Source address of the tunnel packets.
+    /// Source address of the packets to the host, if not the client's.
     pub const FORWARDER_ADDR: u16 = 7;
     /// The flow id.
     pub const FLOW_ID: u16 = 8;
@@ -304,6 +341,8 @@ pub mod route {
     pub const PACKETS: u16 = 12;
     /// The bytes.
     pub const BYTES: u16 = 13;
+    /// How packets get to the host.
+    pub const FORWARD: u16 = 14;
     /// Names, in the order of the ids, which begin at 1.
     #[rustfmt::skip]
     pub const NAMES: &[&str] = &[
@@ -320,6 +359,7 @@ pub mod route {
         "expires",
         "packets",
         "bytes",
+        "forward",
     ];
 }
 

@@ -24,6 +24,7 @@ use crate::{
 const COLUMNS: &[Column<Endpoint>] = &[
     left("SERVICE", |endpoint| endpoint.service().to_string()),
     left("HOST", |endpoint| endpoint.host_addr.to_string()),
+    left("VIA", |endpoint| maybe(endpoint.forward)),
     left("SOURCE", |endpoint| maybe(endpoint.source_addr)),
     right("WEIGHT", |endpoint| maybe(endpoint.weight)),
     left("STATE", |endpoint| maybe(endpoint.state)),
@@ -40,12 +41,14 @@ pub(super) fn run(command: Option<&EndpointCommand>, format: Format) -> Outcome 
         Some(EndpointCommand::Add {
             service,
             host,
+            via,
             weight,
             state,
             source,
         }) => {
             let new = NewEndpoint {
                 host: *host,
+                forward: *via,
                 source: *source,
                 weight: *weight,
                 state: *state,

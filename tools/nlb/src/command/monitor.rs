@@ -84,9 +84,10 @@ fn service(service: &Service) -> String {
 
 fn endpoint(endpoint: &Endpoint) -> String {
     format!(
-        "{} host {} weight {} state {}",
+        "{} host {} via {} weight {} state {}",
         endpoint.service(),
         endpoint.host_addr,
+        maybe(endpoint.forward),
         maybe(endpoint.weight),
         maybe(endpoint.state)
     )
@@ -95,11 +96,12 @@ fn endpoint(endpoint: &Endpoint) -> String {
 fn route(route: &Route) -> String {
     let key = route.key();
     format!(
-        "{}/{} client {} host {} id {} state {} origin {}",
+        "{}/{} client {} host {} via {} id {} state {} origin {}",
         key.vip,
         key.proto,
         key.client,
         maybe(route.host_addr),
+        maybe(route.forward),
         maybe(route.flow_id),
         maybe(route.state),
         maybe(route.origin)

@@ -35,13 +35,21 @@ const COLUMNS: &[Column<Route>] = &[
     left("SERVICE", |route| service(route).to_string()),
     left("HOST", |route| maybe(route.host_addr)),
     left("FORWARDER", |route| maybe(route.forwarder_addr)),
-    left("FLOW-ID", |route| maybe(route.flow_id)),
+    left("FLOW-ID", way),
     left("STATE", |route| maybe(route.state)),
     left("ORIGIN", |route| maybe(route.origin)),
     right("EXPIRES", |route| milliseconds(route.expires)),
     right("PACKETS", |route| maybe(route.packets)),
     right("BYTES", |route| maybe(route.bytes)),
 ];
+
+/// The flow id, or how packets get to the host without one.
+fn way(route: &Route) -> String {
+    match route.flow_id {
+        Some(id) => id.to_string(),
+        None => maybe(route.forward),
+    }
+}
 
 fn service(route: &Route) -> ServiceKey {
     ServiceKey {
