@@ -21,7 +21,11 @@ use kernel::{
     },
 };
 use nlb::wire::{
-    addr::Addr,
+    addr::{
+        Addr,
+        FourTuple,
+        Proto, //
+    },
     least, //
 };
 use nlb_tunnel::Target;
@@ -30,6 +34,8 @@ use nlb_tunnel::Target;
 pub(crate) struct Endpoint {
     target: Arc<Target>,
     forward: Forward,
+    /// Where the way of forwarding changes it.
+    host_port: u16,
     weight: Atomic<u32>,
     /// Number of the [`EndpointState`].
     state: Atomic<u32>,
@@ -43,7 +49,7 @@ impl Endpoint {
     /// An endpoint without routes.
     pub(crate) fn new(
         target: Arc<Target>,
-        forward: Forward,
+        (forward, host_port): (Forward, u16),
         weight: u32,
         state: EndpointState,
     ) -> Result<Arc<Self>> {
@@ -51,6 +57,7 @@ impl Endpoint {
             Self {
                 target,
                 forward,
+                host_port,
                 weight: Atomic::new(weight),
                 state: Atomic::new(state as u32),
                 routes: Atomic::new(0),
@@ -69,6 +76,17 @@ impl Endpoint {
     /// How packets get to the host.
     pub(crate) fn forward(&self) -> Forward {
         self.forward
+    }
+
+    /// The host's port, where the way of forwarding changes it.
+    pub(crate) fn host_port(&self) -> u16 {
+        self.host_port
+    }
+
+    /// What the packets have as addresses and ports that the host sends to `to` as answers, the
+    /// host as client. None if the two are of different families.
+    pub(crate) fn answers(&self, to: (Addr, u16), proto: Proto) -> Option<FourTuple> {
+        FourTuple::new(self.host(), self.host_port, to.0, to.1, proto)
     }
 
     /// The host's address.

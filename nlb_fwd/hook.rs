@@ -66,7 +66,12 @@ impl Hook for PreRouting {
             return forwarder.other(state, skb);
         };
         let Some(route) = forwarder.route_of(&parsed.tuple, state.rcu()) else {
-            return forwarder.miss(state, skb, &parsed);
+            return match forwarder.route_answered(&parsed.tuple, state.rcu()) {
+                Some(route) if is_from_client(state, &skb) => {
+                    forwarder.send_back(state, route, skb, &parsed)
+                }
+                _ => forwarder.miss(state, skb, &parsed),
+            };
         };
         if !is_from_client(state, &skb) {
             return Verdict::Accept(skb);
@@ -174,6 +179,7 @@ impl Forwarder {
                 Err(Counter::DropNoMemory)
             }
             Err(NoRoute::FlowId(_)) => Err(Counter::DropNoFlowId),
+            Err(NoRoute::Reply) => Err(Counter::DropNoPort),
         }
     }
 

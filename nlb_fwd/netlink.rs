@@ -49,6 +49,7 @@ use kernel::{
 };
 use nlb::{
     errno::{
+        EADDRINUSE,
         EADDRNOTAVAIL,
         EAFNOSUPPORT,
         EDQUOT,
@@ -270,7 +271,7 @@ fn endpoint_new(req: &Request<'_>) -> Result {
             return Err(other_family(req, id));
         }
     }
-    let forward = forward::forward(req, host)?;
+    let method = forward::method(req, &key, host)?;
     let weight = req.u32(endpoint::WEIGHT).unwrap_or(1);
     let state = endpoint_state(req)?.unwrap_or(EndpointState::Active);
     if host == key.vip {
@@ -285,9 +286,9 @@ fn endpoint_new(req: &Request<'_>) -> Result {
     if service.endpoint(host).is_some() {
         return Err(req.error(EEXIST, c"endpoint exists"));
     }
-    forward::check_service(req, &service, forward)?;
-    let target = forward::target_by(req, forward, host, source)?;
-    let endpoint = Endpoint::new(target, forward, weight, state)?;
+    forward::check_service(req, &service, method.0)?;
+    let target = forward::target_by(req, method.0, host, source)?;
+    let endpoint = Endpoint::new(target, method, weight, state)?;
     match service.add_endpoint(endpoint.clone()) {
         Err(EEXIST) => Err(req.error(EEXIST, c"endpoint exists")),
         Err(ENOSPC) => Err(req.error(ENOSPC, c"too many endpoints")),
@@ -485,7 +486,8 @@ fn route_new(req: &Request<'_>) -> Result {
         NoRoute::FlowId(error) => req.error(error, c"no flow id is free"),
         NoRoute::Table(InsertError::Exists) => req.error(EEXIST, c"route exists"),
         NoRoute::Table(InsertError::Full) => req.error(ENOSPC, c"route table is full"),
-        NoRoute::Table(other) => other.into(),
+        NoRoute::Reply => req.error(EADDRINUSE, c"no port is free"),
+        other => other.into(),
     })
 }
 

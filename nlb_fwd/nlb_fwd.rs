@@ -13,6 +13,7 @@ mod forward;
 mod hook;
 mod netlink;
 mod plumb;
+mod reply;
 mod route;
 mod scheduler;
 mod service;

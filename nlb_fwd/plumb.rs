@@ -87,12 +87,10 @@ fn with_route(
     let Some(forwarder) = STATE.get(net, &guard) else {
         return;
     };
-    let route = forwarder
-        .route_of(tuple, &guard)
-        .filter(|route| {
-            let mapping = route.way().mapping();
-            mapping.is_some_and(|mapping| mapping.flow_id() == flow_id)
-        });
+    let route = forwarder.route_of(tuple, &guard).filter(|route| {
+        let mapping = route.way().mapping();
+        mapping.is_some_and(|mapping| mapping.flow_id() == flow_id)
+    });
     if let Some(route) = route {
         f(forwarder, route);
     }

@@ -187,6 +187,27 @@ impl Route {
         }
     }
 
+    /// Follows a packet of the server.
+    #[inline]
+    pub(crate) fn reply(&self, flags: Flags) {
+        let before = self.state();
+        let after = before.reply(flags);
+        if after != before {
+            self.change(|state| after as u32 | state & GONE);
+        }
+        self.way.usage().touch();
+    }
+
+    /// Whether its connection was reset.
+    pub(crate) fn is_reset(&self) -> bool {
+        self.state() == State::Close
+    }
+
+    /// What its replies have as addresses and ports, the sender as client, if they come here.
+    pub(crate) fn reply_tuple(&self) -> Option<FourTuple> {
+        self.way.reply_tuple(self.endpoint.as_ref()?)
+    }
+
     /// The host says that the connection has ended: only its last packets are still to come.
     pub(crate) fn close(&self) {
         self.change(|state| State::FinWait as u32 | state & GONE);

@@ -4,7 +4,10 @@
 
 use crate::{
     endpoint::Endpoint,
-    hook, module_parameters, netlink,
+    forward::NoRoute,
+    hook,
+    module_parameters,
+    netlink,
     route::Route,
     service::{
         Config,
@@ -50,6 +53,7 @@ use nlb::{
         },
         Net, //
     },
+    random,
     sync::{
         family_table::FamilyTable,
         rhashtable::{
@@ -90,6 +94,11 @@ pub(crate) struct Forwarder {
     pub(crate) services: FamilyTable<ServiceKey, Arc<Service>>,
     #[pin]
     pub(crate) routes: FamilyTable<FourTuple, Arc<Route>>,
+    /// Routes by what their replies have as addresses and ports, where these come here.
+    #[pin]
+    pub(crate) replies: FamilyTable<FourTuple, Arc<Route>>,
+    /// Number of the next port to try for nat.
+    pub(crate) next_port: Atomic<u32>,
     pub(crate) stats: Stats,
     /// Serialises changes of services and endpoints.
     #[pin]
@@ -120,6 +129,8 @@ impl PerNet for Forwarder {
         try_pin_init!(Self {
             services <- FamilyTable::new(MAX_SERVICES),
             routes <- FamilyTable::new(max_routes()),
+            replies <- FamilyTable::new(max_routes()),
+            next_port: Atomic::new(random::u32()),
             stats: Stats::new()?,
             config <- new_mutex!(()),
             endpoint_changes: Atomic::new(0),
@@ -290,8 +301,8 @@ impl Forwarder {
 
     /// Makes a route, which owns the flow id of its way if that succeeds.
     ///
-    /// `EEXIST` if the connection has one, `ENOSPC`, `ENOMEM`. Any context; the caller holds the
-    /// RCU read side from before it looked up the service.
+    /// `EEXIST` if the connection has one, `ENOSPC`, `ENOMEM`, [`NoRoute::Reply`]. Any context; the
+    /// caller holds the RCU read side from before it looked up the service.
     pub(crate) fn add_route(
         &self,
         net: &Net,
@@ -300,20 +311,16 @@ impl Forwarder {
         endpoint: Option<&Arc<Endpoint>>,
         origin: RouteOrigin,
         flags: Flags,
-    ) -> Result<(), InsertError> {
-        let route = Route::new(
-            way,
-            service.clone(),
-            endpoint.cloned(),
-            origin,
-            flags,
-        )
-        .map_err(|_| InsertError::NoMemory)?;
+    ) -> Result<(), NoRoute> {
+        let route = Route::new(way, service.clone(), endpoint.cloned(), origin, flags)
+            .map_err(|_| InsertError::NoMemory)?;
+        self.add_reply(net, &route)?;
         route.added();
         let inserted = self.routes.insert(route.tuple(), route.clone(), GFP_ATOMIC);
         if let Err(error) = inserted {
             route.removed();
-            return Err(error);
+            self.remove_reply(&route);
+            return Err(error.into());
         }
         route.count_connection();
         self.stats.inc(match origin {
@@ -340,6 +347,7 @@ impl Forwarder {
     /// What is to be done when a route has been removed.
     fn forget(&self, net: &Net, route: &Route) {
         route.removed();
+        self.remove_reply(route);
         netlink::notify_route(net, cmd::ROUTE_DEL_NTF, route);
         release(net, route);
     }

@@ -104,6 +104,11 @@ pub(crate) enum Forward {
     Direct = 2,
     /// Inside of IP packets.
     Ipip = 3,
+    /// With the host's address and port in place of the service's. The host's replies come back
+    /// this way and are translated, too.
+    HalfNat = 4,
+    /// As with half-nat, and with an address and a port of this machine in place of the client's.
+    Nat = 5,
 }
 
 impl Forward {
@@ -113,6 +118,8 @@ impl Forward {
             1 => Some(Self::Tunnel),
             2 => Some(Self::Direct),
             3 => Some(Self::Ipip),
+            4 => Some(Self::HalfNat),
+            5 => Some(Self::Nat),
             _ => None,
         }
     }
@@ -227,6 +234,8 @@ pub(crate) mod endpoint {
     pub(crate) const STATE: u16 = 12;
     /// How packets get to the host; tunnel when absent.
     pub(crate) const FORWARD: u16 = 13;
+    /// Port of the host, for half-nat and nat; the service's own when absent.
+    pub(crate) const HOST_PORT: u16 = 14;
 }
 
 /// Attributes of a route.
@@ -259,6 +268,8 @@ pub(crate) mod route {
     pub(crate) const BYTES: u16 = 13;
     /// How packets get to the host.
     pub(crate) const FORWARD: u16 = 14;
+    /// Source port of the packets to the host, with nat.
+    pub(crate) const FORWARDER_PORT: u16 = 15;
 }
 
 /// Attributes of a counter.
@@ -367,7 +378,7 @@ pub(crate) static SERVICE_GET_DO: [Policy; 4] = [
 pub(crate) static SERVICE_GET_DUMP: [Policy; 1] = [Policy::reject()];
 
 /// Policy of the do request of `endpoint-new`, indexed by attribute id.
-pub(crate) static ENDPOINT_NEW_DO: [Policy; 14] = [
+pub(crate) static ENDPOINT_NEW_DO: [Policy; 15] = [
     Policy::reject(),
     // vip-addr
     Policy::binary(4, 16),
@@ -394,7 +405,9 @@ pub(crate) static ENDPOINT_NEW_DO: [Policy; 14] = [
     // state
     Policy::u32_range(1, 3),
     // forward
-    Policy::u32_range(1, 3),
+    Policy::u32_range(1, 5),
+    // host-port
+    Policy::be16_min(1),
 ];
 
 /// Policy of the do request of `endpoint-set`, indexed by attribute id.

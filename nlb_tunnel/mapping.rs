@@ -37,6 +37,12 @@ impl Usage {
     pub fn count(&self, bytes: usize) {
         self.packets.fetch_add(1u64, Relaxed);
         self.bytes.fetch_add(bytes as u64, Relaxed);
+        self.touch();
+    }
+
+    /// Notes that the connection is in use, without counting a packet.
+    #[inline]
+    pub fn touch(&self) {
         let now = time::jiffies();
         // Many packets come in one jiffy.
         if self.used.load(Relaxed) != now {

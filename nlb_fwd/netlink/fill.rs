@@ -47,14 +47,25 @@ pub(super) fn fill_service(w: &mut Writer<'_>, s: &Service) -> Result {
     w.put_uint(service::BYTES, s.traffic.bytes())
 }
 
+/// Whether packets to the host are from this machine.
+fn changes_source(forward: Forward) -> bool {
+    match forward {
+        Forward::Tunnel | Forward::Ipip | Forward::Nat => true,
+        Forward::Direct | Forward::HalfNat => false,
+    }
+}
+
 pub(super) fn fill_endpoint(w: &mut Writer<'_>, s: &Service, e: &Endpoint) -> Result {
     let key = s.key();
     w.put_bytes(endpoint::VIP_ADDR, key.vip.octets())?;
     w.put_be16(endpoint::VIP_PORT, key.port)?;
     w.put_u32(endpoint::PROTO, key.proto.number().into())?;
     w.put_bytes(endpoint::HOST_ADDR, e.host().octets())?;
-    if e.forward() != Forward::Direct {
+    if changes_source(e.forward()) {
         w.put_bytes(endpoint::SOURCE_ADDR, e.target().source().octets())?;
+    }
+    if matches!(e.forward(), Forward::HalfNat | Forward::Nat) {
+        w.put_be16(endpoint::HOST_PORT, e.host_port())?;
     }
     w.put_u32(endpoint::FORWARD, e.forward() as u32)?;
     w.put_u32(endpoint::WEIGHT, e.weight())?;
@@ -77,9 +88,12 @@ pub(super) fn fill_route(w: &mut Writer<'_>, r: &Route) -> Result {
     w.put_u32(route::FORWARD, way.forward() as u32)?;
     if let Some(target) = r.target() {
         w.put_bytes(route::HOST_ADDR, target.host().octets())?;
-        if way.forward() != Forward::Direct {
+        if changes_source(way.forward()) {
             w.put_bytes(route::FORWARDER_ADDR, target.source().octets())?;
         }
+    }
+    if let Some(port) = way.port() {
+        w.put_be16(route::FORWARDER_PORT, port)?;
     }
     if let Some(mapping) = way.mapping() {
         w.put_u32(route::FLOW_ID, mapping.flow_id().value())?;

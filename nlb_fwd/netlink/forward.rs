@@ -4,7 +4,10 @@
 
 use super::target;
 use crate::{
-    service::Service,
+    service::{
+        Service,
+        ServiceKey, //
+    },
     uapi::{
         endpoint,
         Forward,
@@ -25,23 +28,31 @@ use nlb::{
 };
 use nlb_tunnel::Target;
 
-/// What a request for a new endpoint at `host` says, as far as it can be right without its service.
-pub(super) fn forward(req: &Request<'_>, host: Addr) -> Result<Forward> {
+/// How packets get to a new endpoint at `host`, and to which port of it where that changes, as far as
+/// that can be right without its service.
+pub(super) fn method(req: &Request<'_>, key: &ServiceKey, host: Addr) -> Result<(Forward, u16)> {
     let forward = match req.u32(endpoint::FORWARD) {
         None => Forward::Tunnel,
         Some(number) => Forward::from_u32(number)
             .ok_or_else(|| req.bad_attr(EINVAL, endpoint::FORWARD, c"no such way of forwarding"))?,
     };
-    if forward == Forward::Direct && req.attr(endpoint::SOURCE_ADDR).is_some() {
+    let keeps_source = matches!(forward, Forward::Direct | Forward::HalfNat);
+    if keeps_source && req.attr(endpoint::SOURCE_ADDR).is_some() {
         let text = c"the client's address stays the source";
         return Err(req.bad_attr(EINVAL, endpoint::SOURCE_ADDR, text));
+    }
+    let has_port = matches!(forward, Forward::HalfNat | Forward::Nat);
+    let port = req.be16(endpoint::HOST_PORT);
+    if port.is_some() && !has_port {
+        let text = c"only half-nat and nat change the port";
+        return Err(req.bad_attr(EINVAL, endpoint::HOST_PORT, text));
     }
     // Packets would come back here and be forwarded again. The tunnel may end where it begins.
     if forward != Forward::Tunnel && !ip::is_elsewhere(req.net(), &host) {
         let text = c"not the address of another machine";
         return Err(req.bad_attr(EINVAL, endpoint::HOST_ADDR, text));
     }
-    Ok(forward)
+    Ok((forward, port.unwrap_or(key.port)))
 }
 
 /// Whether endpoints of a service may have this way of forwarding.

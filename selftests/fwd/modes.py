@@ -3,7 +3,8 @@
 """The programs at both ends of the ways of forwarding.
 
 serve PORT...             echoes TCP and UDP of both families; to the datagram "who" it says who asked
-ask SEEN=VIP:PORT...      bytes there and back, each compared; who the server says is asking has to be SEEN
+ask BYTES SEEN=VIP:PORT...
+                          bytes there and back, up to so many, each compared; who the server says is asking has to be SEEN
 big MTU=VIP:PORT...       a datagram that does not fit into MTU bytes: the error says so, and the next one fits
 late VIP:PORT...          a datagram whose time to live ends at the next router: the error says so
 keep VIP:PORT             one connection, byte by byte there and back until it is killed
@@ -84,16 +85,17 @@ def there_and_back(sock, data):
 
 def datagrams(family, to):
     sock = socket.socket(family, socket.SOCK_DGRAM)
-    sock.settimeout(10)
+    sock.settimeout(20)
     sock.connect(to)
     return sock
 
 
-def ask(targets):
+def ask(arguments):
     chance = random.Random(1)
+    most, targets = int(arguments[0]), arguments[1:]
     for seen, _, where in (target.partition("=") for target in targets):
         family, to = address(where)
-        for size in (1, 1000, 1_500_000):
+        for size in (1, 1000, most):
             with connected(family, to) as sock:
                 there_and_back(sock, chance.randbytes(size))
                 sock.shutdown(socket.SHUT_WR)
@@ -112,7 +114,7 @@ def ask(targets):
 
 def icmp_error(sock):
     """Number, type, and what else the ICMP error says."""
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 20
     while time.monotonic() < deadline:
         try:
             ancillary = sock.recvmsg(2000, 500, socket.MSG_ERRQUEUE)[1]

@@ -112,12 +112,7 @@ impl Route {
         Ok(route)
     }
 
-    fn lookup_flags(
-        net: &Net,
-        source: Option<Addr>,
-        destination: Addr,
-        flags: u8,
-    ) -> Result<Self> {
+    fn lookup_flags(net: &Net, source: Option<Addr>, destination: Addr, flags: u8) -> Result<Self> {
         if source.is_some_and(|source| source.is_v4() != destination.is_v4()) {
             return Err(EAFNOSUPPORT.into());
         }
@@ -154,12 +149,7 @@ impl Route {
         unsafe { Self::from_raw(route.cast(), source, Addr::v4(destination)) }
     }
 
-    fn lookup_ipv6(
-        net: &Net,
-        source: Option<Addr>,
-        destination: Addr,
-        flags: u8,
-    ) -> Result<Self> {
+    fn lookup_ipv6(net: &Net, source: Option<Addr>, destination: Addr, flags: u8) -> Result<Self> {
         if !has_ipv6() {
             return Err(EAFNOSUPPORT.into());
         }
@@ -182,9 +172,9 @@ impl Route {
         unsafe { Self::from_raw(dst, source, destination) }
     }
 
-    /// Looks up the route of a segment from the virtual address, which need not be local any more, to
+    /// Looks up the route of a packet from the virtual address, which need not be local any more, to
     /// the client. Any context. Errors: as [`Route::lookup`].
-    pub fn lookup_tcp(net: &Net, tuple: &FourTuple) -> Result<Self> {
+    pub fn lookup_reply(net: &Net, tuple: &FourTuple) -> Result<Self> {
         let (from, to) = (tuple.vip(), tuple.client());
         let (Some(source), Some(destination)) = (from.to_v4(), to.to_v4()) else {
             // Nobody asks there whether the source is local.
@@ -195,7 +185,7 @@ impl Route {
             daddr: u32::from_ne_bytes(destination),
             ..Default::default()
         };
-        flow.__fl_common.flowic_proto = bindings::IPPROTO_TCP as u8;
+        flow.__fl_common.flowic_proto = tuple.proto().number();
         flow.__fl_common.flowic_flags = bindings::FLOWI_FLAG_ANYSRC as u8;
         flow.uli.ports.dport = tuple.client_port().to_be();
         flow.uli.ports.sport = tuple.vip_port().to_be();

@@ -61,6 +61,8 @@ pub struct NewEndpoint {
     pub host: IpAddr,
     /// How packets get to the host; by the flow-id tunnel when `None`.
     pub forward: Option<Forward>,
+    /// Port of the host, with half-nat and nat; the service's own when `None`.
+    pub port: Option<u16>,
     /// Source address of the packets to the host; what routing chooses when `None`.
     pub source: Option<IpAddr>,
     /// Share of new connections, up to 100; 1 when `None`.
@@ -238,6 +240,9 @@ fn endpoint_new(key: &ServiceKey, new: &NewEndpoint) -> Request {
     if let Some(forward) = new.forward {
         request = request.u32(endpoint::FORWARD, forward as u32);
     }
+    if let Some(port) = new.port {
+        request = request.port(endpoint::HOST_PORT, port);
+    }
     request
 }
 
@@ -297,6 +302,7 @@ mod tests {
         let new = NewEndpoint {
             host: [10, 0, 2, 2].into(),
             forward: None,
+            port: None,
             source: Some([10, 0, 1, 1].into()),
             weight: Some(3),
             state: None,
@@ -325,12 +331,17 @@ mod tests {
         };
         let long = endpoint_new(&key, &draining).finish(0x23, 1).unwrap();
         assert_eq!(long[short.len()..], [8, 0, 12, 0, 2, 0, 0, 0]);
-        let ipip = NewEndpoint {
-            forward: Some(Forward::Ipip),
+        let nat = NewEndpoint {
+            forward: Some(Forward::Nat),
+            port: Some(8080),
             ..plain
         };
-        let long = endpoint_new(&key, &ipip).finish(0x23, 1).unwrap();
-        assert_eq!(long[short.len()..], [8, 0, 13, 0, 3, 0, 0, 0]);
+        let long = endpoint_new(&key, &nat).finish(0x23, 1).unwrap();
+        #[rustfmt::skip]
+        assert_eq!(long[short.len()..], [
+            8, 0, 13, 0, 5, 0, 0, 0,
+            6, 0, 14, 0, 0x1f, 0x90, 0, 0,
+        ]);
     }
 
     #[test]

@@ -221,10 +221,12 @@ pub(crate) enum EndpointCommand {
     /// Add an endpoint to a service
     ///
     /// Packets get to the host in the flow-id tunnel, unless via says otherwise. direct: as they
-    /// are, on a link of this machine. ipip: inside of IP packets. What the host needs for each of
-    /// them is in Documentation/forwarding.rst.
+    /// are, on a link of this machine. ipip: inside of IP packets. half-nat: to the host's own
+    /// address and port; its replies have to come back by this machine. nat: the same, from an
+    /// address of this machine. What the host needs for each of them is in
+    /// Documentation/forwarding.rst.
     #[command(
-        override_usage = "nlb endpoint add VIP:PORT/PROTO host ADDR [via {tunnel|direct|ipip}] [weight N] [state {active|draining|inactive}] [source ADDR]"
+        override_usage = "nlb endpoint add VIP:PORT/PROTO host ADDR [via {tunnel|direct|ipip|half-nat|nat}] [port N] [weight N] [state {active|draining|inactive}] [source ADDR]"
     )]
     Add {
         /// The service
@@ -236,6 +238,9 @@ pub(crate) enum EndpointCommand {
         /// How packets get to the host; tunnel when left out
         #[arg(long, value_parser = names::<Forward>())]
         via: Option<Forward>,
+        /// Port of the host, with half-nat and nat; the service's own when left out
+        #[arg(long, value_name = "N")]
+        port: Option<u16>,
         /// Share of new connections, 0 to 100; 1 when left out
         #[arg(long, value_name = "N")]
         weight: Option<u32>,

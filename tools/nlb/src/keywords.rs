@@ -154,6 +154,7 @@ mod tests {
             "nlb -j -p -n lbu service show 192.0.2.10:80/tcp",
             "nlb endpoint add 192.0.2.10:80/tcp host 10.0.2.2 weight 3 source 10.0.1.1",
             "nlb endpoint add 192.0.2.10:80/tcp host 10.0.2.2 via ipip weight 3",
+            "nlb endpoint add 192.0.2.10:80/tcp host 10.0.2.2 via half-nat port 8080",
             "nlb endpoint set 192.0.2.10:80/tcp host 10.0.2.2 weight 0",
             "nlb endpoint set 192.0.2.10:80/tcp host 10.0.2.2 state draining",
             "nlb endpoint set 192.0.2.10:80/tcp host 10.0.2.2 state active weight 3",

@@ -128,6 +128,11 @@ pub enum Forward {
     Direct = 2,
     /// Inside of IP packets.
     Ipip = 3,
+    /// With the host's address and port in place of the service's. The host's replies come back
+    /// this way and are translated, too.
+    HalfNat = 4,
+    /// As with half-nat, and with an address and a port of this machine in place of the client's.
+    Nat = 5,
 }
 
 impl Forward {
@@ -137,6 +142,8 @@ impl Forward {
             1 => Some(Self::Tunnel),
             2 => Some(Self::Direct),
             3 => Some(Self::Ipip),
+            4 => Some(Self::HalfNat),
+            5 => Some(Self::Nat),
             _ => None,
         }
     }
@@ -147,6 +154,8 @@ impl Forward {
             Self::Tunnel => "tunnel",
             Self::Direct => "direct",
             Self::Ipip => "ipip",
+            Self::HalfNat => "half-nat",
+            Self::Nat => "nat",
         }
     }
 }
@@ -294,6 +303,8 @@ pub mod endpoint {
     pub const STATE: u16 = 12;
     /// How packets get to the host; tunnel when absent.
     pub const FORWARD: u16 = 13;
+    /// Port of the host, for half-nat and nat; the service's own when absent.
+    pub const HOST_PORT: u16 = 14;
     /// Names, in the order of the ids, which begin at 1.
     #[rustfmt::skip]
     pub const NAMES: &[&str] = &[
@@ -310,6 +321,7 @@ pub mod endpoint {
         "active-routes",
         "state",
         "forward",
+        "host-port",
     ];
 }
 
@@ -343,6 +355,8 @@ pub mod route {
     pub const BYTES: u16 = 13;
     /// How packets get to the host.
     pub const FORWARD: u16 = 14;
+    /// Source port of the packets to the host, with nat.
+    pub const FORWARDER_PORT: u16 = 15;
     /// Names, in the order of the ids, which begin at 1.
     #[rustfmt::skip]
     pub const NAMES: &[&str] = &[
@@ -360,6 +374,7 @@ pub mod route {
         "packets",
         "bytes",
         "forward",
+        "forwarder-port",
     ];
 }
 

@@ -9,7 +9,10 @@ use nlb_netlink::{
     NewEndpoint, //
 };
 
-use super::Outcome;
+use super::{
+    socket,
+    Outcome, //
+};
 use crate::{
     cli::EndpointCommand,
     output::{
@@ -23,7 +26,9 @@ use crate::{
 
 const COLUMNS: &[Column<Endpoint>] = &[
     left("SERVICE", |endpoint| endpoint.service().to_string()),
-    left("HOST", |endpoint| endpoint.host_addr.to_string()),
+    left("HOST", |endpoint| {
+        socket(Some(endpoint.host_addr), endpoint.host_port) //
+    }),
     left("VIA", |endpoint| maybe(endpoint.forward)),
     left("SOURCE", |endpoint| maybe(endpoint.source_addr)),
     right("WEIGHT", |endpoint| maybe(endpoint.weight)),
@@ -42,6 +47,7 @@ pub(super) fn run(command: Option<&EndpointCommand>, format: Format) -> Outcome 
             service,
             host,
             via,
+            port,
             weight,
             state,
             source,
@@ -49,6 +55,7 @@ pub(super) fn run(command: Option<&EndpointCommand>, format: Format) -> Outcome 
             let new = NewEndpoint {
                 host: *host,
                 forward: *via,
+                port: *port,
                 source: *source,
                 weight: *weight,
                 state: *state,

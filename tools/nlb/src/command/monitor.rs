@@ -86,7 +86,7 @@ fn endpoint(endpoint: &Endpoint) -> String {
     format!(
         "{} host {} via {} weight {} state {}",
         endpoint.service(),
-        endpoint.host_addr,
+        socket(Some(endpoint.host_addr), endpoint.host_port),
         maybe(endpoint.forward),
         maybe(endpoint.weight),
         maybe(endpoint.state)

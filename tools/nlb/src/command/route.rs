@@ -15,7 +15,10 @@ use nlb_netlink::{
     ServiceKey, //
 };
 
-use super::Outcome;
+use super::{
+    socket,
+    Outcome, //
+};
 use crate::{
     cli::RouteCommand,
     output::{
@@ -34,7 +37,9 @@ const COLUMNS: &[Column<Route>] = &[
     left("CLIENT", |route| route.key().client.to_string()),
     left("SERVICE", |route| service(route).to_string()),
     left("HOST", |route| maybe(route.host_addr)),
-    left("FORWARDER", |route| maybe(route.forwarder_addr)),
+    left("FORWARDER", |route| {
+        socket(route.forwarder_addr, route.forwarder_port) //
+    }),
     left("FLOW-ID", way),
     left("STATE", |route| maybe(route.state)),
     left("ORIGIN", |route| maybe(route.origin)),
