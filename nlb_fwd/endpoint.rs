@@ -5,7 +5,10 @@
 use crate::{
     scheduler::Candidate,
     stats::Traffic,
-    uapi::EndpointState, //
+    uapi::{
+        EndpointState,
+        Forward, //
+    }, //
 };
 use kernel::{
     prelude::*,
@@ -18,7 +21,11 @@ use kernel::{
     },
 };
 use nlb::wire::{
-    addr::Addr,
+    addr::{
+        Addr,
+        FourTuple,
+        Proto, //
+    },
     least,
     slow_start::{
         self,
@@ -54,6 +61,9 @@ impl Default for Settings {
 /// A host, with its share of a service's new connections.
 pub(crate) struct Endpoint {
     target: Arc<Target>,
+    forward: Forward,
+    /// Where the way of forwarding changes it.
+    host_port: u16,
     weight: Atomic<u32>,
     max_routes: Atomic<u32>,
     /// 0 or 1.
@@ -75,10 +85,16 @@ const DELETED: u32 = 1 << 8;
 
 impl Endpoint {
     /// An endpoint without routes.
-    pub(crate) fn new(target: Arc<Target>, settings: Settings) -> Result<Arc<Self>> {
+    pub(crate) fn new(
+        target: Arc<Target>,
+        (forward, host_port): (Forward, u16),
+        settings: Settings,
+    ) -> Result<Arc<Self>> {
         Ok(Arc::new(
             Self {
                 target,
+                forward,
+                host_port,
                 weight: Atomic::new(settings.weight),
                 max_routes: Atomic::new(settings.max_routes),
                 backup: Atomic::new(settings.backup.into()),
@@ -96,6 +112,22 @@ impl Endpoint {
     /// The way to the host.
     pub(crate) fn target(&self) -> &Arc<Target> {
         &self.target
+    }
+
+    /// How packets get to the host.
+    pub(crate) fn forward(&self) -> Forward {
+        self.forward
+    }
+
+    /// The host's port, where the way of forwarding changes it.
+    pub(crate) fn host_port(&self) -> u16 {
+        self.host_port
+    }
+
+    /// What the packets have as addresses and ports that the host sends to `to` as answers, the
+    /// host as client. None if the two are of different families.
+    pub(crate) fn answers(&self, to: (Addr, u16), proto: Proto) -> Option<FourTuple> {
+        FourTuple::new(self.host(), self.host_port, to.0, to.1, proto)
     }
 
     /// The host's address.

@@ -3,6 +3,7 @@
 //! The packet path: every packet that arrives, before it is routed.
 
 use crate::{
+    forward::NoRoute,
     route::Route,
     service::Service,
     state::{
@@ -65,7 +66,12 @@ impl Hook for PreRouting {
             return forwarder.other(state, skb);
         };
         let Some(route) = forwarder.route_of(&parsed.tuple, state.rcu()) else {
-            return forwarder.miss(state, skb, &parsed);
+            return match forwarder.route_answered(&parsed.tuple, state.rcu()) {
+                Some(route) if is_from_client(state, &skb) => {
+                    forwarder.send_back(state, route, skb, &parsed)
+                }
+                _ => forwarder.miss(state, skb, &parsed),
+            };
         };
         if !is_from_client(state, &skb) {
             return Verdict::Accept(skb);
@@ -104,7 +110,7 @@ impl Forwarder {
         self.stats.inc(Counter::Packets);
         self.stats.add(Counter::Bytes, parsed.total_len as u64);
         route.count(parsed.total_len);
-        nlb_tunnel::send(state, route.mapping(), skb, parsed);
+        self.send(state, route, skb, parsed);
         Verdict::Stolen
     }
 
@@ -156,27 +162,22 @@ impl Forwarder {
         if self.routes.is_full() {
             return Err(Counter::DropTableFull);
         }
-        let mapping = nlb_tunnel::allocate(net, &parsed.tuple, endpoint.target(), false).map_err(
-            |error| match error {
-                ENOMEM => Counter::DropNoMemory,
-                _ => Counter::DropNoFlowId,
-            },
-        )?;
-        let added = self.add_route(
+        let opened = self.open_route(
             net,
-            &mapping,
+            &parsed.tuple,
             service,
             Some(endpoint),
-            RouteOrigin::L4,
-            parsed.flags,
+            endpoint.target(),
+            (RouteOrigin::L4, parsed.flags),
         );
-        if added.is_err() {
-            nlb_tunnel::release(net, &mapping);
-        }
-        match added {
-            Ok(()) | Err(InsertError::Exists) => Ok(()),
-            Err(InsertError::Full) => Err(Counter::DropTableFull),
-            Err(InsertError::NoMemory) => Err(Counter::DropNoMemory),
+        match opened {
+            Ok(()) | Err(NoRoute::Table(InsertError::Exists)) => Ok(()),
+            Err(NoRoute::Table(InsertError::Full)) => Err(Counter::DropTableFull),
+            Err(NoRoute::FlowId(ENOMEM) | NoRoute::Table(InsertError::NoMemory)) => {
+                Err(Counter::DropNoMemory)
+            }
+            Err(NoRoute::FlowId(_)) => Err(Counter::DropNoFlowId),
+            Err(NoRoute::Reply) => Err(Counter::DropNoPort),
         }
     }
 

@@ -3,6 +3,7 @@
 //! The generic netlink family `nlb-fwd`.
 
 mod fill;
+mod forward;
 mod services;
 
 pub(crate) use fill::notify_route;
@@ -12,6 +13,7 @@ use crate::{
         Endpoint,
         Settings, //
     },
+    forward::NoRoute,
     route::Route,
     service::{
         Service,
@@ -47,6 +49,7 @@ use kernel::{
 };
 use nlb::{
     errno::{
+        EADDRINUSE,
         EADDRNOTAVAIL,
         EAFNOSUPPORT,
         EHOSTDOWN,
@@ -61,6 +64,7 @@ use nlb::{
         Request, //
     },
     sync::rhashtable::{
+        InsertError,
         Position,
         Scan, //
     },
@@ -170,6 +174,7 @@ fn endpoint_new(req: &Request<'_>) -> Result {
             return Err(other_family(req, id));
         }
     }
+    let method = forward::method(req, &key, host)?;
     let settings = settings(req, Settings::default())?;
     if host == key.vip {
         return Err(req.bad_attr(
@@ -183,7 +188,9 @@ fn endpoint_new(req: &Request<'_>) -> Result {
     if service.endpoint(host).is_some() {
         return Err(req.error(EEXIST, c"endpoint exists"));
     }
-    let endpoint = Endpoint::new(target(req, host, source)?, settings)?;
+    forward::check_service(req, &service, method.0)?;
+    let target = forward::target_by(req, method.0, host, source)?;
+    let endpoint = Endpoint::new(target, method, settings)?;
     match service.add_endpoint(endpoint.clone()) {
         Err(EEXIST) => Err(req.error(EEXIST, c"endpoint exists")),
         Err(ENOSPC) => Err(req.error(ENOSPC, c"too many endpoints")),
@@ -380,23 +387,20 @@ fn route_new(req: &Request<'_>) -> Result {
             }
         })?,
     };
-    let mapping = nlb_tunnel::allocate(req.net(), &tuple, &target, false)
-        .map_err(|error| req.error(error, c"no flow id is free"))?;
-    let added = forwarder.add_route(
+    let opened = forwarder.open_route(
         req.net(),
-        &mapping,
+        &tuple,
         &service,
         endpoint.as_ref(),
-        RouteOrigin::Manual,
-        Flags::ACK,
+        &target,
+        (RouteOrigin::Manual, Flags::ACK),
     );
-    added.map_err(|error| {
-        nlb_tunnel::release(req.net(), &mapping);
-        match Error::from(error) {
-            EEXIST => req.error(EEXIST, c"route exists"),
-            ENOSPC => req.error(ENOSPC, c"route table is full"),
-            other => other,
-        }
+    opened.map_err(|error| match error {
+        NoRoute::FlowId(error) => req.error(error, c"no flow id is free"),
+        NoRoute::Table(InsertError::Exists) => req.error(EEXIST, c"route exists"),
+        NoRoute::Table(InsertError::Full) => req.error(ENOSPC, c"route table is full"),
+        NoRoute::Reply => req.error(EADDRINUSE, c"no port is free"),
+        other => other.into(),
     })
 }
 

@@ -2,7 +2,7 @@
 
 //! The forwarder: services, their endpoints, and the routes of connections.
 //!
-//! A packet for a service follows the route of its connection into the tunnel. Without a route it
+//! A packet for a service follows the route of its connection to a host. Without a route it
 //! goes to the local stack, where the classifier listens (mode `peek`), or the first packet makes
 //! one to an endpoint that the service's scheduler picks (mode `l4`).
 
@@ -10,9 +10,11 @@
 
 mod affinity;
 mod endpoint;
+mod forward;
 mod hook;
 mod netlink;
 mod plumb;
+mod reply;
 mod route;
 mod scheduler;
 mod service;
@@ -21,6 +23,7 @@ mod state;
 mod stats;
 mod steer;
 mod uapi;
+mod way;
 
 use kernel::prelude::*;
 use nlb::net::{

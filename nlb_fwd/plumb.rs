@@ -8,6 +8,7 @@ use crate::{
         STATE, //
     },
     uapi::RouteOrigin,
+    way::Way, //
 };
 use kernel::{
     prelude::*,
@@ -55,7 +56,7 @@ impl plumb::Plumber for Plumber {
         // The connection is established, whatever packet comes next.
         forwarder.add_route(
             net,
-            &mapping,
+            Way::Tunnel(mapping),
             service,
             endpoint.as_ref(),
             RouteOrigin::Migration,
@@ -86,9 +87,10 @@ fn with_route(
     let Some(forwarder) = STATE.get(net, &guard) else {
         return;
     };
-    let route = forwarder
-        .route_of(tuple, &guard)
-        .filter(|route| route.mapping().flow_id() == flow_id);
+    let route = forwarder.route_of(tuple, &guard).filter(|route| {
+        let mapping = route.way().mapping();
+        mapping.is_some_and(|mapping| mapping.flow_id() == flow_id)
+    });
     if let Some(route) = route {
         f(forwarder, route);
     }

@@ -9,6 +9,7 @@ use crate::{
         RouteOrigin,
         RouteState, //
     },
+    way::Way, //
 };
 use kernel::{
     prelude::*,
@@ -32,7 +33,7 @@ use nlb::{
         },
     },
 };
-use nlb_tunnel::Mapping;
+use nlb_tunnel::Target;
 
 /// Seconds that an established connection of a migration may be silent. Its host says when it has
 /// ended; this is for hosts that cannot any more. As long as conntrack keeps such connections.
@@ -40,9 +41,9 @@ const MIGRATION_ESTABLISHED: u32 = 5 * 24 * 3600;
 
 /// The route of a connection.
 pub(crate) struct Route {
-    mapping: Arc<Mapping>,
+    way: Way,
     service: Arc<Service>,
-    /// None if the host is no endpoint of the service.
+    /// None if the host is no endpoint of the service, which there may only be in the tunnel.
     endpoint: Option<Arc<Endpoint>>,
     origin: RouteOrigin,
     /// Number of the [`State`], with [`GONE`].
@@ -53,18 +54,18 @@ pub(crate) struct Route {
 const GONE: u32 = 1 << 8;
 
 impl Route {
-    /// A route of the mapping's connection, in the state after a packet with `flags`.
+    /// A route of the way's connection, in the state after a packet with `flags`.
     pub(crate) fn new(
-        mapping: Arc<Mapping>,
+        way: Way,
         service: Arc<Service>,
         endpoint: Option<Arc<Endpoint>>,
         origin: RouteOrigin,
         flags: Flags,
     ) -> Result<Arc<Self>> {
-        let state = State::initial(mapping.tuple().proto(), flags);
+        let state = State::initial(way.tuple().proto(), flags);
         Ok(Arc::new(
             Self {
-                mapping,
+                way,
                 service,
                 endpoint,
                 origin,
@@ -76,13 +77,21 @@ impl Route {
 
     /// The connection.
     pub(crate) fn tuple(&self) -> &FourTuple {
-        self.mapping.tuple()
+        self.way.tuple()
     }
 
-    /// The flow id and the host.
+    /// What to do with its packets.
     #[inline]
-    pub(crate) fn mapping(&self) -> &Arc<Mapping> {
-        &self.mapping
+    pub(crate) fn way(&self) -> &Way {
+        &self.way
+    }
+
+    /// The host; none that there is no endpoint for, but in the tunnel.
+    pub(crate) fn target(&self) -> Option<&Arc<Target>> {
+        match self.way.mapping() {
+            Some(mapping) => Some(mapping.target()),
+            None => self.endpoint.as_ref().map(|endpoint| endpoint.target()),
+        }
     }
 
     /// The service.
@@ -178,6 +187,27 @@ impl Route {
         }
     }
 
+    /// Follows a packet of the server.
+    #[inline]
+    pub(crate) fn reply(&self, flags: Flags) {
+        let before = self.state();
+        let after = before.reply(flags);
+        if after != before {
+            self.change(|state| after as u32 | state & GONE);
+        }
+        self.way.usage().touch();
+    }
+
+    /// Whether its connection was reset.
+    pub(crate) fn is_reset(&self) -> bool {
+        self.state() == State::Close
+    }
+
+    /// What its replies have as addresses and ports, the sender as client, if they come here.
+    pub(crate) fn reply_tuple(&self) -> Option<FourTuple> {
+        self.way.reply_tuple(self.endpoint.as_ref()?)
+    }
+
     /// The host says that the connection has ended: only its last packets are still to come.
     pub(crate) fn close(&self) {
         self.change(|state| State::FinWait as u32 | state & GONE);
@@ -202,7 +232,7 @@ impl Route {
 
     /// Jiffies until the route expires if no packet comes.
     fn remaining(&self, now: u64) -> u64 {
-        let idle = now.saturating_sub(self.mapping.used());
+        let idle = now.saturating_sub(self.way.usage().used());
         self.timeout().saturating_sub(idle)
     }
 

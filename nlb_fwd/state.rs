@@ -8,7 +8,10 @@ use crate::{
         MAX_CLIENTS, //
     },
     endpoint::Endpoint,
-    hook, module_parameters, netlink,
+    forward::NoRoute,
+    hook,
+    module_parameters,
+    netlink,
     route::Route,
     service::{
         Config,
@@ -26,6 +29,7 @@ use crate::{
         RouteOrigin,
         Scheduler, //
     },
+    way::Way, //
 };
 use kernel::{
     new_mutex,
@@ -54,6 +58,7 @@ use nlb::{
         },
         Net, //
     },
+    random,
     sync::{
         family_table::FamilyTable,
         rhashtable::{
@@ -69,7 +74,6 @@ use nlb::{
         Trigger, //
     }, //
 };
-use nlb_tunnel::Mapping;
 
 /// Services that a namespace may have.
 pub(crate) const MAX_SERVICES: u32 = 4096;
@@ -98,6 +102,11 @@ pub(crate) struct Forwarder {
     pub(crate) routes: FamilyTable<FourTuple, Arc<Route>>,
     #[pin]
     pub(crate) clients: Clients<Endpoint>,
+    /// Routes by what their replies have as addresses and ports, where these come here.
+    #[pin]
+    pub(crate) replies: FamilyTable<FourTuple, Arc<Route>>,
+    /// Number of the next port to try for nat.
+    pub(crate) next_port: Atomic<u32>,
     pub(crate) stats: Stats,
     /// Serialises changes of services and endpoints.
     #[pin]
@@ -130,6 +139,8 @@ impl PerNet for Forwarder {
             services <- FamilyTable::new(MAX_SERVICES),
             routes <- FamilyTable::new(max_routes()),
             clients <- Clients::new(MAX_CLIENTS),
+            replies <- FamilyTable::new(max_routes()),
+            next_port: Atomic::new(random::u32()),
             stats: Stats::new()?,
             config <- new_mutex!(()),
             endpoint_changes: Atomic::new(0),
@@ -153,11 +164,11 @@ impl PerNet for Forwarder {
     }
 
     fn exit(state: &Self, net: &Net) {
-        // Their flow ids are the tunnel's, which may stay. As a table that shrinks meanwhile may
+        // Flow ids are the tunnel's, which may stay. As a table that shrinks meanwhile may
         // hide entries from a scan, once is not always enough.
         while !state.routes.is_empty() {
             state.routes.retain(|route| {
-                nlb_tunnel::release(net, route.mapping());
+                release(net, route);
                 false
             });
         }
@@ -189,6 +200,13 @@ fn run_expire(weak: &WeakNet, positions: &mut Positions, trigger: &Trigger) {
         }
     }
     trigger.schedule(if done { EXPIRE_INTERVAL_MS } else { 1 });
+}
+
+/// Gives the flow id of a route back, if it has one.
+fn release(net: &Net, route: &Route) {
+    if let Some(mapping) = route.way().mapping() {
+        nlb_tunnel::release(net, mapping);
+    }
 }
 
 impl Forwarder {
@@ -301,32 +319,28 @@ impl Forwarder {
         self.routes.get(guard, tuple)
     }
 
-    /// Makes a route of a mapping, which the route owns if that succeeds.
+    /// Makes a route, which owns the flow id of its way if that succeeds.
     ///
-    /// `EEXIST` if the connection has one, `ENOSPC`, `ENOMEM`. Any context; the caller holds the
-    /// RCU read side from before it looked up the service.
+    /// `EEXIST` if the connection has one, `ENOSPC`, `ENOMEM`, [`NoRoute::Reply`]. Any context; the
+    /// caller holds the RCU read side from before it looked up the service.
     pub(crate) fn add_route(
         &self,
         net: &Net,
-        mapping: &Arc<Mapping>,
+        way: Way,
         service: &Arc<Service>,
         endpoint: Option<&Arc<Endpoint>>,
         origin: RouteOrigin,
         flags: Flags,
-    ) -> Result<(), InsertError> {
-        let route = Route::new(
-            mapping.clone(),
-            service.clone(),
-            endpoint.cloned(),
-            origin,
-            flags,
-        )
-        .map_err(|_| InsertError::NoMemory)?;
+    ) -> Result<(), NoRoute> {
+        let route = Route::new(way, service.clone(), endpoint.cloned(), origin, flags)
+            .map_err(|_| InsertError::NoMemory)?;
+        self.add_reply(net, &route)?;
         route.added();
         let inserted = self.routes.insert(route.tuple(), route.clone(), GFP_ATOMIC);
         if let Err(error) = inserted {
             route.removed();
-            return Err(error);
+            self.remove_reply(&route);
+            return Err(error.into());
         }
         route.count_connection();
         self.stats.inc(match origin {
@@ -338,7 +352,7 @@ impl Forwarder {
         Ok(())
     }
 
-    /// Removes this very route and gives its flow id back. False if that was done before. Any
+    /// Removes this very route and gives back what it has. False if that was done before. Any
     /// context.
     pub(crate) fn remove_route(&self, net: &Net, route: &Route) -> bool {
         let removed = self.routes.remove_if(route.tuple(), |other| {
@@ -353,8 +367,9 @@ impl Forwarder {
     /// What is to be done when a route has been removed.
     fn forget(&self, net: &Net, route: &Route) {
         route.removed();
+        self.remove_reply(route);
         netlink::notify_route(net, cmd::ROUTE_DEL_NTF, route);
-        nlb_tunnel::release(net, route.mapping());
+        release(net, route);
     }
 
     /// Removes all routes of a service that gets no more of them. Process context.

@@ -10,6 +10,10 @@ nlb::counters! {
     Packets = "packets",
     /// Bytes of these packets.
     Bytes = "bytes",
+    /// Packets of hosts that were translated for their clients.
+    ReplyPackets = "reply-packets",
+    /// Bytes of these packets.
+    ReplyBytes = "reply-bytes",
     /// Routes made for new connections of l4 services.
     RouteNew = "route-new",
     /// Routes made for migrated connections.
@@ -46,8 +50,19 @@ nlb::counters! {
     DropTableFull = "drop-table-full",
     /// New connections refused because no flow id was found.
     DropNoFlowId = "drop-no-flow-id",
-    /// New connections refused because memory was short.
+    /// New connections refused because no port was left for them (nat), or because the client's
+    /// port has another connection to the host (half-nat).
+    DropNoPort = "drop-no-port",
+    /// New connections refused, or packets lost, because memory was short.
     DropNoMemory = "drop-no-memory",
+    /// TTL used up; the sender is told. Like all that follow not in the tunnel, which counts itself.
+    DropTtl = "drop-ttl-expired",
+    /// Larger than the path can carry and not to be fragmented; the sender is told.
+    DropTooBig = "drop-too-big",
+    /// No route to the host.
+    DropNoRoute = "drop-no-route",
+    /// The network layer refused a packet.
+    DropOutput = "drop-output",
 }
 
 /// Connections, packets and bytes of a service or an endpoint.

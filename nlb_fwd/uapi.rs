@@ -94,6 +94,37 @@ impl EndpointState {
     }
 }
 
+/// How a client's packets get to the host of an endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub(crate) enum Forward {
+    /// In the flow-id tunnel.
+    Tunnel = 1,
+    /// As they are, on a link that the host is on, too.
+    Direct = 2,
+    /// Inside of IP packets.
+    Ipip = 3,
+    /// With the host's address and port in place of the service's. The host's replies come back
+    /// this way and are translated, too.
+    HalfNat = 4,
+    /// As with half-nat, and with an address and a port of this machine in place of the client's.
+    Nat = 5,
+}
+
+impl Forward {
+    /// The value with this number, if there is one.
+    pub(crate) fn from_u32(value: u32) -> Option<Self> {
+        match value {
+            1 => Some(Self::Tunnel),
+            2 => Some(Self::Direct),
+            3 => Some(Self::Ipip),
+            4 => Some(Self::HalfNat),
+            5 => Some(Self::Nat),
+            _ => None,
+        }
+    }
+}
+
 /// Values of route state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
@@ -190,9 +221,10 @@ pub(crate) mod endpoint {
     pub(crate) const VIP_PORT: u16 = 2;
     /// The proto.
     pub(crate) const PROTO: u16 = 3;
-    /// Address of the host, the destination of its tunnel packets.
+    /// Address of the host.
     pub(crate) const HOST_ADDR: u16 = 4;
-    /// Source address of the tunnel packets; the address that routing would choose when absent.
+    /// Source address of the packets to the host, where the way of forwarding changes it; the
+    /// address that routing would choose when absent.
     pub(crate) const SOURCE_ADDR: u16 = 5;
     /// Share of new connections; 0 takes no new ones, 1 when absent.
     pub(crate) const WEIGHT: u16 = 6;
@@ -209,10 +241,10 @@ pub(crate) mod endpoint {
     pub(crate) const ACTIVE_ROUTES: u16 = 11;
     /// What may be sent to the endpoint; active when absent.
     pub(crate) const STATE: u16 = 12;
-    /// The reserved 13.
-    pub(crate) const RESERVED_13: u16 = 13;
-    /// The reserved 14.
-    pub(crate) const RESERVED_14: u16 = 14;
+    /// How packets get to the host; tunnel when absent.
+    pub(crate) const FORWARD: u16 = 13;
+    /// Port of the host, for half-nat and nat; the service's own when absent.
+    pub(crate) const HOST_PORT: u16 = 14;
     /// Active routes that the endpoint may have for it to be picked; 0, or absent at first, for no
     /// limit.
     pub(crate) const MAX_ROUTES: u16 = 15;
@@ -235,7 +267,7 @@ pub(crate) mod route {
     pub(crate) const VIP_PORT: u16 = 5;
     /// Host that the packets go to.
     pub(crate) const HOST_ADDR: u16 = 6;
-    /// Source address of the tunnel packets.
+    /// Source address of the packets to the host, if not the client's.
     pub(crate) const FORWARDER_ADDR: u16 = 7;
     /// The flow id.
     pub(crate) const FLOW_ID: u16 = 8;
@@ -249,6 +281,10 @@ pub(crate) mod route {
     pub(crate) const PACKETS: u16 = 12;
     /// The bytes.
     pub(crate) const BYTES: u16 = 13;
+    /// How packets get to the host.
+    pub(crate) const FORWARD: u16 = 14;
+    /// Source port of the packets to the host, with nat.
+    pub(crate) const FORWARDER_PORT: u16 = 15;
 }
 
 /// Attributes of a counter.
@@ -390,10 +426,10 @@ pub(crate) static ENDPOINT_NEW_DO: [Policy; 17] = [
     Policy::reject(),
     // state
     Policy::u32_range(1, 3),
-    // reserved-13
-    Policy::reject(),
-    // reserved-14
-    Policy::reject(),
+    // forward
+    Policy::u32_range(1, 5),
+    // host-port
+    Policy::be16_min(1),
     // max-routes
     Policy::u32(),
     // backup
@@ -427,9 +463,9 @@ pub(crate) static ENDPOINT_SET_DO: [Policy; 17] = [
     Policy::reject(),
     // state
     Policy::u32_range(1, 3),
-    // reserved-13
+    // forward
     Policy::reject(),
-    // reserved-14
+    // host-port
     Policy::reject(),
     // max-routes
     Policy::u32(),

@@ -53,6 +53,14 @@ pub fn target(net: &Net, host: Addr, source: Option<Addr>) -> Result<Arc<Target>
     Target::new(net, host, source)
 }
 
+/// The way from this machine to `host`, a neighbour, for packets to anywhere: they are handed to it
+/// on their link as they are.
+///
+/// As [`target`]; `EHOSTUNREACH` also if a gateway leads there.
+pub fn neighbour(net: &Net, host: Addr) -> Result<Arc<Target>> {
+    Target::neighbour(net, host)
+}
+
 /// Gives a free flow id to a connection to that host.
 ///
 /// `confirmed`: the host has the mapping already (from a migration), so packets take the compact

@@ -204,9 +204,9 @@ fn send_compact(
     }
 }
 
-/// Sends the client an ICMP error about its packet.
+/// Sends whom a packet in a `PRE_ROUTING` hook is from an ICMP error about it.
 #[cold]
-fn tell_client(state: &HookState<'_>, skb: &mut SkBuff, error: IcmpError) {
+pub fn tell_client(state: &HookState<'_>, skb: &mut SkBuff, error: IcmpError) {
     if let Some(dev) = state.in_dev() {
         send_icmp_error(skb, dev, error, state.rcu());
     }

@@ -11,11 +11,11 @@ use kernel::sync::atomic::{
 };
 use nlb::time;
 
-/// Packets and bytes of a mapping, and when the last one came.
+/// Packets and bytes of a connection, and when the last one came.
 ///
-/// A connection's packets come by one CPU as a rule, and its mapping is written with each of them
+/// A connection's packets come by one CPU as a rule, and this is written with each of them
 /// anyhow, so these are plain atomics.
-pub(crate) struct Usage {
+pub struct Usage {
     packets: Atomic<u64>,
     bytes: Atomic<u64>,
     used: Atomic<u64>,
@@ -23,7 +23,8 @@ pub(crate) struct Usage {
 
 impl Usage {
     /// None so far; idle from now on.
-    pub(crate) fn new() -> Self {
+    #[expect(clippy::new_without_default, reason = "it begins at a moment")]
+    pub fn new() -> Self {
         Self {
             packets: Atomic::new(0),
             bytes: Atomic::new(0),
@@ -33,9 +34,15 @@ impl Usage {
 
     /// Counts packets, `bytes` together.
     #[inline]
-    pub(crate) fn count(&self, bytes: usize) {
+    pub fn count(&self, bytes: usize) {
         self.packets.fetch_add(1u64, Relaxed);
         self.bytes.fetch_add(bytes as u64, Relaxed);
+        self.touch();
+    }
+
+    /// Notes that the connection is in use, without counting a packet.
+    #[inline]
+    pub fn touch(&self) {
         let now = time::jiffies();
         // Many packets come in one jiffy.
         if self.used.load(Relaxed) != now {
@@ -44,17 +51,17 @@ impl Usage {
     }
 
     /// Packets so far.
-    pub(crate) fn packets(&self) -> u64 {
+    pub fn packets(&self) -> u64 {
         self.packets.load(Relaxed)
     }
 
     /// Bytes (IP total length) so far.
-    pub(crate) fn bytes(&self) -> u64 {
+    pub fn bytes(&self) -> u64 {
         self.bytes.load(Relaxed)
     }
 
     /// When the last packet came, in jiffies.
-    pub(crate) fn used(&self) -> u64 {
+    pub fn used(&self) -> u64 {
         self.used.load(Relaxed)
     }
 

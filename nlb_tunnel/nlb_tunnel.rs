@@ -29,7 +29,11 @@ mod target;
 mod uapi;
 
 pub use api::*;
-pub use mapping::forwarder::Mapping;
+pub use encap::tell_client;
+pub use mapping::{
+    forwarder::Mapping,
+    Usage, //
+};
 pub use target::Target;
 
 use kernel::prelude::*;

@@ -36,10 +36,25 @@ pub struct Target {
 impl Target {
     /// The way to `host` from `source`, or from the address that routing chooses.
     pub(crate) fn new(net: &Net, host: Addr, source: Option<Addr>) -> Result<Arc<Self>> {
+        let source = Self::source_to(net, host, source)?;
+        let routes = RouteCache::new(Some(source), host, GFP_ATOMIC)?;
+        Self::with_routes(host, source, routes)
+    }
+
+    /// The way to `host`, a neighbour, for packets to anywhere.
+    pub(crate) fn neighbour(net: &Net, host: Addr) -> Result<Arc<Self>> {
+        let source = Self::source_to(net, host, None)?;
+        Route::lookup_neighbour(net, Some(source), host).map_err(|_| EHOSTUNREACH)?;
+        let routes = RouteCache::to_neighbour(Some(source), host, GFP_ATOMIC)?;
+        Self::with_routes(host, source, routes)
+    }
+
+    /// The source that packets to `host` have.
+    fn source_to(net: &Net, host: Addr, source: Option<Addr>) -> Result<Addr> {
         if !host.is_unicast() {
             return Err(EINVAL);
         }
-        let source = match source {
+        Ok(match source {
             Some(source) if source.is_v4() != host.is_v4() => return Err(EAFNOSUPPORT.into()),
             Some(source) if !ip::is_local_address(net, &source) => {
                 return Err(EADDRNOTAVAIL.into());
@@ -52,12 +67,15 @@ impl Target {
                 .ok()
                 .filter(|source| source.is_unicast())
                 .ok_or(EHOSTUNREACH)?,
-        };
+        })
+    }
+
+    fn with_routes(host: Addr, source: Addr, routes: RouteCache) -> Result<Arc<Self>> {
         Ok(Arc::new(
             Self {
                 host,
                 source,
-                routes: RouteCache::new(Some(source), host, GFP_ATOMIC)?,
+                routes,
             },
             GFP_ATOMIC,
         )?)
@@ -80,9 +98,10 @@ impl Target {
         self.source == here && self.host == host
     }
 
-    /// The route, remembered by this CPU as long as it is valid.
+    /// The route, remembered by this CPU as long as it is valid. Errors: those of
+    /// [`Route::lookup`].
     #[inline]
-    pub(crate) fn route(&self, net: &Net) -> Result<Route> {
+    pub fn route(&self, net: &Net) -> Result<Route> {
         self.routes.route(net)
     }
 }

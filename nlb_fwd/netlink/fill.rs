@@ -11,6 +11,7 @@ use crate::{
         endpoint,
         route,
         service,
+        Forward,
         ServiceMode, //
     },
 };
@@ -50,6 +51,14 @@ pub(super) fn fill_service(w: &mut Writer<'_>, s: &Service) -> Result {
     w.put_uint(service::BYTES, s.traffic.bytes())
 }
 
+/// Whether packets to the host are from this machine.
+fn changes_source(forward: Forward) -> bool {
+    match forward {
+        Forward::Tunnel | Forward::Ipip | Forward::Nat => true,
+        Forward::Direct | Forward::HalfNat => false,
+    }
+}
+
 pub(super) fn fill_endpoint(w: &mut Writer<'_>, s: &Service, e: &Endpoint) -> Result {
     let key = s.key();
     let settings = e.settings();
@@ -57,7 +66,13 @@ pub(super) fn fill_endpoint(w: &mut Writer<'_>, s: &Service, e: &Endpoint) -> Re
     w.put_be16(endpoint::VIP_PORT, key.port)?;
     w.put_u32(endpoint::PROTO, key.proto.number().into())?;
     w.put_bytes(endpoint::HOST_ADDR, e.host().octets())?;
-    w.put_bytes(endpoint::SOURCE_ADDR, e.target().source().octets())?;
+    if changes_source(e.forward()) {
+        w.put_bytes(endpoint::SOURCE_ADDR, e.target().source().octets())?;
+    }
+    if matches!(e.forward(), Forward::HalfNat | Forward::Nat) {
+        w.put_be16(endpoint::HOST_PORT, e.host_port())?;
+    }
+    w.put_u32(endpoint::FORWARD, e.forward() as u32)?;
     w.put_u32(endpoint::WEIGHT, settings.weight)?;
     w.put_u32(endpoint::STATE, settings.state as u32)?;
     w.put_u32(endpoint::MAX_ROUTES, settings.max_routes)?;
@@ -71,20 +86,30 @@ pub(super) fn fill_endpoint(w: &mut Writer<'_>, s: &Service, e: &Endpoint) -> Re
 
 pub(super) fn fill_route(w: &mut Writer<'_>, r: &Route) -> Result {
     let tuple = r.tuple();
-    let mapping = r.mapping();
+    let (way, usage) = (r.way(), r.way().usage());
     w.put_u32(route::PROTO, tuple.proto().number().into())?;
     w.put_bytes(route::CLIENT_ADDR, tuple.client().octets())?;
     w.put_be16(route::CLIENT_PORT, tuple.client_port())?;
     w.put_bytes(route::VIP_ADDR, tuple.vip().octets())?;
     w.put_be16(route::VIP_PORT, tuple.vip_port())?;
-    w.put_bytes(route::HOST_ADDR, mapping.target().host().octets())?;
-    w.put_bytes(route::FORWARDER_ADDR, mapping.target().source().octets())?;
-    w.put_u32(route::FLOW_ID, mapping.flow_id().value())?;
+    w.put_u32(route::FORWARD, way.forward() as u32)?;
+    if let Some(target) = r.target() {
+        w.put_bytes(route::HOST_ADDR, target.host().octets())?;
+        if changes_source(way.forward()) {
+            w.put_bytes(route::FORWARDER_ADDR, target.source().octets())?;
+        }
+    }
+    if let Some(port) = way.port() {
+        w.put_be16(route::FORWARDER_PORT, port)?;
+    }
+    if let Some(mapping) = way.mapping() {
+        w.put_u32(route::FLOW_ID, mapping.flow_id().value())?;
+    }
     w.put_u32(route::STATE, r.shown_state() as u32)?;
     w.put_u32(route::ORIGIN, r.origin() as u32)?;
     w.put_uint(route::EXPIRES, r.expires_ms())?;
-    w.put_uint(route::PACKETS, mapping.packets())?;
-    w.put_uint(route::BYTES, mapping.bytes())
+    w.put_uint(route::PACKETS, usage.packets())?;
+    w.put_uint(route::BYTES, usage.bytes())
 }
 
 // Listeners that miss a notification see their socket's overrun, as with every multicast.

@@ -81,20 +81,10 @@ impl Mapping {
         self.confirmed.load(Relaxed)
     }
 
-    /// Packets sent so far, a batch of segments as one.
-    pub fn packets(&self) -> u64 {
-        self.usage.packets()
-    }
-
-    /// Bytes (IP total length) sent so far.
-    pub fn bytes(&self) -> u64 {
-        self.usage.bytes()
-    }
-
-    /// When the last packet was sent, in jiffies; when the mapping was made, if none was.
+    /// Packets and bytes sent so far; idle since the mapping was made, if none were.
     #[inline]
-    pub fn used(&self) -> u64 {
-        self.usage.used()
+    pub fn usage(&self) -> &Usage {
+        &self.usage
     }
 }
 

@@ -100,6 +100,11 @@ __nlb_helper void nlb_helper_skb_reset_network_header(struct sk_buff *skb)
 	skb_reset_network_header(skb);
 }
 
+__nlb_helper void nlb_helper_skb_set_inner_ipproto(struct sk_buff *skb, __u8 ipproto)
+{
+	skb_set_inner_ipproto(skb, ipproto);
+}
+
 __nlb_helper void nlb_helper_skb_set_transport_header(struct sk_buff *skb, int offset)
 {
 	skb_set_transport_header(skb, offset);

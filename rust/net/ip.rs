@@ -8,6 +8,7 @@
 //! [`include/net/ipv6.h`](srctree/include/net/ipv6.h),
 //! [`include/linux/icmpv6.h`](srctree/include/linux/icmpv6.h)
 
+mod ipip;
 mod route;
 
 pub use route::{

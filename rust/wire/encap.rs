@@ -166,7 +166,13 @@ mod tests {
     use super::{
         super::{
             addr::Proto,
-            vectors, //
+            vectors::{
+                self,
+                forward::{
+                    self,
+                    Change, //
+                }, //
+            }, //
         },
         *,
     };
@@ -189,6 +195,41 @@ mod tests {
         let reason = DropReason::Family;
         assert!(vectors::check_encapsulate(|_, _, _, _| Err(reason)).is_err());
         assert!(vectors::check_refused(|_, _, _, _| Err(reason)).is_err());
+    }
+
+    #[test]
+    fn vectors_of_forwarding() {
+        let done = forward::check_changes(|change, packet, ends| {
+            let parsed = parse(packet, Frame::complete(packet.len()))?;
+            let pass = Rewrite {
+                decrement_ttl: true,
+                ..Rewrite::decapsulate(&ends.tuple)
+            };
+            let to_host = Rewrite {
+                destination: ends.host,
+                destination_port: forward::HOST_PORT,
+                ..pass
+            };
+            let rewrite = match change {
+                Change::Direct => pass,
+                Change::HalfNat => to_host,
+                Change::Nat => Rewrite {
+                    source: ends.forwarder,
+                    source_port: forward::NAT_PORT,
+                    ..to_host
+                },
+                Change::HalfNatReply | Change::NatReply => Rewrite {
+                    source: ends.tuple.vip(),
+                    destination: ends.tuple.client(),
+                    source_port: ends.tuple.vip_port(),
+                    destination_port: ends.tuple.client_port(),
+                    decrement_ttl: true,
+                },
+            };
+            rewrite.apply(packet, &parsed)
+        });
+        assert_eq!(done, Ok(3 * forward::COUNT + 2 * forward::REPLY_COUNT));
+        assert!(forward::check_changes(|_, _, _| Ok(())).is_err());
     }
 
     #[test]

@@ -36,6 +36,7 @@ pub mod error;
 mod field;
 pub mod flow_id;
 pub mod icmp;
+pub mod ipip;
 pub mod ipv4;
 pub mod ipv6;
 pub mod least;

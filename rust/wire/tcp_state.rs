@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The state of a route, followed from the client's packets alone.
+//! The state of a route, followed from the client's packets alone where that is all there is.
 //!
-//! Replies go from the host straight to the client, so the forwarder sees one direction, as IPVS
-//! does in direct routing (`tcp_states_dr` in `net/netfilter/ipvs/ip_vs_proto_tcp.c`). The state
-//! decides how long a silent route is kept, and nothing else.
+//! As a rule replies go from the host straight to the client, so the forwarder sees one direction,
+//! as IPVS does in direct routing (`tcp_states_dr` in `net/netfilter/ipvs/ip_vs_proto_tcp.c`).
+//! Where they pass the forwarder, it learns from them that the server closes. The state decides how
+//! long a silent route is kept, and nothing else.
 
 use super::{
     addr::Proto,
@@ -19,9 +20,9 @@ pub enum State {
     SynRecv = 1,
     /// The client sent something after its SYN.
     Established = 2,
-    /// The client sent FIN; the server may go on sending for long.
+    /// One of both sent FIN; the other may go on sending for long.
     FinWait = 3,
-    /// The client sent RST.
+    /// One of both sent RST.
     Close = 4,
     /// Not TCP.
     Udp = 5,
@@ -97,6 +98,19 @@ impl State {
             State::FinWait => Step::Next(State::FinWait),
             state if !flags.contains(Flags::ACK) => Step::Next(state),
             _ => Step::Next(State::Established),
+        }
+    }
+
+    /// What a packet of the server with these control bits does to a route in this state.
+    ///
+    /// Only the client's packets establish a connection, or show that it lives on after a RST.
+    #[inline]
+    pub const fn reply(self, flags: Flags) -> State {
+        match self {
+            State::Udp | State::Close => self,
+            _ if flags.contains(Flags::RST) => State::Close,
+            _ if flags.contains(Flags::FIN) => State::FinWait,
+            _ => self,
         }
     }
 
@@ -199,6 +213,22 @@ mod tests {
             (Udp, syn, Next(Udp)),
         ] {
             assert_eq!(state.step(flags), want, "{state:?} {flags:?}");
+        }
+    }
+
+    #[test]
+    fn replies() {
+        let ack = Flags::ACK;
+        for state in [SynRecv, Established, FinWait] {
+            assert_eq!(state.reply(ack), state);
+            assert_eq!(state.reply(Flags::SYN | ack), state);
+            assert_eq!(state.reply(Flags::FIN | ack), FinWait);
+            assert_eq!(state.reply(Flags::RST | ack), Close);
+            assert_eq!(state.reply(Flags::RST | Flags::FIN), Close);
+        }
+        for bits in 0..=255 {
+            assert_eq!(Close.reply(Flags(bits)), Close);
+            assert_eq!(Udp.reply(Flags(bits)), Udp);
         }
     }
 

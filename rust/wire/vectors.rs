@@ -6,6 +6,7 @@
 //! The bytes were not made by the code under test: every packet, inner and outer, was composed by
 //! itself with all checksums computed in full.
 
+pub mod forward;
 mod ipv6;
 
 use super::{

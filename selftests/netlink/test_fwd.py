@@ -22,6 +22,7 @@ PEEK = VIP + [("SERVICE_MODE", u32(1)), ("SERVICE_CLASSIFIER_PORT", be16(8080))]
 OF = [("ENDPOINT_VIP_ADDR", ip("192.0.2.10")), ("ENDPOINT_VIP_PORT", be16(80)), ("ENDPOINT_PROTO", u32(6))]
 HOST = OF + [("ENDPOINT_HOST_ADDR", ip("127.0.0.2"))]
 ENDPOINT = HOST + [("ENDPOINT_SOURCE_ADDR", ip("127.0.0.1")), ("ENDPOINT_WEIGHT", u32(3))]
+NAT = [("ENDPOINT_FORWARD", u32(5)), ("ENDPOINT_HOST_PORT", be16(8080))]
 DRAINING = [("ENDPOINT_STATE", u32(2))]
 LIMITED = [("ENDPOINT_MAX_ROUTES", u32(7)), ("ENDPOINT_BACKUP", u32(1))]
 CHANGES = ("ENDPOINT_WEIGHT", "ENDPOINT_STATE", "ENDPOINT_MAX_ROUTES", "ENDPOINT_BACKUP")
@@ -35,7 +36,8 @@ REQUESTS = [
     Request("SERVICE_SET", VIP + HASHED + AFFINE + SLOW, optional=PICKED),
     Request("SERVICE_DEL", VIP),
     Request("SERVICE_GET", VIP, privileged=False),
-    Request("ENDPOINT_NEW", ENDPOINT + DRAINING + LIMITED, optional=("ENDPOINT_SOURCE_ADDR",) + CHANGES),
+    Request("ENDPOINT_NEW", ENDPOINT + DRAINING + LIMITED + NAT,
+            optional=("ENDPOINT_SOURCE_ADDR", "ENDPOINT_FORWARD", "ENDPOINT_HOST_PORT") + CHANGES),
     Request("ENDPOINT_SET", HOST + [("ENDPOINT_WEIGHT", u32(5))] + DRAINING + LIMITED, optional=CHANGES),
     Request("ENDPOINT_DEL", HOST),
     Request("ENDPOINT_GET", HOST, privileged=False),
@@ -110,6 +112,27 @@ SPECIAL = [
          "integer out of range", attr="ENDPOINT_BACKUP"),
     Case("backup 2", "ENDPOINT_NEW", replaced(ENDPOINT, "ENDPOINT_HOST_ADDR", ip("127.0.0.9")) +
          [("ENDPOINT_BACKUP", u32(2))], errno.ERANGE, "integer out of range", attr="ENDPOINT_BACKUP"),
+    Case("forward 0", "ENDPOINT_NEW", ENDPOINT + [("ENDPOINT_FORWARD", u32(0))], errno.ERANGE,
+         "integer out of range", attr="ENDPOINT_FORWARD"),
+    Case("forward 6", "ENDPOINT_NEW", ENDPOINT + [("ENDPOINT_FORWARD", u32(6))], errno.ERANGE,
+         "integer out of range", attr="ENDPOINT_FORWARD"),
+    Case("a source with direct", "ENDPOINT_NEW", ENDPOINT + [("ENDPOINT_FORWARD", u32(2))], errno.EINVAL,
+         "the client's address stays the source", attr="ENDPOINT_SOURCE_ADDR"),
+    Case("a source with half-nat", "ENDPOINT_NEW", ENDPOINT + [("ENDPOINT_FORWARD", u32(4))], errno.EINVAL,
+         "the client's address stays the source", attr="ENDPOINT_SOURCE_ADDR"),
+    Case("a port with the tunnel", "ENDPOINT_NEW", ENDPOINT + [("ENDPOINT_HOST_PORT", be16(80))], errno.EINVAL,
+         "only half-nat and nat change the port", attr="ENDPOINT_HOST_PORT"),
+    Case("a port with ipip", "ENDPOINT_NEW", ENDPOINT + replaced(NAT, "ENDPOINT_FORWARD", u32(3)), errno.EINVAL,
+         "only half-nat and nat change the port", attr="ENDPOINT_HOST_PORT"),
+    *(Case(f"this machine by way {number}", "ENDPOINT_NEW", HOST + [("ENDPOINT_FORWARD", u32(number))], errno.EINVAL,
+           "not the address of another machine", attr="ENDPOINT_HOST_ADDR") for number in (2, 3, 4, 5)),
+    Case("a host on no link", "ENDPOINT_NEW", replaced(HOST, "ENDPOINT_HOST_ADDR", ip("10.9.9.9")) +
+         [("ENDPOINT_FORWARD", u32(2))], errno.EHOSTUNREACH, "the host is on no link of this machine",
+         attr="ENDPOINT_HOST_ADDR"),
+    Case("a host without a route", "ENDPOINT_NEW", replaced(HOST, "ENDPOINT_HOST_ADDR", ip("10.9.9.9")) + NAT,
+         errno.EHOSTUNREACH, "no route to the host", attr="ENDPOINT_HOST_ADDR"),
+    Case("a way", "ENDPOINT_SET", HOST + [("ENDPOINT_WEIGHT", u32(5)), ("ENDPOINT_FORWARD", u32(1))], errno.EINVAL,
+         "Attribute failed policy validation", attr="ENDPOINT_FORWARD"),
     Case("host 0.0.0.0", "ENDPOINT_NEW", replaced(ENDPOINT, "ENDPOINT_HOST_ADDR", ip("0.0.0.0")), errno.EINVAL,
          "not a unicast address", attr="ENDPOINT_HOST_ADDR"),
     Case("VIP link-local", "SERVICE_NEW", replaced(SERVICE, "SERVICE_VIP_ADDR", ip("fe80::1")), errno.EINVAL,
@@ -170,12 +193,62 @@ def ipv6(ktap, fwd, accepted, state, empty):
     ktap.result(state() == empty, "all of IPv6 is gone again", str(state()))
 
 
+def ways(ktap, fwd, accepted, state):
+    """An endpoint of each way of forwarding and a route to it, as they are shown; with the device of ipv6()."""
+    subprocess.run("ip addr add 10.7.0.1/24 dev far && ip route add 10.8.0.0/24 via 10.7.0.9 && "
+                   "ip route add 2001:db8:8::/64 via 2001:db8:2::9", shell=True, check=True)
+
+    def shown(command, attrs, *names):
+        answer = accepted("as it was made", command, attrs)
+        found = dict(genl.attributes(answer.replies[0][4:])) if answer.replies else {}
+        return [found.get(fwd.attr(name)) for name in names]
+
+    here, there, behind = "10.7.0.1", "10.7.0.2", "10.8.0.2"
+    for family, convert in (("IPv4", lambda attrs: attrs), ("IPv6", lambda attrs: in_ipv6(attrs, None, None))):
+        if family == "IPv6":
+            here, there, behind = "2001:db8:2::1", "2001:db8:2::2", "2001:db8:8::2"
+        accepted(family, "SERVICE_NEW", convert(SERVICE))
+        host = replaced(convert(HOST), "ENDPOINT_HOST_ADDR", ip(there))
+        route = replaced(convert(ROUTE), "ROUTE_HOST_ADDR", ip(there))
+        genl.refuse(ktap, fwd, Case(f"{family}: a host behind a gateway", "ENDPOINT_NEW", replaced(
+            host, "ENDPOINT_HOST_ADDR", ip(behind)) + [("ENDPOINT_FORWARD", u32(2))], errno.EHOSTUNREACH,
+            "the host is on no link of this machine", attr="ENDPOINT_HOST_ADDR"), state)
+        for number, source, port in ((1, ip(here), None), (2, None, None), (3, ip(here), None), (4, None, be16(80)),
+                                     (4, None, be16(8080)), (5, ip(here), be16(80)), (5, ip(here), be16(8080))):
+            given = [("ENDPOINT_HOST_PORT", port)] if port == be16(8080) else []
+            accepted(f"{family}, way {number}", "ENDPOINT_NEW", host + [("ENDPOINT_FORWARD", u32(number))] + given)
+            found = shown("ENDPOINT_GET", host, "ENDPOINT_FORWARD", "ENDPOINT_SOURCE_ADDR", "ENDPOINT_HOST_PORT")
+            ktap.result(found == [u32(number), source, port], f"{family}, way {number}: the endpoint says so", str(found))
+            accepted(f"{family}, way {number}", "ROUTE_NEW", route)
+            found = shown("ROUTE_GET", route[:-1], "ROUTE_FORWARD", "ROUTE_HOST_ADDR", "ROUTE_FORWARDER_ADDR")
+            ktap.result(found == [u32(number), ip(there), source], f"{family}, way {number}: the route says so", str(found))
+            found = [value is not None for value in shown("ROUTE_GET", route[:-1], "ROUTE_FLOW_ID", "ROUTE_FORWARDER_PORT")]
+            ktap.result(found == [number == 1, number == 5], f"{family}, way {number}: flow id or port", str(found))
+            if number == 4:
+                # The same client's port to another service with this host and port.
+                other = [(name, be16(81) if name.endswith("VIP_PORT") else value) for name, value in convert(SERVICE)]
+                accepted("another", "SERVICE_NEW", other)
+                accepted("another", "ENDPOINT_NEW", replaced(host, "ENDPOINT_VIP_PORT", be16(81)) +
+                         [("ENDPOINT_FORWARD", u32(4)), ("ENDPOINT_HOST_PORT", port)])
+                genl.refuse(ktap, fwd, Case(f"{family}: the same replies", "ROUTE_NEW", replaced(
+                    route, "ROUTE_VIP_PORT", be16(81)), errno.EADDRINUSE, "no port is free"), state)
+                accepted("another", "SERVICE_DEL", [entry for entry in other if entry[0] != "SERVICE_MODE"])
+            accepted(f"{family}, way {number}", "ROUTE_DEL", route[:-1])
+            accepted(f"{family}, way {number}", "ENDPOINT_DEL", host)
+        accepted(family, "SERVICE_DEL", convert(VIP))
+
+
 def peek(ktap, fwd, accepted, state):
     """What a classifier does is not the kernel's to schedule."""
     other = ("SERVICE_VIP_PORT", be16(81))
     accepted("mode peek", "SERVICE_NEW", replaced(PEEK, *other))
     genl.refuse(ktap, fwd, Case("mode peek", "SERVICE_SET", replaced(VIP, *other) + HASHED, errno.EINVAL,
                                 "only mode l4 has a scheduler", attr="SERVICE_SCHEDULER"), state)
+    endpoint = replaced(replaced(HOST, "ENDPOINT_VIP_PORT", be16(81)), "ENDPOINT_HOST_ADDR", ip("10.9.9.9"))
+    for number in (2, 3, 4, 5):
+        genl.refuse(ktap, fwd, Case(f"mode peek by way {number}", "ENDPOINT_NEW",
+                                    endpoint + [("ENDPOINT_FORWARD", u32(number))], errno.EINVAL,
+                                    "mode peek needs the tunnel", attr="ENDPOINT_FORWARD"), state)
     accepted("mode peek", "SERVICE_DEL", replaced(VIP, *other))
 
 
@@ -268,7 +341,7 @@ def main():
         "SERVICE_GET": ("VIP_ADDR", "VIP_PORT", "PROTO", "MODE", "SCHEDULER", "AFFINITY_TIMEOUT", "AFFINITY_PREFIX",
                         "SLOW_START"),
         "ENDPOINT_GET": ("VIP_ADDR", "VIP_PORT", "PROTO", "HOST_ADDR", "SOURCE_ADDR", "WEIGHT", "STATE",
-                         "MAX_ROUTES", "BACKUP"),
+                         "MAX_ROUTES", "BACKUP", "FORWARD", "HOST_PORT"),
         "ROUTE_GET": ("PROTO", "CLIENT_ADDR", "CLIENT_PORT", "VIP_ADDR", "VIP_PORT", "HOST_ADDR"),
     }
 
@@ -339,6 +412,8 @@ def main():
     accepted("with endpoint and route", "SERVICE_DEL", VIP)
     ktap.result(state() == empty, "service_del takes endpoints and routes along", str(state()))
     ipv6(ktap, fwd, accepted, state, empty)
+    ways(ktap, fwd, accepted, state)
+    ktap.result(state() == empty, "all ways are gone again", str(state()))
     ktap.end()
 
 

@@ -70,9 +70,9 @@ endpoints() {
 		{"host_addr": "10.0.2.2", "source_addr": "10.0.2.1", "weight": 3, "state": "active"},
 		{"host_addr": "10.0.3.2", "source_addr": "10.0.3.1", "weight": 0, "state": "active"}]' lbu -j endpoint show $VIP:81
 	lbu endpoint set $VIP:81 host $HOST1 state draining
-	lbu endpoint show $VIP:81 host $HOST1 | grep -E " $HOST1 +$LBU_TO_HOST1 +3 +draining +0 +0 "
+	lbu endpoint show $VIP:81 host $HOST1 | grep -E " $HOST1 +tunnel +$LBU_TO_HOST1 +3 +draining +0 +0 "
 	lbu endpoint set $VIP:81 host $HOST1 state active weight 4
-	lbu endpoint show $VIP:81 host $HOST1 | grep -E " $HOST1 +$LBU_TO_HOST1 +4 +active "
+	lbu endpoint show $VIP:81 host $HOST1 | grep -E " $HOST1 +tunnel +$LBU_TO_HOST1 +4 +active "
 	lbu endpoint set $VIP:81 host $HOST1 weight 3
 	lbu endpoint set $VIP:81 host $HOST2 max-routes 9 backup yes
 	lbu endpoint show $VIP:81 host $HOST2 | grep -E " $HOST2 +$LBU_TO_HOST2 +0 +active +0 +0 +9 +yes +0 +0 +0$"
@@ -81,7 +81,7 @@ endpoints() {
 	refuses 2 "required" lbu endpoint set $VIP:81 host $HOST1
 	refuses 2 "possible values: active, draining, inactive" lbu endpoint set $VIP:81 host $HOST1 state down
 	[ "$(lbu -j endpoint | jq length)" = 4 ]
-	lbu endpoint show $VIP:81 host $HOST1 | grep -E " $HOST1 +$LBU_TO_HOST1 +3 "
+	lbu endpoint show $VIP:81 host $HOST1 | grep -E " $HOST1 +tunnel +$LBU_TO_HOST1 +3 "
 	refuses 1 "out of range (attribute weight)" lbu endpoint set $VIP:81 host $HOST1 weight 101
 	refuses 2 "required" lbu endpoint add $VIP:81 weight 1
 	lbu endpoint del $VIP:81 host $HOST1

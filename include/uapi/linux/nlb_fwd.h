@@ -53,6 +53,25 @@ enum nlb_fwd_endpoint_state {
 	NLB_FWD_ENDPOINT_STATE_INACTIVE,
 };
 
+/**
+ * enum nlb_fwd_forward - How a client's packets get to the host of an
+ *   endpoint.
+ * @NLB_FWD_FORWARD_TUNNEL: In the flow-id tunnel.
+ * @NLB_FWD_FORWARD_DIRECT: As they are, on a link that the host is on, too.
+ * @NLB_FWD_FORWARD_IPIP: Inside of IP packets.
+ * @NLB_FWD_FORWARD_HALF_NAT: With the host's address and port in place of the
+ *   service's. The host's replies come back this way and are translated, too.
+ * @NLB_FWD_FORWARD_NAT: As with half-nat, and with an address and a port of
+ *   this machine in place of the client's.
+ */
+enum nlb_fwd_forward {
+	NLB_FWD_FORWARD_TUNNEL = 1,
+	NLB_FWD_FORWARD_DIRECT,
+	NLB_FWD_FORWARD_IPIP,
+	NLB_FWD_FORWARD_HALF_NAT,
+	NLB_FWD_FORWARD_NAT,
+};
+
 enum nlb_fwd_route_state {
 	NLB_FWD_ROUTE_STATE_SYN_RECV = 1,
 	NLB_FWD_ROUTE_STATE_ESTABLISHED,
@@ -102,8 +121,8 @@ enum {
 	NLB_FWD_A_ENDPOINT_BYTES,
 	NLB_FWD_A_ENDPOINT_ACTIVE_ROUTES,
 	NLB_FWD_A_ENDPOINT_STATE,
-	NLB_FWD_A_ENDPOINT_RESERVED_13,
-	NLB_FWD_A_ENDPOINT_RESERVED_14,
+	NLB_FWD_A_ENDPOINT_FORWARD,
+	NLB_FWD_A_ENDPOINT_HOST_PORT,
 	NLB_FWD_A_ENDPOINT_MAX_ROUTES,
 	NLB_FWD_A_ENDPOINT_BACKUP,
 
@@ -125,6 +144,8 @@ enum {
 	NLB_FWD_A_ROUTE_EXPIRES,
 	NLB_FWD_A_ROUTE_PACKETS,
 	NLB_FWD_A_ROUTE_BYTES,
+	NLB_FWD_A_ROUTE_FORWARD,
+	NLB_FWD_A_ROUTE_FORWARDER_PORT,
 
 	__NLB_FWD_A_ROUTE_MAX,
 	NLB_FWD_A_ROUTE_MAX = (__NLB_FWD_A_ROUTE_MAX - 1)

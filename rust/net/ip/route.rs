@@ -24,7 +24,10 @@ use super::{
 use crate::{
     alloc::gfp,
     bindings,
-    errno::EAFNOSUPPORT,
+    errno::{
+        EAFNOSUPPORT,
+        EHOSTUNREACH, //
+    },
     sync::lock::BottomHalfDisabled,
     wire::{
         addr::{
@@ -53,7 +56,7 @@ use kernel::{
 };
 
 /// Room for a link-layer header, which saves the stack from making it.
-const LINK_HEADROOM: u16 = 64;
+pub(super) const LINK_HEADROOM: u16 = 64;
 
 /// Time to live of packets that begin here.
 const TTL: u8 = 64;
@@ -67,7 +70,7 @@ pub(super) fn clear_ipv4_control_block(skb: &mut SkBuff) {
 
 /// As [`clear_ipv4_control_block`], for an IPv6 packet.
 #[inline]
-fn clear_ipv6_control_block(skb: &mut SkBuff) {
+pub(super) fn clear_ipv6_control_block(skb: &mut SkBuff) {
     // SAFETY: As above.
     unsafe { bindings::IP6CB(skb.as_raw()).write_bytes(0, 1) };
 }
@@ -94,21 +97,43 @@ impl Route {
     /// prefers. Any context. Errors: `EHOSTUNREACH`, `ENETUNREACH`, `EACCES`, `EINVAL`, …, and
     /// `EAFNOSUPPORT` if `source` is of the other family or the machine has no IPv6.
     pub fn lookup(net: &Net, source: Option<Addr>, destination: Addr) -> Result<Self> {
+        Self::lookup_flags(net, source, destination, 0)
+    }
+
+    /// As [`Route::lookup`], for packets to anywhere that shall be handed to the machine with the
+    /// address `destination`, a neighbour. Also `EHOSTUNREACH` if it is none.
+    pub fn lookup_neighbour(net: &Net, source: Option<Addr>, destination: Addr) -> Result<Self> {
+        // CAST: A number of one byte.
+        let flags = bindings::FLOWI_FLAG_KNOWN_NH as u8;
+        let route = Self::lookup_flags(net, source, destination, flags)?;
+        if route.uses_gateway() {
+            return Err(EHOSTUNREACH.into());
+        }
+        Ok(route)
+    }
+
+    fn lookup_flags(net: &Net, source: Option<Addr>, destination: Addr, flags: u8) -> Result<Self> {
         if source.is_some_and(|source| source.is_v4() != destination.is_v4()) {
             return Err(EAFNOSUPPORT.into());
         }
         match destination.to_v4() {
-            Some(to) => Self::lookup_ipv4(net, source.and_then(|from| from.to_v4()), to),
-            None => Self::lookup_ipv6(net, source, destination),
+            Some(to) => Self::lookup_ipv4(net, source.and_then(|from| from.to_v4()), to, flags),
+            None => Self::lookup_ipv6(net, source, destination, flags),
         }
     }
 
-    fn lookup_ipv4(net: &Net, source: Option<[u8; 4]>, destination: [u8; 4]) -> Result<Self> {
+    fn lookup_ipv4(
+        net: &Net,
+        source: Option<[u8; 4]>,
+        destination: [u8; 4],
+        flags: u8,
+    ) -> Result<Self> {
         let mut flow = bindings::flowi4 {
             saddr: source.map_or(0, u32::from_ne_bytes),
             daddr: u32::from_ne_bytes(destination),
             ..Default::default()
         };
+        flow.__fl_common.flowic_flags = flags;
         // SAFETY: The namespace and the flow are valid. No socket.
         let route = from_err_ptr(unsafe {
             bindings::ip_route_output_flow(
@@ -124,7 +149,7 @@ impl Route {
         unsafe { Self::from_raw(route.cast(), source, Addr::v4(destination)) }
     }
 
-    fn lookup_ipv6(net: &Net, source: Option<Addr>, destination: Addr) -> Result<Self> {
+    fn lookup_ipv6(net: &Net, source: Option<Addr>, destination: Addr, flags: u8) -> Result<Self> {
         if !has_ipv6() {
             return Err(EAFNOSUPPORT.into());
         }
@@ -135,6 +160,7 @@ impl Route {
         if let Some(source) = source {
             flow.saddr = in6_addr(&source);
         }
+        flow.__fl_common.flowic_flags = flags;
         // SAFETY: The namespace is valid and has IPv6, the flow is valid. No socket, and no other
         // final destination.
         let dst = from_err_ptr(unsafe {
@@ -146,20 +172,20 @@ impl Route {
         unsafe { Self::from_raw(dst, source, destination) }
     }
 
-    /// Looks up the route of a segment from the virtual address, which need not be local any more, to
+    /// Looks up the route of a packet from the virtual address, which need not be local any more, to
     /// the client. Any context. Errors: as [`Route::lookup`].
-    pub fn lookup_tcp(net: &Net, tuple: &FourTuple) -> Result<Self> {
+    pub fn lookup_reply(net: &Net, tuple: &FourTuple) -> Result<Self> {
         let (from, to) = (tuple.vip(), tuple.client());
         let (Some(source), Some(destination)) = (from.to_v4(), to.to_v4()) else {
             // Nobody asks there whether the source is local.
-            return Self::lookup_ipv6(net, Some(from), to);
+            return Self::lookup_ipv6(net, Some(from), to, 0);
         };
         let mut flow = bindings::flowi4 {
             saddr: u32::from_ne_bytes(source),
             daddr: u32::from_ne_bytes(destination),
             ..Default::default()
         };
-        flow.__fl_common.flowic_proto = bindings::IPPROTO_TCP as u8;
+        flow.__fl_common.flowic_proto = tuple.proto().number();
         flow.__fl_common.flowic_flags = bindings::FLOWI_FLAG_ANYSRC as u8;
         flow.uli.ports.dport = tuple.client_port().to_be();
         flow.uli.ports.sport = tuple.vip_port().to_be();
@@ -222,6 +248,25 @@ impl Route {
     /// The source address; unspecified if routing has none.
     pub fn source(&self) -> Addr {
         self.source
+    }
+
+    /// Where the route leads.
+    pub fn destination(&self) -> Addr {
+        self.destination
+    }
+
+    /// Whether the next hop is another machine than the destination.
+    fn uses_gateway(&self) -> bool {
+        let dst = self.dst.as_ptr();
+        if self.destination.is_v4() {
+            // CAST: As in `Route::lookup_ipv4`.
+            // SAFETY: By the type invariants, it is the route of an IPv4 address.
+            return unsafe { (*dst.cast::<bindings::rtable>()).rt_uses_gateway != 0 };
+        }
+        const { assert!(core::mem::offset_of!(bindings::rt6_info, dst) == 0) };
+        // CAST: The destination entry is the first field.
+        // SAFETY: By the type invariants, it is the route of an IPv6 address.
+        unsafe { (*dst.cast::<bindings::rt6_info>()).rt6i_flags & bindings::RTF_GATEWAY != 0 }
     }
 
     /// The longest packet that may take this route, in bytes, with its IP header.
@@ -422,6 +467,7 @@ pub struct RouteCache {
     cache: UnsafeCell<bindings::dst_cache>,
     source: Option<Addr>,
     destination: Addr,
+    neighbour: bool,
 }
 
 // SAFETY: By the type invariants, its parts are not used by two CPUs.
@@ -434,6 +480,20 @@ impl RouteCache {
     /// Makes a cache for packets to `destination`, from `source` or the address that routing
     /// prefers. Errors: `ENOMEM`.
     pub fn new(source: Option<Addr>, destination: Addr, flags: Flags) -> Result<Self> {
+        Self::new_to(source, destination, false, flags)
+    }
+
+    /// As [`RouteCache::new`], of routes as [`Route::lookup_neighbour`] finds them.
+    pub fn to_neighbour(source: Option<Addr>, destination: Addr, flags: Flags) -> Result<Self> {
+        Self::new_to(source, destination, true, flags)
+    }
+
+    fn new_to(
+        source: Option<Addr>,
+        destination: Addr,
+        neighbour: bool,
+        flags: Flags,
+    ) -> Result<Self> {
         let mut cache = bindings::dst_cache::default();
         // SAFETY: The structure is valid for writing, and can be moved afterwards: it has a pointer
         // to its parts, nothing points to it.
@@ -443,6 +503,7 @@ impl RouteCache {
             cache: UnsafeCell::new(cache),
             source,
             destination,
+            neighbour,
         })
     }
 
@@ -454,7 +515,11 @@ impl RouteCache {
         if let Some(route) = self.cached() {
             return Ok(route);
         }
-        let route = Route::lookup(net, self.source, self.destination)?;
+        let route = if self.neighbour {
+            Route::lookup_neighbour(net, self.source, self.destination)?
+        } else {
+            Route::lookup(net, self.source, self.destination)?
+        };
         match route.source.to_v4() {
             // SAFETY: By the type invariants; softirqs are off. The cache takes a reference of its
             // own.

@@ -74,7 +74,7 @@ pub fn send_probe(
 
 fn send(net: &Net, tuple: &FourTuple, packet: &Packet) -> Result {
     let bytes = packet.bytes().ok_or(EINVAL)?;
-    let route = Route::lookup_tcp(net, tuple)?;
+    let route = Route::lookup_reply(net, tuple)?;
     // Softirq callers may not sleep. CAST: `MAX_LEN` at most.
     let mut skb = SkBuff::alloc(HEADROOM, bytes.len() as u16, GFP_ATOMIC)?;
     skb.put(bytes)?;

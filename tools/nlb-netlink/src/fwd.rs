@@ -21,6 +21,7 @@ use crate::{
         service,
         stats,
         EndpointState,
+        Forward,
         Scheduler,
         ServiceMode,
         FAMILY, //
@@ -72,7 +73,11 @@ pub struct Picking {
 pub struct NewEndpoint {
     /// Address of the host.
     pub host: IpAddr,
-    /// Source address of the tunnel packets; what routing chooses when `None`.
+    /// How packets get to the host; by the flow-id tunnel when `None`.
+    pub forward: Option<Forward>,
+    /// Port of the host, with half-nat and nat; the service's own when `None`.
+    pub port: Option<u16>,
+    /// Source address of the packets to the host; what routing chooses when `None`.
     pub source: Option<IpAddr>,
     /// What new connections it gets.
     pub change: EndpointChange,
@@ -251,6 +256,12 @@ fn endpoint_new(key: &ServiceKey, new: &NewEndpoint) -> Request {
     if let Some(source) = new.source {
         request = request.addr(endpoint::SOURCE_ADDR, source);
     }
+    if let Some(forward) = new.forward {
+        request = request.u32(endpoint::FORWARD, forward as u32);
+    }
+    if let Some(port) = new.port {
+        request = request.port(endpoint::HOST_PORT, port);
+    }
     changed(request, new.change)
 }
 
@@ -330,6 +341,8 @@ mod tests {
         let key: ServiceKey = "[2001:db8::1]:53/udp".parse().unwrap();
         let new = NewEndpoint {
             host: [10, 0, 2, 2].into(),
+            forward: None,
+            port: None,
             source: Some([10, 0, 1, 1].into()),
             change: EndpointChange {
                 weight: Some(3),
@@ -369,6 +382,17 @@ mod tests {
             8, 0, 12, 0, 2, 0, 0, 0,
             8, 0, 15, 0, 0xe8, 3, 0, 0,
             8, 0, 16, 0, 1, 0, 0, 0,
+        ]);
+        let nat = NewEndpoint {
+            forward: Some(Forward::Nat),
+            port: Some(8080),
+            ..plain
+        };
+        let long = endpoint_new(&key, &nat).finish(0x23, 1).unwrap();
+        #[rustfmt::skip]
+        assert_eq!(long[short.len()..], [
+            8, 0, 13, 0, 5, 0, 0, 0,
+            6, 0, 14, 0, 0x1f, 0x90, 0, 0,
         ]);
     }
 

@@ -90,6 +90,7 @@ pub use crate::{
     uapi::{
         fwd::{
             EndpointState,
+            Forward,
             RouteOrigin,
             RouteState,
             Scheduler,

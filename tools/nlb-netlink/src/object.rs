@@ -26,6 +26,7 @@ use crate::{
     uapi::{
         fwd::{
             EndpointState,
+            Forward,
             RouteOrigin,
             RouteState,
             Scheduler,
@@ -168,8 +169,12 @@ object! {
         host_addr: IpAddr = HOST_ADDR, attr::addr;
     }
     optional {
-        /// Source address of the tunnel packets.
+        /// Source address of the packets to the host, if not the client's.
         source_addr: IpAddr = SOURCE_ADDR, attr::addr;
+        /// How packets get to the host.
+        forward: Named<Forward> = FORWARD, Named::decode;
+        /// Port of the host, where packets get another one than the service's.
+        host_port: u16 = HOST_PORT, attr::be16;
         /// Share of new connections.
         weight: u32 = WEIGHT, attr::u32;
         /// What may be sent to the endpoint.
@@ -225,8 +230,12 @@ object! {
     optional {
         /// Host that the packets go to.
         host_addr: IpAddr = HOST_ADDR, attr::addr;
-        /// Source address of the tunnel packets.
+        /// How packets get to the host.
+        forward: Named<Forward> = FORWARD, Named::decode;
+        /// Source address of the packets to the host, if not the client's.
         forwarder_addr: IpAddr = FORWARDER_ADDR, attr::addr;
+        /// Source port of the packets to the host, with nat.
+        forwarder_port: u16 = FORWARDER_PORT, attr::be16;
         /// Flow id of the tunnel packets.
         flow_id: FlowId = FLOW_ID, FlowId::decode;
         /// State of the connection as the forwarder sees it.

@@ -16,6 +16,7 @@ use serde::{
 use crate::uapi::{
     fwd::{
         EndpointState,
+        Forward,
         RouteOrigin,
         RouteState,
         Scheduler,
@@ -269,6 +270,7 @@ enumeration! {
     ServiceMode { Peek L4 }
     Scheduler { Wrr Rr Lc Wlc Mh }
     EndpointState { Active Draining Inactive }
+    Forward { Tunnel Direct Ipip HalfNat Nat }
     RouteState { SynRecv Established FinWait Closed Udp }
     RouteOrigin { L4 Migration Manual }
     MappingSide { Forwarder Host }

@@ -118,6 +118,48 @@ impl EndpointState {
     }
 }
 
+/// How a client's packets get to the host of an endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Forward {
+    /// In the flow-id tunnel.
+    Tunnel = 1,
+    /// As they are, on a link that the host is on, too.
+    Direct = 2,
+    /// Inside of IP packets.
+    Ipip = 3,
+    /// With the host's address and port in place of the service's. The host's replies come back
+    /// this way and are translated, too.
+    HalfNat = 4,
+    /// As with half-nat, and with an address and a port of this machine in place of the client's.
+    Nat = 5,
+}
+
+impl Forward {
+    /// The value with this number, if there is one.
+    pub fn from_u32(value: u32) -> Option<Self> {
+        match value {
+            1 => Some(Self::Tunnel),
+            2 => Some(Self::Direct),
+            3 => Some(Self::Ipip),
+            4 => Some(Self::HalfNat),
+            5 => Some(Self::Nat),
+            _ => None,
+        }
+    }
+
+    /// The name used in the specification, on the command line and in JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Tunnel => "tunnel",
+            Self::Direct => "direct",
+            Self::Ipip => "ipip",
+            Self::HalfNat => "half-nat",
+            Self::Nat => "nat",
+        }
+    }
+}
+
 /// Values of route state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
@@ -251,9 +293,10 @@ pub mod endpoint {
     pub const VIP_PORT: u16 = 2;
     /// The proto.
     pub const PROTO: u16 = 3;
-    /// Address of the host, the destination of its tunnel packets.
+    /// Address of the host.
     pub const HOST_ADDR: u16 = 4;
-    /// Source address of the tunnel packets; the address that routing would choose when absent.
+    /// Source address of the packets to the host, where the way of forwarding changes it; the
+    /// address that routing would choose when absent.
     pub const SOURCE_ADDR: u16 = 5;
     /// Share of new connections; 0 takes no new ones, 1 when absent.
     pub const WEIGHT: u16 = 6;
@@ -270,10 +313,10 @@ pub mod endpoint {
     pub const ACTIVE_ROUTES: u16 = 11;
     /// What may be sent to the endpoint; active when absent.
     pub const STATE: u16 = 12;
-    /// The reserved 13.
-    pub const RESERVED_13: u16 = 13;
-    /// The reserved 14.
-    pub const RESERVED_14: u16 = 14;
+    /// How packets get to the host; tunnel when absent.
+    pub const FORWARD: u16 = 13;
+    /// Port of the host, for half-nat and nat; the service's own when absent.
+    pub const HOST_PORT: u16 = 14;
     /// Active routes that the endpoint may have for it to be picked; 0, or absent at first, for no
     /// limit.
     pub const MAX_ROUTES: u16 = 15;
@@ -295,8 +338,8 @@ pub mod endpoint {
         "bytes",
         "active-routes",
         "state",
-        "reserved-13",
-        "reserved-14",
+        "forward",
+        "host-port",
         "max-routes",
         "backup",
     ];
@@ -316,7 +359,7 @@ pub mod route {
     pub const VIP_PORT: u16 = 5;
     /// Host that the packets go to.
     pub const HOST_ADDR: u16 = 6;
-    /// Source address of the tunnel packets.
+    /// Source address of the packets to the host, if not the client's.
     pub const FORWARDER_ADDR: u16 = 7;
     /// The flow id.
     pub const FLOW_ID: u16 = 8;
@@ -330,6 +373,10 @@ pub mod route {
     pub const PACKETS: u16 = 12;
     /// The bytes.
     pub const BYTES: u16 = 13;
+    /// How packets get to the host.
+    pub const FORWARD: u16 = 14;
+    /// Source port of the packets to the host, with nat.
+    pub const FORWARDER_PORT: u16 = 15;
     /// Names, in the order of the ids, which begin at 1.
     #[rustfmt::skip]
     pub const NAMES: &[&str] = &[
@@ -346,6 +393,8 @@ pub mod route {
         "expires",
         "packets",
         "bytes",
+        "forward",
+        "forwarder-port",
     ];
 }
 

@@ -15,6 +15,7 @@ use clap::{
 use nlb_netlink::{
     EndpointChange,
     EndpointState,
+    Forward,
     ServiceKey, //
 };
 
@@ -24,8 +25,14 @@ use super::names;
 #[derive(Subcommand)]
 pub(crate) enum EndpointCommand {
     /// Add an endpoint to a service
+    ///
+    /// Packets get to the host in the flow-id tunnel, unless via says otherwise. direct: as they
+    /// are, on a link of this machine. ipip: inside of IP packets. half-nat: to the host's own
+    /// address and port; its replies have to come back by this machine. nat: the same, from an
+    /// address of this machine. What the host needs for each of them is in
+    /// Documentation/forwarding.rst.
     #[command(
-        override_usage = "nlb endpoint add VIP:PORT/PROTO host ADDR [weight N] [state {active|draining|inactive}] [max-routes N] [backup {yes|no}] [source ADDR]"
+        override_usage = "nlb endpoint add VIP:PORT/PROTO host ADDR [via {tunnel|direct|ipip|half-nat|nat}] [port N] [weight N] [state {active|draining|inactive}] [max-routes N] [backup {yes|no}] [source ADDR]"
     )]
     Add {
         /// The service
@@ -34,10 +41,17 @@ pub(crate) enum EndpointCommand {
         /// Address of the host
         #[arg(long, value_name = "ADDR")]
         host: IpAddr,
+        /// How packets get to the host; tunnel when left out
+        #[arg(long, value_parser = names::<Forward>())]
+        via: Option<Forward>,
+        /// Port of the host, with half-nat and nat; the service's own when left out
+        #[arg(long, value_name = "N")]
+        port: Option<u16>,
         /// What it gets
         #[command(flatten)]
         change: ChangeArgs,
-        /// Source address of the tunnel packets; chosen by routing when left out
+        /// Source address of the packets to the host, where it is not the client's; chosen by
+        /// routing when left out
         #[arg(long, value_name = "ADDR")]
         source: Option<IpAddr>,
     },

@@ -8,7 +8,10 @@ use nlb_netlink::{
     NewEndpoint, //
 };
 
-use super::Outcome;
+use super::{
+    socket,
+    Outcome, //
+};
 use crate::{
     cli::EndpointCommand,
     output::{
@@ -22,7 +25,10 @@ use crate::{
 
 const COLUMNS: &[Column<Endpoint>] = &[
     left("SERVICE", |endpoint| endpoint.service().to_string()),
-    left("HOST", |endpoint| endpoint.host_addr.to_string()),
+    left("HOST", |endpoint| {
+        socket(Some(endpoint.host_addr), endpoint.host_port) //
+    }),
+    left("VIA", |endpoint| maybe(endpoint.forward)),
     left("SOURCE", |endpoint| maybe(endpoint.source_addr)),
     right("WEIGHT", |endpoint| maybe(endpoint.weight)),
     left("STATE", |endpoint| maybe(endpoint.state)),
@@ -51,11 +57,15 @@ pub(super) fn run(command: Option<&EndpointCommand>, format: Format) -> Outcome 
         Some(EndpointCommand::Add {
             service,
             host,
+            via,
+            port,
             change,
             source,
         }) => {
             let new = NewEndpoint {
                 host: *host,
+                forward: *via,
+                port: *port,
                 source: *source,
                 change: change.into(),
             };

@@ -104,9 +104,10 @@ fn endpoint(endpoint: &Endpoint) -> String {
         _ => "",
     };
     format!(
-        "{} host {} weight {} state {}{max_routes}{backup}",
+        "{} host {} via {} weight {} state {}{max_routes}{backup}",
         endpoint.service(),
-        endpoint.host_addr,
+        socket(Some(endpoint.host_addr), endpoint.host_port),
+        maybe(endpoint.forward),
         maybe(endpoint.weight),
         maybe(endpoint.state)
     )
@@ -115,11 +116,12 @@ fn endpoint(endpoint: &Endpoint) -> String {
 fn route(route: &Route) -> String {
     let key = route.key();
     format!(
-        "{}/{} client {} host {} id {} state {} origin {}",
+        "{}/{} client {} host {} via {} id {} state {} origin {}",
         key.vip,
         key.proto,
         key.client,
         maybe(route.host_addr),
+        maybe(route.forward),
         maybe(route.flow_id),
         maybe(route.state),
         maybe(route.origin)

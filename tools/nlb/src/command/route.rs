@@ -15,7 +15,10 @@ use nlb_netlink::{
     ServiceKey, //
 };
 
-use super::Outcome;
+use super::{
+    socket,
+    Outcome, //
+};
 use crate::{
     cli::RouteCommand,
     output::{
@@ -34,14 +37,24 @@ const COLUMNS: &[Column<Route>] = &[
     left("CLIENT", |route| route.key().client.to_string()),
     left("SERVICE", |route| service(route).to_string()),
     left("HOST", |route| maybe(route.host_addr)),
-    left("FORWARDER", |route| maybe(route.forwarder_addr)),
-    left("FLOW-ID", |route| maybe(route.flow_id)),
+    left("FORWARDER", |route| {
+        socket(route.forwarder_addr, route.forwarder_port) //
+    }),
+    left("FLOW-ID", way),
     left("STATE", |route| maybe(route.state)),
     left("ORIGIN", |route| maybe(route.origin)),
     right("EXPIRES", |route| milliseconds(route.expires)),
     right("PACKETS", |route| maybe(route.packets)),
     right("BYTES", |route| maybe(route.bytes)),
 ];
+
+/// The flow id, or how packets get to the host without one.
+fn way(route: &Route) -> String {
+    match route.flow_id {
+        Some(id) => id.to_string(),
+        None => maybe(route.forward),
+    }
+}
 
 fn service(route: &Route) -> ServiceKey {
     ServiceKey {

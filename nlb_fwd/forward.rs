@@ -1,0 +1,297 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The ways to a host: how a packet of a client is sent there.
+
+use crate::{
+    endpoint::Endpoint,
+    route::Route,
+    service::Service,
+    state::Forwarder,
+    stats::Counter,
+    uapi::{
+        Forward,
+        RouteOrigin, //
+    },
+    way::{
+        nat_port,
+        Flow,
+        Way, //
+    }, //
+};
+use kernel::{
+    prelude::*,
+    sync::{
+        atomic::Relaxed,
+        rcu,
+        Arc, //
+    },
+};
+use nlb::{
+    errno::EADDRINUSE,
+    net::{
+        ip::{
+            self,
+            IcmpError, //
+        },
+        netfilter::HookState,
+        skbuff::{
+            DropReason,
+            Rewrite,
+            SkBuff, //
+        },
+        Net, //
+    },
+    sync::rhashtable::InsertError,
+    wire::{
+        addr::{
+            Addr,
+            FourTuple, //
+        },
+        ipip,
+        parse::Parsed,
+        tcp::Flags, //
+    },
+};
+use nlb_tunnel::Target;
+
+/// A packet that is not sent, and why.
+pub(crate) type Refused = (SkBuff, Counter, DropReason);
+
+/// Why there is no route.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NoRoute {
+    /// No flow id for it, for this reason.
+    FlowId(Error),
+    /// It cannot be put into the table.
+    Table(InsertError),
+    /// Its replies would be those of another connection.
+    Reply,
+}
+
+impl From<InsertError> for NoRoute {
+    fn from(error: InsertError) -> Self {
+        Self::Table(error)
+    }
+}
+
+impl From<NoRoute> for Error {
+    fn from(error: NoRoute) -> Self {
+        match error {
+            NoRoute::FlowId(error) => error,
+            NoRoute::Table(error) => error.into(),
+            NoRoute::Reply => EADDRINUSE.into(),
+        }
+    }
+}
+
+/// Ports for nat looked at before a connection is refused.
+const TRIES: u32 = 64;
+
+impl Forwarder {
+    /// Makes the route of a connection to a host, the way that the endpoint says; the flow-id
+    /// tunnel if the host is none. As [`Forwarder::add_route`].
+    pub(crate) fn open_route(
+        &self,
+        net: &Net,
+        tuple: &FourTuple,
+        service: &Arc<Service>,
+        endpoint: Option<&Arc<Endpoint>>,
+        target: &Arc<Target>,
+        (origin, flags): (RouteOrigin, Flags),
+    ) -> Result<(), NoRoute> {
+        let add = |way| self.add_route(net, way, service, endpoint, origin, flags);
+        let flow = || Flow::new(tuple).map_err(|_| InsertError::NoMemory);
+        match endpoint.map(|endpoint| (endpoint.forward(), endpoint)) {
+            None | Some((Forward::Tunnel, _)) => {
+                let mapping =
+                    nlb_tunnel::allocate(net, tuple, target, false).map_err(NoRoute::FlowId)?;
+                let added = add(Way::Tunnel(mapping.clone()));
+                if added.is_err() {
+                    nlb_tunnel::release(net, &mapping);
+                }
+                added
+            }
+            Some((Forward::Direct, _)) => add(Way::Direct(flow()?)),
+            Some((Forward::Ipip, _)) => add(Way::Ipip(flow()?)),
+            Some((Forward::HalfNat, _)) => add(Way::HalfNat(flow()?)),
+            Some((Forward::Nat, endpoint)) => {
+                let guard = rcu::read_lock();
+                for _ in 0..TRIES {
+                    let port = nat_port(self.next_port.fetch_add(1u32, Relaxed));
+                    let answers = endpoint.answers((target.source(), port), tuple.proto());
+                    if answers.is_some_and(|tuple| self.replies.get(&guard, &tuple).is_some()) {
+                        continue;
+                    }
+                    match add(Way::Nat(flow()?, port)) {
+                        // Another CPU has just taken it.
+                        Err(NoRoute::Reply) => {}
+                        other => return other,
+                    }
+                }
+                Err(NoRoute::Reply)
+            }
+        }
+    }
+    /// Sends a packet of a client the way of its route.
+    #[inline]
+    pub(crate) fn send(&self, state: &HookState<'_>, route: &Route, skb: SkBuff, parsed: &Parsed) {
+        let net = state.net();
+        let output = |next: ip::Route, skb| next.output(net, skb);
+        let sent = match route.way() {
+            Way::Tunnel(mapping) => return nlb_tunnel::send(state, mapping, skb, parsed),
+            Way::Direct(_) => {
+                let to = |_: &Endpoint| rewritten(parsed, None, None);
+                transmit(state, route, skb, parsed, 0, to, output)
+            }
+            Way::Ipip(_) => {
+                // CAST: Small.
+                let overhead = ipip::overhead(parsed.tuple.is_v4()) as u32;
+                let to = |_: &Endpoint| rewritten(parsed, None, None);
+                transmit(state, route, skb, parsed, overhead, to, |next, mut skb| {
+                    // Without padding of the link layer.
+                    skb.trim(parsed.total_len as u32)?;
+                    next.send_ipip(net, skb, parsed.l4_offset as u16)
+                })
+            }
+            Way::HalfNat(_) => {
+                let to = |endpoint: &Endpoint| {
+                    rewritten(parsed, None, Some((endpoint.host(), endpoint.host_port())))
+                };
+                transmit(state, route, skb, parsed, 0, to, output)
+            }
+            Way::Nat(_, port) => {
+                let to = |endpoint: &Endpoint| {
+                    let from = (endpoint.target().source(), *port);
+                    let to = (endpoint.host(), endpoint.host_port());
+                    rewritten(parsed, Some(from), Some(to))
+                };
+                transmit(state, route, skb, parsed, 0, to, output)
+            }
+        };
+        match sent {
+            Ok(sent) => {
+                route.way().usage().count(parsed.total_len);
+                if sent.is_err() {
+                    self.stats.inc(Counter::DropOutput);
+                }
+            }
+            Err((skb, counter, reason)) => {
+                self.stats.inc(counter);
+                skb.drop_reason(reason);
+            }
+        }
+    }
+}
+
+/// Has `output` send a packet to the host of its route, with the headers that `to` says; the host
+/// gets `overhead` bytes more. What the network layer said to the packet, if it came so far.
+#[inline]
+fn transmit(
+    state: &HookState<'_>,
+    route: &Route,
+    mut skb: SkBuff,
+    parsed: &Parsed,
+    overhead: u32,
+    to: impl FnOnce(&Endpoint) -> Rewrite,
+    output: impl FnOnce(ip::Route, SkBuff) -> Result,
+) -> Result<Result, Refused> {
+    let next = route.endpoint().and_then(|endpoint| {
+        let next = endpoint.target().route(state.net()).ok()?;
+        Some((next, to(endpoint)))
+    });
+    let Some((next, to)) = next else {
+        return Err((skb, Counter::DropNoRoute, DropReason::IP_OUTNOROUTES));
+    };
+    let mtu = next.mtu().saturating_sub(overhead);
+    if let Err((counter, reason)) = may_pass(state, &mut skb, parsed, mtu) {
+        return Err((skb, counter, reason));
+    }
+    if skb.rewrite(&to).is_err() {
+        return Err((skb, Counter::DropNoMemory, DropReason::NOMEM));
+    }
+    Ok(output(next, skb))
+}
+
+/// Whether a router may pass a packet on by a way with this MTU; if not, the sender is told (RFC 1812
+/// section 4.3.3), and what to count is returned. What may be fragmented on the way out is.
+#[inline]
+pub(crate) fn may_pass(
+    state: &HookState<'_>,
+    skb: &mut SkBuff,
+    parsed: &Parsed,
+    mtu: u32,
+) -> Result<(), (Counter, DropReason)> {
+    if parsed.ttl <= 1 {
+        nlb_tunnel::tell_client(state, skb, IcmpError::TtlExceeded);
+        return Err((Counter::DropTtl, DropReason::IP_INHDR));
+    }
+    if parsed.dont_fragment && !skb.fits_mtu(mtu) {
+        nlb_tunnel::tell_client(state, skb, IcmpError::TooBig { mtu });
+        return Err((Counter::DropTooBig, DropReason::PKT_TOO_BIG));
+    }
+    Ok(())
+}
+
+/// An address and a port.
+type End = (Addr, u16);
+
+/// What is in the headers of a packet behind this machine, which is a router on its way, and puts
+/// itself or another one in the place of its ends.
+#[inline]
+pub(crate) fn rewritten(parsed: &Parsed, from: Option<End>, to: Option<End>) -> Rewrite {
+    let tuple = &parsed.tuple;
+    let (source, source_port) = from.unwrap_or((tuple.client(), tuple.client_port()));
+    let (destination, destination_port) = to.unwrap_or((tuple.vip(), tuple.vip_port()));
+    Rewrite {
+        source,
+        destination,
+        source_port,
+        destination_port,
+        ttl: parsed.ttl.wrapping_sub(1),
+    }
+}
+
+#[kunit_tests(nlb_fwd_forward)]
+mod tests {
+    use super::*;
+    use nlb::wire::{
+        error,
+        vectors::forward::{
+            self as vectors,
+            Change, //
+        }, //
+    };
+
+    #[test]
+    fn exact_bytes() {
+        let lost = |_: Error| error::DropReason::NoSpace;
+        let done = vectors::check_changes(|change, packet, ends| {
+            let mut skb = SkBuff::alloc(0, packet.len() as u16, GFP_KERNEL).map_err(lost)?;
+            skb.put(packet).map_err(lost)?;
+            let parsed = nlb_tunnel::parse(&mut skb).ok_or(error::DropReason::Protocol)?;
+            let host = Some((ends.host, vectors::HOST_PORT));
+            let vip = Some((ends.tuple.vip(), ends.tuple.vip_port()));
+            let client = Some((ends.tuple.client(), ends.tuple.client_port()));
+            let (from, to) = match change {
+                Change::Direct => (None, None),
+                Change::HalfNat => (None, host),
+                Change::Nat => (Some((ends.forwarder, vectors::NAT_PORT)), host),
+                Change::HalfNatReply | Change::NatReply => (vip, client),
+            };
+            skb.rewrite(&rewritten(&parsed, from, to)).map_err(lost)?;
+            packet.copy_from_slice(skb.data());
+            skb.consume();
+            Ok(())
+        });
+        assert_eq!(done, Ok(3 * vectors::COUNT + 2 * vectors::REPLY_COUNT));
+    }
+
+    #[test]
+    fn ports_for_nat_are_no_other_ports() {
+        let ports = || (0..100_000u32).map(nat_port);
+        assert_eq!(ports().min(), Some(1024));
+        assert_eq!(ports().max(), Some(32767));
+        assert_eq!(nat_port(31743), 32767);
+        assert_eq!(nat_port(31744), 1024);
+    }
+}

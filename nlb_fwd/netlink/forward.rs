@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! How packets get to an endpoint, as requests say it.
+
+use super::target;
+use crate::{
+    service::{
+        Service,
+        ServiceKey, //
+    },
+    uapi::{
+        endpoint,
+        Forward,
+        ServiceMode, //
+    },
+};
+use kernel::{
+    prelude::*,
+    sync::Arc, //
+};
+use nlb::{
+    errno::EHOSTUNREACH,
+    net::{
+        genetlink::Request,
+        ip, //
+    },
+    wire::addr::Addr, //
+};
+use nlb_tunnel::Target;
+
+/// How packets get to a new endpoint at `host`, and to which port of it where that changes, as far as
+/// that can be right without its service.
+pub(super) fn method(req: &Request<'_>, key: &ServiceKey, host: Addr) -> Result<(Forward, u16)> {
+    let forward = match req.u32(endpoint::FORWARD) {
+        None => Forward::Tunnel,
+        Some(number) => Forward::from_u32(number)
+            .ok_or_else(|| req.bad_attr(EINVAL, endpoint::FORWARD, c"no such way of forwarding"))?,
+    };
+    let keeps_source = matches!(forward, Forward::Direct | Forward::HalfNat);
+    if keeps_source && req.attr(endpoint::SOURCE_ADDR).is_some() {
+        let text = c"the client's address stays the source";
+        return Err(req.bad_attr(EINVAL, endpoint::SOURCE_ADDR, text));
+    }
+    let has_port = matches!(forward, Forward::HalfNat | Forward::Nat);
+    let port = req.be16(endpoint::HOST_PORT);
+    if port.is_some() && !has_port {
+        let text = c"only half-nat and nat change the port";
+        return Err(req.bad_attr(EINVAL, endpoint::HOST_PORT, text));
+    }
+    // Packets would come back here and be forwarded again. The tunnel may end where it begins.
+    if forward != Forward::Tunnel && !ip::is_elsewhere(req.net(), &host) {
+        let text = c"not the address of another machine";
+        return Err(req.bad_attr(EINVAL, endpoint::HOST_ADDR, text));
+    }
+    Ok((forward, port.unwrap_or(key.port)))
+}
+
+/// Whether endpoints of a service may have this way of forwarding.
+pub(super) fn check_service(req: &Request<'_>, service: &Service, forward: Forward) -> Result {
+    // Migrations need it.
+    if service.mode() == ServiceMode::Peek && forward != Forward::Tunnel {
+        let text = c"mode peek needs the tunnel";
+        return Err(req.bad_attr(EINVAL, endpoint::FORWARD, text));
+    }
+    Ok(())
+}
+
+/// The way to a host.
+pub(super) fn target_by(
+    req: &Request<'_>,
+    forward: Forward,
+    host: Addr,
+    source: Option<Addr>,
+) -> Result<Arc<Target>> {
+    if forward != Forward::Direct {
+        return target(req, host, source);
+    }
+    nlb_tunnel::neighbour(req.net(), host).map_err(|error| {
+        if error == EHOSTUNREACH {
+            let text = c"the host is on no link of this machine";
+            req.bad_attr(error, endpoint::HOST_ADDR, text)
+        } else {
+            error
+        }
+    })
+}

@@ -1,0 +1,153 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Packets sent inside other IP packets, to machines with the kernel's device `ipip` or `ip6tnl`.
+//!
+//! C header: [`include/net/ip_tunnels.h`](srctree/include/net/ip_tunnels.h)
+
+use super::{
+    super::{
+        skbuff::{
+            DropReason,
+            SkBuff, //
+        },
+        Net, //
+    },
+    route::{
+        clear_ipv4_control_block,
+        clear_ipv6_control_block,
+        Route,
+        LINK_HEADROOM, //
+    },
+};
+use crate::{
+    bindings,
+    wire::{
+        addr::Addr,
+        ipip, //
+    }, //
+};
+use core::ptr;
+use kernel::{
+    error::to_result,
+    prelude::*, //
+};
+
+impl Route {
+    /// Sends a packet of the route's family, whose data starts at its IP header and whose transport
+    /// header is at `l4_offset`, inside an IP packet on this way. Any context but hard interrupts.
+    ///
+    /// The inner packet goes as it is, without what the link layer may have added behind it. A
+    /// batch of segments stays one, and a checksum that is left to the device stays so. The packet
+    /// is consumed in any case; errors: `EINVAL` if it is not of the route's family, `ENOMEM`, or
+    /// the stack's.
+    pub fn send_ipip(self, net: &Net, mut skb: SkBuff, l4_offset: u16) -> Result {
+        if let Err(e) = self.push_ipip(net, &mut skb, l4_offset) {
+            skb.drop_reason(DropReason::NOMEM);
+            return Err(e);
+        }
+        self.local_out(net, skb)
+    }
+
+    fn push_ipip(&self, net: &Net, skb: &mut SkBuff, l4_offset: u16) -> Result {
+        let (source, destination) = (self.source(), self.destination());
+        push_header(skb, source, destination, l4_offset)?;
+        if destination.is_v4() {
+            clear_ipv4_control_block(skb);
+            // SAFETY: The packet has an IPv4 header.
+            unsafe { bindings::ip_select_ident(net.as_raw(), skb.as_raw(), ptr::null_mut()) };
+        } else {
+            clear_ipv6_control_block(skb);
+        }
+        Ok(())
+    }
+}
+
+/// Puts the header in front of a packet, which becomes one of this machine's own.
+fn push_header(skb: &mut SkBuff, source: Addr, destination: Addr, l4_offset: u16) -> Result {
+    let mut buffer = [0; ipip::MAX_HEADER_LEN];
+    let len = skb.len() as usize;
+    let header =
+        ipip::emit(skb.data(), len, source, destination, &mut buffer).map_err(|_| EINVAL)?;
+    // CAST: 20 or 40.
+    let header_len = header.len() as u16;
+    // The places of the inner headers, which the offload is told about.
+    skb.reset_network_header();
+    skb.set_transport_header(l4_offset);
+    skb.scrub();
+    skb.orphan();
+    skb.clear_hash();
+    skb.clear_tstamp();
+    skb.cow_head(header_len + LINK_HEADROOM)?;
+    let (gso, protocol) = if destination.is_v4() {
+        (bindings::SKB_GSO_IPXIP4, ipip::IPPROTO_IPIP)
+    } else {
+        (bindings::SKB_GSO_IPXIP6, ipip::IPPROTO_IPV6)
+    };
+    // CAST: A bit that C has as a number without a sign.
+    // SAFETY: The packet is valid, and its headers' places are set.
+    to_result(unsafe { bindings::iptunnel_handle_offloads(skb.as_raw(), gso as c_int) })?;
+    // SAFETY: By the type invariants of the packet.
+    unsafe { bindings::skb_set_inner_ipproto(skb.as_raw(), protocol) };
+    skb.push(header_len)?.copy_from_slice(header);
+    skb.reset_network_header();
+    Ok(())
+}
+
+#[kunit_tests(nlb_core_ipip)]
+mod tests {
+    use super::*;
+    use crate::wire::{
+        parse::{
+            parse,
+            Frame, //
+        },
+        vectors::{
+            forward::{
+                FORWARDED,
+                FORWARDED_V6, //
+            },
+            FORWARDER,
+            FORWARDER_V6,
+            HOST,
+            HOST_V6, //
+        }, //
+    };
+
+    #[test]
+    fn exact_bytes() -> Result {
+        let families = [
+            (FORWARDED, FORWARDER, HOST),
+            (FORWARDED_V6, FORWARDER_V6, HOST_V6),
+        ];
+        for (vector, source, destination) in families
+            .iter()
+            .flat_map(|(vectors, from, to)| vectors.iter().map(|vector| (vector, *from, *to)))
+        {
+            let inner = vector.direct;
+            let parsed = parse(inner, Frame::complete(inner.len())).map_err(|_| EINVAL)?;
+            // Without room in front.
+            let mut skb = SkBuff::alloc(0, inner.len() as u16, GFP_KERNEL)?;
+            skb.put(inner)?;
+            let clone = skb.try_clone(GFP_KERNEL)?;
+            push_header(&mut skb, source, destination, parsed.l4_offset as u16)?;
+            assert_eq!(skb.data(), vector.ipip);
+            assert_eq!(clone.data(), inner);
+            clone.consume();
+            skb.consume();
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn families_do_not_mix() -> Result {
+        for (vector, end) in [(&FORWARDED[0], HOST_V6), (&FORWARDED_V6[0], HOST)] {
+            let inner = vector.direct;
+            let mut skb = SkBuff::alloc(64, inner.len() as u16, GFP_KERNEL)?;
+            skb.put(inner)?;
+            assert_eq!(push_header(&mut skb, end, end, 20), Err(EINVAL));
+            assert_eq!(skb.data(), inner);
+            skb.consume();
+        }
+        Ok(())
+    }
+}

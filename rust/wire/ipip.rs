@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! IP in IP: the header in front of a packet that travels inside another of its family (RFC 2003
+//! for IPv4, RFC 2473 for IPv6).
+
+use super::{
+    addr::Addr,
+    error::DropReason,
+    field,
+    ipv4,
+    ipv6, //
+};
+
+/// IP protocol number of IPv4 inside of a packet.
+pub const IPPROTO_IPIP: u8 = 4;
+
+/// IP protocol number of IPv6 inside of a packet.
+pub const IPPROTO_IPV6: u8 = 41;
+
+/// Bytes of the longer of the two headers.
+pub const MAX_HEADER_LEN: usize = ipv6::HEADER_LEN;
+
+/// Time to live, or hop limit, of the header: the inner packet's own is for the machines on its
+/// way, among which a tunnel counts as one.
+const TTL: u8 = 64;
+
+/// Bytes by which a packet of this family grows.
+pub const fn overhead(is_v4: bool) -> usize {
+    if is_v4 {
+        ipv4::HEADER_LEN
+    } else {
+        ipv6::HEADER_LEN
+    }
+}
+
+/// Writes the header in front of a packet of `len` bytes, of which `inner` has at least the IP
+/// header.
+///
+/// Traffic class and congestion notification are the inner packet's (RFC 6040 section 4.1, normal
+/// mode), and so is whether it may be fragmented. The identification is 0. The length is that of
+/// the payload alone, as if there were none, where it cannot be said, because the packet is a batch
+/// (GSO) of more than 65535 bytes.
+///
+/// Errors: [`DropReason::Family`] if the addresses and the packet are not all of one family, and
+/// what [`ipv4::Packet::new_header`] and [`ipv6::Packet::new_header`] say.
+pub fn emit<'a>(
+    inner: &[u8],
+    len: usize,
+    source: Addr,
+    destination: Addr,
+    buffer: &'a mut [u8; MAX_HEADER_LEN],
+) -> Result<&'a [u8], DropReason> {
+    if let (Some(source), Some(destination)) = (source.to_v4(), destination.to_v4()) {
+        if field::u8(inner, 0) >> 4 == 6 {
+            return Err(DropReason::Family);
+        }
+        let ip = ipv4::Packet::new_header(inner)?;
+        let max = usize::from(u16::MAX).saturating_sub(ipv4::HEADER_LEN);
+        let header = ipv4::Repr {
+            source,
+            destination,
+            protocol: IPPROTO_IPIP,
+            payload_len: if len > max { 0 } else { len as u16 },
+            ident: 0,
+            dont_fragment: ip.dont_fragment(),
+            tos: ip.tos(),
+            ttl: TTL,
+        }
+        .emit()?;
+        let (start, _) = buffer.split_first_chunk_mut().ok_or(DropReason::NoSpace)?;
+        *start = header;
+        return Ok(start);
+    }
+    if source.is_v4() || destination.is_v4() || field::u8(inner, 0) >> 4 == 4 {
+        return Err(DropReason::Family);
+    }
+    let class = ipv6::Packet::new_header(inner)?.traffic_class();
+    *buffer = ipv6::Repr {
+        source,
+        destination,
+        next_header: IPPROTO_IPV6,
+        payload_len: u16::try_from(len).unwrap_or(0),
+        hop_limit: TTL,
+    }
+    .emit();
+    field::put(buffer, 0, [0x60 | class >> 4, class << 4]);
+    Ok(buffer)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        super::vectors::{
+            self,
+            forward, //
+        },
+        *, //
+    };
+
+    #[test]
+    fn vectors() {
+        let done = forward::check_ipip(|inner, source, destination, buffer| {
+            emit(inner, inner.len(), source, destination, buffer)
+        });
+        assert_eq!(done, Ok(forward::COUNT));
+    }
+
+    #[test]
+    fn batches_and_families() {
+        let mut buffer = [0; MAX_HEADER_LEN];
+        let (v4, v6) = (vectors::HOST, vectors::HOST_V6);
+        for vector in vectors::all() {
+            let (own, other) = if vector.tuple.is_v4() {
+                (v4, v6)
+            } else {
+                (v6, v4)
+            };
+            for (source, destination) in [(own, other), (other, own), (other, other)] {
+                let got = emit(vector.inner, 100, source, destination, &mut buffer);
+                assert_eq!(got, Err(DropReason::Family));
+            }
+            let header = emit(vector.inner, 65_536, own, own, &mut buffer).unwrap();
+            if own.is_v4() {
+                assert_eq!(header[2..4], [0, 20]);
+            } else {
+                assert_eq!(header[4..6], [0, 0]);
+            }
+            assert_eq!(header.len(), overhead(own.is_v4()));
+        }
+        assert!(emit(&[], 0, v4, v4, &mut buffer).is_err());
+        assert!(emit(&[0x60; 39], 39, v6, v6, &mut buffer).is_err());
+    }
+}
