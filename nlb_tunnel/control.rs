@@ -140,7 +140,9 @@ pub(crate) fn receive(
             let known = tunnel.unlearn(state, flow_id, from, here);
             answered(tunnel, skb, known)
         }
-        Err(_) => tunnel.drop(skb, Counter::DropBadControl, DropReason::PKT_TOO_SMALL),
+        Ok(Message::Carry { .. }) | Err(_) => {
+            tunnel.drop(skb, Counter::DropBadControl, DropReason::PKT_TOO_SMALL)
+        }
     }
 }
 

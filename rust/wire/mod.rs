@@ -42,6 +42,7 @@ pub mod least;
 pub mod maglev;
 pub mod parse;
 pub mod record;
+pub mod report;
 pub mod seq;
 pub mod tcp;
 pub mod tcp_state;

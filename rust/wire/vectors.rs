@@ -7,6 +7,7 @@
 //! itself with all checksums computed in full.
 
 mod ipv6;
+pub mod report;
 
 use super::{
     addr::{
