@@ -10,6 +10,7 @@
 
 mod endpoint;
 mod hook;
+mod icmp;
 mod netlink;
 mod plumb;
 mod route;

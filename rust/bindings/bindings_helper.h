@@ -68,6 +68,7 @@
 #include <net/ip6_checksum.h>
 #include <net/ip6_route.h>
 #include <net/ipv6.h>
+#include <net/ipv6_frag.h>
 #include <net/neighbour.h>
 #include <net/net_namespace.h>
 #include <net/netfilter/nf_conntrack_tuple.h>
