@@ -22,6 +22,10 @@ use kernel::{
 };
 use nlb::{
     net::{
+        ip::{
+            self,
+            Defragment, //
+        },
         netfilter::{
             Family,
             Hook,
@@ -62,27 +66,10 @@ impl Hook for PreRouting {
         let Some(forwarder) = STATE.get(state.net(), state.rcu()) else {
             return Verdict::Accept(skb);
         };
-        let Some(parsed) = nlb_tunnel::parse(&mut skb) else {
-            return forwarder.other(state, skb);
-        };
-        let Some(route) = forwarder.route_of(&parsed.tuple, state.rcu()) else {
-            return match forwarder.route_answered(&parsed.tuple, state.rcu()) {
-                Some(route) if is_from_client(state, &skb) => {
-                    forwarder.send_back(state, route, skb, &parsed)
-                }
-                _ => forwarder.miss(state, skb, &parsed),
-            };
-        };
-        if !is_from_client(state, &skb) {
-            return Verdict::Accept(skb);
+        match nlb_tunnel::parse(&mut skb) {
+            Some(parsed) => forwarder.receive(state, skb, &parsed),
+            None => forwarder.other(state, skb),
         }
-        if parsed.tuple.proto() == Proto::Tcp && !route.step(parsed.flags) {
-            if forwarder.remove_route(state.net(), route) {
-                forwarder.stats.inc(Counter::RouteReplaced);
-            }
-            return forwarder.miss(state, skb, &parsed);
-        }
-        forwarder.forward(state, route, skb, &parsed)
     }
 }
 
@@ -98,6 +85,29 @@ pub(crate) fn is_from_client(state: &HookState<'_>, skb: &SkBuff) -> bool {
 }
 
 impl Forwarder {
+    /// A packet with TCP or UDP.
+    #[inline]
+    fn receive(&self, state: &HookState<'_>, skb: SkBuff, parsed: &Parsed) -> Verdict {
+        let Some(route) = self.route_of(&parsed.tuple, state.rcu()) else {
+            return match self.route_answered(&parsed.tuple, state.rcu()) {
+                Some(route) if is_from_client(state, &skb) => {
+                    self.send_back(state, route, skb, parsed)
+                }
+                _ => self.miss(state, skb, parsed),
+            };
+        };
+        if !is_from_client(state, &skb) {
+            return Verdict::Accept(skb);
+        }
+        if parsed.tuple.proto() == Proto::Tcp && !route.step(parsed.flags) {
+            if self.remove_route(state.net(), route) {
+                self.stats.inc(Counter::RouteReplaced);
+            }
+            return self.miss(state, skb, parsed);
+        }
+        self.forward(state, route, skb, parsed)
+    }
+
     /// Sends a packet the way of its route.
     #[inline]
     fn forward(
@@ -181,19 +191,50 @@ impl Forwarder {
         }
     }
 
-    /// A packet that is not TCP or UDP, or is a fragment: left to the local stack, and counted if
-    /// it is for a VIP.
+    /// A packet that is not TCP or UDP, or is a fragment. An ICMP error about what a host has sent
+    /// goes to that host, and fragments for a VIP are put together; the rest is left to the local
+    /// stack, and counted if it is for a VIP.
     #[cold]
     fn other(&self, state: &HookState<'_>, skb: SkBuff) -> Verdict {
-        if let Some((destination, is_fragment)) = destination(skb.data()) {
-            if is_from_client(state, &skb) && is_vip(state, destination) {
-                self.stats.inc(if is_fragment {
-                    Counter::PassFragment
-                } else {
-                    Counter::PassProtocol
-                });
-            }
+        let skb = match self.icmp_error(state, skb) {
+            Ok(verdict) => return verdict,
+            Err(skb) => skb,
+        };
+        let Some((destination, is_fragment)) = destination(skb.data()) else {
+            return Verdict::Accept(skb);
+        };
+        if !is_from_client(state, &skb) || !is_vip(state, destination) {
+            return Verdict::Accept(skb);
         }
+        if is_fragment {
+            return self.fragment(state, skb);
+        }
+        self.stats.inc(Counter::PassProtocol);
+        Verdict::Accept(skb)
+    }
+
+    /// A fragment for a VIP: the packet goes on when it is whole. It may be fragmented again on its
+    /// way to the host, because the client has done so.
+    #[cold]
+    fn fragment(&self, state: &HookState<'_>, skb: SkBuff) -> Verdict {
+        self.stats.inc(Counter::Fragments);
+        let mut skb = match ip::defragment(state.net(), skb) {
+            Defragment::Kept => return Verdict::Stolen,
+            Defragment::Refused(skb) => {
+                self.stats.inc(Counter::DropFragment);
+                return Verdict::Drop(skb, DropReason::PKT_TOO_SMALL);
+            }
+            Defragment::Whole(skb) => skb,
+        };
+        if let Some(mut parsed) = nlb_tunnel::parse(&mut skb) {
+            self.stats.inc(Counter::Defragmented);
+            parsed.dont_fragment = false;
+            return self.receive(state, skb, &parsed);
+        }
+        self.stats.inc(match destination(skb.data()) {
+            Some((_, true)) => Counter::PassFragment,
+            _ => Counter::PassProtocol,
+        });
         Verdict::Accept(skb)
     }
 }

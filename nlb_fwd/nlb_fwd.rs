@@ -12,6 +12,7 @@ mod affinity;
 mod endpoint;
 mod forward;
 mod hook;
+mod icmp;
 mod netlink;
 mod plumb;
 mod reply;

@@ -40,10 +40,18 @@ nlb::counters! {
     PassNoEndpoint = "pass-no-endpoint",
     /// Packets of an l4 service from the middle of an unknown connection left to the local stack.
     PassMidStream = "pass-mid-stream",
-    /// Fragments for a VIP left to the local stack.
+    /// Fragments for a VIP.
+    Fragments = "fragments",
+    /// Packets that were put together from them.
+    Defragmented = "defragmented",
+    /// Fragments for a VIP that the kernel does not put together, left to the local stack.
     PassFragment = "pass-fragment",
+    /// ICMP errors about what a host has sent to a client, sent on to the host.
+    IcmpErrors = "icmp-errors",
     /// Packets for a VIP that are neither TCP nor UDP left to the local stack.
     PassProtocol = "pass-protocol",
+    /// Fragments for a VIP that are good for nothing.
+    DropFragment = "drop-fragment",
     /// New connections refused because all endpoints have as many as they may have.
     DropOverflow = "drop-overflow",
     /// New connections refused because the route table is full.

@@ -5,6 +5,7 @@
 use crate::{
     decap,
     device,
+    icmp,
     mapping::{
         forwarder::Mapping,
         host::{
@@ -40,6 +41,7 @@ use nlb::{
         },
         flow_id::FlowId,
         parse::Parsed,
+        report::Report, //
     },
 };
 
@@ -108,6 +110,22 @@ pub fn parse(skb: &mut SkBuff) -> Option<Parsed> {
 pub fn send(state: &HookState<'_>, mapping: &Mapping, skb: SkBuff, parsed: &Parsed) {
     match STATE.get(state.net(), state.rcu()) {
         Some(tunnel) => tunnel.send(state, mapping, skb, parsed),
+        None => skb.drop_reason(DropReason::DEV_READY),
+    }
+}
+
+/// Reads the ICMP error in a packet whose data starts at the IP header, making it linear. `None` for
+/// everything else. Checksums are not judged.
+pub fn parse_icmp_error(skb: &mut SkBuff) -> Option<Report> {
+    icmp::parse(skb)
+}
+
+/// Sends an ICMP error about a reply of a mapping's host to that host, in a `PRE_ROUTING` hook.
+///
+/// `report` is what [`parse_icmp_error`] made of it. Drops are counted.
+pub fn carry(state: &HookState<'_>, mapping: &Mapping, skb: SkBuff, report: &Report) {
+    match STATE.get(state.net(), state.rcu()) {
+        Some(tunnel) => tunnel.carry(state, mapping, skb, report),
         None => skb.drop_reason(DropReason::DEV_READY),
     }
 }

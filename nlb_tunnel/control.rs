@@ -1,9 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! LEARN, CONFIRM and UNKNOWN: how a host comes to know a flow id.
+//! LEARN, CONFIRM and UNKNOWN: how a host comes to know a flow id. CARRY: how it hears of ICMP
+//! errors about its replies.
 
 use crate::{
-    mapping::forwarder::Mapping,
+    mapping::{
+        forwarder::Mapping,
+        host::HostKey, //
+    },
     state::Tunnel,
     stats::Counter, //
 };
@@ -26,14 +30,19 @@ use nlb::{
         Net, //
     },
     wire::{
-        addr::Addr,
+        addr::{
+            Addr,
+            FourTuple, //
+        },
         control::{
             self,
             Learn,
             Message,
+            HEADER_LEN,
             LEARN6_LEN,
             PORT, //
         },
+        error,
         flow_id::FlowId,
         ipv4,
         parse::{
@@ -42,6 +51,7 @@ use nlb::{
             Parsed,
             MAX_EXTENDED_LEN, //
         },
+        report,
         udp, //
     },
 };
@@ -77,11 +87,16 @@ pub(crate) fn push_learn(skb: &mut SkBuff, mapping: &Mapping) -> Result {
     push_header(skb, learn(mapping).emit(&mut [0; LEARN6_LEN]))
 }
 
-/// Puts the head of a LEARN in front of the data, and makes room for the headers of a datagram.
-fn push_header(skb: &mut SkBuff, learn: &[u8]) -> Result {
+/// Makes the data, an IP packet whose checksum is complete, a CARRY's. `ENOMEM`.
+pub(crate) fn push_carry(skb: &mut SkBuff, id: FlowId) -> Result {
+    push_header(skb, &control::carry(id))
+}
+
+/// Puts the head of a message in front of the data, and makes room for the headers of a datagram.
+fn push_header(skb: &mut SkBuff, head: &[u8]) -> Result {
     skb.cow_head(HEADROOM + LEARN6_LEN as u16)?;
     // CAST: At most `LEARN6_LEN`.
-    skb.push(learn.len() as u16)?.copy_from_slice(learn);
+    skb.push(head.len() as u16)?.copy_from_slice(head);
     Ok(())
 }
 
@@ -124,9 +139,9 @@ pub(crate) fn receive(
     let message = match head.get_mut(..head_len) {
         Some(head) => match skb.copy_bits(start as u32, head) {
             Ok(()) => Message::parse_head(head, len),
-            Err(_) => Err(nlb::wire::error::DropReason::Truncated),
+            Err(_) => Err(error::DropReason::Truncated),
         },
-        None => Err(nlb::wire::error::DropReason::Truncated),
+        None => Err(error::DropReason::Truncated),
     };
     match message {
         Ok(Message::Learn(learn)) => {
@@ -140,8 +155,63 @@ pub(crate) fn receive(
             let known = tunnel.unlearn(state, flow_id, from, here);
             answered(tunnel, skb, known)
         }
+        Ok(Message::Carry { flow_id }) => {
+            let key = HostKey {
+                forwarder: from,
+                flow_id,
+            };
+            receive_carry(tunnel, state, skb, &key, start + HEADER_LEN)
+        }
         Err(_) => tunnel.drop(skb, Counter::DropBadControl, DropReason::PKT_TOO_SMALL),
     }
+}
+
+/// Takes a CARRY, whose inner packet is at `start`.
+fn receive_carry(
+    tunnel: &Tunnel,
+    state: &HookState<'_>,
+    mut skb: SkBuff,
+    key: &HostKey,
+    start: usize,
+) -> Verdict {
+    let Some(mapping) = tunnel.hosts.get(state.rcu(), key) else {
+        let counter = match tunnel.forwarder(key.forwarder) {
+            Some(_) => Counter::DropUnknownFlow,
+            None => Counter::DropForwarder,
+        };
+        return tunnel.drop(skb, counter, DropReason::NO_SOCKET);
+    };
+    if let Err(reason) = expose(&mut skb, mapping.tuple(), start) {
+        let counter = match reason {
+            error::DropReason::BadValue => Counter::DropStrangeControl,
+            _ => Counter::DropBadControl,
+        };
+        return tunnel.drop(skb, counter, DropReason::IP_INHDR);
+    }
+    tunnel.stats.inc(Counter::CarryReceived);
+    tunnel.receive_client(state, skb, mapping.tuple())
+}
+
+/// Leaves of a datagram nothing but the ICMP error at `start`, if it is about a packet to the client
+/// of this connection.
+fn expose(skb: &mut SkBuff, tuple: &FourTuple, start: usize) -> Result<(), error::DropReason> {
+    let truncated = |_| error::DropReason::Truncated;
+    let front = u16::try_from(start).map_err(|_| error::DropReason::BadLength)?;
+    skb.pull_rcsum(front).map_err(truncated)?;
+    let len = skb.len();
+    skb.may_pull(len.min(report::MAX_LEN as u32))
+        .map_err(truncated)?;
+    control::carried(skb.data(), len as usize, tuple)?;
+    taken_out(skb);
+    Ok(())
+}
+
+/// Forgets what was said about a datagram whose inner packet is at the data now.
+fn taken_out(skb: &mut SkBuff) {
+    // The device's checksum and hash were about the datagram.
+    skb.forget_checksum();
+    skb.clear_hash();
+    skb.reset_network_header();
 }
 
 /// A CONFIRM or UNKNOWN that was dealt with, or was for no mapping of the host that sent it.
@@ -190,13 +260,13 @@ fn receive_learn(
     };
     match tunnel.learn(state, forwarder, here, learn) {
         Ok(()) => tunnel.stats.inc(Counter::LearnReceived),
-        Err(error) => {
-            let counter = match error {
+        Err(e) => {
+            let counter = match e {
                 EPERM => Counter::DropForwarder,
                 ENOSPC => Counter::DropLearnFull,
                 ENOMEM => Counter::DropNoMemory,
                 EEXIST => Counter::DropStrangeControl,
-                error if error == EAFNOSUPPORT => Counter::DropBadControl,
+                e if e == EAFNOSUPPORT => Counter::DropBadControl,
                 _ => Counter::DropLearnVip,
             };
             return tunnel.drop(skb, counter, DropReason::NO_SOCKET);
@@ -219,10 +289,7 @@ fn receive_learn(
     if pulled.is_err() {
         return tunnel.drop(skb, Counter::DropBadControl, DropReason::HDR_TRUNC);
     }
-    // What the device said of checksum and hash was about the datagram.
-    skb.forget_checksum();
-    skb.clear_hash();
-    skb.reset_network_header();
+    taken_out(&mut skb);
     tunnel.learnt_packet(state, forwarder, learn.flow_id, &packet);
     tunnel.receive_client(state, skb, &learn.tuple)
 }
@@ -230,7 +297,10 @@ fn receive_learn(
 #[kunit_tests(nlb_tunnel_control)]
 mod tests {
     use super::*;
-    use nlb::wire::vectors;
+    use nlb::wire::vectors::{
+        self,
+        report as report_vectors, //
+    };
 
     /// A datagram without IP and UDP header.
     fn datagram(learn: &Learn, inner: &[u8]) -> Result<SkBuff> {
@@ -296,6 +366,22 @@ mod tests {
             let (message, packet) = Message::parse(skb.data()).map_err(|_| EINVAL)?;
             assert_eq!(message, Message::Learn(learn));
             assert_eq!(packet, Some(vector.inner));
+            skb.consume();
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn carried_packets_are_taken_out() -> Result {
+        for vector in report_vectors::CARRIED {
+            let datagram = vector.datagram;
+            let inner = datagram.get(HEADER_LEN..).unwrap_or_default();
+            let mut skb = SkBuff::alloc(64, datagram.len() as u16, GFP_KERNEL)?;
+            skb.put(datagram)?;
+            assert_eq!(expose(&mut skb, &vector.tuple, HEADER_LEN), Ok(()));
+            assert_eq!(skb.data(), inner);
+            // It is no datagram any more.
+            assert!(expose(&mut skb, &vector.tuple, HEADER_LEN).is_err());
             skb.consume();
         }
         Ok(())

@@ -5,6 +5,7 @@
 use crate::{
     control,
     device,
+    icmp,
     mapping::host::{
         vip_device,
         HostKey,
@@ -117,26 +118,67 @@ impl Hook for PreRouting {
     const PRIORITY: i32 = -500;
 
     fn run(state: &HookState<'_>, mut skb: SkBuff) -> Verdict {
-        let Some(parsed) = parse(&mut skb) else {
-            return Verdict::Accept(skb);
-        };
-        let ports = (parsed.tuple.client_port(), parsed.tuple.vip_port());
-        let flow_id = parsed.flow_id();
-        let is_control = ports == (PORT, PORT) && parsed.tuple.proto() == Proto::Udp;
-        if (flow_id.is_none() && !is_control) || !skb.is_for_host() {
-            return Verdict::Accept(skb);
+        match parse_reason(&mut skb) {
+            Ok(parsed) => receive(state, skb, &parsed),
+            Err(error::DropReason::Protocol) => icmp::receive(state, skb),
+            Err(error::DropReason::Fragment) => receive_fragment(state, skb),
+            Err(_) => Verdict::Accept(skb),
         }
-        let Some(tunnel) = STATE.get(state.net(), state.rcu()) else {
-            return Verdict::Accept(skb);
-        };
-        // What comes out of an nlb device has been through here.
-        if state.in_dev().is_none_or(device::is_nlb) {
-            return Verdict::Accept(skb);
+    }
+}
+
+/// Takes a packet of the tunnel.
+#[inline]
+fn receive(state: &HookState<'_>, skb: SkBuff, parsed: &Parsed) -> Verdict {
+    let ports = (parsed.tuple.client_port(), parsed.tuple.vip_port());
+    let flow_id = parsed.flow_id();
+    let is_control = ports == (PORT, PORT) && parsed.tuple.proto() == Proto::Udp;
+    if (flow_id.is_none() && !is_control) || !skb.is_for_host() {
+        return Verdict::Accept(skb);
+    }
+    let Some(tunnel) = STATE.get(state.net(), state.rcu()) else {
+        return Verdict::Accept(skb);
+    };
+    // What comes out of an nlb device has been through here.
+    if state.in_dev().is_none_or(device::is_nlb) {
+        return Verdict::Accept(skb);
+    }
+    match flow_id {
+        Some(flow_id) => tunnel.receive(state, skb, parsed, flow_id),
+        None => control::receive(tunnel, state, skb, parsed),
+    }
+}
+
+/// Takes a fragment that a forwarder sends to this machine: fragments have no ports, so the rest of
+/// the packet is waited for. All others are left to the local stack.
+#[cold]
+fn receive_fragment(state: &HookState<'_>, skb: SkBuff) -> Verdict {
+    let Some((from, here)) = parse::addresses(skb.data()) else {
+        return Verdict::Accept(skb);
+    };
+    let net = state.net();
+    let Some(tunnel) = STATE.get(net, state.rcu()) else {
+        return Verdict::Accept(skb);
+    };
+    let is_ours = skb.is_for_host()
+        && state.in_dev().is_some_and(|dev| !device::is_nlb(dev))
+        && tunnel.forwarder(from).is_some()
+        && ip::is_local_address(net, &here);
+    if !is_ours {
+        return Verdict::Accept(skb);
+    }
+    match ip::defragment(net, skb) {
+        ip::Defragment::Kept => Verdict::Stolen,
+        ip::Defragment::Refused(skb) => {
+            tunnel.drop(skb, Counter::DropFragment, DropReason::PKT_TOO_SMALL)
         }
-        match flow_id {
-            Some(flow_id) => tunnel.receive(state, skb, &parsed, flow_id),
-            None => control::receive(tunnel, state, skb, &parsed),
-        }
+        ip::Defragment::Whole(mut skb) => match parse(&mut skb) {
+            Some(parsed) => {
+                tunnel.stats.inc(Counter::Defragmented);
+                receive(state, skb, &parsed)
+            }
+            None => Verdict::Accept(skb),
+        },
     }
 }
 

@@ -12,6 +12,7 @@ use kernel::prelude::*;
 use nlb::{
     net::{
         ip::{
+            permit_fragments,
             send_icmp_error,
             IcmpError,
             Route, //
@@ -21,7 +22,8 @@ use nlb::{
             DropReason,
             Rewrite,
             SkBuff, //
-        }, //
+        },
+        Net, //
     },
     wire::{
         addr::Addr,
@@ -98,18 +100,55 @@ impl Tunnel {
             tell_client(state, &mut skb, IcmpError::TtlExceeded);
             return Err((skb, Counter::DropTtl, DropReason::IP_INHDR));
         }
-        let mtu = route.mtu();
-        if !skb.fits_mtu(mtu) {
-            // Fragments have no ports, so the host could not tell whose they are.
-            if parsed.dont_fragment {
-                tell_client(state, &mut skb, IcmpError::TooBig { mtu });
-            }
-            return Err((skb, Counter::DropTooBig, DropReason::PKT_TOO_BIG));
+        if !skb.fits_mtu(route.mtu()) {
+            return self.send_too_big(state, route, mapping, skb, parsed);
         }
         if mapping.is_confirmed() {
             return send_compact(state, route, mapping, skb, parsed);
         }
         self.send_learning(state, route, mapping, skb, parsed)
+    }
+
+    /// Sends a packet that does not fit the way to the host, in fragments of the compact form.
+    #[cold]
+    fn send_too_big(
+        &self,
+        state: &HookState<'_>,
+        route: Route,
+        mapping: &Mapping,
+        mut skb: SkBuff,
+        parsed: &Parsed,
+    ) -> Result<Result, Refused> {
+        let net = state.net();
+        if parsed.dont_fragment {
+            let mtu = route.mtu();
+            tell_client(state, &mut skb, IcmpError::TooBig { mtu });
+            return Err((skb, Counter::DropTooBig, DropReason::PKT_TOO_BIG));
+        }
+        if !mapping.is_confirmed() {
+            self.announce(net, mapping);
+        }
+        let (source, destination) = (mapping.target().source(), mapping.target().host());
+        let ready = encapsulate(&mut skb, parsed, source, destination, mapping.flow_id())
+            .map_err(|_| ENOMEM)
+            .and_then(|()| permit_fragments(net, &mut skb));
+        if ready.is_err() {
+            return Err(no_memory(skb));
+        }
+        self.stats.inc(Counter::EncapFragmented);
+        Ok(route.output(net, skb))
+    }
+
+    /// Sends a LEARN ahead of a packet in the compact form, so that it arrives first unless the
+    /// network reorders them.
+    fn announce(&self, net: &Net, mapping: &Mapping) {
+        let sent = mapping
+            .target()
+            .route(net)
+            .and_then(|route| control::send_learn(net, mapping, route));
+        if sent.is_ok() {
+            self.stats.inc(Counter::LearnSent);
+        }
     }
 
     /// Sends a packet of a mapping that the host may not know.
@@ -134,12 +173,7 @@ impl Tunnel {
             LEARN6_OVERHEAD
         };
         if skb.is_gso() || skb.len().saturating_add(overhead) > route.mtu() {
-            // Ahead of the packet, so that it arrives first unless the network reorders them.
-            if let Ok(route) = mapping.target().route(net) {
-                if control::send_learn(net, mapping, route).is_ok() {
-                    self.stats.inc(Counter::LearnSent);
-                }
-            }
+            self.announce(net, mapping);
             return send_compact(state, route, mapping, skb, parsed);
         }
         // The inner packet has a valid checksum of its own, and has passed a router.

@@ -21,6 +21,7 @@ mod decap;
 mod device;
 mod encap;
 mod forwarder;
+mod icmp;
 mod mapping;
 mod netlink;
 mod state;

@@ -9,22 +9,37 @@ nlb::counters! {
     EncapBytes = "encap-bytes",
     /// Packets sent inside a LEARN datagram.
     EncapLearning = "encap-learning",
+    /// Packets sent in fragments, in the compact form.
+    EncapFragmented = "encap-fragmented",
     /// LEARN datagrams without a packet.
     LearnSent = "learn-sent",
     /// CONFIRM datagrams that confirmed a mapping.
     ConfirmReceived = "confirm-received",
     /// UNKNOWN datagrams that put a mapping back to learning.
     UnknownReceived = "unknown-received",
+    /// ICMP errors about packets that this machine has sent to hosts.
+    IcmpReceived = "icmp-received",
+    /// Of these, those of which the client was told.
+    IcmpTold = "icmp-told",
+    /// ICMP errors about no packet of a mapping, though they look so: dropped if about UDP, else left
+    /// to the local stack.
+    IcmpStrange = "icmp-strange",
+    /// CARRY datagrams: ICMP errors about hosts' replies, sent on to the hosts.
+    CarrySent = "carry-sent",
     /// Packets taken from forwarders, in either form.
     DecapPackets = "decap-packets",
     /// Bytes of these packets.
     DecapBytes = "decap-bytes",
+    /// Packets of forwarders that came in fragments.
+    Defragmented = "defragmented",
     /// LEARN datagrams accepted.
     LearnReceived = "learn-received",
     /// CONFIRM datagrams sent.
     ConfirmSent = "confirm-sent",
     /// UNKNOWN datagrams sent.
     UnknownSent = "unknown-sent",
+    /// CARRY datagrams accepted.
+    CarryReceived = "carry-received",
     /// Mappings of the host side that expired.
     MappingExpired = "mapping-expired",
     /// ARP requests for a VIP that were not answered.
@@ -35,7 +50,7 @@ nlb::counters! {
     ArpSuppressed = "arp-suppressed",
     /// TTL used up; the client is told.
     DropTtl = "drop-ttl-expired",
-    /// Larger than the path to the host; the client is told unless it permits fragments.
+    /// Larger than the path to the host; the client is told.
     DropTooBig = "drop-too-big",
     /// No route to the host.
     DropNoRoute = "drop-no-route",
@@ -47,11 +62,13 @@ nlb::counters! {
     DropInput = "drop-input",
     /// A flow id without a mapping, from a forwarder.
     DropUnknownFlow = "drop-unknown-flow-id",
+    /// A fragment from a forwarder that is good for nothing.
+    DropFragment = "drop-fragment",
     /// A packet of another protocol than its mapping is for.
     DropProtocol = "drop-protocol",
     /// The VIP of the mapping is on no nlb device.
     DropNoVip = "drop-no-vip",
-    /// A LEARN from a machine that is no forwarder of ours.
+    /// A LEARN or CARRY from a machine that is no forwarder of ours.
     DropForwarder = "drop-forwarder",
     /// A LEARN for an address that is on no nlb device.
     DropLearnVip = "drop-learn-vip",
@@ -61,7 +78,8 @@ nlb::counters! {
     DropBadControl = "drop-bad-control",
     /// A control datagram with a wrong checksum.
     DropBadChecksum = "drop-bad-checksum",
-    /// A CONFIRM or UNKNOWN for no mapping, from another host, or with the wrong cookie.
+    /// A CONFIRM or UNKNOWN for no mapping, from another host, or with the wrong cookie; a CARRY
+    /// about another connection.
     DropStrangeControl = "drop-strange-control",
     /// Packets that something sent through an nlb device.
     DropTransmit = "drop-transmit",

@@ -4,6 +4,7 @@
 #include <linux/ipv6.h>
 #include <net/ip.h>
 #include <net/icmp.h>
+#include <net/netfilter/ipv6/nf_defrag_ipv6.h>
 #include <net/route.h>
 #include <net/udp.h>
 
@@ -40,6 +41,16 @@ __nlb_helper void nlb_helper_ip_select_ident(struct net *net, struct sk_buff *sk
 __nlb_helper dscp_t nlb_helper_ip4h_dscp(const struct iphdr *ip4h)
 {
 	return ip4h_dscp(ip4h);
+}
+
+/* Without the module, fragments stay what they are. */
+__nlb_helper int nlb_helper_nf_ct_frag6_gather(struct net *net, struct sk_buff *skb, u32 user)
+{
+#if IS_ENABLED(CONFIG_NF_DEFRAG_IPV6)
+	return nf_ct_frag6_gather(net, skb, user);
+#else
+	return 0;
+#endif
 }
 
 __nlb_helper char nlb_helper_rt_tos2priority(u8 tos)

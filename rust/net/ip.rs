@@ -8,9 +8,21 @@
 //! [`include/net/ipv6.h`](srctree/include/net/ipv6.h),
 //! [`include/linux/icmpv6.h`](srctree/include/linux/icmpv6.h)
 
+mod fragment;
 mod ipip;
+mod report;
 mod route;
 
+pub use fragment::{
+    defragment,
+    permit_fragments,
+    Defragment, //
+};
+pub use report::{
+    icmp_checksum_is_valid,
+    send_icmp_error_about,
+    update_pmtu, //
+};
 pub use route::{
     Route,
     RouteCache, //
@@ -252,6 +264,20 @@ fn send_icmpv6_error(skb: &mut SkBuff, dev: &NetDevice, error: IcmpError) {
 /// header is at `l4_offset`, is right. So is a missing one with IPv4.
 pub fn udp_checksum_is_valid(skb: &mut SkBuff, l4_offset: u16) -> bool {
     let start = u32::from(l4_offset);
+    let pulled = skb.may_pull(start.saturating_add(u32::from(UDP_HEADER_LEN)));
+    if pulled.is_err() {
+        return false;
+    }
+    let check = usize::from(l4_offset).saturating_add(6);
+    if skb.data().get(check..check.saturating_add(2)) == Some(&[0, 0]) {
+        return !is_ipv6(skb);
+    }
+    transport_checksum_is_valid(skb, start, bindings::IPPROTO_UDP)
+}
+
+/// Whether the checksum of an arrived packet, whose data starts at the IP header and whose
+/// transport header of this protocol is at `start`, is right.
+fn transport_checksum_is_valid(skb: &mut SkBuff, start: u32, protocol: u32) -> bool {
     let family = if is_ipv6(skb) {
         ipv6_header(skb).map(|()| bindings::NFPROTO_IPV6)
     } else {
@@ -263,21 +289,13 @@ pub fn udp_checksum_is_valid(skb: &mut SkBuff, l4_offset: u16) -> bool {
     let Ok(family) = family else {
         return false;
     };
-    let pulled = skb.may_pull(start.saturating_add(u32::from(UDP_HEADER_LEN)));
-    if pulled.is_err() {
-        return false;
-    }
-    let check = usize::from(l4_offset).saturating_add(6);
-    if skb.data().get(check..check.saturating_add(2)) == Some(&[0, 0]) {
-        return family == bindings::NFPROTO_IPV4;
-    }
     // SAFETY: The packet has the headers, and starts at the network header.
     unsafe {
         bindings::nf_checksum(
             skb.as_raw(),
             bindings::nf_inet_hooks_NF_INET_PRE_ROUTING,
             start,
-            bindings::IPPROTO_UDP as u8,
+            protocol as u8,
             family as u16,
         ) == 0
     }

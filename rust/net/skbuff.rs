@@ -393,6 +393,11 @@ impl SkBuff {
             .set_ip_summed(bindings::CHECKSUM_NONE as u8);
     }
 
+    /// Lets this machine fragment the packet, as one of its own.
+    pub(crate) fn ignore_df(&mut self) {
+        self.headers_mut().set_ignore_df(1);
+    }
+
     /// Forgets the flow hash, which depends on addresses and ports.
     #[inline]
     pub fn clear_hash(&mut self) {

@@ -16,7 +16,7 @@
 //!
 //! All fields are big-endian. A LEARN goes on with the 4-tuple (client address, VIP, client port,
 //! VIP port: 12 bytes, or 36 bytes in the LEARN6 of an IPv6 connection) and, if it fits, with the
-//! whole inner packet.
+//! whole inner packet. A CARRY goes on with a whole IP packet.
 
 use super::{
     addr::{
@@ -27,16 +27,18 @@ use super::{
     error::DropReason,
     field,
     flow_id::FlowId,
+    ipv4,
     parse::{
         parse,
         Frame, //
     },
+    report::Report, //
 };
 
 /// The UDP port of forwarders and hosts.
 pub const PORT: u16 = 4770;
 
-/// Bytes of CONFIRM and UNKNOWN.
+/// Bytes of CONFIRM and UNKNOWN, and of CARRY in front of the inner packet.
 pub const HEADER_LEN: usize = 16;
 
 /// Bytes of LEARN in front of the inner packet.
@@ -50,6 +52,7 @@ const LEARN: u8 = 1;
 const CONFIRM: u8 = 2;
 const UNKNOWN: u8 = 3;
 const LEARN6: u8 = 4;
+const CARRY: u8 = 5;
 
 /// A control datagram without the inner packet.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -65,6 +68,11 @@ pub enum Message {
     },
     /// Host to forwarder: a packet came with this flow id and there is no mapping.
     Unknown {
+        /// The flow id.
+        flow_id: FlowId,
+    },
+    /// Forwarder to host: an ICMP error about what the host sent to the client of this connection.
+    Carry {
         /// The flow id.
         flow_id: FlowId,
     },
@@ -158,6 +166,31 @@ pub fn unknown(flow_id: FlowId) -> [u8; HEADER_LEN] {
     header(UNKNOWN, 0, flow_id, 0)
 }
 
+/// The bytes of a CARRY in front of the inner packet.
+pub fn carry(flow_id: FlowId) -> [u8; HEADER_LEN] {
+    header(CARRY, 0, flow_id, 0)
+}
+
+/// Reads the inner packet of a CARRY, which has `len` bytes, of which `header` are the first ones,
+/// as [`Report::parse`] wants them.
+///
+/// It has to be an ICMP error as long as that, to the VIP of the connection `tuple`, about a packet
+/// from there to the client; with IPv4, the checksum of its header has to be right. What is wrong
+/// with it otherwise: [`DropReason::BadValue`] if it is about another connection.
+pub fn carried(header: &[u8], len: usize, tuple: &FourTuple) -> Result<Report, DropReason> {
+    let report = Report::parse(header, len)?;
+    if report.total_len != len {
+        return Err(DropReason::BadLength);
+    }
+    if ipv4::Packet::new_header(header).is_ok_and(|ip| !ip.verify_checksum()) {
+        return Err(DropReason::BadChecksum);
+    }
+    if report.replied() != Some(*tuple) || !report.source.is_unicast() {
+        return Err(DropReason::BadValue);
+    }
+    Ok(report)
+}
+
 impl Message {
     /// Reads the front of a datagram of `len` bytes (UDP payload).
     ///
@@ -199,6 +232,8 @@ impl Message {
             (CONFIRM | UNKNOWN, _) if len != HEADER_LEN => Err(DropReason::BadLength),
             (CONFIRM, 0) => Ok(Message::Confirm { flow_id, cookie }),
             (UNKNOWN, 0) if cookie == 0 => Ok(Message::Unknown { flow_id }),
+            (CARRY, 0) if len == HEADER_LEN => Err(DropReason::Truncated),
+            (CARRY, 0) if cookie == 0 => Ok(Message::Carry { flow_id }),
             _ => Err(DropReason::BadValue),
         }
     }
@@ -206,7 +241,8 @@ impl Message {
     /// Reads a whole datagram: the message and, for a LEARN that has one, the inner packet.
     ///
     /// An inner packet must parse, be of the connection that the LEARN names and fill the
-    /// datagram ([`DropReason::BadLength`] or [`DropReason::BadValue`] otherwise).
+    /// datagram ([`DropReason::BadLength`] or [`DropReason::BadValue`] otherwise). That of a CARRY
+    /// is for [`carried`].
     pub fn parse(datagram: &[u8]) -> Result<(Message, Option<&[u8]>), DropReason> {
         let message = Message::parse_head(datagram, datagram.len())?;
         let Message::Learn(learn) = &message else {

@@ -3,16 +3,14 @@
 //! ICMP (RFC 792) and ICMPv6 (RFC 4443): echo, and errors with the packet they quote.
 
 use super::{
-    addr::{
-        Addr,
-        FourTuple,
-        Proto, //
-    },
+    addr::Addr,
     checksum,
     error::DropReason,
     field,
-    ipv4,
-    ipv6, //
+    parse::{
+        parse_quoted,
+        Parsed, //
+    }, //
 };
 
 /// Bytes of the header; in errors the quoted packet follows it.
@@ -144,45 +142,37 @@ impl<T: AsRef<[u8]>> Packet<T> {
         field::range(bytes, HEADER_LEN, bytes.len())
     }
 
-    /// The headers of the packet that an error quotes; see [`Quoted`].
+    /// The packet that an error quotes, as much of it as there is: what follows the header up to
+    /// extensions (RFC 4884 section 4).
+    pub fn quote(&self) -> &[u8] {
+        let bytes = self.buffer.as_ref();
+        let unit = match (self.version, self.message_type()) {
+            (Version::V4, 3 | 11 | 12) => usize::from(field::u8(bytes, 5)).saturating_mul(4),
+            (Version::V6, 1 | 3) => usize::from(field::u8(bytes, 4)).saturating_mul(8),
+            _ => 0,
+        };
+        let payload = self.payload();
+        match unit {
+            0 => payload,
+            len => payload.get(..len).unwrap_or(payload),
+        }
+    }
+
+    /// The headers of the packet that an error quotes, whose offsets count from there: whoever sent
+    /// that packet is the `client` of its tuple, so an error about a reply of the server has the
+    /// VIP there.
     ///
-    /// Errors: [`DropReason::BadValue`] if the message is no error, else those of the quoted
-    /// packet: a later fragment is a [`DropReason::Fragment`], anything but TCP and UDP a
-    /// [`DropReason::Protocol`].
-    pub fn quoted(&self) -> Result<Quoted, DropReason> {
+    /// Errors: [`DropReason::BadValue`] if the message is no error, [`DropReason::Family`] if the
+    /// packet is of the other family, else those of [`parse_quoted`].
+    pub fn quoted(&self) -> Result<Parsed, DropReason> {
         if !self.kind().is_error() {
             return Err(DropReason::BadValue);
         }
-        let bytes = self.payload();
-        let (source, destination, protocol, l4_offset) = match self.version {
-            Version::V4 => {
-                let ip = ipv4::Packet::new_header(bytes)?;
-                if ip.is_later_fragment() {
-                    return Err(DropReason::Fragment);
-                }
-                let l4_offset = ip.header_len();
-                (ip.source(), ip.destination(), ip.protocol(), l4_offset)
-            }
-            Version::V6 => {
-                let ip = ipv6::Packet::new_header(bytes)?;
-                let (protocol, l4_offset) = ip.upper_layer()?;
-                (ip.source(), ip.destination(), protocol, l4_offset)
-            }
-        };
-        let proto = Proto::from_number(protocol).ok_or(DropReason::Protocol)?;
-        let l4 = bytes.get(l4_offset..).ok_or(DropReason::Truncated)?;
-        if l4.len() < 8 {
-            return Err(DropReason::Truncated);
+        let parsed = parse_quoted(self.quote())?;
+        if parsed.tuple.is_v4() != (self.version == Version::V4) {
+            return Err(DropReason::Family);
         }
-        let tuple = FourTuple::new(
-            source,
-            field::u16(l4, 0),
-            destination,
-            field::u16(l4, 2),
-            proto,
-        )
-        .ok_or(DropReason::Family)?;
-        Ok(Quoted { tuple, l4_offset })
+        Ok(parsed)
     }
 }
 
@@ -210,21 +200,16 @@ impl<T: AsRef<[u8]> + AsMut<[u8]>> Packet<T> {
     }
 }
 
-/// The connection of the packet that an error quotes.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Quoted {
-    /// Source and destination as the quoted packet has them: whoever sent that packet is the
-    /// `client`, so an error about a reply of the server has the VIP there.
-    pub tuple: FourTuple,
-    /// Offset of the transport header in the quoted packet; at least its ports, length or
-    /// sequence number (8 bytes) are there.
-    pub l4_offset: usize,
-}
-
 #[cfg(test)]
 mod tests {
     use super::{
-        super::vectors::VECTORS,
+        super::{
+            addr::{
+                FourTuple,
+                Proto, //
+            },
+            vectors::VECTORS,
+        },
         *, //
     };
     use std::vec::Vec;

@@ -25,6 +25,11 @@ const TTL: usize = 8;
 const PROTOCOL: usize = 9;
 const CHECKSUM: usize = 10;
 
+const END_OF_OPTIONS: u8 = 0;
+const NO_OPERATION: u8 = 1;
+const LOOSE_ROUTE: u8 = 0x83;
+const STRICT_ROUTE: u8 = 0x89;
+
 const DONT_FRAGMENT: u16 = 0x4000;
 const MORE_FRAGMENTS: u16 = 0x2000;
 const FRAGMENT_OFFSET: u16 = 0x1fff;
@@ -159,6 +164,24 @@ impl<T: AsRef<[u8]>> Packet<T> {
     /// The option bytes.
     pub fn options(&self) -> &[u8] {
         field::range(self.buffer.as_ref(), HEADER_LEN, self.header_len())
+    }
+
+    /// Whether a source route leads on to other addresses, so that the destination in the header is
+    /// not the final one. What stands behind a malformed option is not looked at.
+    pub fn is_source_routed(&self) -> bool {
+        let mut options = self.options();
+        loop {
+            match options {
+                [] | [END_OF_OPTIONS, ..] | [_] => return false,
+                [NO_OPERATION, rest @ ..] => options = rest,
+                // The pointer counts from 1, and is beyond the route when that is used up.
+                [LOOSE_ROUTE | STRICT_ROUTE, len, pointer, ..] => return pointer <= len,
+                [_, len, ..] => match options.get(usize::from(*len)..) {
+                    Some(rest) if *len >= 2 => options = rest,
+                    _ => return false,
+                },
+            }
+        }
     }
 
     /// The payload, as far as the buffer holds it.
@@ -302,6 +325,31 @@ mod tests {
         assert_eq!(packet.destination(), Addr::v4(REPR.destination));
         assert!(packet.dont_fragment() && !packet.is_fragment());
         assert!(packet.options().is_empty());
+    }
+
+    #[test]
+    fn source_routes() {
+        for (options, want) in [
+            (&[0x83, 7, 4, 10, 0, 0, 1, 0][..], true),
+            (&[0x89, 7, 4, 10, 0, 0, 1, 0], true),
+            // Used up: it lies behind.
+            (&[0x83, 7, 8, 10, 0, 0, 1, 0], false),
+            (&[1, 0x94, 4, 0, 0, 0x83, 3, 4], false),
+            (&[1, 0x94, 4, 0, 0, 0x83, 7, 4, 10, 0, 0, 1], true),
+            (&[0, 0x83, 7, 4, 10, 0, 0, 1], false),
+            // Lengths that cannot be.
+            (&[0x94, 1, 0x83, 7], false),
+            (&[0x94, 0, 0, 0], false),
+            (&[0x94, 40, 0, 0], false),
+            (&[1, 1, 0x83, 7], false),
+            (&[1, 1, 1, 0x83], false),
+        ] {
+            let mut bytes = REPR.emit().unwrap().to_vec();
+            bytes.extend(options);
+            bytes[0] = 0x45 + (options.len() / 4) as u8;
+            let packet = Packet::new_header(bytes).unwrap();
+            assert_eq!(packet.is_source_routed(), want, "{options:?}");
+        }
     }
 
     #[test]

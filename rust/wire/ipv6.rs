@@ -31,6 +31,11 @@ const ROUTING: u8 = 43;
 const FRAGMENT: u8 = 44;
 const DESTINATION_OPTIONS: u8 = 60;
 
+/// In the second word of a fragment header: the offset.
+const NOT_FIRST: u16 = 0xfff8;
+/// The offset, and that more fragments follow.
+const NOT_WHOLE: u16 = NOT_FIRST | 1;
+
 /// A view of an IPv6 packet.
 #[derive(Clone, Debug)]
 pub struct Packet<T: AsRef<[u8]>> {
@@ -123,6 +128,18 @@ impl<T: AsRef<[u8]>> Packet<T> {
     /// [`DropReason::Protocol`]: the destination in the header is not the final one.
     #[inline]
     pub fn upper_layer(&self) -> Result<(u8, usize), DropReason> {
+        self.walk(NOT_WHOLE)
+    }
+
+    /// As [`Packet::upper_layer`], of a packet that may be the first of several fragments: that
+    /// one has the upper-layer header, too.
+    pub fn first_upper_layer(&self) -> Result<(u8, usize), DropReason> {
+        self.walk(NOT_FIRST)
+    }
+
+    /// Walks past extension headers; a fragment header with any bit of `fragment` set stops it.
+    #[inline]
+    fn walk(&self, fragment: u16) -> Result<(u8, usize), DropReason> {
         let bytes = self.buffer.as_ref();
         let mut protocol = self.next_header();
         let mut offset = HEADER_LEN;
@@ -137,7 +154,7 @@ impl<T: AsRef<[u8]>> Packet<T> {
                     units.saturating_add(1).saturating_mul(8)
                 }
                 FRAGMENT => {
-                    if field::u16(bytes, offset.saturating_add(2)) & 0xfff9 != 0 {
+                    if field::u16(bytes, offset.saturating_add(2)) & fragment != 0 {
                         return Err(DropReason::Fragment);
                     }
                     8
@@ -257,6 +274,20 @@ mod tests {
         ] {
             let packet = Packet::new_checked(packet(next, payload)).unwrap();
             assert_eq!(packet.upper_layer(), want);
+        }
+    }
+
+    #[test]
+    fn first_fragments() {
+        for (word, want) in [
+            ([0, 1], Ok((6, 48))),
+            ([0, 0], Ok((6, 48))),
+            ([0, 8], Err(DropReason::Fragment)),
+            ([0x80, 1], Err(DropReason::Fragment)),
+        ] {
+            let fragment = [6, 0, word[0], word[1], 0, 0, 0, 0];
+            let packet = Packet::new_checked(packet(FRAGMENT, &fragment)).unwrap();
+            assert_eq!(packet.first_upper_layer(), want);
         }
     }
 

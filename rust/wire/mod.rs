@@ -43,6 +43,7 @@ pub mod least;
 pub mod maglev;
 pub mod parse;
 pub mod record;
+pub mod report;
 pub mod seq;
 pub mod slow_start;
 pub mod tcp;

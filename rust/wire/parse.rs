@@ -4,6 +4,7 @@
 
 use super::{
     addr::{
+        Addr,
         FourTuple,
         Proto, //
     },
@@ -110,7 +111,7 @@ impl Parsed {
 /// is judged.
 ///
 /// Errors: [`DropReason::Fragment`] and [`DropReason::Protocol`] stand for good packets that this
-/// does not apply to, everything else is malformed; [`DropReason::Truncated`] also if `header` is
+/// does not apply to (with a source route that leads on, too, as with IPv6), everything else is malformed; [`DropReason::Truncated`] also if `header` is
 /// too short.
 #[inline]
 pub fn parse_ipv4(header: &[u8], frame: Frame) -> Result<Parsed, DropReason> {
@@ -129,6 +130,9 @@ pub fn parse_ipv4(header: &[u8], frame: Frame) -> Result<Parsed, DropReason> {
     }
     if ip.is_fragment() {
         return Err(DropReason::Fragment);
+    }
+    if l4_offset > ipv4::HEADER_LEN && ip.is_source_routed() {
+        return Err(DropReason::Protocol);
     }
     let l4 = transport(ip.protocol(), header, l4_offset, l4_len, frame)?;
     Ok(Parsed {
@@ -198,6 +202,75 @@ pub fn parse(header: &[u8], frame: Frame) -> Result<Parsed, DropReason> {
     }
 }
 
+/// Source and destination of an IP packet, whatever is in it.
+pub fn addresses(header: &[u8]) -> Option<(Addr, Addr)> {
+    if let Ok(ip) = ipv4::Packet::new_header(header) {
+        return Some((ip.source(), ip.destination()));
+    }
+    let ip = ipv6::Packet::new_header(header).ok()?;
+    Some((ip.source(), ip.destination()))
+}
+
+/// Reads the headers of a packet that was cut, as ICMP errors quote it: of the transport header, its
+/// ports and the four bytes behind them have to be there (RFC 792, RFC 1812 section 4.3.2.3).
+///
+/// As [`parse`], with these differences. [`Parsed::total_len`] is what the packet says of itself; it
+/// covers these bytes, or it is a [`DropReason::BadLength`]. [`Parsed::checksum`] is [`L4Checksum::Absent`] if the field was
+/// cut off, and the flags are none if they were. The first of several fragments has all that, too.
+pub fn parse_quoted(bytes: &[u8]) -> Result<Parsed, DropReason> {
+    let (source, destination, protocol, l4_offset, total_len, ttl, dont_fragment);
+    match field::u8(bytes, 0) >> 4 {
+        6 => {
+            let ip = ipv6::Packet::new_header(bytes)?;
+            (protocol, l4_offset) = ip.first_upper_layer()?;
+            (source, destination) = (ip.source(), ip.destination());
+            if source.is_v4() || destination.is_v4() {
+                return Err(DropReason::BadValue);
+            }
+            (total_len, ttl, dont_fragment) = (ip.total_len(), ip.hop_limit(), true);
+        }
+        _ => {
+            let ip = ipv4::Packet::new_header(bytes)?;
+            if ip.is_later_fragment() {
+                return Err(DropReason::Fragment);
+            }
+            (protocol, l4_offset) = (ip.protocol(), ip.header_len());
+            (source, destination) = (ip.source(), ip.destination());
+            (total_len, ttl, dont_fragment) = (ip.total_len(), ip.ttl(), ip.dont_fragment());
+        }
+    }
+    let proto = Proto::from_number(protocol).ok_or(DropReason::Protocol)?;
+    let l4 = bytes.get(l4_offset..).ok_or(DropReason::Truncated)?;
+    if l4.len() < 8 {
+        return Err(DropReason::Truncated);
+    }
+    if total_len < l4_offset.saturating_add(8) {
+        return Err(DropReason::BadLength);
+    }
+    let at = |offset: usize| l4_offset.saturating_add(offset);
+    let has = |offset: usize| l4.len() >= offset.saturating_add(2);
+    let checksum = match proto {
+        Proto::Tcp if has(tcp::CHECKSUM) => L4Checksum::Tcp(at(tcp::CHECKSUM)),
+        Proto::Udp if field::u16(l4, udp::CHECKSUM) != 0 => L4Checksum::Udp(at(udp::CHECKSUM)),
+        _ => L4Checksum::Absent,
+    };
+    let flags = match proto {
+        Proto::Tcp => tcp::Flags(field::u8(l4, 13)),
+        Proto::Udp => tcp::Flags::default(),
+    };
+    let (client_port, vip_port) = (field::u16(l4, 0), field::u16(l4, 2));
+    let tuple = FourTuple::new(source, client_port, destination, vip_port, proto);
+    Ok(Parsed {
+        tuple: tuple.ok_or(DropReason::Family)?,
+        l4_offset,
+        total_len,
+        flags,
+        ttl,
+        dont_fragment,
+        checksum,
+    })
+}
+
 /// What the transport header says.
 struct Transport {
     proto: Proto,
@@ -262,10 +335,7 @@ fn transport(
 
 #[cfg(test)]
 mod tests {
-    use super::{
-        super::addr::Addr,
-        *, //
-    };
+    use super::*;
     use std::vec::Vec;
 
     fn packet(proto: u8, l4: &[u8]) -> Vec<u8> {

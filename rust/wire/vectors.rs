@@ -8,6 +8,7 @@
 
 pub mod forward;
 mod ipv6;
+pub mod report;
 
 use super::{
     addr::{

@@ -152,11 +152,17 @@ s.recv(1)"
 no_ports() {
 	ns client ping -q -c 1 -W 5 $VIP
 	[ "$(counter lbu fwd pass-protocol)" -gt 0 ]
-	ns client python3 -c "
-import socket
-s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-s.sendto(bytes(4000), ('$VIP', 7000))"
-	[ "$(counter lbu fwd pass-fragment)" -gt 0 ]
+}
+
+# Packets in fragments, and in the learning form as well as in the compact one.
+fragments() {
+	l4 7004 udp
+	udp_echo host1 7004
+	udp_ask 7004 4000 100 8192 1473
+	[ "$(counter lbu fwd fragments)" -gt "$(counter lbu fwd defragmented)" ]
+	[ "$(counter lbu tunnel encap-fragmented)" -ge 3 ]
+	[ "$(counter host1 tunnel defragmented)" -ge 3 ]
+	[ "$(counter lbu fwd pass-fragment)" = 0 ]
 }
 
 # The LBU's own address as endpoint: forwarder and host are one machine.
@@ -230,7 +236,8 @@ ktap_run "a first packet too large for the learning form" large_first_packet
 ktap_run "a host that forgot learns again" host_forgets
 ktap_run "TTL is used up at the LBU" ttl_is_used_up
 ktap_run "a narrower link behind the LBU" path_mtu
-ktap_run "fragments and ICMP are the local stack's" no_ports
+ktap_run "ICMP is the local stack's" no_ports
+ktap_run "packets in fragments" fragments
 ktap_run "forwarder and host on one machine" one_machine
 background host1 "$tmp/iperf.log" iperf3 -s
 wait_listen host1 5201

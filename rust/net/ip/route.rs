@@ -245,6 +245,13 @@ impl Route {
         ManuallyDrop::new(self).dst.as_ptr()
     }
 
+    /// Makes this the route of a packet of its family, in place of the one it has.
+    pub(super) fn attach(self, skb: &mut SkBuff) {
+        skb.drop_dst();
+        // SAFETY: The packet has no route; it is given our reference.
+        unsafe { bindings::skb_dst_set(skb.as_raw(), self.into_raw()) };
+    }
+
     /// The source address; unspecified if routing has none.
     pub fn source(&self) -> Addr {
         self.source
@@ -299,9 +306,7 @@ impl Route {
         }
         skb.forward_csum();
         skb.clear_tstamp();
-        skb.drop_dst();
-        // SAFETY: The packet has no route; it is given our reference.
-        unsafe { bindings::skb_dst_set(skb.as_raw(), self.into_raw()) };
+        self.attach(&mut skb);
         // SAFETY: The packet has a route and an IP header, and is handed over.
         sent(unsafe { bindings::dst_output(net.as_raw(), ptr::null_mut(), skb.into_raw()) })
     }

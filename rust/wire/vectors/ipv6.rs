@@ -22,9 +22,10 @@ pub const FORWARDER_V6: Addr = Addr::v6([0x20, 1, 0xd, 0xb8, 0, 0xf, 0, 0, 0, 0,
 pub const HOST_V6: Addr = Addr::v6([0x20, 1, 0xd, 0xb8, 0, 0xf, 0, 2, 0, 0, 0, 0, 0, 0, 0, 2]);
 
 /// 2001:db8::1
-const CLIENT: Addr = Addr::v6([0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]);
+pub(super) const CLIENT: Addr = Addr::v6([0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]);
 /// 2001:db8:10::10
-const VIP: Addr = Addr::v6([0x20, 1, 0xd, 0xb8, 0, 0x10, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x10]);
+pub(super) const VIP: Addr =
+    Addr::v6([0x20, 1, 0xd, 0xb8, 0, 0x10, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x10]);
 
 const fn tuple(client_port: u16, vip_port: u16, proto: Proto) -> FourTuple {
     FourTuple::of(CLIENT, client_port, VIP, vip_port, proto)

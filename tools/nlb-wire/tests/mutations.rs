@@ -12,6 +12,7 @@ use nlb_wire::{
     addr::Addr,
     flow_id::FlowId,
     record::{Prepare, Record, State, HEADER_LEN, RECORD_MAX},
+    vectors::report,
 };
 use proptest::{
     prelude::*,
@@ -119,10 +120,14 @@ fn run(name: &str, target: fn(&[u8]), good: &[Vec<u8>]) {
 
 #[test]
 fn packets() {
-    let good: Vec<_> = samples(50, common::packet())
+    let mut good: Vec<_> = samples(50, common::packet())
         .into_iter()
         .map(|sample| sample.bytes)
         .collect();
+    good.extend(report::all().map(|vector| vector.report.to_vec()));
+    for vector in report::CARRIED {
+        good.extend([vector.report.to_vec(), vector.datagram.to_vec()]);
+    }
     run("packets", targets::packets, &good);
 }
 

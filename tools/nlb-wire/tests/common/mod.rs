@@ -174,6 +174,54 @@ fn udp_datagram(tuple: &FourTuple, data: &[u8], no_check: bool) -> Vec<u8> {
     udp.into_inner()
 }
 
+/// An ICMP error, and what the tunnel does with it.
+fn read_report(bytes: &[u8], len: usize) {
+    use nlb_wire::{control, report};
+    let mut shorter = bytes.to_vec();
+    if report::decrement_ttl(&mut shorter).is_err() {
+        assert_eq!(shorter, bytes);
+    }
+    let Ok(report) = report::Report::parse(bytes, len) else {
+        return;
+    };
+    assert!(report.total_len <= len);
+    assert!(report.quote_offset + report.quote_len <= bytes.len());
+    let quote = &bytes[report.quote_offset..][..report.quote_len];
+    assert!(report.quoted.l4_offset + 8 <= bytes.len() - report.quote_offset);
+    match report.about(bytes) {
+        Some(report::About::Learn(learn, Some(inner))) => {
+            assert_eq!(inner.parsed.tuple, learn.tuple);
+            assert!(inner.offset + inner.parsed.l4_offset + 8 <= bytes.len());
+        }
+        Some(report::About::Learn(..)) | None => {}
+        Some(report::About::Compact(_)) => {
+            // There and back again.
+            let quoted = &report.quoted;
+            let there = match quoted.tuple.is_v4() {
+                true => FourTuple::v4(
+                    [192, 0, 2, 1],
+                    5,
+                    [198, 51, 100, 1],
+                    6,
+                    quoted.tuple.proto(),
+                ),
+                false => {
+                    let v6 = |last| Addr::v6([last; 16]);
+                    FourTuple::new(v6(1), 5, v6(2), 6, quoted.tuple.proto()).unwrap()
+                }
+            };
+            let mut changed = quote.to_vec();
+            report::restore(&mut changed, quoted, &there).unwrap();
+            if let Ok(parsed) = nlb_wire::parse::parse_quoted(&changed) {
+                assert_eq!(parsed.tuple, there);
+            }
+        }
+    }
+    if let Some(tuple) = report.replied() {
+        let _ = control::carried(bytes, len, &tuple);
+    }
+}
+
 /// Whether both checksums of a whole packet are right.
 pub(crate) fn checksums_hold(bytes: &[u8]) -> bool {
     if let Ok(ip) = ipv6::Packet::new_checked(bytes) {
@@ -389,6 +437,10 @@ pub(crate) fn parse_everything(bytes: &[u8]) {
         if let Ok(icmp) = icmp::Packet::new_checked(bytes, version) {
             let _ = (icmp.kind(), icmp.echo(), icmp.quoted(), icmp.payload());
         }
+    }
+    let _ = parse::parse_quoted(bytes);
+    for len in [0, bytes.len(), bytes.len() * 2] {
+        read_report(bytes, len);
     }
     for (gso, csum_partial) in [(false, false), (true, false), (false, true), (true, true)] {
         for len in [0, bytes.len(), bytes.len() * 2, usize::MAX] {
