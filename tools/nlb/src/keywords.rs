@@ -184,6 +184,10 @@ mod tests {
             "nlb migration show 7 role target",
             "nlb stats show tunnel -j",
             "nlb monitor services routes",
+            "nlb save",
+            "nlb save secret-file /etc/nlb.key",
+            "nlb apply lb.toml",
+            "nlb apply - dry-run",
         ] {
             let args = line.split(' ').map(OsString::from);
             let out = expand(&mut Cli::command(), args);
@@ -233,6 +237,7 @@ mod tests {
             "nlb migration drain from 192.0.2.10:80 to 10.0.2.2 jobs 0",
             "nlb migration drain from 192.0.2.10:80 to 10.0.2.2 filter port=80",
             "nlb stats show kernel",
+            "nlb apply",
         ] {
             let args = line.split(' ').map(OsString::from);
             let out = expand(&mut Cli::command(), args);
