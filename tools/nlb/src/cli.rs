@@ -20,7 +20,9 @@ pub(crate) use migration::{
 };
 pub(crate) use operation::{
     ApplyArgs,
-    SaveArgs, //
+    SaveArgs,
+    SortBy,
+    TopArgs, //
 };
 pub(crate) use peer::{
     KeyArgs,
@@ -170,6 +172,11 @@ pub(crate) enum Object {
     /// schedulers are changed in place, so no connection is cut.
     #[command(override_usage = "nlb apply {FILE|-} [dry-run]")]
     Apply(ApplyArgs),
+    /// Show how much there is to do, per second, for each service, endpoint and forwarder
+    #[command(
+        override_usage = "nlb top [interval S] [sort {name|active|connections|packets|bytes}] [once]"
+    )]
+    Top(TopArgs),
     /// Print a completion script for a shell
     Completion {
         /// The shell

@@ -15,6 +15,7 @@ mod route;
 mod save;
 mod service;
 mod stats;
+mod top;
 
 use std::{
     io,
@@ -54,6 +55,7 @@ pub(crate) fn run(object: &Object, format: Format) -> Outcome {
         Object::Monitor(args) => monitor::run(args, format),
         Object::Save(args) => save::run(args, format),
         Object::Apply(args) => apply::run(args, format),
+        Object::Top(args) => top::run(args, format),
         Object::Completion { shell } => {
             // Into memory first: the generator panics when it cannot write.
             let mut script = Vec::new();

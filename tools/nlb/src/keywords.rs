@@ -188,6 +188,8 @@ mod tests {
             "nlb save secret-file /etc/nlb.key",
             "nlb apply lb.toml",
             "nlb apply - dry-run",
+            "nlb top",
+            "nlb top interval 0.5 sort bytes once",
         ] {
             let args = line.split(' ').map(OsString::from);
             let out = expand(&mut Cli::command(), args);
@@ -238,6 +240,8 @@ mod tests {
             "nlb migration drain from 192.0.2.10:80 to 10.0.2.2 filter port=80",
             "nlb stats show kernel",
             "nlb apply",
+            "nlb top interval 0",
+            "nlb top sort size",
         ] {
             let args = line.split(' ').map(OsString::from);
             let out = expand(&mut Cli::command(), args);
