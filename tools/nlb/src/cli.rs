@@ -20,6 +20,7 @@ pub(crate) use migration::{
 };
 pub(crate) use operation::{
     ApplyArgs,
+    DoctorArgs,
     SaveArgs,
     SortBy,
     TopArgs, //
@@ -177,6 +178,11 @@ pub(crate) enum Object {
         override_usage = "nlb top [interval S] [sort {name|active|connections|packets|bytes}] [once]"
     )]
     Top(TopArgs),
+    /// Look for what is wrong in this network namespace, and say what to do
+    ///
+    /// Each line begins with OK, WARN or FAIL. Exit status: 1 if there is a FAIL.
+    #[command(override_usage = "nlb doctor [interval S]")]
+    Doctor(DoctorArgs),
     /// Print a completion script for a shell
     Completion {
         /// The shell

@@ -3,6 +3,7 @@
 //! What each command does.
 
 mod apply;
+mod doctor;
 mod drain;
 mod endpoint;
 mod forwarder;
@@ -56,6 +57,7 @@ pub(crate) fn run(object: &Object, format: Format) -> Outcome {
         Object::Save(args) => save::run(args, format),
         Object::Apply(args) => apply::run(args, format),
         Object::Top(args) => top::run(args, format),
+        Object::Doctor(args) => doctor::run(args, format),
         Object::Completion { shell } => {
             // Into memory first: the generator panics when it cannot write.
             let mut script = Vec::new();

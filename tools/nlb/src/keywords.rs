@@ -190,6 +190,7 @@ mod tests {
             "nlb apply - dry-run",
             "nlb top",
             "nlb top interval 0.5 sort bytes once",
+            "nlb doctor interval 2",
         ] {
             let args = line.split(' ').map(OsString::from);
             let out = expand(&mut Cli::command(), args);
@@ -242,6 +243,7 @@ mod tests {
             "nlb apply",
             "nlb top interval 0",
             "nlb top sort size",
+            "nlb doctor interval nan",
         ] {
             let args = line.split(' ').map(OsString::from);
             let out = expand(&mut Cli::command(), args);

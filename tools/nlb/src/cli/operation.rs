@@ -44,6 +44,14 @@ pub(crate) struct TopArgs {
     pub(crate) once: bool,
 }
 
+/// Arguments of `doctor`.
+#[derive(Args)]
+pub(crate) struct DoctorArgs {
+    /// Seconds in which to look for counters of drops that grow
+    #[arg(long, value_name = "S", default_value = "1", value_parser = seconds)]
+    pub(crate) interval: Duration,
+}
+
 /// What `top` sorts by; the numbers from the largest down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum SortBy {
