@@ -18,7 +18,8 @@
 //! the attribute it complained about. Answers are parsed without trust: a malformed one is
 //! [`Error::Malformed`], never a panic.
 //!
-//! [`TcpConnections`] is no family of ours: it lists the connections there are to be migrated.
+//! [`TcpConnections`] is no family of ours: it lists the connections there are to be migrated. Nor
+//! is [`Links`]: it shows what packets meet on their way.
 //!
 //! The serialised form of the objects is stable: keys are the names of the specification in snake
 //! case, absent attributes are left out, addresses are text, ports and counters numbers, protocols
@@ -31,6 +32,7 @@ mod connection;
 mod error;
 mod fwd;
 pub mod handover;
+mod links;
 mod message;
 mod migrator;
 mod monitor;
@@ -57,6 +59,12 @@ pub use crate::{
         NewEndpoint,
         NewService,
         Picking, //
+    },
+    links::{
+        Link,
+        LinkAddr,
+        Links,
+        Way, //
     },
     migrator::{
         Migrator,

@@ -7,6 +7,8 @@
 
 mod endpoint;
 mod keep;
+mod migration;
+mod operation;
 mod peer;
 mod service;
 
@@ -14,6 +16,17 @@ pub(crate) use endpoint::EndpointCommand;
 pub(crate) use keep::{
     KeepCommand,
     ReadArg, //
+};
+pub(crate) use migration::{
+    DrainArgs,
+    MigrationCommand, //
+};
+pub(crate) use operation::{
+    ApplyArgs,
+    DoctorArgs,
+    SaveArgs,
+    SortBy,
+    TopArgs, //
 };
 pub(crate) use peer::{
     KeyArgs,
@@ -31,7 +44,6 @@ use std::{
     str::FromStr, //
 };
 
-use crate::prefix::Filter;
 use clap::{
     builder::{
         PossibleValuesParser,
@@ -46,7 +58,6 @@ use nlb_netlink::{
     FlowId,
     MappingSide,
     Proto,
-    Role,
     ServiceKey, //
 };
 
@@ -148,6 +159,30 @@ pub(crate) enum Object {
         override_usage = "nlb monitor [services] [routes] [mappings] [migrations] [count N]"
     )]
     Monitor(MonitorArgs),
+    /// Print the configuration as a file for apply
+    ///
+    /// All that the loaded modules have and a person has set, as TOML: forwarders, peers, keeps,
+    /// services with their endpoints. Secrets of keys are not in it, for the kernel does not tell them.
+    #[command(override_usage = "nlb save [secret-file FILE]")]
+    Save(SaveArgs),
+    /// Make the configuration what a file says
+    ///
+    /// What the file does not have is removed, of the kinds it names (forwarder, peer, keep, service):
+    /// `keep = []` removes all keeps, a file without that word leaves them alone. Everything is checked
+    /// first; if the kernel refuses a change, those before it are taken back. Weights, states and
+    /// schedulers are changed in place, so no connection is cut.
+    #[command(override_usage = "nlb apply {FILE|-} [dry-run]")]
+    Apply(ApplyArgs),
+    /// Show how much there is to do, per second, for each service, endpoint and forwarder
+    #[command(
+        override_usage = "nlb top [interval S] [sort {name|active|connections|packets|bytes}] [once]"
+    )]
+    Top(TopArgs),
+    /// Look for what is wrong in this network namespace, and say what to do
+    ///
+    /// Each line begins with OK, WARN or FAIL. Exit status: 1 if there is a FAIL.
+    #[command(override_usage = "nlb doctor [interval S]")]
+    Doctor(DoctorArgs),
     /// Print a completion script for a shell
     Completion {
         /// The shell
@@ -293,87 +328,6 @@ pub(crate) enum MappingCommand {
         #[arg(long, value_name = "ADDR")]
         forwarder: Option<IpAddr>,
     },
-}
-
-/// Commands of `migration`.
-#[derive(Subcommand)]
-pub(crate) enum MigrationCommand {
-    /// Hand a connection to a peer, named by a process's socket or by its addresses
-    #[command(
-        override_usage = "nlb migration start {pid PID fd FD | client ADDR:PORT vip ADDR:PORT} to ADDR [read {N|all}] [timeout MS]"
-    )]
-    #[command(group = clap::ArgGroup::new("what").args(["pid", "client"]).required(true))]
-    Start {
-        /// Process that has the socket
-        #[arg(long, value_parser = clap::value_parser!(i32).range(1..), requires = "fd")]
-        pid: Option<i32>,
-        /// Its file descriptor there
-        #[arg(long, value_parser = clap::value_parser!(i32).range(0..), requires = "pid")]
-        fd: Option<i32>,
-        /// Address and port of the client
-        #[arg(long, value_name = "ADDR:PORT", requires = "vip")]
-        client: Option<SocketAddr>,
-        /// Virtual IP address and port
-        #[arg(long, value_name = "ADDR:PORT", requires = "client")]
-        vip: Option<SocketAddr>,
-        /// Address of the peer
-        #[arg(long, value_name = "ADDR")]
-        to: IpAddr,
-        /// Bytes, of the last that the process has read, that go along: a number, or all
-        #[arg(long, value_name = "N|all")]
-        read: Option<ReadArg>,
-        /// How long to wait for each answer, in milliseconds; 2000 when left out
-        #[arg(long, value_name = "MS")]
-        timeout: Option<u32>,
-    },
-    /// Hand all connections of a service to peers, until none is left that can be moved
-    ///
-    /// Prints how many were moved, stayed (by reason) and were reset, and ends with status 0 if
-    /// none stayed. Ctrl-C ends it after the migrations that are under way.
-    #[command(
-        override_usage = "nlb migration drain from VIP:PORT to ADDR... [filter client=PREFIX,...] [jobs N] [timeout MS] [retry S]"
-    )]
-    Drain(DrainArgs),
-    /// Show the migrations under way, the live ones and the last that ended, or one
-    #[command(
-        visible_aliases = ["list", "ls"],
-        override_usage = "nlb migration show [ID [role {origin|target}]]"
-    )]
-    Show {
-        /// Id of the migration
-        id: Option<u64>,
-        /// Which end this machine is; origin when left out
-        #[arg(long, value_parser = names::<Role>(), requires = "id")]
-        role: Option<Role>,
-    },
-}
-
-/// Arguments of `migration drain`.
-#[derive(Args)]
-pub(crate) struct DrainArgs {
-    /// Local address of the connections; 0.0.0.0:PORT is every one with the port
-    #[arg(long, value_name = "VIP:PORT")]
-    pub(crate) from: SocketAddr,
-    /// Address of a peer; of several, each gets its share
-    #[arg(long, value_name = "ADDR", required = true, num_args = 1)]
-    pub(crate) to: Vec<IpAddr>,
-    /// Only those of some clients: client=10.0.0.0/8,192.0.2.1
-    #[arg(long, value_name = "client=PREFIX,...")]
-    pub(crate) filter: Option<Filter>,
-    /// Migrations under way at a time
-    #[arg(
-        long,
-        value_name = "N",
-        default_value_t = 32,
-        value_parser = clap::value_parser!(u16).range(1..=256)
-    )]
-    pub(crate) jobs: u16,
-    /// How long to wait for each answer, in milliseconds; 2000 when left out
-    #[arg(long, value_name = "MS")]
-    pub(crate) timeout: Option<u32>,
-    /// How long to try again a connection whose obstacle may go away, in seconds
-    #[arg(long, value_name = "S", default_value_t = 5)]
-    pub(crate) retry: u32,
 }
 
 /// Commands of `stats`.

@@ -2,6 +2,8 @@
 
 //! What each command does.
 
+mod apply;
+mod doctor;
 mod drain;
 mod endpoint;
 mod forwarder;
@@ -11,8 +13,10 @@ mod migration;
 mod monitor;
 mod peer;
 mod route;
+mod save;
 mod service;
 mod stats;
+mod top;
 
 use std::{
     io,
@@ -50,6 +54,10 @@ pub(crate) fn run(object: &Object, format: Format) -> Outcome {
         Object::Migration { command } => migration::run(command.as_ref(), format),
         Object::Stats { command } => stats::run(command.as_ref(), format),
         Object::Monitor(args) => monitor::run(args, format),
+        Object::Save(args) => save::run(args, format),
+        Object::Apply(args) => apply::run(args, format),
+        Object::Top(args) => top::run(args, format),
+        Object::Doctor(args) => doctor::run(args, format),
         Object::Completion { shell } => {
             // Into memory first: the generator panics when it cannot write.
             let mut script = Vec::new();

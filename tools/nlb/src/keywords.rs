@@ -193,6 +193,13 @@ mod tests {
             "nlb migration show 7 role target",
             "nlb stats show tunnel -j",
             "nlb monitor services routes",
+            "nlb save",
+            "nlb save secret-file /etc/nlb.key",
+            "nlb apply lb.toml",
+            "nlb apply - dry-run",
+            "nlb top",
+            "nlb top interval 0.5 sort bytes once",
+            "nlb doctor interval 2",
         ] {
             let args = line.split(' ').map(OsString::from);
             let out = expand(&mut Cli::command(), args);
@@ -247,6 +254,10 @@ mod tests {
             "nlb migration drain from 192.0.2.10:80 to 10.0.2.2 jobs 0",
             "nlb migration drain from 192.0.2.10:80 to 10.0.2.2 filter port=80",
             "nlb stats show kernel",
+            "nlb apply",
+            "nlb top interval 0",
+            "nlb top sort size",
+            "nlb doctor interval nan",
         ] {
             let args = line.split(' ').map(OsString::from);
             let out = expand(&mut Cli::command(), args);

@@ -6,6 +6,7 @@
 
 mod cli;
 mod command;
+mod config;
 mod failure;
 mod keywords;
 mod netns;

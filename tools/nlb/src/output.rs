@@ -79,7 +79,8 @@ pub(crate) const fn right<T>(name: &'static str, cell: fn(&T) -> String) -> Colu
     }
 }
 
-fn table<T>(objects: &[T], columns: &[Column<T>]) -> String {
+/// Aligned columns with a heading.
+pub(crate) fn table<T>(objects: &[T], columns: &[Column<T>]) -> String {
     let head: Vec<_> = columns
         .iter()
         .map(|column| column.name.to_owned())

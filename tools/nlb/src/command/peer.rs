@@ -2,7 +2,7 @@
 
 //! `nlb peer`.
 
-mod secret;
+pub(super) mod secret;
 
 use std::net::IpAddr;
 

@@ -22,7 +22,7 @@ const MAX: usize = 80;
 /// The secret in a file, or in what comes from standard input if the file is called `-`.
 ///
 /// A newline at the end is not part of it.
-pub(super) fn read(path: &Path) -> Result<Vec<u8>, Failure> {
+pub(in crate::command) fn read(path: &Path) -> Result<Vec<u8>, Failure> {
     let failed = |error: io::Error| Failure::Text(format!("{}: {error}", path.display()));
     if path == Path::new("-") {
         return parse(&bytes(io::stdin()).map_err(failed)?, "standard input");
@@ -34,6 +34,13 @@ pub(super) fn read(path: &Path) -> Result<Vec<u8>, Failure> {
     }
     let bytes = bytes(file).map_err(failed)?;
     parse(&bytes, &path.display().to_string())
+}
+
+/// Whether there is a secret in a file.
+pub(in crate::command) fn check(path: &Path) -> Result<(), Failure> {
+    let failed = |error: io::Error| Failure::Text(format!("{}: {error}", path.display()));
+    let bytes = File::open(path).and_then(bytes).map_err(failed)?;
+    parse(&bytes, &path.display().to_string()).map(drop)
 }
 
 /// All bytes of `source`, or as many as show that they are too many.

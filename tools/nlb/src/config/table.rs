@@ -1,0 +1,401 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! What a file can say: the kinds of objects, and the attributes of each.
+//!
+//! The values are those that the command `add` of the kind takes: a file's entry is read by the
+//! same parser. So a new keyword there needs one line here, and a test fails without it.
+
+use std::fmt::Display;
+
+use clap::ArgMatches;
+use nlb_netlink::{
+    Algorithm,
+    Endpoint,
+    EndpointState,
+    Forwarder,
+    Keep,
+    Peer,
+    PeerKey,
+    Scheduler,
+    Service,
+    ServiceKey,
+    ServiceMode, //
+};
+
+use super::{
+    Entry,
+    Setting, //
+};
+
+/// What a file manages, in the order in which it is printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Forwarder,
+    Peer,
+    Key,
+    Keep,
+    Service,
+    Endpoint,
+}
+
+/// How a kind is written.
+pub(crate) struct Shape {
+    pub(crate) kind: Kind,
+    /// Name of its tables in a file.
+    pub(crate) table: &'static str,
+    /// With an article, for messages.
+    pub(crate) noun: &'static str,
+    /// Key of a table's name, and what one looks like.
+    pub(crate) name: (&'static str, &'static str),
+    /// The object on the command line.
+    pub(crate) object: &'static [&'static str],
+    /// The keyword of the name of a part, which follows the owner's there.
+    pub(crate) keyword: Option<&'static str>,
+    /// Name of the parts it has.
+    pub(crate) part: Option<Kind>,
+    /// The name that was parsed, as this program writes it.
+    pub(crate) given: fn(&ArgMatches) -> Option<String>,
+    pub(crate) attributes: &'static (dyn Attributes + Sync),
+}
+
+/// What an attribute is when a file does not name it.
+#[derive(Clone, Copy)]
+pub(crate) enum Otherwise {
+    /// Absent in the kernel, too.
+    Nothing,
+    /// What this machine has chosen.
+    Any,
+    /// What `add` makes of it.
+    Is(&'static str),
+    /// The same, but only in this mode of a service, and absent in others.
+    IsInMode(&'static str, &'static str),
+    /// The object's name.
+    Name,
+}
+
+/// What is done when an attribute of an object is another one than a file says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Change {
+    /// It is set.
+    Set,
+    /// The object is removed and added.
+    Anew,
+    /// Nothing: it cannot be seen.
+    Unseen,
+}
+
+/// An attribute of objects that the kernel shows as a `T`.
+pub(crate) struct Attribute<T> {
+    keyword: &'static str,
+    otherwise: Otherwise,
+    change: Change,
+    /// What the kernel says, as this program writes it.
+    read: fn(&T) -> Option<String>,
+    /// What was parsed, as this program writes it.
+    given: fn(&ArgMatches, &str) -> Option<String>,
+}
+
+/// An attribute whose value the command line parses into a `V`.
+const fn attribute<V, T>(
+    keyword: &'static str,
+    otherwise: Otherwise,
+    change: Change,
+    read: fn(&T) -> Option<String>,
+) -> Attribute<T>
+where
+    V: Display + Clone + Send + Sync + 'static,
+{
+    Attribute {
+        keyword,
+        otherwise,
+        change,
+        read,
+        given: given::<V>,
+    }
+}
+
+/// A keyword without value.
+const fn flag<T>(
+    keyword: &'static str,
+    change: Change,
+    read: fn(&T) -> Option<String>,
+) -> Attribute<T> {
+    Attribute {
+        keyword,
+        otherwise: Otherwise::Nothing,
+        change,
+        read,
+        given: |matches, id| set(matches.get_flag(id)),
+    }
+}
+
+/// The argument `id` as this program writes it.
+fn given<V>(matches: &ArgMatches, id: &str) -> Option<String>
+where
+    V: Display + Clone + Send + Sync + 'static,
+{
+    text(matches.get_one::<V>(id))
+}
+
+fn text<V: Display>(value: Option<V>) -> Option<String> {
+    value.map(|value| value.to_string())
+}
+
+fn set(flag: bool) -> Option<String> {
+    flag.then(|| "true".to_owned())
+}
+
+use Change::{
+    Anew,
+    Set,
+    Unseen, //
+};
+use Otherwise::{
+    Any,
+    Is,
+    IsInMode,
+    Name,
+    Nothing, //
+};
+
+const FORWARDER: &[Attribute<Forwarder>] = &[];
+
+const PEER: &[Attribute<Peer>] = &[
+    attribute::<u16, _>("port", Is("4770"), Anew, |peer| text(peer.port)),
+    flag("unauthenticated", Anew, |peer| set(peer.unauthenticated)),
+];
+
+const KEY: &[Attribute<PeerKey>] = &[
+    attribute::<u8, _>("recv-id", Name, Anew, |key| text(Some(key.recv_id))),
+    attribute::<Algorithm, _>("algorithm", Is("hmac-sha256"), Anew, |key| {
+        text(key.algorithm)
+    }),
+    Attribute {
+        keyword: "secret-file",
+        otherwise: Nothing,
+        change: Unseen,
+        read: |_| None,
+        given: |matches, id| {
+            let path = matches.get_one::<std::path::PathBuf>(id)?;
+            Some(path.to_str()?.to_owned())
+        },
+    },
+];
+
+const KEEP: &[Attribute<Keep>] = &[attribute::<u32, _>("bytes", Nothing, Anew, |keep| {
+    text(keep.bytes)
+})];
+
+const SERVICE: &[Attribute<Service>] = &[
+    attribute::<ServiceMode, _>("mode", Is("l4"), Anew, |service| text(service.mode)),
+    attribute::<Scheduler, _>("scheduler", IsInMode("l4", "wrr"), Set, |service| {
+        text(service.scheduler)
+    }),
+    attribute::<u16, _>("classifier", Nothing, Anew, |service| {
+        text(service.classifier_port)
+    }),
+];
+
+const ENDPOINT: &[Attribute<Endpoint>] = &[
+    attribute::<u32, _>("weight", Is("1"), Set, |endpoint| text(endpoint.weight)),
+    attribute::<EndpointState, _>("state", Is("active"), Set, |endpoint| text(endpoint.state)),
+    attribute::<std::net::IpAddr, _>("source", Any, Anew, |endpoint| text(endpoint.source_addr)),
+];
+
+/// Numbers that are smaller than the largest of their type.
+pub(crate) const LIMITS: &[(&str, u64)] = &[("weight", 100)];
+
+/// All kinds; [`Kind`] is the index.
+pub(crate) static SHAPES: [Shape; 6] = [
+    Shape {
+        kind: Kind::Forwarder,
+        table: "forwarder",
+        noun: "a forwarder",
+        name: ("addr", "\"10.0.2.1\""),
+        object: &["forwarder"],
+        keyword: None,
+        part: None,
+        given: |matches| given::<std::net::IpAddr>(matches, "addr"),
+        attributes: &FORWARDER,
+    },
+    Shape {
+        kind: Kind::Peer,
+        table: "peer",
+        noun: "a peer",
+        name: ("addr", "\"10.0.2.2\""),
+        object: &["peer"],
+        keyword: None,
+        part: Some(Kind::Key),
+        given: |matches| given::<std::net::IpAddr>(matches, "addr"),
+        attributes: &PEER,
+    },
+    Shape {
+        kind: Kind::Key,
+        table: "key",
+        noun: "a key",
+        name: ("id", "1"),
+        object: &["peer", "key"],
+        keyword: Some("id"),
+        part: None,
+        given: |matches| given::<u8>(matches, "id"),
+        attributes: &KEY,
+    },
+    Shape {
+        kind: Kind::Keep,
+        table: "keep",
+        noun: "a keep",
+        name: ("vip", "\"192.0.2.10:80\""),
+        object: &["keep"],
+        keyword: None,
+        part: None,
+        given: |matches| given::<std::net::SocketAddr>(matches, "vip"),
+        attributes: &KEEP,
+    },
+    Shape {
+        kind: Kind::Service,
+        table: "service",
+        noun: "a service",
+        name: ("vip", "\"192.0.2.10:80/tcp\""),
+        object: &["service"],
+        keyword: None,
+        part: Some(Kind::Endpoint),
+        given: |matches| given::<ServiceKey>(matches, "service"),
+        attributes: &SERVICE,
+    },
+    Shape {
+        kind: Kind::Endpoint,
+        table: "endpoint",
+        noun: "an endpoint",
+        name: ("host", "\"10.0.2.2\""),
+        object: &["endpoint"],
+        keyword: Some("host"),
+        part: None,
+        given: |matches| given::<std::net::IpAddr>(matches, "host"),
+        attributes: &ENDPOINT,
+    },
+];
+
+impl Kind {
+    /// How it is written.
+    pub(crate) fn shape(self) -> &'static Shape {
+        let [forwarder, peer, key, keep, service, endpoint] = &SHAPES;
+        match self {
+            Self::Forwarder => forwarder,
+            Self::Peer => peer,
+            Self::Key => key,
+            Self::Keep => keep,
+            Self::Service => service,
+            Self::Endpoint => endpoint,
+        }
+    }
+
+    /// The kinds that are no parts of others.
+    pub(crate) fn wholes() -> impl Iterator<Item = Self> {
+        let wholes = SHAPES.iter().filter(|shape| shape.keyword.is_none());
+        wholes.map(|shape| shape.kind)
+    }
+}
+
+/// The attributes of a kind, whatever the kernel shows its objects as.
+pub(crate) trait Attributes {
+    /// Their keywords.
+    fn keywords(&self) -> Vec<&'static str>;
+    /// What was parsed, with what is not named filled in. `id` is the argument's with a keyword.
+    fn given(
+        &self,
+        name: &str,
+        matches: &ArgMatches,
+        id: &dyn Fn(&str) -> Option<String>,
+    ) -> Vec<Setting>;
+}
+
+impl<T> Attributes for &'static [Attribute<T>] {
+    fn keywords(&self) -> Vec<&'static str> {
+        self.iter().map(|attribute| attribute.keyword).collect()
+    }
+
+    fn given(
+        &self,
+        name: &str,
+        matches: &ArgMatches,
+        id: &dyn Fn(&str) -> Option<String>,
+    ) -> Vec<Setting> {
+        let mut settings: Vec<Setting> = Vec::with_capacity(self.len());
+        for attribute in *self {
+            let given = id(attribute.keyword).and_then(|id| (attribute.given)(matches, &id));
+            let in_mode = |wanted| {
+                let mut modes = settings.iter().filter(|own| own.keyword == "mode");
+                modes.any(|mode| mode.value.as_deref() == Some(wanted))
+            };
+            let value = given.or_else(|| match attribute.otherwise {
+                Nothing | Any => None,
+                Is(value) => Some(value.to_owned()),
+                IsInMode(mode, value) => in_mode(mode).then(|| value.to_owned()),
+                Name => Some(name.to_owned()),
+            });
+            let any = value.is_none() && matches!(attribute.otherwise, Any);
+            settings.push(Setting {
+                keyword: attribute.keyword,
+                value,
+                any,
+                change: attribute.change,
+            });
+        }
+        settings
+    }
+}
+
+/// What the kernel shows.
+fn shown<T>(kind: Kind, attributes: &[Attribute<T>], name: String, object: &T) -> Entry {
+    let setting = |attribute: &Attribute<T>| Setting {
+        keyword: attribute.keyword,
+        value: (attribute.read)(object),
+        any: false,
+        change: attribute.change,
+    };
+    Entry {
+        kind,
+        name,
+        settings: attributes.iter().map(setting).collect(),
+        parts: Vec::new(),
+        place: None,
+    }
+}
+
+impl From<&Forwarder> for Entry {
+    fn from(forwarder: &Forwarder) -> Self {
+        let name = forwarder.addr.to_string();
+        shown(Kind::Forwarder, FORWARDER, name, forwarder)
+    }
+}
+
+impl From<&Peer> for Entry {
+    fn from(peer: &Peer) -> Self {
+        let mut entry = shown(Kind::Peer, PEER, peer.addr.to_string(), peer);
+        let mut keys: Vec<_> = peer.keys.iter().collect();
+        keys.sort_by_key(|key| !key.preferred);
+        let key = |key: &PeerKey| shown(Kind::Key, KEY, key.send_id.to_string(), key);
+        entry.parts = keys.into_iter().map(key).collect();
+        entry
+    }
+}
+
+impl From<&Keep> for Entry {
+    fn from(keep: &Keep) -> Self {
+        let vip = std::net::SocketAddr::new(keep.vip_addr, keep.vip_port);
+        shown(Kind::Keep, KEEP, vip.to_string(), keep)
+    }
+}
+
+impl From<&Service> for Entry {
+    fn from(service: &Service) -> Self {
+        shown(Kind::Service, SERVICE, service.key().to_string(), service)
+    }
+}
+
+impl From<&Endpoint> for Entry {
+    fn from(endpoint: &Endpoint) -> Self {
+        let name = endpoint.host_addr.to_string();
+        shown(Kind::Endpoint, ENDPOINT, name, endpoint)
+    }
+}
