@@ -349,7 +349,9 @@ impl Source<'_> {
         };
         match entry.kind {
             Kind::Service => {
-                only("scheduler", "l4")?;
+                for keyword in ["scheduler", "affinity", "prefix", "slow-start"] {
+                    only(keyword, "l4")?;
+                }
                 only("classifier", "peek")?;
                 if entry.get("mode") == Some("peek") && !entry.name.ends_with("/tcp") {
                     return Err(self.mistake(span, "mode peek needs TCP"));

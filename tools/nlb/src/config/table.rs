@@ -12,6 +12,7 @@ use nlb_netlink::{
     Algorithm,
     Endpoint,
     EndpointState,
+    Forward,
     Forwarder,
     Keep,
     Peer,
@@ -69,6 +70,8 @@ pub(crate) enum Otherwise {
     Is(&'static str),
     /// The same, but only in this mode of a service, and absent in others.
     IsInMode(&'static str, &'static str),
+    /// The number of bits of a service's address, in mode l4.
+    Bits,
     /// The object's name.
     Name,
 }
@@ -141,6 +144,10 @@ fn text<V: Display>(value: Option<V>) -> Option<String> {
     value.map(|value| value.to_string())
 }
 
+fn yes_or_no(value: Option<bool>) -> Option<String> {
+    text(value.map(|value| if value { "yes" } else { "no" }))
+}
+
 fn set(flag: bool) -> Option<String> {
     flag.then(|| "true".to_owned())
 }
@@ -152,6 +159,7 @@ use Change::{
 };
 use Otherwise::{
     Any,
+    Bits,
     Is,
     IsInMode,
     Name,
@@ -191,19 +199,41 @@ const SERVICE: &[Attribute<Service>] = &[
     attribute::<Scheduler, _>("scheduler", IsInMode("l4", "wrr"), Set, |service| {
         text(service.scheduler)
     }),
+    attribute::<u32, _>("affinity", IsInMode("l4", "0"), Set, |service| {
+        text(service.affinity_timeout)
+    }),
+    attribute::<u32, _>("prefix", Bits, Set, |service| text(service.affinity_prefix)),
+    attribute::<u32, _>("slow-start", IsInMode("l4", "0"), Set, |service| {
+        text(service.slow_start)
+    }),
     attribute::<u16, _>("classifier", Nothing, Anew, |service| {
         text(service.classifier_port)
     }),
 ];
 
 const ENDPOINT: &[Attribute<Endpoint>] = &[
+    attribute::<Forward, _>("via", Is("tunnel"), Anew, |endpoint| text(endpoint.forward)),
+    attribute::<u16, _>("port", Any, Anew, |endpoint| text(endpoint.host_port)),
     attribute::<u32, _>("weight", Is("1"), Set, |endpoint| text(endpoint.weight)),
     attribute::<EndpointState, _>("state", Is("active"), Set, |endpoint| text(endpoint.state)),
+    attribute::<u32, _>("max-routes", Is("0"), Set, |endpoint| text(endpoint.max_routes)),
+    Attribute {
+        keyword: "backup",
+        otherwise: Is("no"),
+        change: Set,
+        read: |endpoint| yes_or_no(endpoint.backup),
+        given: |matches, id| yes_or_no(matches.get_one::<bool>(id).copied()),
+    },
     attribute::<std::net::IpAddr, _>("source", Any, Anew, |endpoint| text(endpoint.source_addr)),
 ];
 
 /// Numbers that are smaller than the largest of their type.
-pub(crate) const LIMITS: &[(&str, u64)] = &[("weight", 100)];
+pub(crate) const LIMITS: &[(&str, u64)] = &[
+    ("weight", 100),
+    ("affinity", 31 * 24 * 3600),
+    ("prefix", 128),
+    ("slow-start", 3600),
+];
 
 /// All kinds; [`Kind`] is the index.
 pub(crate) static SHAPES: [Shape; 6] = [
@@ -331,6 +361,8 @@ impl<T> Attributes for &'static [Attribute<T>] {
                 Nothing | Any => None,
                 Is(value) => Some(value.to_owned()),
                 IsInMode(mode, value) => in_mode(mode).then(|| value.to_owned()),
+                Bits if !in_mode("l4") => None,
+                Bits => Some(if name.starts_with('[') { "128" } else { "32" }.to_owned()),
                 Name => Some(name.to_owned()),
             });
             let any = value.is_none() && matches!(attribute.otherwise, Any);

@@ -92,9 +92,9 @@ fn a_file_becomes_commands() {
             "nlb keep add 192.0.2.10:80 bytes 4096",
             "nlb peer add 10.0.2.2 port 4770 key 1 recv-id 1 algorithm hmac-sha256 secret-file /etc/nlb.key",
             "nlb service add 192.0.2.10:80/tcp mode peek classifier 8080",
-            "nlb endpoint add 192.0.2.10:80/tcp host 10.0.2.2 weight 1 state active",
-            "nlb service add [2001:db8::1]:53/udp mode l4 scheduler mh",
-            "nlb endpoint add [2001:db8::1]:53/udp host 2001:db8:2::2 weight 3 state draining source 2001:db8:2::1",
+            "nlb endpoint add 192.0.2.10:80/tcp host 10.0.2.2 via tunnel weight 1 state active max-routes 0 backup no",
+            "nlb service add [2001:db8::1]:53/udp mode l4 scheduler mh affinity 0 prefix 128 slow-start 0",
+            "nlb endpoint add [2001:db8::1]:53/udp host 2001:db8:2::2 via tunnel weight 3 state draining max-routes 0 backup no source 2001:db8:2::1",
         ]
     );
 }
@@ -189,7 +189,7 @@ fn what_is_wrong_is_told_with_its_place() {
         ),
         (
             "[[service.endpoint]]\nhost = \"10.0.2.2\"\nhosts = 1",
-            "f:5:1: unknown key `hosts`; an endpoint has host, weight, state and source",
+            "f:5:1: unknown key `hosts`; an endpoint has host, via, port, weight, state, max-routes, backup and source",
         ),
         (
             "[service.endpoint]",
@@ -264,13 +264,13 @@ fn changes_come_in_an_order_that_does_no_harm() {
     assert_eq!(
         commands(&parsed(have), &parsed(want)),
         [
-            "nlb endpoint add 192.0.2.10:80/tcp host 10.0.5.2 weight 1 state active",
+            "nlb endpoint add 192.0.2.10:80/tcp host 10.0.5.2 via tunnel weight 1 state active max-routes 0 backup no",
             "nlb service set 192.0.2.10:80/tcp scheduler wlc  # was scheduler wrr",
             "nlb endpoint set 192.0.2.10:80/tcp host 10.0.3.2 state active  # was state draining",
             "nlb endpoint set 192.0.2.10:80/tcp host 10.0.2.2 weight 2 state draining  # was weight 1 state active",
             "nlb endpoint del 192.0.2.10:80/tcp host 10.0.4.2  # was source 10.0.4.1",
-            "nlb endpoint add 192.0.2.10:80/tcp host 10.0.4.2 weight 1 state active source 10.0.4.9",
-            "nlb service del 192.0.2.10:82/tcp  # was mode l4 scheduler wrr",
+            "nlb endpoint add 192.0.2.10:80/tcp host 10.0.4.2 via tunnel weight 1 state active max-routes 0 backup no source 10.0.4.9",
+            "nlb service del 192.0.2.10:82/tcp  # was mode l4 scheduler wrr affinity 0 prefix 32 slow-start 0",
             "nlb service add 192.0.2.10:82/tcp mode peek",
             "nlb forwarder del 10.0.2.1",
             "nlb service del 192.0.2.10:81/tcp",
