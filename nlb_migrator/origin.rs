@@ -216,6 +216,8 @@ impl OriginOps for Mover<'_> {
                     Reason::from(Code::NoService)
                 } else if error == EEXIST {
                     Reason::from(Code::RouteExists)
+                } else if error == ENOMEM {
+                    Reason::from(Code::NoMemory)
                 } else {
                     let number = error.to_errno().wrapping_neg();
                     Reason::with_detail(Code::NoRoute, fmt!("error {number}"))
@@ -375,8 +377,10 @@ fn migrate(
     let taken = transport::connect(shared, &peer, net, timeout_ms)?;
     let link = taken.link();
 
-    let target = nlb_tunnel::target(net, peer.addr, None).map_err(|_| Code::NoHost)?;
-    let mapping = nlb_tunnel::allocate(net, &tuple, &target, true).map_err(|_| Code::NoFlowId)?;
+    let target = nlb_tunnel::target(net, peer.addr, None)
+        .map_err(|error| Reason::or_no_memory(error, Code::NoHost))?;
+    let mapping = nlb_tunnel::allocate(net, &tuple, &target, true)
+        .map_err(|error| Reason::or_no_memory(error, Code::NoFlowId))?;
     let flow_id = mapping.flow_id();
     let transfer = match transfer::prepare(shared, &peer, link, tuple, flow_id) {
         Ok(transfer) => transfer,

@@ -230,6 +230,16 @@ impl Reason {
         }
     }
 
+    /// This code, if it was not for want of memory.
+    pub(crate) fn or_no_memory(error: Error, otherwise: Code) -> Self {
+        let code = if error == ENOMEM {
+            Code::NoMemory
+        } else {
+            otherwise
+        };
+        code.into()
+    }
+
     /// A code with more to say than its text.
     pub(crate) fn with_detail(code: Code, detail: fmt::Arguments<'_>) -> Self {
         let mut reason = Self::from(code);

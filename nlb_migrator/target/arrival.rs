@@ -204,13 +204,14 @@ impl Arrival {
         shared.tombstones.end(tuple);
         if let Err(error) = nlb_tunnel::install_host_mapping(net, forwarder, flow_id, tuple) {
             arrival.let_go(&mut inner, shared, net);
-            return Err(Reason::from(if error == EPERM {
+            let otherwise = if error == EPERM {
                 Code::NotForwarder
             } else if error == errno::EADDRNOTAVAIL {
                 Code::VipNotHere
             } else {
                 Code::Mapping
-            }));
+            };
+            return Err(Reason::or_no_memory(error, otherwise));
         }
         inner.mapped = true;
         drop(inner);
