@@ -81,7 +81,7 @@ class Migrator:
                      for reply in self.family.dump("PEER_GET").replies)
         self.peers = {str(ipaddress.ip_address(address)) for address in addresses}
 
-    def migrate(self, sock, peer=HOST1, timeout=5000):
+    def migrate(self, sock, peer=HOST1, timeout=5000, attrs=()):
         """By a socket of this process, or by client and VIP, each an address and a port."""
         if isinstance(sock, tuple):
             (client, client_port), (vip, vip_port) = sock
@@ -90,7 +90,7 @@ class Migrator:
         else:
             which = [("MIGRATION_FD", genl.u32(sock.fileno()))]
         return self.family.do("MIGRATE", which + [("MIGRATION_PEER_ADDR", genl.ip(peer)),
-                                                  ("MIGRATION_TIMEOUT", genl.u32(timeout))])
+                                                  ("MIGRATION_TIMEOUT", genl.u32(timeout)), *attrs])
 
     def migrations(self):
         """One dictionary a migration, by the attributes' names."""
