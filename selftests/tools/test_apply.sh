@@ -91,6 +91,7 @@ c = socket.create_connection(("192.0.2.10", 81))
 for line in sys.stdin:
     c.sendall(line.encode())
     print(c.recv(100).decode().strip())'; }
+	# shellcheck disable=SC2154 # coproc sets it
 	local talks=$talk_PID answer
 	says() {
 		echo "$1" >&"${talk[1]}"
@@ -111,7 +112,7 @@ for line in sys.stdin:
 	EOC
 	lbu apply "$tmp/l4.toml" dry-run | tee "$tmp/plan"
 	diff "$tmp/plan" - <<-EOC
-		nlb endpoint add $VIP:81/tcp host $HOST2 weight 1 state active
+		nlb endpoint add $VIP:81/tcp host $HOST2 via tunnel weight 1 state active max-routes 0 backup no
 		nlb service set $VIP:81/tcp scheduler wlc  # was scheduler wrr
 		nlb endpoint set $VIP:81/tcp host $HOST1 weight 9 state draining  # was weight 1 state active
 	EOC
@@ -143,13 +144,13 @@ refused_in_the_middle() {
 		[[service.endpoint]]
 		host = "2001:db8:99::1"
 	EOC
-	refuses "bad.toml:10:1: nlb endpoint add $VIP:81/tcp host 2001:db8:99::1 weight 1 state active: " \
+	refuses "bad.toml:10:1: nlb endpoint add $VIP:81/tcp host 2001:db8:99::1 via tunnel weight 1 state active max-routes 0 backup no: " \
 		lbu apply "$tmp/bad.toml"
 	grep -F "; nothing has changed" "$tmp/err"
 	lbu save | diff "$tmp/before.toml" -
 	# Found before anything is done.
 	sed -i 's/weight = 5/weigth = 5/' "$tmp/bad.toml"
-	refuses "bad.toml:9:1: unknown key \`weigth\`; an endpoint has host, weight" lbu apply "$tmp/bad.toml" dry-run
+	refuses "bad.toml:9:1: unknown key \`weigth\`; an endpoint has host, via, port, weight" lbu apply "$tmp/bad.toml" dry-run
 	refuses "bad.toml:9:1" lbu apply "$tmp/bad.toml"
 	refuses "No such file" lbu apply "$tmp/nothing.toml"
 	lbu save | diff "$tmp/before.toml" -

@@ -75,7 +75,7 @@ endpoints() {
 	lbu endpoint show $VIP:81 host $HOST1 | grep -E " $HOST1 +tunnel +$LBU_TO_HOST1 +4 +active "
 	lbu endpoint set $VIP:81 host $HOST1 weight 3
 	lbu endpoint set $VIP:81 host $HOST2 max-routes 9 backup yes
-	lbu endpoint show $VIP:81 host $HOST2 | grep -E " $HOST2 +$LBU_TO_HOST2 +0 +active +0 +0 +9 +yes +0 +0 +0$"
+	lbu endpoint show $VIP:81 host $HOST2 | grep -E " $HOST2 +tunnel +$LBU_TO_HOST2 +0 +active +0 +0 +9 +yes +0 +0 +0$"
 	json '.[0] | .max_routes == 9 and .backup' lbu -j endpoint show $VIP:81 host $HOST2
 	lbu endpoint show $VIP:81 host $HOST1 | grep -E " +3 +active +0 +0 +- +no +0 +0 +0$"
 	refuses 2 "required" lbu endpoint set $VIP:81 host $HOST1

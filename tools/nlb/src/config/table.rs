@@ -216,7 +216,9 @@ const ENDPOINT: &[Attribute<Endpoint>] = &[
     attribute::<u16, _>("port", Any, Anew, |endpoint| text(endpoint.host_port)),
     attribute::<u32, _>("weight", Is("1"), Set, |endpoint| text(endpoint.weight)),
     attribute::<EndpointState, _>("state", Is("active"), Set, |endpoint| text(endpoint.state)),
-    attribute::<u32, _>("max-routes", Is("0"), Set, |endpoint| text(endpoint.max_routes)),
+    attribute::<u32, _>("max-routes", Is("0"), Set, |endpoint| {
+        text(endpoint.max_routes)
+    }),
     Attribute {
         keyword: "backup",
         otherwise: Is("no"),
