@@ -1,5 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
+# long
 #
 # ICMP errors about both directions of connections that go through the tunnel, and fragments, with
 # routers on the way: host2 is one, between LBU and host1 and between host1 and the client, with a narrower link to each.
