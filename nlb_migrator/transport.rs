@@ -564,7 +564,7 @@ pub(crate) fn catch_up(shared: &Shared, peer: &Peer) {
         return;
     };
     if peer.asked_over.load(Relaxed) != link.id()
-        && shared.transfers.ask_about_living(shared, &link).is_ok()
+        && matches!(shared.transfers.ask_about_living(shared, &link), Ok(true))
     {
         peer.asked_over.store(link.id(), Relaxed);
     }

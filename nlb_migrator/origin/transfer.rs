@@ -416,22 +416,32 @@ impl Transfers {
     /// older connection to the peer: they live there still, have just ended, or ended so long ago
     /// that the target knows nothing of them.
     ///
-    /// Not to be called by the thread that reads the answers. An error if the connection is lost.
-    pub(crate) fn ask_about_living(&self, shared: &Shared, link: &Link) -> Result<(), Reason> {
+    /// Not to be called by the thread that reads the answers. `false` if some are about to live
+    /// there, of which one has to ask later; an error if the connection is lost.
+    pub(crate) fn ask_about_living(&self, shared: &Shared, link: &Link) -> Result<bool, Reason> {
         let (peer, link_id) = (link.peer(), link.id());
         let nonce = peer.nonce.load(Relaxed);
-        self.each(|transfer| {
-            let lives_there = transfer.peer.addr == peer.addr
-                && transfer.nonce == nonce
-                && transfer.heard_over.load(Relaxed) != link_id
-                && transfer.entry.info().phase == Phase::Active;
-            if lives_there {
-                link.send(&shared.stats, transfer.entry.id, &Record::Commit)?;
-                shared.stats.inc(Counter::CommitsRepeated);
-                transfer.heard_over.store(link_id, Relaxed);
+        let mut all = true;
+        self.each(|transfer| -> Result<(), Reason> {
+            let elsewhere = transfer.peer.addr != peer.addr
+                || transfer.nonce != nonce
+                || transfer.heard_over.load(Relaxed) == link_id;
+            if elsewhere {
+                return Ok(());
+            }
+            match transfer.entry.info().phase {
+                Phase::Active => {
+                    link.send(&shared.stats, transfer.entry.id, &Record::Commit)?;
+                    shared.stats.inc(Counter::CommitsRepeated);
+                    transfer.heard_over.store(link_id, Relaxed);
+                }
+                // INJECTED may have come already, and CLOSED got lost with the connection.
+                Phase::Staged | Phase::Committed => all = false,
+                _ => {}
             }
             Ok(())
-        })
+        })?;
+        Ok(all)
     }
 
     /// A connection to a peer is lost: migrations under way over it get no answer.
