@@ -206,7 +206,13 @@ fn transmit(
     if let Err((counter, reason)) = may_pass(state, &mut skb, parsed, mtu) {
         return Err((skb, counter, reason));
     }
-    if skb.rewrite(&to).is_err() {
+    // Not the usual case; whoever has fragmented it before lets this machine do so.
+    let fragments = !parsed.dont_fragment && !skb.fits_mtu(mtu);
+    let ready = skb.rewrite(&to).and_then(|()| match fragments {
+        true => ip::permit_fragments(state.net(), &mut skb),
+        false => Ok(()),
+    });
+    if ready.is_err() {
         return Err((skb, Counter::DropNoMemory, DropReason::NOMEM));
     }
     Ok(output(next, skb))

@@ -24,7 +24,10 @@ use nlb::{
         genetlink::Request,
         ip, //
     },
-    wire::addr::Addr, //
+    wire::{
+        addr::Addr,
+        flow_id::FlowId, //
+    }, //
 };
 use nlb_tunnel::Target;
 
@@ -52,7 +55,13 @@ pub(super) fn method(req: &Request<'_>, key: &ServiceKey, host: Addr) -> Result<
         let text = c"not the address of another machine";
         return Err(req.bad_attr(EINVAL, endpoint::HOST_ADDR, text));
     }
-    Ok((forward, port.unwrap_or(key.port)))
+    let port = port.unwrap_or(key.port);
+    // Both machines may be forwarders.
+    if forward == Forward::Nat && port >= FlowId::SOURCE_MIN {
+        let text = c"replies from ports above 60999 look like the tunnel's";
+        return Err(req.bad_attr(EINVAL, endpoint::HOST_PORT, text));
+    }
+    Ok((forward, port))
 }
 
 /// Whether endpoints of a service may have this way of forwarding.

@@ -35,7 +35,8 @@ __nlb_helper struct inet_skb_parm *nlb_helper_IPCB(struct sk_buff *skb)
 
 __nlb_helper void nlb_helper_ip_select_ident(struct net *net, struct sk_buff *skb, struct sock *sk)
 {
-	ip_select_ident(net, skb, sk);
+	/* As iptunnel_xmit() does: each segment of a batch gets one. */
+	ip_select_ident_segs(net, skb, sk, skb_shinfo(skb)->gso_segs ?: 1);
 }
 
 __nlb_helper dscp_t nlb_helper_ip4h_dscp(const struct iphdr *ip4h)
@@ -43,8 +44,8 @@ __nlb_helper dscp_t nlb_helper_ip4h_dscp(const struct iphdr *ip4h)
 	return ip4h_dscp(ip4h);
 }
 
-/* Without the module, fragments stay what they are. */
-__nlb_helper int nlb_helper_nf_ct_frag6_gather(struct net *net, struct sk_buff *skb, u32 user)
+/* nf_ct_frag6_gather(); in a kernel without it, fragments stay what they are. */
+__nlb_helper int nlb_helper_frag6_gather(struct net *net, struct sk_buff *skb, u32 user)
 {
 #if IS_ENABLED(CONFIG_NF_DEFRAG_IPV6)
 	return nf_ct_frag6_gather(net, skb, user);

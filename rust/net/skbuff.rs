@@ -398,6 +398,11 @@ impl SkBuff {
         self.headers_mut().set_ignore_df(1);
     }
 
+    /// Whether that was said.
+    pub(crate) fn ignores_df(&mut self) -> bool {
+        self.headers_mut().ignore_df() != 0
+    }
+
     /// Forgets the flow hash, which depends on addresses and ports.
     #[inline]
     pub fn clear_hash(&mut self) {

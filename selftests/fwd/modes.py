@@ -153,6 +153,16 @@ def big(targets):
         print(where, "told of", mtu, flush=True)
 
 
+def pieces(targets):
+    for where in targets:
+        with datagrams(*address(where)) as sock:
+            data = random.randbytes(4000)
+            for _ in range(3):
+                sock.send(data)
+                assert sock.recv(65536) == data, f"{where}: other bytes"
+        print(where, "ok", flush=True)
+
+
 def late(targets):
     for where in targets:
         family, to = address(where)
@@ -177,4 +187,4 @@ def keep(targets):
 
 
 if __name__ == "__main__":
-    {"serve": serve, "ask": ask, "big": big, "late": late, "keep": keep}[sys.argv[1]](sys.argv[2:])
+    {"serve": serve, "ask": ask, "big": big, "pieces": pieces, "late": late, "keep": keep}[sys.argv[1]](sys.argv[2:])

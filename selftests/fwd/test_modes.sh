@@ -113,6 +113,14 @@ too_big() {
 	narrow del $CLIENT client $CLIENT6 client
 }
 
+# A client's datagrams in fragments; what hosts send in fragments is not translated.
+in_pieces() {
+	local before
+	before=$(counter lbu fwd defragmented)
+	ns client "$modes" pieces "$VIP:7001" "[$VIP6]:7001" "$VIP:7002" "[$VIP6]:7002"
+	[ "$(counter lbu fwd defragmented)" = $((before + 12)) ]
+}
+
 # The LBU is a router on the way.
 time_is_up() {
 	ns client "$modes" late "$VIP:7001" "[$VIP6]:7001" "$VIP:7002" "[$VIP6]:7002" "$VIP:7003" "[$VIP6]:7003" \
@@ -192,7 +200,7 @@ one_port_twice() {
 }
 
 # answers FILE COUNT: so many in all.
-answers() { [ "$(grep -c ok "$1")" -ge "$2" ]; }
+answers() { [ "$(grep -cx ok "$1")" -ge "$2" ]; }
 
 # Connections of an endpoint that was removed go on; those of a service that was removed do not, nor
 # does anything after the module has gone.
@@ -208,15 +216,15 @@ under_traffic() {
 	lbu endpoint del "$VIP:7003/tcp" host $HOST2
 	lbu endpoint del "[$VIP6]:7004/tcp" host $HOST2_6
 	for name in "$tmp"/keep-*; do
-		count=$(grep -c ok "$name")
+		count=$(grep -cx ok "$name")
 		wait_for 20 answers "$name" $((count + 5))
 	done
 	lbu service del "$VIP:7003/tcp"
 	[ "$(lbu -j route show | jq '[.[] | select(.proto == "tcp" and .vip_addr == "192.0.2.10" and .vip_port == 7003)] | length')" = 0 ]
 	# It has no replies any more.
-	count=$(grep -c ok "$tmp/keep-7003")
+	count=$(grep -cx ok "$tmp/keep-7003")
 	nap 1
-	[ "$(grep -c ok "$tmp/keep-7003")" -le $((count + 1)) ]
+	[ "$(grep -cx ok "$tmp/keep-7003")" -le $((count + 1)) ]
 	rmmod nlb_fwd
 	rmmod nlb_tunnel
 }
@@ -231,6 +239,7 @@ ktap_run "services with endpoints of each way" configure
 ktap_run "TCP and UDP, byte by byte" everything
 ktap_run "batches of segments stay whole" batches_stay_whole
 ktap_run "the client is told what is too big" too_big
+ktap_run "a client's fragments" in_pieces
 ktap_run "the client is told that time is up" time_is_up
 ktap_run "routes by hand" by_hand
 ktap_run "what would go astray is refused" refused

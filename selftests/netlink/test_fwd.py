@@ -122,6 +122,9 @@ SPECIAL = [
          "the client's address stays the source", attr="ENDPOINT_SOURCE_ADDR"),
     Case("a port with the tunnel", "ENDPOINT_NEW", ENDPOINT + [("ENDPOINT_HOST_PORT", be16(80))], errno.EINVAL,
          "only half-nat and nat change the port", attr="ENDPOINT_HOST_PORT"),
+    Case("a port of the tunnel with nat", "ENDPOINT_NEW", replaced(HOST, "ENDPOINT_HOST_ADDR", ip("10.9.9.9")) +
+         replaced(NAT, "ENDPOINT_HOST_PORT", be16(61000)), errno.EINVAL,
+         "replies from ports above 60999 look like the tunnel's", attr="ENDPOINT_HOST_PORT"),
     Case("a port with ipip", "ENDPOINT_NEW", ENDPOINT + replaced(NAT, "ENDPOINT_FORWARD", u32(3)), errno.EINVAL,
          "only half-nat and nat change the port", attr="ENDPOINT_HOST_PORT"),
     *(Case(f"this machine by way {number}", "ENDPOINT_NEW", HOST + [("ENDPOINT_FORWARD", u32(number))], errno.EINVAL,

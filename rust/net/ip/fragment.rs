@@ -55,7 +55,7 @@ pub fn defragment(net: &Net, mut skb: SkBuff) -> Defragment {
         // SAFETY: The packet has an IPv6 header at its data, which is its network header, and is the
         // kernel's if that says so.
         let gathered = to_result(unsafe {
-            bindings::nf_ct_frag6_gather(
+            bindings::frag6_gather(
                 net.as_raw(),
                 skb.as_raw(),
                 bindings::ip6_defrag_users_IP6_DEFRAG_CONNTRACK_IN,
@@ -87,7 +87,10 @@ pub fn defragment(net: &Net, mut skb: SkBuff) -> Defragment {
         return Defragment::Kept;
     }
     // SAFETY: It has come back, whole, and is nobody else's.
-    Defragment::Whole(unsafe { SkBuff::from_raw(raw) })
+    let mut skb = unsafe { SkBuff::from_raw(raw) };
+    // As nf_ct_ipv4_gather_frags() does: its fragments may have had DF, and it has it then.
+    skb.ignore_df();
+    Defragment::Whole(skb)
 }
 
 /// Lets a packet, whose data starts at its complete IP header, leave in fragments if it is too long

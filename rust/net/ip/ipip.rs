@@ -73,7 +73,11 @@ fn push_header(skb: &mut SkBuff, source: Addr, destination: Addr, l4_offset: u16
     // The places of the inner headers, which the offload is told about.
     skb.reset_network_header();
     skb.set_transport_header(l4_offset);
+    let may_be_fragmented = skb.ignores_df();
     skb.scrub();
+    if may_be_fragmented {
+        skb.ignore_df();
+    }
     skb.orphan();
     skb.clear_hash();
     skb.clear_tstamp();
