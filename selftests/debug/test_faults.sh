@@ -1,6 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
-# timeout: 600
+# timeout: 3000
 #
 # Every allocation of a migration not once, at the origin and at the target, whatever the connection is in the
 # middle of: no connection is lost, no byte, no memory.

@@ -90,7 +90,7 @@ given_up_late() {
 
 # Packets as large as the client's stack makes them, which only a network card would cut.
 large_ones() {
-	slow_answers 700ms
+	slow_answers 1500ms
 	ip -n client route change $VIP via $LBU initcwnd 512
 	stop server-host1
 	"$(dirname "$tcp")/early.py" --large 2

@@ -200,6 +200,8 @@ live() {
 		        if not data:
 		            break
 		        seen += data
+		if time.time() >= end:
+		    os.kill(pid, 9)
 		_, status = os.waitpid(pid, 0)
 		sys.stdout.buffer.write(seen)
 		sys.exit(0 if status == 0 and not keys else 1)

@@ -1,6 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 # long
+# timeout: 600
 #
 # ICMP errors about both directions of connections that go through the tunnel, and fragments, with
 # routers on the way: host2 is one, between LBU and host1 and between host1 and the client, with a narrower link to each.
@@ -54,6 +55,8 @@ l4() {
 # knows MACHINE DESTINATION MTU: whether the MTU of a path is known there.
 knows() { ip -n "$1" route get "$2" | tee "$tmp/route" | grep "mtu $3" || ! cat "$tmp/route"; }
 
+all_carried() { [ "$(counter host1 tunnel carry-received)" = "$(counter lbu tunnel carry-sent)" ]; }
+
 # A megabyte both ways: the router before the host has to say something about the client's packets, the one before
 # the client about the host's.
 megabyte() {
@@ -62,7 +65,7 @@ megabyte() {
 	ns client "$tcp" client "$vip" 9100 --bytes 1000000
 	[ "$(counter lbu tunnel icmp-received)" -gt "$received" ]
 	[ "$(counter lbu tunnel carry-sent)" -gt "$carried" ]
-	[ "$(counter host1 tunnel carry-received)" = "$(counter lbu tunnel carry-sent)" ]
+	wait_for 10 all_carried
 	[ "$(counter lbu fwd icmp-errors)" = "$(counter lbu tunnel carry-sent)" ]
 	knows lbu "$far" 1400
 	knows client "$vip" 1400
