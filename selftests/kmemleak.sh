@@ -16,3 +16,9 @@ forget_leaks() {
 	leaks >/dev/null
 	echo clear >/sys/kernel/debug/kmemleak
 }
+
+# Whether nothing has leaked since then.
+nothing_leaked() {
+	[ -w /sys/kernel/debug/kmemleak ] || skip "this kernel has no kmemleak"
+	not grep . <<<"$(leaks)"
+}

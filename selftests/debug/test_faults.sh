@@ -34,7 +34,6 @@ slowly() {
 	"$faults" "$@"
 	prompt_answers
 }
-nothing_leaked() { ! leaks | grep .; }
 
 ktap_begin
 # The kernel's threads are not in the process namespace of this test, but below its /proc is one that has them.

@@ -25,7 +25,6 @@ sockets_as_before() {
 	}
 }
 sockets_are() { [ "$(sockets)" = "$1" ]; }
-nothing_leaked() { ! leaks | grep .; }
 
 ktap_begin
 cluster

@@ -11,11 +11,6 @@
 . "$(dirname "$0")/../kmemleak.sh"
 
 # Where the kernel looks for it.
-nothing_leaked() {
-	[ -w /sys/kernel/debug/kmemleak ] || skip "this kernel has no kmemleak"
-	not grep . <<<"$(leaks)"
-}
-
 cluster
 ktap_begin
 [ ! -w /sys/kernel/debug/kmemleak ] || forget_leaks
