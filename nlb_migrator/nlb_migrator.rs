@@ -31,6 +31,7 @@ mod tombstone;
 mod transport;
 mod uapi;
 mod watch;
+mod window;
 
 use kernel::prelude::*;
 use nlb::net::{

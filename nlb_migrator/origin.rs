@@ -34,7 +34,8 @@ use crate::{
         Link,
         Use, //
     },
-    uapi::Phase, //
+    uapi::Phase,
+    window::Place, //
 };
 use kernel::{
     prelude::*,
@@ -85,6 +86,8 @@ struct Mover<'a> {
     shared: &'a Arc<Shared>,
     net: &'a Net,
     link: &'a Link,
+    /// Among the connections that stand still.
+    place: Option<Place<'a>>,
     /// The connection that COMMIT was sent over again.
     again: Option<Use>,
     /// When the answer to what is sent has to be there (CLOCK_MONOTONIC, in milliseconds).
@@ -207,6 +210,9 @@ impl OriginOps for Mover<'_> {
         self.transfer
             .entry
             .update(|info| info.phase = Phase::Prepared);
+        self.place = Some(self.link.standing.enter(self.timeout_ms)?);
+        // The time for the answer begins now.
+        self.deadline_ms = now_ms().saturating_add(self.timeout_ms.into());
         let tuple = &self.transfer.entry.tuple;
         let flow_id = self.transfer.flow_id;
         plumb::with(|plumber| plumber.plumb(self.net, tuple, flow_id))
@@ -337,6 +343,9 @@ impl OriginOps for Mover<'_> {
     }
 
     fn entered(&mut self, state: OriginState, reason: Option<&Reason>) {
+        if !state.is_waiting() {
+            self.place = None;
+        }
         self.transfer.entered(self.shared, self.net, state, reason);
     }
 }
@@ -376,6 +385,7 @@ fn migrate(
     }
     let taken = transport::connect(shared, &peer, net, timeout_ms)?;
     let link = taken.link();
+    let _place = link.begin(timeout_ms)?;
 
     let target = nlb_tunnel::target(net, peer.addr, None)
         .map_err(|error| Reason::or_no_memory(error, Code::NoHost))?;
@@ -394,6 +404,7 @@ fn migrate(
         shared,
         net,
         link,
+        place: None,
         again: None,
         deadline_ms: 0,
         ask_ms: 0,
@@ -414,7 +425,8 @@ fn migrate(
 
 /// Drives the machine until the caller has nothing more to do.
 ///
-/// Every step has `timeout_ms` from the moment it begins until its answer is there. So the socket is
+/// Every step has `timeout_ms` from the moment it begins until its answer is there; the second, before
+/// it begins, as long again for its turn, while the connection works. So the socket is
 /// locked for twice that at most, and for as long as the peer's connection may refuse to take a
 /// record.
 fn run(transfer: &Transfer, mover: &mut Mover<'_>, timeout_ms: u32) {

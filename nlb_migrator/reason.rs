@@ -185,6 +185,8 @@ codes! {
     NotRead = 208, EINVAL, "more bytes are given back than were read";
     /// The kernel has no complete copy of what was read.
     NotKept = 212, errno::ENODATA, "bytes that were read are not kept";
+    /// Too many others wait for the target already.
+    Crowded = 213, EBUSY, "too many other connections are on their way to the target";
     /// The peer's address is one of this machine.
     ThisMachine = 209, EINVAL, "peer is this machine";
     /// The tunnel to the peer cannot carry the connection's packets.

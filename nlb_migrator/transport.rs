@@ -27,6 +27,10 @@ use crate::{
     stats::{
         Counter,
         Stats, //
+    },
+    window::{
+        Place,
+        Window, //
     }, //
 };
 use core::net::{
@@ -84,6 +88,13 @@ const SEND_MS: u32 = 2000;
 /// Time between two attempts to set up a lost connection again.
 const RETRY_MS: u64 = 2000;
 
+/// Migrations at a time that are under way over a connection. As a target needs some 10 µs for a
+/// record, and a migration three times the way there and back, there is room for thousands in a second
+/// where that way takes 10 ms.
+const UNDER_WAY: u32 = 256;
+/// Those of them whose connection stands still: each waits less than a millisecond for the others.
+const STANDING: u32 = 32;
+
 /// A connection to or from a peer's migrator.
 #[pin_data]
 pub(crate) struct Link {
@@ -97,6 +108,12 @@ pub(crate) struct Link {
     users: Atomic<u32>,
     /// An answer did not come: nothing new is begun over it.
     suspect: Atomic<bool>,
+    /// Of those who are under way to the target.
+    #[pin]
+    under_way: Window,
+    /// Of those whose connection stands still until the target has it.
+    #[pin]
+    pub(crate) standing: Window,
 }
 
 /// Keeps a suspect connection open, for it may yet bring the answers to what runs over it.
@@ -120,7 +137,7 @@ impl Link {
     fn new(shared: &Shared, peer: &Arc<Peer>, socket: &Arc<Socket>) -> Result<Arc<Self>> {
         let id = shared.next_link();
         let room = bytes::zeros(RECORD_MAX)?;
-        Arc::pin_init(
+        let link = Arc::pin_init(
             pin_init!(Self {
                 id,
                 peer: peer.clone(),
@@ -128,9 +145,14 @@ impl Link {
                 sending <- new_mutex!(room, "nlb_migrator::Link"),
                 users: Atomic::new(0),
                 suspect: Atomic::new(false),
+                under_way <- Window::new(),
+                standing <- Window::new(),
             }),
             GFP_KERNEL,
-        )
+        )?;
+        link.under_way.open(UNDER_WAY);
+        link.standing.open(STANDING);
+        Ok(link)
     }
 
     /// A number no other connection of this namespace had.
@@ -148,12 +170,27 @@ impl Link {
 
     pub(crate) fn close(&self) {
         self.socket.shutdown();
+        self.under_way.close();
+        self.standing.close();
     }
 
     /// Has later migrations take a new connection: this one may be dead, and TCP takes long to
     /// notice or to recover.
     pub(crate) fn suspect(&self) {
         self.suspect.store(true, Release);
+        self.under_way.close();
+    }
+
+    /// Waits until this migration may begin; `timeout_ms` without that any other could is too long.
+    pub(crate) fn begin(&self, timeout_ms: u32) -> Result<Place<'_>, Reason> {
+        let place = self.under_way.enter_in_turn(timeout_ms)?;
+        if !self.is_up() {
+            return Err(Code::LinkLost.into());
+        }
+        if self.suspect.load(Acquire) {
+            return Err(Code::Crowded.into());
+        }
+        Ok(place)
     }
 
     /// For one migration, if another one may be begun over it.

@@ -178,6 +178,8 @@ enum nlb_reason {
 	NLB_REASON_PEER_FAMILY = 211,
 	/* The kernel has no complete copy of what was read. (ENODATA) */
 	NLB_REASON_NOT_KEPT = 212,
+	/* Too many others wait for the target already. (EBUSY) */
+	NLB_REASON_CROWDED = 213,
 };
 
 #endif

@@ -177,6 +177,8 @@ pub enum Reason {
     PeerFamily = 211,
     /// The kernel has no complete copy of what was read.
     NotKept = 212,
+    /// Too many others wait for the target already.
+    Crowded = 213,
 }
 
 impl Reason {
@@ -266,6 +268,7 @@ impl Reason {
         Self::Capability,
         Self::PeerFamily,
         Self::NotKept,
+        Self::Crowded,
     ];
 
     /// The reason with this number, if it is known here: a later kernel has more.

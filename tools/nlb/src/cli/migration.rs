@@ -84,12 +84,12 @@ pub(crate) struct DrainArgs {
     /// Only those of some clients: client=10.0.0.0/8,192.0.2.1
     #[arg(long, value_name = "client=PREFIX,...")]
     pub(crate) filter: Option<Filter>,
-    /// Migrations under way at a time
+    /// Migrations under way at a time, 8192 at most; each is a thread with a netlink socket
     #[arg(
         long,
         value_name = "N",
         default_value_t = 32,
-        value_parser = clap::value_parser!(u16).range(1..=256)
+        value_parser = clap::value_parser!(u16).range(1..=8192)
     )]
     pub(crate) jobs: u16,
     /// How long to wait for each answer, in milliseconds; 2000 when left out

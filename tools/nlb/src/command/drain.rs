@@ -33,6 +33,12 @@ use nlb_netlink::{
     TcpConnection,
     TcpConnections, //
 };
+use rustix::process::{
+    getrlimit,
+    setrlimit,
+    Resource,
+    Rlimit, //
+};
 use signal_hook::{
     consts::TERM_SIGNALS,
     flag, //
@@ -53,6 +59,12 @@ use tally::{
 /// Between two passes when the one before could move nothing.
 const PAUSE: Duration = Duration::from_millis(100);
 
+/// Of a thread, in bytes: there may be thousands, and none goes deep.
+const STACK: usize = 256 << 10;
+
+/// Descriptors besides the netlink sockets of the threads.
+const OTHER_DESCRIPTORS: u64 = 64;
+
 /// An attempt to move one connection, and the host to try first.
 struct Job {
     connection: TcpConnection,
@@ -68,6 +80,7 @@ struct Shared<'a> {
 }
 
 pub(super) fn run(args: &DrainArgs, format: Format) -> Outcome {
+    allow_descriptors(u64::from(args.jobs) + OTHER_DESCRIPTORS)?;
     let stop = stop_flag().map_err(|error| Failure::Text(format!("signals: {error}")))?;
     let mut connections = TcpConnections::open()?;
     let mut tally = Tally::new(args);
@@ -83,9 +96,15 @@ pub(super) fn run(args: &DrainArgs, format: Format) -> Outcome {
         stop,
     };
     let outcome = thread::scope(|scope| {
-        for _ in 0..args.jobs {
+        for n in 0..args.jobs {
             let (shared, done) = (&shared, done.clone());
-            scope.spawn(move || work(shared, &done));
+            let thread = thread::Builder::new().stack_size(STACK);
+            if let Err(error) = thread.spawn_scoped(scope, move || work(shared, &done)) {
+                return Err(Failure::Text(format!(
+                    "thread {n} of {}: {error}",
+                    args.jobs
+                )));
+            }
         }
         // Only the threads have it: they are all gone when nothing more can come.
         drop(done);
@@ -99,12 +118,31 @@ pub(super) fn run(args: &DrainArgs, format: Format) -> Outcome {
             &mut tally,
             &progress,
         )
+        .map_err(Failure::from)
     });
     progress.end();
     tally.end(shared.stop.load(Relaxed));
     tally.print(format)?;
     outcome?;
     tally.verdict()
+}
+
+/// Lets this process have as many descriptors.
+fn allow_descriptors(wanted: u64) -> Result<(), Failure> {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    // None is no limit.
+    if current.is_none_or(|current| current >= wanted) {
+        return Ok(());
+    }
+    let failed = |text: String| Failure::Text(format!("{wanted} descriptors: {text}"));
+    if let Some(maximum) = maximum.filter(|&maximum| maximum < wanted) {
+        return Err(failed(format!("the limit (ulimit -Hn) is {maximum}")));
+    }
+    let limit = Rlimit {
+        current: Some(wanted),
+        maximum,
+    };
+    setrlimit(Resource::Nofile, limit).map_err(|error| failed(error.to_string()))
 }
 
 /// Becomes true by SIGINT or SIGTERM. The second of them ends the process.
