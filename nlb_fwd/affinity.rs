@@ -218,6 +218,9 @@ impl Forwarder {
         tuple: &FourTuple,
     ) -> Result<&'a Arc<Endpoint>, Counter> {
         let scheduled = || {
+            if let Some(endpoint) = self.pick_allotted(service, guard) {
+                return Ok(endpoint);
+            }
             service.pick(guard, tuple).map_err(|error| match error {
                 NoEndpoint::Nobody => Counter::PassNoEndpoint,
                 NoEndpoint::Overflow => Counter::DropOverflow,

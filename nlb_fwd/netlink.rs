@@ -2,11 +2,15 @@
 
 //! The generic netlink family `nlb-fwd`.
 
+mod allotments;
 mod fill;
 mod forward;
 mod services;
 
-pub(crate) use fill::notify_route;
+pub(crate) use fill::{
+    notify_allotment,
+    notify_route, //
+};
 
 use crate::{
     endpoint::{
@@ -34,6 +38,13 @@ use crate::{
         EndpointState,
         RouteOrigin, //
     },
+};
+use allotments::{
+    allotment_del,
+    allotment_dump,
+    allotment_dump_start,
+    allotment_get,
+    allotment_set, //
 };
 use fill::{
     fill_endpoint,
@@ -90,7 +101,7 @@ static GROUPS: [MulticastGroup; 2] = [
     MulticastGroup::new(uapi::MCGRP_ROUTES),
 ];
 
-static OPS: Ops<15> = Ops::new([
+static OPS: Ops<19> = Ops::new([
     Op::doit(cmd::SERVICE_NEW, &uapi::SERVICE_NEW_DO, service_new).admin(),
     Op::doit(cmd::SERVICE_DEL, &uapi::SERVICE_DEL_DO, service_del).admin(),
     Op::doit(cmd::SERVICE_GET, &uapi::SERVICE_GET_DO, service_get),
@@ -106,6 +117,17 @@ static OPS: Ops<15> = Ops::new([
     Op::dump(cmd::ROUTE_GET, &uapi::ROUTE_GET_DUMP, route_dump),
     Op::doit(cmd::STATS_GET, &uapi::STATS_GET_DO, stats_get),
     Op::doit(cmd::SERVICE_SET, &uapi::SERVICE_SET_DO, service_set).admin(),
+    Op::doit(cmd::ALLOTMENT_SET, &uapi::ALLOTMENT_SET_DO, allotment_set)
+        .admin()
+        .repeat(uapi::allotment::SHARE),
+    Op::doit(cmd::ALLOTMENT_DEL, &uapi::ALLOTMENT_DEL_DO, allotment_del).admin(),
+    Op::doit(cmd::ALLOTMENT_GET, &uapi::ALLOTMENT_GET_DO, allotment_get),
+    Op::dump(
+        cmd::ALLOTMENT_GET,
+        &uapi::ALLOTMENT_GET_DUMP,
+        allotment_dump,
+    )
+    .start(allotment_dump_start),
 ]);
 
 pub(crate) static FAMILY: Family = Family::new(uapi::FAMILY, 1, &OPS, &GROUPS);
@@ -117,7 +139,10 @@ fn forwarder(req: &Request<'_>) -> Result<Arc<Forwarder>> {
         .ok_or_else(|| req.error(ESRCH, c"the network namespace is going away"))
 }
 
-// Endpoints have the attributes of their service under the same numbers.
+// Endpoints and allotments have the attributes of their service under the same numbers.
+const _: () = assert!(uapi::allotment::VIP_ADDR == service::VIP_ADDR);
+const _: () = assert!(uapi::allotment::VIP_PORT == service::VIP_PORT);
+const _: () = assert!(uapi::allotment::PROTO == service::PROTO);
 const _: () = assert!(endpoint::VIP_ADDR == service::VIP_ADDR);
 const _: () = assert!(endpoint::VIP_PORT == service::VIP_PORT);
 const _: () = assert!(endpoint::PROTO == service::PROTO);

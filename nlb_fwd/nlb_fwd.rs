@@ -9,6 +9,7 @@
 #![forbid(unsafe_code)]
 
 mod affinity;
+mod allotment;
 mod endpoint;
 mod forward;
 mod hook;

@@ -222,10 +222,20 @@ impl Route {
         }
     }
 
+    /// Jiffies without a packet after which the route expires.
     fn timeout(&self) -> u64 {
-        let seconds = match (self.origin, self.state()) {
-            (RouteOrigin::Migration, State::Established) => MIGRATION_ESTABLISHED,
-            (_, state) => Timeouts::DEFAULT.of(state),
+        let state = self.state();
+        let configured = self.service.timeouts();
+        let configured = match state {
+            State::SynRecv => configured.syn,
+            State::Established | State::Udp => configured.idle,
+            State::FinWait => configured.fin,
+            State::Close => 0,
+        };
+        let seconds = match (configured, self.origin, state) {
+            (0, RouteOrigin::Migration, State::Established) => MIGRATION_ESTABLISHED,
+            (0, _, state) => Timeouts::DEFAULT.of(state),
+            (seconds, _, _) => seconds,
         };
         u64::from(seconds).saturating_mul(time::HZ)
     }

@@ -242,21 +242,22 @@ impl Choice {
         let one_or_none = |endpoint: &E| counts(weight(endpoint).min(1), endpoint);
         let weight = |endpoint: &E| counts(weight(endpoint), endpoint);
         Ok(match scheduler {
-            Scheduler::Wrr => Self::Turns(turns(endpoints, weight)?),
-            Scheduler::Rr => Self::Turns(turns(endpoints, one_or_none)?),
-            Scheduler::Lc => Self::Least(turns(endpoints, one_or_none)?),
-            Scheduler::Wlc => Self::WeightedLeast(turns(endpoints, weight)?),
+            Scheduler::Wrr => Self::Turns(turns(endpoints, |one| weight(one))?),
+            Scheduler::Rr => Self::Turns(turns(endpoints, |one| one_or_none(one))?),
+            Scheduler::Lc => Self::Least(turns(endpoints, |one| one_or_none(one))?),
+            Scheduler::Wlc => Self::WeightedLeast(turns(endpoints, |one| weight(one))?),
             Scheduler::Mh => Self::Hash(hash_table(endpoints, weight)?),
         })
     }
 }
 
-/// Lays out one round by these weights. Empty if nobody has any.
-fn turns<E>(endpoints: &[Arc<E>], weight: impl Fn(&E) -> u32) -> Result<KVec<u16>> {
-    let mut shares = KVec::with_capacity(endpoints.len(), GFP_KERNEL)?;
+/// Lays out one round of these by their weights, with their indices. Empty if nobody has any. `E2BIG`
+/// if there are too many, `ENOMEM`.
+pub(crate) fn turns<T>(all: &[T], weight: impl Fn(&T) -> u32) -> Result<KVec<u16>> {
+    let mut shares = KVec::with_capacity(all.len(), GFP_KERNEL)?;
     let mut total = 0u32;
-    for endpoint in endpoints {
-        let weight = weight(endpoint);
+    for one in all {
+        let weight = weight(one);
         total = total.saturating_add(weight);
         shares.push(wrr::Share::new(weight), GFP_KERNEL)?;
     }

@@ -4,6 +4,7 @@
 
 use crate::{
     affinity::Affinity,
+    allotment::Allotment,
     endpoint::{
         Endpoint,
         Settings, //
@@ -108,6 +109,19 @@ pub(crate) struct Config {
     pub(crate) affinity: Affinity,
     /// Seconds that a slow start takes, 0 for none.
     pub(crate) slow_start: u32,
+    /// How long its routes are kept.
+    pub(crate) timeouts: Timeouts,
+}
+
+/// How long routes are kept after their last packet, in seconds; 0 for what is usual.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Timeouts {
+    /// Of established connections and UDP flows.
+    pub(crate) idle: u32,
+    /// Of connections that are being closed.
+    pub(crate) fin: u32,
+    /// Of connections that are being opened.
+    pub(crate) syn: u32,
 }
 
 /// What the endpoints of a service do that have a slow start.
@@ -130,7 +144,12 @@ pub(crate) struct Service {
     affinity_timeout: Atomic<u32>,
     affinity_prefix: Atomic<u32>,
     slow_start: Atomic<u32>,
+    /// See [`Timeouts`].
+    idle_timeout: Atomic<u32>,
+    fin_timeout: Atomic<u32>,
+    syn_timeout: Atomic<u32>,
     schedule: RcuCell<Schedule<Endpoint>>,
+    allotment: RcuCell<Allotment<Endpoint>>,
     turn: Atomic<u32>,
     routes: Atomic<u32>,
     /// Connections, packets and bytes since the service was added.
@@ -149,7 +168,11 @@ impl Service {
                 affinity_timeout: Atomic::new(config.affinity.timeout),
                 affinity_prefix: Atomic::new(config.affinity.prefix.into()),
                 slow_start: Atomic::new(config.slow_start),
+                idle_timeout: Atomic::new(config.timeouts.idle),
+                fin_timeout: Atomic::new(config.timeouts.fin),
+                syn_timeout: Atomic::new(config.timeouts.syn),
                 schedule: RcuCell::new(Some(Schedule::new(config.scheduler, KVec::new())?)),
+                allotment: RcuCell::new(None),
                 turn: Atomic::new(0),
                 routes: Atomic::new(0),
                 traffic: Traffic::new()?,
@@ -203,6 +226,22 @@ impl Service {
         self.slow_start.store(seconds, Relaxed);
     }
 
+    /// How long its routes are kept.
+    pub(crate) fn timeouts(&self) -> Timeouts {
+        Timeouts {
+            idle: self.idle_timeout.load(Relaxed),
+            fin: self.fin_timeout.load(Relaxed),
+            syn: self.syn_timeout.load(Relaxed),
+        }
+    }
+
+    /// Changes that, for the routes there are, too.
+    pub(crate) fn set_timeouts(&self, timeouts: Timeouts) {
+        self.idle_timeout.store(timeouts.idle, Relaxed);
+        self.fin_timeout.store(timeouts.fin, Relaxed);
+        self.syn_timeout.store(timeouts.syn, Relaxed);
+    }
+
     /// Routes of the service now.
     pub(crate) fn routes(&self) -> u32 {
         self.routes.load(Relaxed)
@@ -234,7 +273,20 @@ impl Service {
             .cloned()
     }
 
-    /// The endpoint for a new connection.
+    /// Which endpoints get the next connections, if somebody has said so.
+    pub(crate) fn allotment<'a>(
+        &'a self,
+        guard: &'a rcu::Guard,
+    ) -> Option<&'a Allotment<Endpoint>> {
+        self.allotment.get(guard)
+    }
+
+    /// Replaces that. Waits for readers; the caller excludes other changes.
+    pub(crate) fn set_allotment(&self, allotment: Option<Arc<Allotment<Endpoint>>>) {
+        self.allotment.replace(allotment);
+    }
+
+    /// The endpoint for a new connection, by the scheduler.
     pub(crate) fn pick<'a>(
         &'a self,
         guard: &'a rcu::Guard,

@@ -7,6 +7,7 @@ use crate::{
         Clients,
         MAX_CLIENTS, //
     },
+    allotment,
     endpoint::Endpoint,
     forward::NoRoute,
     hook,
@@ -118,6 +119,8 @@ pub(crate) struct Forwarder {
     hashed: Atomic<u32>,
     expire: DelayedWork,
     pub(crate) slow_start: DelayedWork,
+    /// Tells user space of allotments that are low or over.
+    pub(crate) allotments: DelayedWork,
 }
 
 pub(crate) static STATE: State<Forwarder> = State::new();
@@ -147,6 +150,7 @@ impl PerNet for Forwarder {
             steered: Atomic::new(0),
             hashed: Atomic::new(0),
             slow_start: slow_start::work(weak.clone())?,
+            allotments: allotment::work(weak.clone())?,
             expire: {
                 let mut positions = Positions::default();
                 let work = DelayedWork::new(move |trigger: &Trigger| {
@@ -161,6 +165,7 @@ impl PerNet for Forwarder {
     fn pre_exit(state: &Self, _net: &Net) {
         state.expire.cancel();
         state.slow_start.cancel();
+        state.allotments.cancel();
     }
 
     fn exit(state: &Self, net: &Net) {

@@ -179,6 +179,52 @@ impl RouteOrigin {
     }
 }
 
+/// What an allotment says of each endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub(crate) enum AllotmentScheme {
+    /// How many new connections it gets.
+    Tokens = 1,
+    /// Its part of the new connections.
+    Percentages = 2,
+}
+
+impl AllotmentScheme {
+    /// The value with this number, if there is one.
+    pub(crate) fn from_u32(value: u32) -> Option<Self> {
+        match value {
+            1 => Some(Self::Tokens),
+            2 => Some(Self::Percentages),
+            _ => None,
+        }
+    }
+}
+
+/// Values of allotment state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub(crate) enum AllotmentState {
+    /// New connections go by it.
+    Valid = 1,
+    /// A quarter of the tokens is left, or of the time: another one should come.
+    Low = 2,
+    /// No token is left, or its time is up: new connections go by the scheduler until another one
+    /// comes.
+    Over = 3,
+}
+
+impl AllotmentState {
+    /// The value with this number, if there is one.
+    pub(crate) fn from_u32(value: u32) -> Option<Self> {
+        match value {
+            1 => Some(Self::Valid),
+            2 => Some(Self::Low),
+            3 => Some(Self::Over),
+            _ => None,
+        }
+    }
+}
+
 /// Attributes of a service.
 pub(crate) mod service {
     /// Virtual IP address, 4 or 16 bytes, network order.
@@ -211,6 +257,15 @@ pub(crate) mod service {
     /// Seconds in which the weight of an endpoint that was added to an l4 service, or takes
     /// connections again, grows to what it shall be; 0, or absent at first, for none.
     pub(crate) const SLOW_START: u16 = 13;
+    /// Seconds for which the route of an established connection, or of a UDP flow, is kept without
+    /// a packet, at most 31 days; 0, or absent at first, for 900 (UDP: 300, migrated connections: 5
+    /// days).
+    pub(crate) const IDLE_TIMEOUT: u16 = 14;
+    /// The same, once one side has begun to close the connection, TCP only; 0, or absent at first,
+    /// for 120.
+    pub(crate) const FIN_TIMEOUT: u16 = 15;
+    /// The same, while the handshake is not complete, TCP only; 0, or absent at first, for 60.
+    pub(crate) const SYN_TIMEOUT: u16 = 16;
 }
 
 /// Attributes of a endpoint.
@@ -287,6 +342,37 @@ pub(crate) mod route {
     pub(crate) const FORWARDER_PORT: u16 = 15;
 }
 
+/// Attributes of a allotment-share.
+pub(crate) mod allotment_share {
+    /// The host of an endpoint.
+    pub(crate) const HOST_ADDR: u16 = 1;
+    /// Tokens, of which each new connection takes one, up to 1000000; or percent, up to 100. In
+    /// answers, the tokens that are left.
+    pub(crate) const AMOUNT: u16 = 2;
+}
+
+/// Attributes of a allotment.
+pub(crate) mod allotment {
+    /// VIP of the service.
+    pub(crate) const VIP_ADDR: u16 = 1;
+    /// The vip port.
+    pub(crate) const VIP_PORT: u16 = 2;
+    /// The proto.
+    pub(crate) const PROTO: u16 = 3;
+    /// The scheme.
+    pub(crate) const SCHEME: u16 = 4;
+    /// Milliseconds for which it holds, at most an hour.
+    pub(crate) const AGE: u16 = 5;
+    /// What an endpoint gets; those that are not named get nothing. In dumps, one a message.
+    pub(crate) const SHARE: u16 = 6;
+    /// The state.
+    pub(crate) const STATE: u16 = 7;
+    /// Tokens of all endpoints that are left.
+    pub(crate) const LEFT: u16 = 8;
+    /// Milliseconds until its time is up.
+    pub(crate) const EXPIRES: u16 = 9;
+}
+
 /// Attributes of a counter.
 pub(crate) mod counter {
     /// What is counted; drops are named drop-REASON.
@@ -341,10 +427,28 @@ pub(crate) mod cmd {
     /// Change how the endpoints of an l4 service are picked; existing routes stay. What is absent
     /// stays as it is.
     pub(crate) const SERVICE_SET: u8 = 18;
+    /// Say which endpoints of an l4 service get the next connections, in place of what was said
+    /// before.
+    pub(crate) const ALLOTMENT_SET: u8 = 19;
+    /// Have the endpoints of a service picked by its scheduler again.
+    pub(crate) const ALLOTMENT_DEL: u8 = 20;
+    /// Show the allotment of a service, or dump the shares of its endpoints.
+    pub(crate) const ALLOTMENT_GET: u8 = 21;
+    /// An allotment was set, or is low or over, which is said once, when a new connection comes.
+    pub(crate) const ALLOTMENT_NTF: u8 = 22;
 }
 
+/// Policy of the nests with attributes of a allotment-share, indexed by attribute id.
+pub(crate) static ALLOTMENT_SHARE: [Policy; 3] = [
+    Policy::reject(),
+    // host-addr
+    Policy::binary(4, 16),
+    // amount
+    Policy::u32(),
+];
+
 /// Policy of the do request of `service-new`, indexed by attribute id.
-pub(crate) static SERVICE_NEW_DO: [Policy; 14] = [
+pub(crate) static SERVICE_NEW_DO: [Policy; 17] = [
     Policy::reject(),
     // vip-addr
     Policy::binary(4, 16),
@@ -372,6 +476,12 @@ pub(crate) static SERVICE_NEW_DO: [Policy; 14] = [
     Policy::u32_range(1, 128),
     // slow-start
     Policy::u32_max(3600),
+    // idle-timeout
+    Policy::u32(),
+    // fin-timeout
+    Policy::u32(),
+    // syn-timeout
+    Policy::u32(),
 ];
 
 /// Policy of the do request of `service-del`, indexed by attribute id.
@@ -564,7 +674,7 @@ pub(crate) static ROUTE_GET_DUMP: [Policy; 1] = [Policy::reject()];
 pub(crate) static STATS_GET_DO: [Policy; 1] = [Policy::reject()];
 
 /// Policy of the do request of `service-set`, indexed by attribute id.
-pub(crate) static SERVICE_SET_DO: [Policy; 14] = [
+pub(crate) static SERVICE_SET_DO: [Policy; 17] = [
     Policy::reject(),
     // vip-addr
     Policy::binary(4, 16),
@@ -592,4 +702,60 @@ pub(crate) static SERVICE_SET_DO: [Policy; 14] = [
     Policy::u32_range(1, 128),
     // slow-start
     Policy::u32_max(3600),
+    // idle-timeout
+    Policy::u32(),
+    // fin-timeout
+    Policy::u32(),
+    // syn-timeout
+    Policy::u32(),
+];
+
+/// Policy of the do request of `allotment-set`, indexed by attribute id.
+pub(crate) static ALLOTMENT_SET_DO: [Policy; 7] = [
+    Policy::reject(),
+    // vip-addr
+    Policy::binary(4, 16),
+    // vip-port
+    Policy::be16_min(1),
+    // proto
+    Policy::u32_max(255),
+    // scheme
+    Policy::u32_range(1, 2),
+    // age
+    Policy::u32_min(1),
+    // share
+    Policy::nested(&ALLOTMENT_SHARE),
+];
+
+/// Policy of the do request of `allotment-del`, indexed by attribute id.
+pub(crate) static ALLOTMENT_DEL_DO: [Policy; 4] = [
+    Policy::reject(),
+    // vip-addr
+    Policy::binary(4, 16),
+    // vip-port
+    Policy::be16_min(1),
+    // proto
+    Policy::u32_max(255),
+];
+
+/// Policy of the do request of `allotment-get`, indexed by attribute id.
+pub(crate) static ALLOTMENT_GET_DO: [Policy; 4] = [
+    Policy::reject(),
+    // vip-addr
+    Policy::binary(4, 16),
+    // vip-port
+    Policy::be16_min(1),
+    // proto
+    Policy::u32_max(255),
+];
+
+/// Policy of the dump request of `allotment-get`, indexed by attribute id.
+pub(crate) static ALLOTMENT_GET_DUMP: [Policy; 4] = [
+    Policy::reject(),
+    // vip-addr
+    Policy::binary(4, 16),
+    // vip-port
+    Policy::be16_min(1),
+    // proto
+    Policy::u32_max(255),
 ];

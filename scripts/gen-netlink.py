@@ -63,7 +63,7 @@ def policy(attr: dict) -> str:
     if kind == "flag":
         return "Policy::flag()"
     if kind == "nest":
-        return "Policy::reject()"
+        return f"Policy::nested(&{upper(attr['nested-attributes'])})"
     if kind == "uint":
         if checks:
             raise ValueError(f"{attr['name']}: range on uint")
@@ -166,10 +166,26 @@ def enums(spec: dict, user: bool) -> str:
     return out
 
 
+def nests(spec: dict, sets: dict):
+    """The attribute sets that requests nest."""
+    for op in operations(spec):
+        for kind in ("do", "dump"):
+            wanted = op.get(kind, {}).get("request", {}).get("attributes", [])
+            for attr in sets[op["attribute-set"]] if wanted else ():
+                if attr["name"] in wanted and attr["type"] == "nest":
+                    yield attr["nested-attributes"]
+
+
 def policies(spec: dict) -> str:
     """One policy table for each request, with only the attributes it takes."""
     sets = {group["name"]: group["attributes"] for group in spec["attribute-sets"]}
     out = ""
+    for name in dict.fromkeys(nests(spec, sets)):
+        out += f"/// Policy of the nests with attributes of a {name}, indexed by attribute id.\n"
+        out += f"pub(crate) static {upper(name)}: [Policy; {len(sets[name]) + 1}] = [\n    Policy::reject(),\n"
+        for attr in sets[name]:
+            out += f"    // {attr['name']}\n    {policy(attr)},\n"
+        out += "];\n\n"
     for op in operations(spec):
         for kind in ("do", "dump"):
             if kind not in op:

@@ -4,10 +4,17 @@
 
 use super::FAMILY;
 use crate::{
+    allotment::{
+        Allotment,
+        Share, //
+    },
     endpoint::Endpoint,
     route::Route,
     service::Service,
     uapi::{
+        allotment,
+        allotment_share,
+        cmd,
         endpoint,
         route,
         service,
@@ -19,9 +26,13 @@ use kernel::{
     prelude::*,
     sync::rcu, //
 };
-use nlb::net::{
-    genetlink::Writer,
-    Net, //
+use nlb::{
+    net::{
+        genetlink::Writer,
+        Net, //
+    },
+    time,
+    wire::addr::Proto, //
 };
 
 /// Places of the groups in the family's table.
@@ -44,6 +55,12 @@ pub(super) fn fill_service(w: &mut Writer<'_>, s: &Service) -> Result {
         w.put_u32(service::AFFINITY_TIMEOUT, affinity.timeout)?;
         w.put_u32(service::AFFINITY_PREFIX, affinity.prefix.into())?;
         w.put_u32(service::SLOW_START, s.slow_start())?;
+    }
+    let timeouts = s.timeouts();
+    w.put_u32(service::IDLE_TIMEOUT, timeouts.idle)?;
+    if key.proto == Proto::Tcp {
+        w.put_u32(service::FIN_TIMEOUT, timeouts.fin)?;
+        w.put_u32(service::SYN_TIMEOUT, timeouts.syn)?;
     }
     w.put_u32(service::ENDPOINTS, endpoints as u32)?;
     w.put_uint(service::CONNECTIONS, s.traffic.connections())?;
@@ -84,6 +101,36 @@ pub(super) fn fill_endpoint(w: &mut Writer<'_>, s: &Service, e: &Endpoint) -> Re
     w.put_uint(endpoint::BYTES, e.traffic.bytes())
 }
 
+/// An allotment as it is now, without the shares.
+pub(super) fn fill_allotment(w: &mut Writer<'_>, s: &Service, a: &Allotment<Endpoint>) -> Result {
+    let key = s.key();
+    let now = time::jiffies();
+    w.put_bytes(allotment::VIP_ADDR, key.vip.octets())?;
+    w.put_be16(allotment::VIP_PORT, key.port)?;
+    w.put_u32(allotment::PROTO, key.proto.number().into())?;
+    w.put_u32(allotment::SCHEME, a.scheme() as u32)?;
+    w.put_u32(allotment::AGE, a.age_ms())?;
+    w.put_u32(allotment::STATE, a.state(now) as u32)?;
+    if let Some(left) = a.left() {
+        w.put_u32(allotment::LEFT, left)?;
+    }
+    w.put_uint(allotment::EXPIRES, a.expires_ms(now))
+}
+
+/// The same with what one endpoint has of it.
+pub(super) fn fill_share(
+    w: &mut Writer<'_>,
+    s: &Service,
+    a: &Allotment<Endpoint>,
+    share: &Share<Endpoint>,
+) -> Result {
+    fill_allotment(w, s, a)?;
+    w.nest(allotment::SHARE, |w| {
+        w.put_bytes(allotment_share::HOST_ADDR, share.endpoint().host().octets())?;
+        w.put_u32(allotment_share::AMOUNT, share.left())
+    })
+}
+
 pub(super) fn fill_route(w: &mut Writer<'_>, r: &Route) -> Result {
     let tuple = r.tuple();
     let (way, usage) = (r.way(), r.way().usage());
@@ -118,6 +165,16 @@ pub(super) fn fill_route(w: &mut Writer<'_>, r: &Route) -> Result {
 pub(super) fn notify_service(net: &Net, command: u8, s: &Service) {
     let _ = FAMILY.multicast(net, GROUP_EVENTS, command, GFP_KERNEL, |w| {
         fill_service(w, s)
+    });
+}
+
+/// Tells listeners how a service's allotment is.
+pub(crate) fn notify_allotment(net: &Net, s: &Service) {
+    let _ = FAMILY.multicast(net, GROUP_EVENTS, cmd::ALLOTMENT_NTF, GFP_KERNEL, |w| {
+        let guard = rcu::read_lock();
+        s.allotment(&guard)
+            .ok_or(ENOENT)
+            .and_then(|allotment| fill_allotment(w, s, allotment))
     });
 }
 

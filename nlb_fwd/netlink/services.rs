@@ -18,7 +18,8 @@ use crate::{
     },
     service::{
         Config,
-        ServiceKey, //
+        ServiceKey,
+        Timeouts, //
     },
     uapi::{
         cmd,
@@ -66,6 +67,7 @@ pub(super) fn service_new(req: &Request<'_>) -> Result {
         scheduler,
         affinity: affinity(req, &key, mode, Affinity::none(&key))?,
         slow_start: slow_start(req, mode)?.unwrap_or(0),
+        timeouts: timeouts(req, &key, Timeouts::default())?,
     };
     match forwarder.add_service(key, config) {
         Ok(service) => {
@@ -98,6 +100,15 @@ fn no_table(req: &Request<'_>, error: Error) -> Error {
     error
 }
 
+/// Seconds in an attribute that may be as long as one likes, nearly.
+fn timeout(req: &Request<'_>, id: u16) -> Result<Option<u32>> {
+    let seconds = req.u32(id);
+    if seconds.is_some_and(|seconds| seconds > MAX_TIMEOUT) {
+        return Err(req.bad_attr(ERANGE, id, c"at most 31 days (2678400 seconds)"));
+    }
+    Ok(seconds)
+}
+
 /// What a request says of affinity, of a service that has had `before`.
 fn affinity(
     req: &Request<'_>,
@@ -110,12 +121,8 @@ fn affinity(
         ServiceMode::L4 => Ok(()),
         ServiceMode::Peek => Err(req.bad_attr(EINVAL, id, c"only mode l4 has affinity")),
     };
-    if let Some(timeout) = req.u32(service::AFFINITY_TIMEOUT) {
+    if let Some(timeout) = timeout(req, service::AFFINITY_TIMEOUT)? {
         only_l4(service::AFFINITY_TIMEOUT)?;
-        if timeout > MAX_TIMEOUT {
-            let text = c"at most 31 days (2678400 seconds)";
-            return Err(req.bad_attr(ERANGE, service::AFFINITY_TIMEOUT, text));
-        }
         affinity.timeout = timeout;
     }
     if let Some(prefix) = req.u32(service::AFFINITY_PREFIX) {
@@ -141,6 +148,19 @@ fn slow_start(req: &Request<'_>, mode: ServiceMode) -> Result<Option<u32>> {
     Ok(seconds)
 }
 
+/// What a request says of the timeouts of a service that has had `before`.
+fn timeouts(req: &Request<'_>, key: &ServiceKey, before: Timeouts) -> Result<Timeouts> {
+    let only_tcp = |id| match (timeout(req, id)?, key.proto) {
+        (Some(_), Proto::Udp) => Err(req.bad_attr(EINVAL, id, c"only TCP has this timeout")),
+        (seconds, _) => Ok(seconds),
+    };
+    Ok(Timeouts {
+        idle: timeout(req, service::IDLE_TIMEOUT)?.unwrap_or(before.idle),
+        fin: only_tcp(service::FIN_TIMEOUT)?.unwrap_or(before.fin),
+        syn: only_tcp(service::SYN_TIMEOUT)?.unwrap_or(before.syn),
+    })
+}
+
 pub(super) fn service_set(req: &Request<'_>) -> Result {
     let forwarder = forwarder(req)?;
     let key = service_key(req)?;
@@ -153,6 +173,9 @@ pub(super) fn service_set(req: &Request<'_>) -> Result {
         service::AFFINITY_TIMEOUT,
         service::AFFINITY_PREFIX,
         service::SLOW_START,
+        service::IDLE_TIMEOUT,
+        service::FIN_TIMEOUT,
+        service::SYN_TIMEOUT,
     ];
     if changes.iter().all(|id| req.attr(*id).is_none()) {
         return Err(req.error(EINVAL, c"nothing to change"));
@@ -164,6 +187,7 @@ pub(super) fn service_set(req: &Request<'_>) -> Result {
     }
     let affinity = affinity(req, &key, service.mode(), service.affinity())?;
     let slow_start = slow_start(req, service.mode())?;
+    let timeouts = timeouts(req, &key, service.timeouts())?;
     // What can fail comes first.
     if let Some(scheduler) = wanted {
         forwarder
@@ -171,6 +195,7 @@ pub(super) fn service_set(req: &Request<'_>) -> Result {
             .map_err(|error| no_table(req, error))?;
     }
     service.set_affinity(affinity);
+    service.set_timeouts(timeouts);
     if let Some(seconds) = slow_start {
         service.set_slow_start(seconds);
         crate::slow_start::begin(&forwarder, &service);

@@ -17,6 +17,8 @@ service() {
 	done
 }
 
+set_endpoint() { ns lbu nlb endpoint set "$VIP:$1" host "${endpoints[$2]}" "${@:3}"; }
+
 # shares PORT/PROTO FIELD...: of the endpoints, in the order they were added.
 shares() { ns lbu nlb -j endpoint show "$VIP:$1" | jq -c "map(.$2)"; }
 shares_are() { [ "$(shares "$1" "$2" | tee "$tmp/shares")" = "$3" ] || ! cat "$tmp/shares"; }

@@ -175,6 +175,72 @@ tuple_again() {
 	[ "$(replaced)" -ge $(($1 + 9)) ]
 }
 
+# Milliseconds until a route expires, and its state.
+expiry() { ns lbu nlb -j route show | jq -r ".[] | select($1) | \"\(.expires) \(.state)\""; }
+within() {
+	local ms state
+	read -r ms state < <(expiry "$1" | tee "$tmp/expiry")
+	[ "$state" = "$2" ] && ((ms > $3 * 1000 && ms <= $4 * 1000)) || ! cat "$tmp/expiry"
+}
+none_is_left() { [ -z "$(expiry "$1")" ]; }
+
+# The times that a service says count for the routes there are, and for those that come.
+timeouts() {
+	local flow=".client_port == 44444" connection=".client_port == 44445"
+	ns client python3 -c "
+import socket
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.bind(('', 44444))
+s.sendto(b'?', ('$VIP', 9000))"
+	wait_for 10 within "$flow" udp 200 300
+	ns lbu nlb service set $VIP:9000/udp idle-timeout 5000
+	within "$flow" udp 4900 5000
+	ns lbu nlb service set $VIP:9000/udp idle-timeout 1
+	wait_for 20 none_is_left "$flow"
+	ns lbu nlb service set $VIP:9000/udp idle-timeout 0
+
+	ns lbu nlb service set $VIP:9000/tcp idle-timeout 7000 fin-timeout 6000
+	# shellcheck disable=SC2034 # coproc sets it
+	coproc talk { exec ip netns exec client /usr/bin/python3 -uc "
+import socket, sys
+s = socket.socket()
+s.bind(('', 44445))
+s.connect(('$VIP', 9000))
+s.recv(100)
+print('open')
+sys.stdin.readline()
+s.shutdown(socket.SHUT_WR)
+print('shut')
+sys.stdin.readline()"; }
+	local open shut
+	read -rt 20 open <&"${talk[0]}"
+	wait_for 10 within "$connection" established 6900 7000
+	ns lbu nlb service set $VIP:9000/tcp idle-timeout 8000
+	within "$connection" established 7900 8000
+	echo >&"${talk[1]}"
+	read -rt 20 shut <&"${talk[0]}"
+	[ "$open $shut" = "open shut" ]
+	wait_for 10 within "$connection" fin-wait 5900 6000
+	ns lbu nlb service set $VIP:9000/tcp fin-timeout 1
+	wait_for 20 none_is_left "$connection"
+	ns lbu nlb service set $VIP:9000/tcp fin-timeout 0 idle-timeout 0
+	echo >&"${talk[1]}"
+	wait "$talk_PID"
+
+	# A SYN whose answer the client never sees.
+	ns client nft "add table ip deaf; add chain ip deaf in { type filter hook input priority 0; }; add rule ip deaf in tcp dport 44446 drop"
+	ns client python3 -c "
+import socket
+s = socket.socket()
+s.bind(('', 44446))
+s.setblocking(False)
+s.connect_ex(('$VIP', 9000))"
+	wait_for 10 within ".client_port == 44446" syn-recv 50 60
+	ns lbu nlb service set $VIP:9000/tcp syn-timeout 1
+	wait_for 20 none_is_left ".client_port == 44446"
+	ns client nft delete table ip deaf
+}
+
 # What does not belong to a connection gets the answer the local stack gives.
 stray_segments() {
 	ns client python3 -c "
@@ -212,6 +278,7 @@ ktap_run "UDP flows keep their host" udp
 ktap_run "UDP without checksum" udp_without_checksum
 ktap_run "iperf3 passes" iperf
 ktap_run "a tuple that comes again is a new connection" tuple_again "$(replaced)"
+ktap_run "timeouts of a service" timeouts
 ktap_run "a port without service is refused" stray_segments
 ktap_run "a removed service takes its routes along" service_goes
 ktap_end

@@ -7,8 +7,6 @@
 
 . "$(dirname "$0")/lib.sh"
 
-set_endpoint() { ns lbu nlb endpoint set "$VIP:$1" host "${endpoints[$2]}" "${@:3}"; }
-
 # Connections of one client, and those of a service without affinity. Whose turn it is when they begin is not said.
 affinity() {
 	service 9100/tcp rr 1 1 1

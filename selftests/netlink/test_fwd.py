@@ -14,9 +14,12 @@ from genl import Case, Request, be16, ip, replaced, u32  # noqa: E402
 
 VIP = [("SERVICE_VIP_ADDR", ip("192.0.2.10")), ("SERVICE_VIP_PORT", be16(80)), ("SERVICE_PROTO", u32(6))]
 SERVICE = VIP + [("SERVICE_MODE", u32(2))]
+UDP = VIP[:2] + [("SERVICE_PROTO", u32(17)), ("SERVICE_MODE", u32(2))]
 HASHED = [("SERVICE_SCHEDULER", u32(5))]
 AFFINE = [("SERVICE_AFFINITY_TIMEOUT", u32(300)), ("SERVICE_AFFINITY_PREFIX", u32(24))]
 SLOW = [("SERVICE_SLOW_START", u32(60))]
+KEPT = [("SERVICE_IDLE_TIMEOUT", u32(3600)), ("SERVICE_FIN_TIMEOUT", u32(30)), ("SERVICE_SYN_TIMEOUT", u32(10))]
+TIMEOUTS = tuple(name for name, _ in KEPT)
 PICKED = ("SERVICE_SCHEDULER", "SERVICE_AFFINITY_TIMEOUT", "SERVICE_AFFINITY_PREFIX", "SERVICE_SLOW_START")
 PEEK = VIP + [("SERVICE_MODE", u32(1)), ("SERVICE_CLASSIFIER_PORT", be16(8080))]
 OF = [("ENDPOINT_VIP_ADDR", ip("192.0.2.10")), ("ENDPOINT_VIP_PORT", be16(80)), ("ENDPOINT_PROTO", u32(6))]
@@ -26,14 +29,16 @@ NAT = [("ENDPOINT_FORWARD", u32(5)), ("ENDPOINT_HOST_PORT", be16(8080))]
 DRAINING = [("ENDPOINT_STATE", u32(2))]
 LIMITED = [("ENDPOINT_MAX_ROUTES", u32(7)), ("ENDPOINT_BACKUP", u32(1))]
 CHANGES = ("ENDPOINT_WEIGHT", "ENDPOINT_STATE", "ENDPOINT_MAX_ROUTES", "ENDPOINT_BACKUP")
+ALLOTTED = [("ALLOTMENT_VIP_ADDR", ip("192.0.2.10")), ("ALLOTMENT_VIP_PORT", be16(80)), ("ALLOTMENT_PROTO", u32(6))]
+ALLOTMENT = ALLOTTED + [("ALLOTMENT_SCHEME", u32(1)), ("ALLOTMENT_AGE", u32(1000))]
 TUPLE = [("ROUTE_PROTO", u32(6)), ("ROUTE_CLIENT_ADDR", ip("198.51.100.7")), ("ROUTE_CLIENT_PORT", be16(40000)),
          ("ROUTE_VIP_ADDR", ip("192.0.2.10")), ("ROUTE_VIP_PORT", be16(80))]
 ROUTE = TUPLE + [("ROUTE_HOST_ADDR", ip("127.0.0.2"))]
 
 REQUESTS = [
-    Request("SERVICE_NEW", SERVICE + HASHED + AFFINE + SLOW, optional=PICKED),
+    Request("SERVICE_NEW", SERVICE + HASHED + AFFINE + SLOW + KEPT, optional=PICKED + TIMEOUTS),
     Request("SERVICE_NEW", PEEK, optional=("SERVICE_CLASSIFIER_PORT",)),
-    Request("SERVICE_SET", VIP + HASHED + AFFINE + SLOW, optional=PICKED),
+    Request("SERVICE_SET", VIP + HASHED + AFFINE + SLOW + KEPT, optional=PICKED + TIMEOUTS),
     Request("SERVICE_DEL", VIP),
     Request("SERVICE_GET", VIP, privileged=False),
     Request("ENDPOINT_NEW", ENDPOINT + DRAINING + LIMITED + NAT,
@@ -41,10 +46,22 @@ REQUESTS = [
     Request("ENDPOINT_SET", HOST + [("ENDPOINT_WEIGHT", u32(5))] + DRAINING + LIMITED, optional=CHANGES),
     Request("ENDPOINT_DEL", HOST),
     Request("ENDPOINT_GET", HOST, privileged=False),
+    # Without a share, which may come more than once.
+    Request("ALLOTMENT_SET", ALLOTMENT),
+    Request("ALLOTMENT_DEL", ALLOTTED),
+    Request("ALLOTMENT_GET", ALLOTTED, privileged=False),
     Request("ROUTE_NEW", ROUTE),
     Request("ROUTE_DEL", TUPLE),
     Request("ROUTE_GET", TUPLE, privileged=False),
 ]
+
+
+def share(host=None, amount=None):
+    """An attribute "share" with these attributes inside."""
+    inside = [(1, ip(host))] if host else []
+    inside += [(2, u32(amount))] if amount is not None else []
+    nested = 1 << 15
+    return (6 | nested, b"".join(genl.attribute(kind, value) for kind, value in inside))
 
 
 # What only these commands can get wrong. The namespace has the service, the
@@ -55,6 +72,32 @@ SPECIAL = [
          "integer out of range", attr="SERVICE_MODE"),
     Case("mode 0", "SERVICE_NEW", replaced(SERVICE, "SERVICE_MODE", u32(0)), errno.ERANGE,
          "integer out of range", attr="SERVICE_MODE"),
+    Case("without a share", "ALLOTMENT_SET", ALLOTMENT, errno.EINVAL, "missing attribute", missing="ALLOTMENT_SHARE"),
+    Case("scheme 3", "ALLOTMENT_SET", replaced(ALLOTMENT, "ALLOTMENT_SCHEME", u32(3)), errno.ERANGE,
+         "integer out of range", attr="ALLOTMENT_SCHEME"),
+    Case("more than an hour", "ALLOTMENT_SET", replaced(ALLOTMENT, "ALLOTMENT_AGE", u32(3600001)), errno.ERANGE,
+         "at most an hour (3600000 ms)", attr="ALLOTMENT_AGE"),
+    Case("no time", "ALLOTMENT_SET", replaced(ALLOTMENT, "ALLOTMENT_AGE", u32(0)), errno.ERANGE,
+         "integer out of range", attr="ALLOTMENT_AGE"),
+    Case("a share without host", "ALLOTMENT_SET", ALLOTMENT + [share(amount=1)], errno.EINVAL,
+         "a share needs the address of a host", attr="ALLOTMENT_SHARE"),
+    Case("a share without amount", "ALLOTMENT_SET", ALLOTMENT + [share("127.0.0.2")], errno.EINVAL,
+         "a share needs an amount", attr="ALLOTMENT_SHARE"),
+    Case("two shares of a host", "ALLOTMENT_SET", ALLOTMENT + [share("127.0.0.2", 1), share("127.0.0.2", 2)],
+         errno.EINVAL, "a host has two shares", attr="ALLOTMENT_SHARE"),
+    Case("nothing for anybody", "ALLOTMENT_SET", ALLOTMENT + [share("127.0.0.2", 0)], errno.EINVAL,
+         "nobody would get anything", attr="ALLOTMENT_SHARE"),
+    Case("a host without endpoint", "ALLOTMENT_SET", ALLOTMENT + [share("127.0.0.9", 1)], errno.ENOENT,
+         "no such endpoint", attr="ALLOTMENT_SHARE"),
+    Case("too many tokens", "ALLOTMENT_SET", ALLOTMENT + [share("127.0.0.2", 1000001)], errno.ERANGE,
+         "at most 1000000 tokens", attr="ALLOTMENT_SHARE"),
+    Case("101 percent", "ALLOTMENT_SET",
+         replaced(ALLOTMENT, "ALLOTMENT_SCHEME", u32(2)) + [share("127.0.0.2", 101)], errno.ERANGE,
+         "at most 100 percent", attr="ALLOTMENT_SHARE"),
+    Case("without service", "ALLOTMENT_SET", replaced(ALLOTMENT, "ALLOTMENT_VIP_PORT", be16(9)) + [share("127.0.0.2", 1)],
+         errno.ENOENT, "no such service"),
+    Case("none there", "ALLOTMENT_DEL", ALLOTTED, errno.ENOENT, "the service has no allotment"),
+    Case("none there", "ALLOTMENT_GET", ALLOTTED, errno.ENOENT, "the service has no allotment"),
     Case("protocol ICMP", "SERVICE_NEW", replaced(SERVICE, "SERVICE_PROTO", u32(1)), errno.EINVAL,
          "protocol must be TCP (6) or UDP (17)", attr="SERVICE_PROTO"),
     Case("protocol 256", "SERVICE_NEW", replaced(SERVICE, "SERVICE_PROTO", u32(256)), errno.ERANGE,
@@ -84,6 +127,12 @@ SPECIAL = [
          attr="SERVICE_SLOW_START"),
     Case("slow start of more than an hour", "SERVICE_SET", VIP + HASHED + [("SERVICE_SLOW_START", u32(3601))],
          errno.ERANGE, "integer out of range", attr="SERVICE_SLOW_START"),
+    Case("timeout of 31 days and a second", "SERVICE_SET", VIP + [("SERVICE_IDLE_TIMEOUT", u32(2678401))],
+         errno.ERANGE, "at most 31 days (2678400 seconds)", attr="SERVICE_IDLE_TIMEOUT"),
+    Case("timeout after FIN for UDP", "SERVICE_NEW", UDP + KEPT[1:2], errno.EINVAL, "only TCP has this timeout",
+         attr="SERVICE_FIN_TIMEOUT"),
+    Case("timeout after SYN for UDP", "SERVICE_NEW", UDP + KEPT[2:], errno.EINVAL, "only TCP has this timeout",
+         attr="SERVICE_SYN_TIMEOUT"),
     Case("prefix 0", "SERVICE_SET", VIP + [("SERVICE_AFFINITY_PREFIX", u32(0))], errno.ERANGE,
          "integer out of range", attr="SERVICE_AFFINITY_PREFIX"),
     Case("prefix 33 of IPv4", "SERVICE_SET", VIP + HASHED + [("SERVICE_AFFINITY_PREFIX", u32(33))], errno.ERANGE,
@@ -342,7 +391,7 @@ def main():
     accepted = genl.accepting(ktap, fwd)
     shown = {
         "SERVICE_GET": ("VIP_ADDR", "VIP_PORT", "PROTO", "MODE", "SCHEDULER", "AFFINITY_TIMEOUT", "AFFINITY_PREFIX",
-                        "SLOW_START"),
+                        "SLOW_START", "IDLE_TIMEOUT", "FIN_TIMEOUT", "SYN_TIMEOUT"),
         "ENDPOINT_GET": ("VIP_ADDR", "VIP_PORT", "PROTO", "HOST_ADDR", "SOURCE_ADDR", "WEIGHT", "STATE",
                          "MAX_ROUTES", "BACKUP", "FORWARD", "HOST_PORT"),
         "ROUTE_GET": ("PROTO", "CLIENT_ADDR", "CLIENT_PORT", "VIP_ADDR", "VIP_PORT", "HOST_ADDR"),

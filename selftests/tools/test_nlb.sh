@@ -51,6 +51,9 @@ services() {
 	lbu service show $VIP:81 | grep -E "^$VIP:81/tcp +l4 +mh +300/24 +- "
 	lbu service set $VIP:81 slow-start 60
 	json '.[0] | .affinity_timeout == 300 and .affinity_prefix == 24 and .slow_start == 60' lbu -j service show $VIP:81
+	lbu service set $VIP:81 idle-timeout 3600 fin-timeout 30
+	json '.[0] | .idle_timeout == 3600 and .fin_timeout == 30 and .syn_timeout == 0' lbu -j service show $VIP:81
+	refuses 1 "at most 31 days (2678400 seconds) (attribute syn-timeout)" lbu service set $VIP:81 syn-timeout 2678401
 	refuses 1 "longer than the VIP's address (attribute affinity-prefix)" lbu service set $VIP:81 prefix 64
 	refuses 2 "required" lbu service set $VIP:81
 	refuses 1 "only mode l4 has a scheduler (attribute scheduler)" lbu service set $VIP:80 scheduler lc

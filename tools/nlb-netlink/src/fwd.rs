@@ -5,21 +5,27 @@
 use std::net::IpAddr;
 
 use crate::{
+    attr,
     connection::Connection,
     error::Result,
     message::Request,
     object::{
+        Allotment,
+        AllotmentShare,
         Endpoint,
         Route,
         Service,
         Stats, //
     },
     uapi::fwd::{
+        allotment,
+        allotment_share,
         cmd,
         endpoint,
         route,
         service,
         stats,
+        AllotmentScheme,
         EndpointState,
         Forward,
         Scheduler,
@@ -66,6 +72,13 @@ pub struct Picking {
     pub affinity_prefix: Option<u32>,
     /// Seconds in which the weight of an endpoint that has just come grows, up to 3600; 0 for none.
     pub slow_start: Option<u32>,
+    /// Seconds for which the route of an established connection or a flow is kept without a packet;
+    /// 0 for what is usual.
+    pub idle_timeout: Option<u32>,
+    /// The same, once the connection is being closed; TCP only.
+    pub fin_timeout: Option<u32>,
+    /// The same, while the handshake is not complete; TCP only.
+    pub syn_timeout: Option<u32>,
 }
 
 /// An endpoint to add.
@@ -95,6 +108,17 @@ pub struct EndpointChange {
     pub max_routes: Option<u32>,
     /// Whether it gets only what no other endpoint can take; not so at first.
     pub backup: Option<bool>,
+}
+
+/// Which endpoints of an `l4` service get its next connections.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewAllotment {
+    /// What the amounts are.
+    pub scheme: AllotmentScheme,
+    /// Milliseconds for which it holds, up to an hour.
+    pub age: u32,
+    /// What endpoints get; those that are not named get nothing.
+    pub shares: Vec<AllotmentShare>,
 }
 
 /// A handle of the family `nlb-fwd`.
@@ -182,6 +206,32 @@ impl Fwd {
             .dump(request, endpoint::NAMES, Endpoint::decode)
     }
 
+    /// Say which endpoints of a service get its next connections, in place of what was said before.
+    pub fn allotment_set(&mut self, key: &ServiceKey, new: &NewAllotment) -> Result<()> {
+        self.connection
+            .execute(&allotment_set(key, new), allotment::NAMES)
+    }
+
+    /// Have the endpoints of a service picked by its scheduler again.
+    pub fn allotment_del(&mut self, key: &ServiceKey) -> Result<()> {
+        let request = service_request(cmd::ALLOTMENT_DEL, key);
+        self.connection.execute(&request, allotment::NAMES)
+    }
+
+    /// The allotment of a service, with its shares.
+    pub fn allotment(&mut self, key: &ServiceKey) -> Result<Allotment> {
+        let request = service_request(cmd::ALLOTMENT_GET, key);
+        let mut whole = self
+            .connection
+            .get(&request, allotment::NAMES, Allotment::decode)?;
+        // A message of the dump has one share.
+        let parts = self
+            .connection
+            .dump(request, allotment::NAMES, Allotment::decode)?;
+        whole.shares = parts.into_iter().flat_map(|part| part.shares).collect();
+        Ok(whole)
+    }
+
     /// Plumb a route by hand.
     pub fn route_add(&mut self, key: &ConnectionKey, host: IpAddr) -> Result<()> {
         let request = route_request(cmd::ROUTE_NEW, key).addr(route::HOST_ADDR, host);
@@ -236,8 +286,26 @@ fn picked(request: Request, picking: Picking) -> Request {
         (service::AFFINITY_TIMEOUT, picking.affinity_timeout),
         (service::AFFINITY_PREFIX, picking.affinity_prefix),
         (service::SLOW_START, picking.slow_start),
+        (service::IDLE_TIMEOUT, picking.idle_timeout),
+        (service::FIN_TIMEOUT, picking.fin_timeout),
+        (service::SYN_TIMEOUT, picking.syn_timeout),
     ];
     with_numbers(request, &values)
+}
+
+fn allotment_set(key: &ServiceKey, new: &NewAllotment) -> Request {
+    let request = service_request(cmd::ALLOTMENT_SET, key)
+        .u32(allotment::SCHEME, new.scheme as u32)
+        .u32(allotment::AGE, new.age);
+    new.shares.iter().fold(request, |request, share| {
+        let mut nest = Vec::new();
+        let host = attr::addr_bytes(&share.host_addr);
+        let amount = share.amount.to_ne_bytes();
+        // Short, both of them.
+        let _ = attr::put(&mut nest, allotment_share::HOST_ADDR, &host)
+            && attr::put(&mut nest, allotment_share::AMOUNT, &amount);
+        request.put(allotment::SHARE | attr::NLA_F_NESTED, &nest)
+    })
 }
 
 fn endpoint_request(cmd: u8, key: &ServiceKey, host: Option<IpAddr>) -> Request {
@@ -319,6 +387,9 @@ mod tests {
             affinity_timeout: Some(300),
             affinity_prefix: Some(24),
             slow_start: Some(60),
+            idle_timeout: Some(3600),
+            fin_timeout: Some(30),
+            syn_timeout: Some(10),
         };
         let bytes = service_new(&key, &new).finish(0x23, 5).unwrap();
         #[rustfmt::skip]
@@ -327,6 +398,9 @@ mod tests {
             8, 0, 11, 0, 44, 1, 0, 0,
             8, 0, 12, 0, 24, 0, 0, 0,
             8, 0, 13, 0, 60, 0, 0, 0,
+            8, 0, 14, 0, 16, 14, 0, 0,
+            8, 0, 15, 0, 30, 0, 0, 0,
+            8, 0, 16, 0, 10, 0, 0, 0,
         ]);
         let new = NewService {
             classifier: Some(8080),

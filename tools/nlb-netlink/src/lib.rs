@@ -4,7 +4,7 @@
 //!
 //! | handle       | family         | objects                             |
 //! |--------------|----------------|-------------------------------------|
-//! | [`Fwd`]      | `nlb-fwd`      | [`Service`] [`Endpoint`] [`Route`]  |
+//! | [`Fwd`]      | `nlb-fwd`      | [`Service`] [`Endpoint`] [`Route`] [`Allotment`] |
 //! | [`Tunnel`]   | `nlb-tunnel`   | [`Forwarder`] [`Mapping`]           |
 //! | [`Migrator`] | `nlb-migrator` | [`Peer`] [`Keep`] [`Migration`]     |
 //!
@@ -56,6 +56,7 @@ pub use crate::{
     fwd::{
         EndpointChange,
         Fwd,
+        NewAllotment,
         NewEndpoint,
         NewService,
         Picking, //
@@ -78,6 +79,8 @@ pub use crate::{
         Monitor, //
     },
     object::{
+        Allotment,
+        AllotmentShare,
         Counter,
         Endpoint,
         Forwarder,
@@ -97,6 +100,8 @@ pub use crate::{
     tunnel::Tunnel,
     uapi::{
         fwd::{
+            AllotmentScheme,
+            AllotmentState,
             EndpointState,
             Forward,
             RouteOrigin,

@@ -29,6 +29,7 @@ use crate::{
         Messages, //
     },
     object::{
+        Allotment,
         Endpoint,
         Mapping,
         Migration,
@@ -50,7 +51,7 @@ const ENOBUFS: i32 = 105;
 /// A multicast group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Group {
-    /// Services and endpoints of the forwarder.
+    /// Services, endpoints and allotments of the forwarder.
     Services,
     /// Routes of the forwarder.
     Routes,
@@ -102,6 +103,8 @@ pub enum Event {
     Endpoint(Endpoint),
     /// An endpoint was removed.
     EndpointDel(Endpoint),
+    /// An allotment was set, or is low or over.
+    Allotment(Allotment),
     /// A route was added.
     Route(Route),
     /// A route was removed or expired.
@@ -124,6 +127,7 @@ impl Event {
             Self::ServiceDel(_) => "service-del",
             Self::Endpoint(_) => "endpoint",
             Self::EndpointDel(_) => "endpoint-del",
+            Self::Allotment(_) => "allotment",
             Self::Route(_) => "route",
             Self::RouteDel(_) => "route-del",
             Self::Mapping(_) => "mapping",
@@ -142,6 +146,7 @@ impl Event {
             (fwd::FAMILY, fwd::cmd::ENDPOINT_DEL_NTF) => {
                 Self::EndpointDel(Endpoint::decode(attrs)?)
             }
+            (fwd::FAMILY, fwd::cmd::ALLOTMENT_NTF) => Self::Allotment(Allotment::decode(attrs)?),
             (fwd::FAMILY, fwd::cmd::ROUTE_NTF) => Self::Route(Route::decode(attrs)?),
             (fwd::FAMILY, fwd::cmd::ROUTE_DEL_NTF) => Self::RouteDel(Route::decode(attrs)?),
             (tunnel::FAMILY, tunnel::cmd::MAPPING_NTF) => Self::Mapping(Mapping::decode(attrs)?),
@@ -168,6 +173,7 @@ impl Serialize for Event {
             Self::Endpoint(endpoint) | Self::EndpointDel(endpoint) => {
                 map.serialize_entry("endpoint", endpoint)?;
             }
+            Self::Allotment(allotment) => map.serialize_entry("allotment", allotment)?,
             Self::Route(route) | Self::RouteDel(route) => map.serialize_entry("route", route)?,
             Self::Mapping(mapping) | Self::MappingDel(mapping) => {
                 map.serialize_entry("mapping", mapping)?;

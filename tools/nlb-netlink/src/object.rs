@@ -25,6 +25,8 @@ use crate::{
     uapi,
     uapi::{
         fwd::{
+            AllotmentScheme,
+            AllotmentState,
             EndpointState,
             Forward,
             RouteOrigin,
@@ -133,6 +135,13 @@ object! {
         affinity_prefix: u32 = AFFINITY_PREFIX, attr::u32;
         /// Seconds in which the weight of an endpoint that has just come grows, 0 for none.
         slow_start: u32 = SLOW_START, attr::u32;
+        /// Seconds for which the routes of established connections are kept without a packet, 0 for
+        /// what is usual.
+        idle_timeout: u32 = IDLE_TIMEOUT, attr::u32;
+        /// The same, once the connection is being closed.
+        fin_timeout: u32 = FIN_TIMEOUT, attr::u32;
+        /// The same, while the handshake is not complete.
+        syn_timeout: u32 = SYN_TIMEOUT, attr::u32;
         /// Number of endpoints.
         endpoints: u32 = ENDPOINTS, attr::u32;
         /// Connections or flows since the service was added.
@@ -210,6 +219,59 @@ impl Endpoint {
             proto: self.proto,
         }
     }
+}
+
+object! {
+    /// Which endpoints of a service get its next connections.
+    Allotment: uapi::fwd::allotment,
+    required {
+        /// VIP of the service.
+        vip_addr: IpAddr = VIP_ADDR, attr::addr;
+        /// Port of the service.
+        vip_port: u16 = VIP_PORT, attr::be16;
+        /// TCP or UDP.
+        proto: Proto = PROTO, Proto::decode;
+    }
+    optional {
+        /// What it says of each endpoint.
+        scheme: Named<AllotmentScheme> = SCHEME, Named::decode;
+        /// Milliseconds for which it holds.
+        age: u32 = AGE, attr::u32;
+        /// Whether connections go by it.
+        state: Named<AllotmentState> = STATE, Named::decode;
+        /// Tokens of all endpoints that are left.
+        left: u32 = LEFT, attr::u32;
+        /// Milliseconds until its time is up.
+        expires: u64 = EXPIRES, attr::uint;
+    }
+    flags {}
+    lists {
+        /// What endpoints have of it; not in events.
+        shares: AllotmentShare = SHARE;
+    }
+}
+
+impl Allotment {
+    /// The service it is of.
+    pub fn service(&self) -> ServiceKey {
+        ServiceKey {
+            vip: SocketAddr::new(self.vip_addr, self.vip_port),
+            proto: self.proto,
+        }
+    }
+}
+
+object! {
+    /// What one endpoint has of an allotment.
+    AllotmentShare: uapi::fwd::allotment_share,
+    required {
+        /// Address of the host.
+        host_addr: IpAddr = HOST_ADDR, attr::addr;
+        /// Tokens, those that are left when the kernel says it, or percent.
+        amount: u32 = AMOUNT, attr::u32;
+    }
+    optional {}
+    flags {}
 }
 
 object! {

@@ -15,6 +15,8 @@ use serde::{
 
 use crate::uapi::{
     fwd::{
+        AllotmentScheme,
+        AllotmentState,
         EndpointState,
         Forward,
         RouteOrigin,
@@ -270,6 +272,8 @@ enumeration! {
     ServiceMode { Peek L4 }
     Scheduler { Wrr Rr Lc Wlc Mh }
     EndpointState { Active Draining Inactive }
+    AllotmentScheme { Tokens Percentages }
+    AllotmentState { Valid Low Over }
     Forward { Tunnel Direct Ipip HalfNat Nat }
     RouteState { SynRecv Established FinWait Closed Udp }
     RouteOrigin { L4 Migration Manual }

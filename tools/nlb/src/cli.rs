@@ -5,6 +5,7 @@
 //! Keywords are declared as options; [`crate::keywords`] lets them be written without dashes, as
 //! `ip` and `ipvsadm` have it.
 
+mod allotment;
 mod endpoint;
 mod keep;
 mod migration;
@@ -12,6 +13,7 @@ mod operation;
 mod peer;
 mod service;
 
+pub(crate) use allotment::AllotmentCommand;
 pub(crate) use endpoint::EndpointCommand;
 pub(crate) use keep::{
     KeepCommand,
@@ -111,6 +113,12 @@ pub(crate) enum Object {
         /// What to do
         #[command(subcommand)]
         command: Option<EndpointCommand>,
+    },
+    /// Which endpoints get the next connections of a service, by health and load
+    Allotment {
+        /// What to do
+        #[command(subcommand)]
+        command: Option<AllotmentCommand>,
     },
     /// Where the packets of each connection go
     Route {

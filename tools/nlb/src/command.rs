@@ -2,6 +2,7 @@
 
 //! What each command does.
 
+mod allotment;
 mod apply;
 mod doctor;
 mod drain;
@@ -46,6 +47,7 @@ pub(crate) fn run(object: &Object, format: Format) -> Outcome {
     match object {
         Object::Service { command } => service::run(command.as_ref(), format),
         Object::Endpoint { command } => endpoint::run(command.as_ref(), format),
+        Object::Allotment { command } => allotment::run(command.as_ref(), format),
         Object::Route { command } => route::run(command.as_ref(), format),
         Object::Forwarder { command } => forwarder::run(command.as_ref(), format),
         Object::Mapping { command } => mapping::run(command.as_ref(), format),

@@ -234,6 +234,69 @@ impl RouteOrigin {
     }
 }
 
+/// What an allotment says of each endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum AllotmentScheme {
+    /// How many new connections it gets.
+    Tokens = 1,
+    /// Its part of the new connections.
+    Percentages = 2,
+}
+
+impl AllotmentScheme {
+    /// The value with this number, if there is one.
+    pub fn from_u32(value: u32) -> Option<Self> {
+        match value {
+            1 => Some(Self::Tokens),
+            2 => Some(Self::Percentages),
+            _ => None,
+        }
+    }
+
+    /// The name used in the specification, on the command line and in JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Tokens => "tokens",
+            Self::Percentages => "percentages",
+        }
+    }
+}
+
+/// Values of allotment state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum AllotmentState {
+    /// New connections go by it.
+    Valid = 1,
+    /// A quarter of the tokens is left, or of the time: another one should come.
+    Low = 2,
+    /// No token is left, or its time is up: new connections go by the scheduler until another one
+    /// comes.
+    Over = 3,
+}
+
+impl AllotmentState {
+    /// The value with this number, if there is one.
+    pub fn from_u32(value: u32) -> Option<Self> {
+        match value {
+            1 => Some(Self::Valid),
+            2 => Some(Self::Low),
+            3 => Some(Self::Over),
+            _ => None,
+        }
+    }
+
+    /// The name used in the specification, on the command line and in JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Valid => "valid",
+            Self::Low => "low",
+            Self::Over => "over",
+        }
+    }
+}
+
 /// Attributes of a service.
 pub mod service {
     /// Virtual IP address, 4 or 16 bytes, network order.
@@ -266,6 +329,15 @@ pub mod service {
     /// Seconds in which the weight of an endpoint that was added to an l4 service, or takes
     /// connections again, grows to what it shall be; 0, or absent at first, for none.
     pub const SLOW_START: u16 = 13;
+    /// Seconds for which the route of an established connection, or of a UDP flow, is kept without
+    /// a packet, at most 31 days; 0, or absent at first, for 900 (UDP: 300, migrated connections: 5
+    /// days).
+    pub const IDLE_TIMEOUT: u16 = 14;
+    /// The same, once one side has begun to close the connection, TCP only; 0, or absent at first,
+    /// for 120.
+    pub const FIN_TIMEOUT: u16 = 15;
+    /// The same, while the handshake is not complete, TCP only; 0, or absent at first, for 60.
+    pub const SYN_TIMEOUT: u16 = 16;
     /// Names, in the order of the ids, which begin at 1.
     #[rustfmt::skip]
     pub const NAMES: &[&str] = &[
@@ -282,6 +354,9 @@ pub mod service {
         "affinity-timeout",
         "affinity-prefix",
         "slow-start",
+        "idle-timeout",
+        "fin-timeout",
+        "syn-timeout",
     ];
 }
 
@@ -398,6 +473,56 @@ pub mod route {
     ];
 }
 
+/// Attributes of a allotment-share.
+pub mod allotment_share {
+    /// The host of an endpoint.
+    pub const HOST_ADDR: u16 = 1;
+    /// Tokens, of which each new connection takes one, up to 1000000; or percent, up to 100. In
+    /// answers, the tokens that are left.
+    pub const AMOUNT: u16 = 2;
+    /// Names, in the order of the ids, which begin at 1.
+    #[rustfmt::skip]
+    pub const NAMES: &[&str] = &[
+        "host-addr",
+        "amount",
+    ];
+}
+
+/// Attributes of a allotment.
+pub mod allotment {
+    /// VIP of the service.
+    pub const VIP_ADDR: u16 = 1;
+    /// The vip port.
+    pub const VIP_PORT: u16 = 2;
+    /// The proto.
+    pub const PROTO: u16 = 3;
+    /// The scheme.
+    pub const SCHEME: u16 = 4;
+    /// Milliseconds for which it holds, at most an hour.
+    pub const AGE: u16 = 5;
+    /// What an endpoint gets; those that are not named get nothing. In dumps, one a message.
+    pub const SHARE: u16 = 6;
+    /// The state.
+    pub const STATE: u16 = 7;
+    /// Tokens of all endpoints that are left.
+    pub const LEFT: u16 = 8;
+    /// Milliseconds until its time is up.
+    pub const EXPIRES: u16 = 9;
+    /// Names, in the order of the ids, which begin at 1.
+    #[rustfmt::skip]
+    pub const NAMES: &[&str] = &[
+        "vip-addr",
+        "vip-port",
+        "proto",
+        "scheme",
+        "age",
+        "share",
+        "state",
+        "left",
+        "expires",
+    ];
+}
+
 /// Attributes of a counter.
 pub mod counter {
     /// What is counted; drops are named drop-REASON.
@@ -463,6 +588,15 @@ pub mod cmd {
     /// Change how the endpoints of an l4 service are picked; existing routes stay. What is absent
     /// stays as it is.
     pub const SERVICE_SET: u8 = 18;
+    /// Say which endpoints of an l4 service get the next connections, in place of what was said
+    /// before.
+    pub const ALLOTMENT_SET: u8 = 19;
+    /// Have the endpoints of a service picked by its scheduler again.
+    pub const ALLOTMENT_DEL: u8 = 20;
+    /// Show the allotment of a service, or dump the shares of its endpoints.
+    pub const ALLOTMENT_GET: u8 = 21;
+    /// An allotment was set, or is low or over, which is said once, when a new connection comes.
+    pub const ALLOTMENT_NTF: u8 = 22;
     /// Names, in the order of the ids, which begin at 1.
     #[rustfmt::skip]
     pub const NAMES: &[&str] = &[
@@ -484,6 +618,10 @@ pub mod cmd {
         "route-del-ntf",
         "stats-get",
         "service-set",
+        "allotment-set",
+        "allotment-del",
+        "allotment-get",
+        "allotment-ntf",
     ];
     /// Names of the attributes each command takes or gives, in the same order.
     #[rustfmt::skip]
@@ -506,5 +644,9 @@ pub mod cmd {
         super::route::NAMES,
         super::stats::NAMES,
         super::service::NAMES,
+        super::allotment::NAMES,
+        super::allotment::NAMES,
+        super::allotment::NAMES,
+        super::allotment::NAMES,
     ];
 }

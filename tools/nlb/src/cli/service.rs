@@ -26,7 +26,7 @@ use super::names;
 pub(crate) enum ServiceCommand {
     /// Add a service
     #[command(
-        override_usage = "nlb service add VIP:PORT/PROTO [mode {peek|l4}] [scheduler {wrr|rr|lc|wlc|mh}] [affinity SECONDS [prefix N]] [slow-start SECONDS] [classifier PORT]"
+        override_usage = "nlb service add VIP:PORT/PROTO [mode {peek|l4}] [scheduler {wrr|rr|lc|wlc|mh}] [affinity SECONDS [prefix N]] [slow-start SECONDS] [idle-timeout SECONDS] [fin-timeout SECONDS] [syn-timeout SECONDS] [classifier PORT]"
     )]
     Add {
         /// The service, like 192.0.2.10:80/tcp; tcp when left out
@@ -42,14 +42,16 @@ pub(crate) enum ServiceCommand {
         #[arg(long, value_name = "PORT")]
         classifier: Option<u16>,
     },
-    /// Change how the endpoints of a service are picked; existing routes stay
+    /// Change how the endpoints of a service are picked, and how long its routes are kept
+    ///
+    /// Existing routes stay; timeouts hold for them, too.
     ///
     /// wrr: in turn, by weight. rr: in turn. lc: the endpoint with the fewest connections. wlc: the
     /// one with the fewest for its weight. mh: by the client's address and port, with Maglev
     /// consistent hashing. With each of them an endpoint of weight 0 gets no new clients.
     #[command(
-        override_usage = "nlb service set VIP:PORT/PROTO [scheduler {wrr|rr|lc|wlc|mh}] [affinity SECONDS] [prefix N] [slow-start SECONDS]",
-        group = clap::ArgGroup::new("change").args(["scheduler", "affinity", "prefix", "slow_start"]).required(true).multiple(true)
+        override_usage = "nlb service set VIP:PORT/PROTO [scheduler {wrr|rr|lc|wlc|mh}] [affinity SECONDS] [prefix N] [slow-start SECONDS] [idle-timeout SECONDS] [fin-timeout SECONDS] [syn-timeout SECONDS]",
+        group = clap::ArgGroup::new("change").args(["scheduler", "affinity", "prefix", "slow_start", "idle_timeout", "fin_timeout", "syn_timeout"]).required(true).multiple(true)
     )]
     Set {
         /// The service
@@ -95,6 +97,16 @@ pub(crate) struct PickingArgs {
     /// most 3600; 0, as at first, for the whole weight at once
     #[arg(long, value_name = "SECONDS")]
     slow_start: Option<u32>,
+    /// The route of an established connection or of a flow is kept for so long without a packet, at
+    /// most 31 days; 0, as at first, for 900 (UDP: 300, migrated connections: 5 days)
+    #[arg(long, value_name = "SECONDS")]
+    idle_timeout: Option<u32>,
+    /// The same for TCP connections that are being closed; 0, as at first, for 120
+    #[arg(long, value_name = "SECONDS")]
+    fin_timeout: Option<u32>,
+    /// The same for TCP connections whose handshake is not complete; 0, as at first, for 60
+    #[arg(long, value_name = "SECONDS")]
+    syn_timeout: Option<u32>,
 }
 
 impl From<&PickingArgs> for Picking {
@@ -104,6 +116,9 @@ impl From<&PickingArgs> for Picking {
             affinity_timeout: args.affinity,
             affinity_prefix: args.prefix,
             slow_start: args.slow_start,
+            idle_timeout: args.idle_timeout,
+            fin_timeout: args.fin_timeout,
+            syn_timeout: args.syn_timeout,
         }
     }
 }

@@ -8,6 +8,7 @@ use std::io::{
 };
 
 use nlb_netlink::{
+    Allotment,
     Endpoint,
     Event,
     Group,
@@ -26,6 +27,7 @@ use crate::{
     cli::MonitorArgs,
     output::{
         maybe,
+        milliseconds,
         nanoseconds,
         Format, //
     },
@@ -64,6 +66,7 @@ fn line(event: &Event) -> String {
         Event::ServiceDel(object) => format!("deleted service {}", service(object)),
         Event::Endpoint(object) => format!("endpoint {}", endpoint(object)),
         Event::EndpointDel(object) => format!("deleted endpoint {}", endpoint(object)),
+        Event::Allotment(object) => format!("allotment {}", allotment(object)),
         Event::Route(object) => format!("route {}", route(object)),
         Event::RouteDel(object) => format!("deleted route {}", route(object)),
         Event::Mapping(object) => format!("mapping {}", mapping(object)),
@@ -83,12 +86,17 @@ fn service(service: &Service) -> String {
         (Some(timeout @ 1..), Some(prefix)) => format!(" affinity {timeout} prefix {prefix}"),
         _ => String::new(),
     };
-    let slow_start = match service.slow_start {
-        Some(seconds @ 1..) => format!(" slow-start {seconds}"),
-        _ => String::new(),
-    };
+    let times: String = [
+        ("slow-start", service.slow_start),
+        ("idle-timeout", service.idle_timeout),
+        ("fin-timeout", service.fin_timeout),
+        ("syn-timeout", service.syn_timeout),
+    ]
+    .iter()
+    .filter_map(|(name, seconds)| Some(format!(" {name} {}", seconds.filter(|s| *s > 0)?)))
+    .collect();
     format!(
-        "{} mode {}{scheduler}{affinity}{slow_start}",
+        "{} mode {}{scheduler}{affinity}{times}",
         service.key(),
         maybe(service.mode)
     )
@@ -110,6 +118,20 @@ fn endpoint(endpoint: &Endpoint) -> String {
         maybe(endpoint.forward),
         maybe(endpoint.weight),
         maybe(endpoint.state)
+    )
+}
+
+fn allotment(allotment: &Allotment) -> String {
+    let left = match allotment.left {
+        Some(left) => format!(" left {left}"),
+        None => String::new(),
+    };
+    format!(
+        "{} scheme {} state {}{left} expires {}",
+        allotment.service(),
+        maybe(allotment.scheme),
+        maybe(allotment.state),
+        milliseconds(allotment.expires)
     )
 }
 

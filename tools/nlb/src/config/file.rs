@@ -353,6 +353,15 @@ impl Source<'_> {
                     only(keyword, "l4")?;
                 }
                 only("classifier", "peek")?;
+                for keyword in ["fin-timeout", "syn-timeout"] {
+                    match given.get(keyword) {
+                        Some(given) if !entry.name.ends_with("/tcp") => {
+                            let what = format!("only TCP has a {keyword}");
+                            return Err(self.mistake(&given.span, what));
+                        }
+                        _ => {}
+                    }
+                }
                 if entry.get("mode") == Some("peek") && !entry.name.ends_with("/tcp") {
                     return Err(self.mistake(span, "mode peek needs TCP"));
                 }

@@ -70,6 +70,8 @@ pub(crate) enum Otherwise {
     Is(&'static str),
     /// The same, but only in this mode of a service, and absent in others.
     IsInMode(&'static str, &'static str),
+    /// The same, but only for services of TCP.
+    IsForTcp(&'static str),
     /// The number of bits of a service's address, in mode l4.
     Bits,
     /// The object's name.
@@ -161,6 +163,7 @@ use Otherwise::{
     Any,
     Bits,
     Is,
+    IsForTcp,
     IsInMode,
     Name,
     Nothing, //
@@ -206,6 +209,15 @@ const SERVICE: &[Attribute<Service>] = &[
     attribute::<u32, _>("slow-start", IsInMode("l4", "0"), Set, |service| {
         text(service.slow_start)
     }),
+    attribute::<u32, _>("idle-timeout", Is("0"), Set, |service| {
+        text(service.idle_timeout)
+    }),
+    attribute::<u32, _>("fin-timeout", IsForTcp("0"), Set, |service| {
+        text(service.fin_timeout)
+    }),
+    attribute::<u32, _>("syn-timeout", IsForTcp("0"), Set, |service| {
+        text(service.syn_timeout)
+    }),
     attribute::<u16, _>("classifier", Nothing, Anew, |service| {
         text(service.classifier_port)
     }),
@@ -235,6 +247,9 @@ pub(crate) const LIMITS: &[(&str, u64)] = &[
     ("affinity", 31 * 24 * 3600),
     ("prefix", 128),
     ("slow-start", 3600),
+    ("idle-timeout", 31 * 24 * 3600),
+    ("fin-timeout", 31 * 24 * 3600),
+    ("syn-timeout", 31 * 24 * 3600),
 ];
 
 /// All kinds; [`Kind`] is the index.
@@ -363,6 +378,7 @@ impl<T> Attributes for &'static [Attribute<T>] {
                 Nothing | Any => None,
                 Is(value) => Some(value.to_owned()),
                 IsInMode(mode, value) => in_mode(mode).then(|| value.to_owned()),
+                IsForTcp(value) => name.ends_with("/tcp").then(|| value.to_owned()),
                 Bits if !in_mode("l4") => None,
                 Bits => Some(if name.starts_with('[') { "128" } else { "32" }.to_owned()),
                 Name => Some(name.to_owned()),
