@@ -39,7 +39,6 @@ use core::net::{
 };
 use hello::hello;
 use kernel::{
-    new_mutex,
     prelude::*,
     sync::{
         atomic::{
@@ -49,8 +48,7 @@ use kernel::{
             Relaxed,
             Release, //
         },
-        Arc,
-        Mutex, //
+        Arc, //
     },
 };
 use nlb::{
@@ -64,6 +62,8 @@ use nlb::{
         },
         Net, //
     },
+    new_timed_mutex,
+    sync::timed::TimedMutex,
     time,
     wire::{
         addr::Addr,
@@ -103,7 +103,7 @@ pub(crate) struct Link {
     socket: Arc<Socket>,
     /// Where a record is written. Held until it is sent, so that records do not mix.
     #[pin]
-    sending: Mutex<KVVec<u8>>,
+    sending: TimedMutex<KVVec<u8>>,
     /// Migrations of ours that run over it.
     users: Atomic<u32>,
     /// An answer did not come: nothing new is begun over it.
@@ -142,7 +142,7 @@ impl Link {
                 id,
                 peer: peer.clone(),
                 socket: socket.clone(),
-                sending <- new_mutex!(room, "nlb_migrator::Link"),
+                sending <- new_timed_mutex!(room, "nlb_migrator::Link"),
                 users: Atomic::new(0),
                 suspect: Atomic::new(false),
                 under_way <- Window::new(),
@@ -202,27 +202,56 @@ impl Link {
     }
 
     /// Sends the record that `encode` writes, which gives its length. Without one nothing is sent.
-    /// When sending fails, the other side cannot have got all of it, and the connection is of no
-    /// more use.
+    ///
+    /// It is over when it is `by_ms` (CLOCK_MONOTONIC, in milliseconds), whoever else sends and
+    /// however slowly the other side receives. When sending fails, the other side cannot have got
+    /// all of the record: nothing of it, or the connection is closed.
     pub(crate) fn send_with(
         &self,
         stats: &Stats,
+        by_ms: u64,
         encode: impl FnOnce(&mut [u8]) -> Result<usize, Reason>,
     ) -> Result<(), Reason> {
-        let mut room = self.sending.lock();
+        let left_ms = || {
+            let left = by_ms.saturating_sub(time::monotonic_ns() / 1_000_000);
+            u32::try_from(left).unwrap_or(u32::MAX)
+        };
+        let late = || {
+            self.suspect();
+            Reason::from(Code::NoAnswer)
+        };
+        let mut room = self.sending.lock_timeout(left_ms()).ok_or_else(late)?;
         let len = encode(&mut room)?;
         let record = room.get(..len).ok_or(Code::Internal)?;
-        if self.socket.send_all(record).is_err() {
-            self.close();
-            return Err(Code::LinkLost.into());
+        let left = left_ms();
+        match self.socket.send_all(record, left, SEND_MS) {
+            Ok(()) => stats.inc(Counter::RecordsOut),
+            // Another one may have had the time.
+            Err(EAGAIN) if left < SEND_MS => return Err(late()),
+            Err(_) => {
+                self.close();
+                return Err(Code::LinkLost.into());
+            }
         }
-        stats.inc(Counter::RecordsOut);
         Ok(())
     }
 
-    /// Sends a record. As [`Self::send_with`].
+    /// Sends a record that is about no connection that stands still. As [`Self::send_with`].
     pub(crate) fn send(&self, stats: &Stats, id: u64, record: &Record<'_>) -> Result<(), Reason> {
-        self.send_with(stats, |room| Ok(record.encode(id, room)?))
+        // As long for the others that send as for this one.
+        let by_ms = (time::monotonic_ns() / 1_000_000).saturating_add(u64::from(2 * SEND_MS));
+        self.send_by(stats, by_ms, id, record)
+    }
+
+    /// Sends a record. As [`Self::send_with`].
+    pub(crate) fn send_by(
+        &self,
+        stats: &Stats,
+        by_ms: u64,
+        id: u64,
+        record: &Record<'_>,
+    ) -> Result<(), Reason> {
+        self.send_with(stats, by_ms, |room| Ok(record.encode(id, room)?))
     }
 }
 
@@ -305,7 +334,6 @@ fn book(shared: &Shared, link: &Link, end: &End) {
 /// Settings of every connection: small records at once, and no waiting for a dead machine.
 fn set_up(socket: &Socket) {
     socket.set_nodelay();
-    socket.set_send_timeout(SEND_MS);
     socket.set_recv_timeout(RECORD_MS);
     // Without them a dead machine is noticed later; that is all.
     let _ = socket.set_keepalive(10, 5, 3);
