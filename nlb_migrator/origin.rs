@@ -115,7 +115,8 @@ impl Mover<'_> {
     }
 
     fn send(&self, record: &Record<'_>) -> Result<(), Reason> {
-        self.link.send(&self.shared.stats, self.id(), record)
+        let (stats, id) = (&self.shared.stats, self.id());
+        self.link.send_by(stats, self.deadline_ms, id, record)
     }
 
     /// Reads state and bytes, and sends them in pieces: each is written where it is sent from.
@@ -148,7 +149,8 @@ impl Mover<'_> {
                 export_ns = export_ns.saturating_add(since(begin));
                 Ok(len)
             };
-            self.link.send_with(&self.shared.stats, encode)?;
+            let (stats, by_ms) = (&self.shared.stats, self.deadline_ms);
+            self.link.send_with(stats, by_ms, encode)?;
             // The connection stands still meanwhile.
             if left_ms(self.deadline_ms) == 0 {
                 return Err(Code::NoAnswer.into());
@@ -272,8 +274,12 @@ impl OriginOps for Mover<'_> {
         };
         let id = self.id();
         let link = taken.link();
-        if link.send(&self.shared.stats, id, &Record::Commit).is_ok() {
-            self.shared.stats.inc(Counter::CommitsRepeated);
+        let stats = &self.shared.stats;
+        if link
+            .send_by(stats, self.deadline_ms, id, &Record::Commit)
+            .is_ok()
+        {
+            stats.inc(Counter::CommitsRepeated);
             self.again = Some(taken);
             self.ask_later();
         }
@@ -425,10 +431,9 @@ fn migrate(
 
 /// Drives the machine until the caller has nothing more to do.
 ///
-/// Every step has `timeout_ms` from the moment it begins until its answer is there; the second, before
-/// it begins, as long again for its turn, while the connection works. So the socket is
-/// locked for twice that at most, and for as long as the peer's connection may refuse to take a
-/// record.
+/// Every step has `timeout_ms` from the moment it begins until its answer is there, sending included; the
+/// second, before it begins, as long again for its turn, while the connection works. So the socket is
+/// locked for twice that at most.
 fn run(transfer: &Transfer, mover: &mut Mover<'_>, timeout_ms: u32) {
     let deadline = || now_ms().saturating_add(timeout_ms.into());
     let mut machine = transfer.machine.lock();

@@ -8,6 +8,12 @@
 //! closes the connection it came over, and nothing else.
 
 mod hello;
+mod link;
+
+pub(crate) use self::link::{
+    Link,
+    Use, //
+};
 
 use crate::{
     log::warn_limited,
@@ -24,14 +30,7 @@ use crate::{
         Reason, //
     },
     state::Shared,
-    stats::{
-        Counter,
-        Stats, //
-    },
-    window::{
-        Place,
-        Window, //
-    }, //
+    stats::Counter, //
 };
 use core::net::{
     Ipv6Addr,
@@ -39,18 +38,10 @@ use core::net::{
 };
 use hello::hello;
 use kernel::{
-    new_mutex,
     prelude::*,
     sync::{
-        atomic::{
-            Acquire,
-            Atomic,
-            Full,
-            Relaxed,
-            Release, //
-        },
-        Arc,
-        Mutex, //
+        atomic::Relaxed,
+        Arc, //
     },
 };
 use nlb::{
@@ -73,8 +64,7 @@ use nlb::{
             Header,
             Record,
             HEADER_LEN,
-            MAX_PAYLOAD,
-            RECORD_MAX, //
+            MAX_PAYLOAD, //
         }, //
     },
 };
@@ -83,148 +73,8 @@ use nlb::{
 const CONNECT_MS: u32 = 5000;
 /// How long the other side may take for its HELLO, and for the rest of a record it has begun.
 const RECORD_MS: u32 = 5000;
-/// How long the other side may refuse to take bytes.
-const SEND_MS: u32 = 2000;
 /// Time between two attempts to set up a lost connection again.
 const RETRY_MS: u64 = 2000;
-
-/// Migrations at a time that are under way over a connection. As a target needs some 10 µs for a
-/// record, and a migration three times the way there and back, there is room for thousands in a second
-/// where that way takes 10 ms.
-const UNDER_WAY: u32 = 256;
-/// Those of them whose connection stands still: each waits less than a millisecond for the others.
-const STANDING: u32 = 32;
-
-/// A connection to or from a peer's migrator.
-#[pin_data]
-pub(crate) struct Link {
-    id: u64,
-    peer: Arc<Peer>,
-    socket: Arc<Socket>,
-    /// Where a record is written. Held until it is sent, so that records do not mix.
-    #[pin]
-    sending: Mutex<KVVec<u8>>,
-    /// Migrations of ours that run over it.
-    users: Atomic<u32>,
-    /// An answer did not come: nothing new is begun over it.
-    suspect: Atomic<bool>,
-    /// Of those who are under way to the target.
-    #[pin]
-    under_way: Window,
-    /// Of those whose connection stands still until the target has it.
-    #[pin]
-    pub(crate) standing: Window,
-}
-
-/// Keeps a suspect connection open, for it may yet bring the answers to what runs over it.
-pub(crate) struct Use(Arc<Link>);
-
-impl Use {
-    pub(crate) fn link(&self) -> &Link {
-        &self.0
-    }
-}
-
-impl Drop for Use {
-    fn drop(&mut self) {
-        if self.0.users.fetch_sub(1, Full) == 1 && self.0.suspect.load(Acquire) {
-            self.0.close();
-        }
-    }
-}
-
-impl Link {
-    fn new(shared: &Shared, peer: &Arc<Peer>, socket: &Arc<Socket>) -> Result<Arc<Self>> {
-        let id = shared.next_link();
-        let room = bytes::zeros(RECORD_MAX)?;
-        let link = Arc::pin_init(
-            pin_init!(Self {
-                id,
-                peer: peer.clone(),
-                socket: socket.clone(),
-                sending <- new_mutex!(room, "nlb_migrator::Link"),
-                users: Atomic::new(0),
-                suspect: Atomic::new(false),
-                under_way <- Window::new(),
-                standing <- Window::new(),
-            }),
-            GFP_KERNEL,
-        )?;
-        link.under_way.open(UNDER_WAY);
-        link.standing.open(STANDING);
-        Ok(link)
-    }
-
-    /// A number no other connection of this namespace had.
-    pub(crate) fn id(&self) -> u64 {
-        self.id
-    }
-
-    pub(crate) fn peer(&self) -> &Arc<Peer> {
-        &self.peer
-    }
-
-    pub(crate) fn is_up(&self) -> bool {
-        !self.socket.is_shut_down()
-    }
-
-    pub(crate) fn close(&self) {
-        self.socket.shutdown();
-        self.under_way.close();
-        self.standing.close();
-    }
-
-    /// Has later migrations take a new connection: this one may be dead, and TCP takes long to
-    /// notice or to recover.
-    pub(crate) fn suspect(&self) {
-        self.suspect.store(true, Release);
-        self.under_way.close();
-    }
-
-    /// Waits until this migration may begin; `timeout_ms` without that any other could is too long.
-    pub(crate) fn begin(&self, timeout_ms: u32) -> Result<Place<'_>, Reason> {
-        let place = self.under_way.enter_in_turn(timeout_ms)?;
-        if !self.is_up() {
-            return Err(Code::LinkLost.into());
-        }
-        if self.suspect.load(Acquire) {
-            return Err(Code::Crowded.into());
-        }
-        Ok(place)
-    }
-
-    /// For one migration, if another one may be begun over it.
-    fn take(self: &Arc<Self>) -> Option<Use> {
-        let _ = self.users.fetch_add(1, Full);
-        // From here on, what happens to the connection is not decided without us.
-        let taken = Use(self.clone());
-        (self.is_up() && !self.suspect.load(Acquire)).then_some(taken)
-    }
-
-    /// Sends the record that `encode` writes, which gives its length. Without one nothing is sent.
-    /// When sending fails, the other side cannot have got all of it, and the connection is of no
-    /// more use.
-    pub(crate) fn send_with(
-        &self,
-        stats: &Stats,
-        encode: impl FnOnce(&mut [u8]) -> Result<usize, Reason>,
-    ) -> Result<(), Reason> {
-        let mut room = self.sending.lock();
-        let len = encode(&mut room)?;
-        let record = room.get(..len).ok_or(Code::Internal)?;
-        if self.socket.send_all(record).is_err() {
-            self.close();
-            return Err(Code::LinkLost.into());
-        }
-        stats.inc(Counter::RecordsOut);
-        Ok(())
-    }
-
-    /// Sends a record. As [`Self::send_with`].
-    pub(crate) fn send(&self, stats: &Stats, id: u64, record: &Record<'_>) -> Result<(), Reason> {
-        self.send_with(stats, |room| Ok(record.encode(id, room)?))
-    }
-}
 
 /// Why a connection is given up.
 enum End {
@@ -305,7 +155,6 @@ fn book(shared: &Shared, link: &Link, end: &End) {
 /// Settings of every connection: small records at once, and no waiting for a dead machine.
 fn set_up(socket: &Socket) {
     socket.set_nodelay();
-    socket.set_send_timeout(SEND_MS);
     socket.set_recv_timeout(RECORD_MS);
     // Without them a dead machine is noticed later; that is all.
     let _ = socket.set_keepalive(10, 5, 3);

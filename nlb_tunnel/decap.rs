@@ -9,7 +9,8 @@ use crate::{
     mapping::host::{
         vip_device,
         HostKey,
-        HostMapping, //
+        HostMapping,
+        Kind, //
     },
     state::{
         Tunnel,
@@ -33,7 +34,8 @@ use nlb::{
             DropReason,
             Rewrite,
             SkBuff, //
-        }, //
+        },
+        tcp, //
     },
     wire::{
         addr::{
@@ -203,8 +205,25 @@ impl Tunnel {
         if mapping.tuple().proto() != parsed.tuple.proto() {
             return self.drop(skb, Counter::DropProtocol, DropReason::UNHANDLED_PROTO);
         }
+        if parsed.flags.is_initial_syn() && self.has_ended(state, mapping) {
+            return self.drop(skb, Counter::DropEnded, DropReason::NO_SOCKET);
+        }
         mapping.seen(parsed.flags, parsed.total_len);
         self.deliver(state, skb, mapping, parsed)
+    }
+
+    /// Whether the connection that the mapping came with is not here (any more).
+    ///
+    /// A SYN is then for a connection that has to be chosen a host for, and not for who listens
+    /// here. The forwarder is about to hear of the end; by the time the client sends the SYN again, it
+    /// has.
+    #[cold]
+    fn has_ended(&self, state: &HookState<'_>, mapping: &HostMapping) -> bool {
+        let tuple = mapping.tuple();
+        mapping.kind() == Kind::Migrated
+            && tuple.proto() == Proto::Tcp
+            && vip_device(state.net(), &tuple.vip(), state.rcu())
+                .is_none_or(|dev| !tcp::tuple_in_use(state.net(), tuple, dev.ifindex()))
     }
 
     /// A packet with a flow id that no mapping is for.

@@ -62,6 +62,9 @@ nlb::counters! {
     DropInput = "drop-input",
     /// A flow id without a mapping, from a forwarder.
     DropUnknownFlow = "drop-unknown-flow-id",
+    /// A SYN to a migrated connection that is not here any more, of which the forwarder is about to
+    /// hear.
+    DropEnded = "drop-ended",
     /// A fragment from a forwarder that is good for nothing.
     DropFragment = "drop-fragment",
     /// A packet of another protocol than its mapping is for.

@@ -7,5 +7,6 @@ pub mod lock;
 pub mod percpu;
 pub mod rcu;
 pub mod rhashtable;
+pub mod timed;
 
 pub use lock::SpinLockBh;

@@ -20,6 +20,10 @@ strangers() {
 }
 nobody_left() { [ -z "$(strangers)" ]; }
 
+# What there is once for the whole machine can be set from the first network namespace only.
+touch /run/nlb-first-net
+mount --bind /proc/self/ns/net /run/nlb-first-net
+
 part=1 parts=1
 if [ "${1:-}" = --part ]; then
 	part=${2%/*} parts=${2#*/}

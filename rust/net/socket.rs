@@ -16,6 +16,7 @@ use crate::{
         ESHUTDOWN, //
     },
     net::netns::Net,
+    time,
     wire::addr::Addr, //
 };
 use core::{
@@ -33,10 +34,13 @@ use kernel::{
     sync::atomic::{
         Acquire,
         Atomic,
-        Relaxed,
         Release, //
     },
-    time::msecs_to_jiffies, //
+    time::{
+        delay::fsleep,
+        msecs_to_jiffies,
+        Delta, //
+    }, //
 };
 
 /// Address family of a socket.
@@ -118,11 +122,19 @@ impl RawAddr {
 /// `MAX_SCHEDULE_TIMEOUT`.
 const FOREVER: c_long = c_long::MAX;
 
+/// How long a sender whom a signal keeps from waiting sleeps between two attempts, in milliseconds.
+const INTERRUPTED_MS: i64 = 5;
+
+/// Jiffies of a timeout in milliseconds.
+fn jiffies(ms: u32) -> c_long {
+    c_long::try_from(msecs_to_jiffies(ms)).unwrap_or(FOREVER)
+}
+
 /// Jiffies of a timeout in milliseconds, where 0 is none.
 fn timeout(ms: u32) -> c_long {
     match ms {
         0 => FOREVER,
-        ms => c_long::try_from(msecs_to_jiffies(ms)).unwrap_or(FOREVER),
+        ms => jiffies(ms),
     }
 }
 
@@ -150,8 +162,6 @@ pub struct Socket {
     raw: NonNull<bindings::socket>,
     /// [`Self::shutdown`] was called.
     stopped: Atomic<bool>,
-    /// Send timeout in milliseconds, 0 is none.
-    send_timeout: Atomic<u32>,
 }
 
 // SAFETY: The functions that take a `struct socket` may be called from any thread.
@@ -185,7 +195,6 @@ impl Socket {
         Ok(Self {
             raw: NonNull::new(raw).ok_or(ENOMEM)?,
             stopped: Atomic::new(false),
-            send_timeout: Atomic::new(0),
         })
     }
 
@@ -255,9 +264,7 @@ impl Socket {
         }
         // SAFETY: `sk` is valid.
         unsafe { bindings::sk_set_sndtimeo(self.sk(), timeout(timeout_ms)) };
-        let result = step(0);
-        self.set_send_timeout(self.send_timeout.load(Relaxed));
-        result.map_err(|error| {
+        step(0).map_err(|error| {
             if error == EALREADY || error == EINPROGRESS {
                 self.failure(ETIMEDOUT)
             } else {
@@ -266,13 +273,24 @@ impl Socket {
         })
     }
 
-    /// Sends all of `data`.
+    /// Sends all of `data` within `timeout_ms`, as long as the other side takes some of it every
+    /// `stall_ms`, and whatever signals the calling thread gets. To be called by one thread at a time.
     ///
-    /// `ETIMEDOUT` if for the send timeout nothing could be sent, `EPIPE`, `ECONNRESET`, …; it is
-    /// then unknown how much the other side got.
-    pub fn send_all(&self, data: &[u8]) -> Result {
+    /// `EAGAIN` if nothing of it could be sent; it can be tried again. Else, it is unknown how much
+    /// the other side got: `ETIMEDOUT`, `EPIPE`, `ECONNRESET`, …
+    pub fn send_all(&self, data: &[u8], timeout_ms: u32, stall_ms: u32) -> Result {
+        let begin = time::monotonic_ns();
         let mut rest = data;
         while !rest.is_empty() {
+            let ms = time::monotonic_ns().saturating_sub(begin) / 1_000_000;
+            let left = timeout_ms.saturating_sub(u32::try_from(ms).unwrap_or(u32::MAX));
+            let begun = rest.len() < data.len();
+            // The first attempt is made in any case. Without time it does not wait.
+            if left == 0 && begun {
+                return Err(ETIMEDOUT);
+            }
+            // SAFETY: `sk` is valid.
+            unsafe { bindings::sk_set_sndtimeo(self.sk(), jiffies(left.min(stall_ms))) };
             let mut msg = bindings::msghdr {
                 msg_flags: bindings::MSG_NOSIGNAL,
                 ..Default::default()
@@ -285,8 +303,14 @@ impl Socket {
             let sent = unsafe {
                 bindings::kernel_sendmsg(self.as_raw(), &mut msg, &mut vec, 1, rest.len())
             };
-            let sent = self.transferred(sent)?;
-            rest = rest.get(sent..).unwrap_or(&[]);
+            match self.transferred(sent) {
+                Ok(sent) => rest = rest.get(sent..).unwrap_or(&[]),
+                // A signal that waits for the thread keeps it from waiting for anything else.
+                Err(EINTR) if left > 0 => fsleep(Delta::from_millis(INTERRUPTED_MS)),
+                Err(EINTR | EAGAIN) if !begun => return Err(EAGAIN),
+                Err(EINTR | EAGAIN) => return Err(ETIMEDOUT),
+                Err(error) => return Err(error),
+            }
         }
         Ok(())
     }
@@ -295,10 +319,7 @@ impl Socket {
     fn transferred(&self, ret: c_int) -> Result<usize> {
         match usize::try_from(ret) {
             Ok(count) => Ok(count),
-            Err(_) => Err(match self.failure(Error::from_errno(ret)) {
-                EAGAIN => ETIMEDOUT,
-                error => error,
-            }),
+            Err(_) => Err(self.failure(Error::from_errno(ret))),
         }
     }
 
@@ -319,10 +340,7 @@ impl Socket {
                 flags as c_int,
             )
         };
-        self.transferred(ret).map_err(|error| match error {
-            ETIMEDOUT => EAGAIN,
-            error => error,
-        })
+        self.transferred(ret)
     }
 
     /// Receives what is there, at least one byte; 0 is the end of the stream (or an empty `data`).
@@ -385,13 +403,6 @@ impl Socket {
             return Err(Error::from_errno(ret));
         }
         raw.parse()
-    }
-
-    /// Limits how long sending waits for room, in milliseconds; 0 is no limit.
-    pub fn set_send_timeout(&self, ms: u32) {
-        self.send_timeout.store(ms, Relaxed);
-        // SAFETY: `sk` is valid.
-        unsafe { bindings::sk_set_sndtimeo(self.sk(), timeout(ms)) };
     }
 
     /// Limits how long receiving waits for data, in milliseconds; 0 is no limit.

@@ -11,10 +11,12 @@ import random
 import socket
 import struct
 import sys
+import threading
+import time
 
 PORT = 4770
 TCP_AO_ADD_KEY = 38
-HELLO, PREPARE, REFUSED, PING, PONG = 1, 2, 4, 13, 14
+HELLO, PREPARE, READY, REFUSED, STATE, PING, PONG = 1, 2, 3, 4, 5, 13, 14
 AO = 29
 
 
@@ -161,6 +163,34 @@ def refuser(args):
         sock.sendall(record(REFUSED, struct.pack(">I", 999) + b"not with you", number=0))
 
 
+def drips(args):
+    """A target that is ready for everything and then reads STATE in drips."""
+    listener = socket.socket()
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16384)
+    listener.bind((args.address, PORT))
+    listener.listen()
+    while True:
+        sock, _ = listener.accept()
+        threading.Thread(target=drip, args=(sock,), daemon=True).start()
+
+
+def drip(sock):
+    sock.sendall(hello())
+    while head := sock.recv(24, socket.MSG_WAITALL):
+        _, _, kind, _, length, number, _ = struct.unpack(">4sBBHIQI", head)
+        if kind == STATE:
+            break
+        sock.recv(length, socket.MSG_WAITALL)
+        if kind == PREPARE:
+            sock.sendall(record(READY, b"", number))
+    print("reads in drips", flush=True)
+    # Enough of them for TCP not to be silent.
+    while sock.recv(2048):
+        time.sleep(0.2)
+    print("it is over", flush=True)
+
+
 def forge(args):
     """PREPARE of a capture with addresses replaced; prints what the target says."""
     data = pathlib.Path(args.capture).read_bytes()
@@ -239,7 +269,7 @@ def replay(args):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     roles = parser.add_subparsers(dest="role", required=True)
-    for function in (nothing, garbage, silent, capabilities, refuser, forge):
+    for function in (nothing, garbage, silent, capabilities, refuser, drips, forge):
         role = roles.add_parser(function.__name__)
         role.set_defaults(function=function)
         role.add_argument("address")

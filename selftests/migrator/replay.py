@@ -18,6 +18,23 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 import pcap  # noqa: E402
 
 
+def checksum(data):
+    """That of IP, ICMP and TCP."""
+    data += b"\0" * (len(data) % 2)
+    total = sum(struct.unpack(f">{len(data) // 2}H", data))
+    total = (total & 0xFFFF) + (total >> 16)
+    return ~(total + (total >> 16)) & 0xFFFF
+
+
+def with_checksum(ip):
+    """An IPv4 packet with TCP whose checksum may have been the device's to fill in."""
+    head = (ip[0] & 15) * 4
+    tcp = bytearray(ip[head:])
+    tcp[16:18] = b"\0\0"
+    tcp[16:18] = struct.pack(">H", checksum(ip[12:20] + struct.pack(">HH", 6, len(tcp)) + tcp))
+    return ip[:head] + tcp
+
+
 def segments(path, address, port):
     """(destination, packet) of each segment that can be sent again."""
     for frame in pcap.frames(path):
@@ -25,15 +42,7 @@ def segments(path, address, port):
         if (packet is None or packet.source != address or packet.source_port != port
                 or packet.flags & (pcap.SYN | pcap.RST) or packet.length > len(ip)):
             continue
-        # The checksum may have been the device's to fill in.
-        head = (ip[0] & 15) * 4
-        tcp = bytearray(ip[head:packet.length])
-        tcp[16:18] = b"\0\0"
-        sums = ip[12:20] + struct.pack(">HH", 6, len(tcp)) + tcp + b"\0" * (len(tcp) % 2)
-        total = sum(struct.unpack(f">{len(sums) // 2}H", sums))
-        total = (total & 0xFFFF) + (total >> 16)
-        tcp[16:18] = struct.pack(">H", ~(total + (total >> 16)) & 0xFFFF)
-        yield packet.destination, ip[:head] + tcp
+        yield packet.destination, with_checksum(ip[:packet.length])
 
 
 def main():

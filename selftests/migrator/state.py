@@ -309,8 +309,9 @@ def shut_down():
 
 
 def window_scales(theirs, ours, mtu="1500"):
-    """Windows of client and LBU with these scales, which the host would not choose by itself."""
-    theirs, ours = int(theirs), int(ours)
+    """Windows of client and LBU with these scales ("each": of 15 side by side, one has each), which the host would not
+    choose by itself."""
+    theirs, ours = crowd.number() % 15 if theirs == "each" else int(theirs), int(ours)
     with links(mtu):
         scene = Scene()
         # The most that a window may become, 64 KB << scale, decides about the scale.

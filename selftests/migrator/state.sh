@@ -6,7 +6,7 @@
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 state=$(dirname "$tcp")/state.py
-times=${TIMES:-1} options=()
+times=${TIMES:-1} beside=10 options=()
 # Of many runs only the headers are kept; the programs compare the bytes, too.
 ((times == 1)) || SNAP=128 options=(--headers)
 
@@ -42,9 +42,17 @@ scenarios() {
 		*) ktap_note "${line#\# }" && continue ;;
 		esac
 		results=$((results + 1))
-	done < <(printf '%s\n' "${list[@]}" | python3 "$state" --times "$times" 2>&1)
+	done < <(printf '%s\n' "${list[@]}" | python3 "$state" --times "$times" --beside "$beside" 2>&1)
 	((results == ${#list[@]})) || ktap_not_ok "all scenarios came to an end"
 	ktap_run "the packets of all these" "$1"
+}
+
+# Each pair of them once.
+all_window_scales() {
+	local ours
+	times=15 beside=15 scenarios packets_are_right < <(for ours in {0..14}; do
+		echo "window scales 0 to 14, and $ours: window_scales each $ours"
+	done)
 }
 
 # Whatever a connection may be in the middle of.

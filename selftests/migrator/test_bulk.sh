@@ -48,9 +48,15 @@ all_gone() {
 	no_backlog
 }
 
+# Much over one connection, whose headers alone are no small capture.
+one_stream() { "$(dirname "$tcp")/stream.py" "$1"; }
+megabytes=${LONG:+1024}
+megabytes=${megabytes:-64}
+
 ktap_begin
 ktap_note "seed $seed"
 cluster
+ktap_run "$megabytes MB in each direction over one connection" one_stream $megabytes
 server host1 server 0.0.0.0 80
 server host2 server 0.0.0.0 80
 count_left=$((count / 2)) ktap_run "$((count / 2)) connections of 64 to 512 KiB" \

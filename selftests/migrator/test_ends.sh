@@ -130,6 +130,7 @@ asked_again() { [ "$(commits_repeated)" -gt "$1" ]; }
 
 ktap_begin
 cluster
+ktap_run "the client connects again from the same port" "$(dirname "$tcp")/reopen.py"
 ktap_run "the listener is closed before it has accepted" listener_closed
 ktap_run "the application is killed" application_killed
 ktap_run "the client vanishes" client_vanishes

@@ -119,6 +119,32 @@ secrets() {
 	! grep -qaF "${secret:0:16}" "$tmp/all"
 }
 
+# A peer that has agreed to take connections and then hardly reads keeps none of them frozen.
+drips() {
+	good
+	ns host2 nlb peer del $LBU_TO_HOST2
+	ns lbu nlb peer del $HOST2
+	background host2 "$tmp/drips.log" "$peer" drips $HOST2
+	local pid=$!
+	wait_listen host2 4770
+	ns lbu nlb peer add $HOST2 unauthenticated
+	"$(dirname "$tcp")/drips.py" drips "$tmp/drips.log"
+	kill $pid
+	wait $pid || true
+	ns lbu nlb peer del $HOST2
+	peer_add lbu $HOST2
+	peer_add host2 $LBU_TO_HOST2
+}
+signals() {
+	good
+	stop server-host1
+	# So that there is something to wait for.
+	slow_answers 20ms
+	"$(dirname "$tcp")/drips.py" signals
+	prompt_answers
+	server host1 server 0.0.0.0 80
+}
+
 ktap_begin
 cluster
 server host1 server 0.0.0.0 80
@@ -126,4 +152,6 @@ ktap_run "capabilities and versions" capabilities
 ktap_run "secrets stay secret" secrets
 ktap_run "old segments are sent again" replayed
 ktap_run "states that no target takes" forged
+ktap_run "a peer that reads in drips" drips
+ktap_run "signals meanwhile" signals
 ktap_end
