@@ -42,7 +42,7 @@ scenarios() {
 		*) ktap_note "${line#\# }" && continue ;;
 		esac
 		results=$((results + 1))
-	done < <(printf '%s\n' "${list[@]}" | python3 "$state" --times "$times" 2>&1)
+	done < <(printf '%s\n' "${list[@]}" | python3 "$state" --times "$times" --beside "${beside:-10}" 2>&1)
 	((results == ${#list[@]})) || ktap_not_ok "all scenarios came to an end"
 	ktap_run "the packets of all these" "$1"
 }
