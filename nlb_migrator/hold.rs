@@ -99,6 +99,11 @@ pub(crate) struct Hold {
 }
 
 impl Hold {
+    /// Whether it only drops what is left of a migration.
+    fn is_over(&self) -> bool {
+        self.queue.lock().mode == Mode::Drop
+    }
+
     /// Decides about one packet.
     fn take(&self, state: &HookState<'_>, stats: &Stats, skb: SkBuff) -> Verdict {
         let size = skb.truesize() as usize;
@@ -252,8 +257,7 @@ impl Holds {
         match insert() {
             Ok(()) => {}
             Err(InsertError::Exists) => {
-                let over = |old: &Arc<Hold>| old.queue.lock().mode == Mode::Drop;
-                self.table.remove_if(tuple, over);
+                self.table.remove_if(tuple, |old| old.is_over());
                 insert()?;
             }
             Err(error) => return Err(error.into()),
@@ -326,6 +330,11 @@ impl Hook for LocalIn {
             return Verdict::Accept(skb);
         }
         match holds.find(&parsed.tuple, state.rcu()) {
+            // A new connection, which has come another way.
+            Some(hold) if parsed.flags.is_initial_syn() && hold.is_over() => {
+                holds.end(hold);
+                Verdict::Accept(skb)
+            }
             Some(hold) => hold.take(state, stats, skb),
             None => tombstones.take(state.net(), state.rcu(), stats, skb, &parsed),
         }

@@ -7,6 +7,7 @@ Attribute and command ids come from the uAPI headers.
 
 import collections
 import errno
+import functools
 import os
 import pathlib
 import re
@@ -59,6 +60,7 @@ def attributes(data):
     return found
 
 
+@functools.cache
 def header_ids(name):
     """Every enumerator of a uAPI header with its number."""
     for top in pathlib.Path(__file__).resolve().parents:

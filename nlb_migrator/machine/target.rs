@@ -70,7 +70,7 @@ pub(crate) trait TargetOps {
     /// Builds the connection, queues it for `accept()` and delivers what was held. On an error,
     /// e.g. because the state is not whole, nothing of it is left.
     fn inject(&mut self) -> Result<(), Self::Reason>;
-    /// Drops the state, the held packets and the mapping.
+    /// Drops the state and the held packets, and from now on those that come.
     fn forget(&mut self);
     /// Drops the connection without a packet, and the mapping: the origin has reset it.
     fn kill(&mut self);

@@ -61,8 +61,7 @@ use nlb::{
 /// still on its way here. An origin that waits for an answer gets it for as long as it waits; one
 /// that asks later is told that the migration is not known, and so has ended.
 const REMEMBER_MS: u64 = 10_000;
-/// How long packets of a migration that did not come are dropped instead of answered with a RST,
-/// and how long the mapping of a closed connection stays for the client's last packets.
+/// How long the mapping of a closed connection stays for the client's last packets.
 const LINGER_MS: u64 = 5_000;
 /// Added to twice the origin's patience, so that the origin gives up first.
 const GRACE_MS: u64 = 1_000;
@@ -301,10 +300,14 @@ impl Arrival {
             }
             TargetState::Closed | TargetState::Refused | TargetState::Aborted => {
                 let ago = now.saturating_sub(inner.moment);
-                if ago > LINGER_MS {
+                let remembered = ago <= REMEMBER_MS.max(self.patience_ms);
+                // Of what did not come, packets are dropped for as long as the origin may send them here:
+                // until it has heard of that, or resets the connection. A RST would end it.
+                let closed = inner.machine.state() == TargetState::Closed;
+                if !remembered || (closed && ago > LINGER_MS) {
                     self.let_go(&mut inner, shared, net);
                 }
-                return ago <= REMEMBER_MS.max(self.patience_ms);
+                return remembered;
             }
         }
         true
@@ -443,8 +446,8 @@ impl<'a> TargetOps for Arriving<'a> {
     fn forget(&mut self) {
         self.inner.incoming = Incoming::new();
         self.inner.listener = None;
-        self.unmap();
-        // It stays for a while to swallow what is on its way; see `Arrivals::tidy`.
+        // It stays for a while to swallow what is on its way, and so does the mapping, which the
+        // forwarder would teach this machine again; see `Arrivals::tidy`.
         if let Some(hold) = &self.inner.hold {
             self.shared.holds.refuse(hold, &self.shared.stats);
         }

@@ -305,7 +305,7 @@ def settled(before):
 
 def one_after_the_other(world, side):
     """Migrations until there is no allocation left to fail."""
-    outcomes = collections.Counter()
+    outcomes, waited = collections.Counter(), 0
     for number in range(1, MOST):
         place = OWN if side == "origin" else serving_thread()
         if place is None:
@@ -314,12 +314,15 @@ def one_after_the_other(world, side):
             place = serving_thread()
             if said or place is None:
                 raise AssertionError(f"after allocation {number - 1} had failed, no migration works any more: {said}")
+        held = world.host.counters()["held"]
         try:
             hit, said, moved = world.round(place, number)
         except (AssertionError, OSError) as error:
             raise AssertionError(f"allocation {number}: {error}") from error
+        held = world.host.counters()["held"] - held
         outcomes[said or "moved"] += hit
-        print(f"# allocation {number}: {'fails' if hit else 'not reached'}, {said or 'moved'}, {moved=}", flush=True)
+        waited += moved and held > 0
+        print(f"# allocation {number}: {'fails' if hit else 'not reached'}, {said or 'moved'}, {moved=}, {held=}", flush=True)
         if not hit:
             if said:
                 raise AssertionError(f"nothing failed, and it says {said}")
@@ -328,6 +331,10 @@ def one_after_the_other(world, side):
         raise AssertionError(f"{MOST} allocations and no end")
     if number < 20:
         raise AssertionError(f"only {number - 1} allocations failed: is this the right thread?")
+    if world.scenario is early:
+        print(f"# {waited} connections moved with packets that were early")
+        if waited * 2 < outcomes["moved"]:
+            raise AssertionError("packets were early too seldom")
     return outcomes
 
 

@@ -23,10 +23,12 @@ set_endpoint() { ns lbu nlb endpoint set "$VIP:$1" host "${endpoints[$2]}" "${@:
 shares() { ns lbu nlb -j endpoint show "$VIP:$1" | jq -c "map(.$2)"; }
 shares_are() { [ "$(shares "$1" "$2" | tee "$tmp/shares")" = "$3" ] || ! cat "$tmp/shares"; }
 
-# send PORT FIRST COUNT [CLIENT]: a datagram from each of so many ports, from port FIRST on.
+# send PORT FIRST COUNT [CLIENT]: a datagram from each of so many ports, from port FIRST on. By one processor, which
+# then handles them all: two that look at an endpoint at the same time may both find that there is room.
 send() {
 	ns client python3 -c "
-import socket
+import os, socket
+os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
 for port in range($2, $2 + $3):
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
         s.bind(('${4:-$CLIENT}', port))

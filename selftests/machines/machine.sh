@@ -19,7 +19,7 @@ address() {
 }
 peer_add() { nlb peer add "$1" key 1 secret-file /nlb/keys/secret; }
 # Each step of the protocol has peers of its own, so that it has a connection of its own.
-steps=(1 2 3 4 5 6)
+steps=(1 2 3 4 5 6 7)
 
 case $1 in
 lbu)

@@ -6,14 +6,18 @@ machine, such as to lose its packets, is done once, when all have come there:
 none is ahead of it, and none behind.
 """
 
+import argparse
 import contextlib
 import faulthandler
 import os
+import shlex
 import sys
 import threading
 import time
 import traceback
 
+# How many seconds a scenario may take.
+PATIENCE = 240
 _here = threading.local()
 
 
@@ -109,3 +113,31 @@ def _end(undo):
 def until_the_end(undo):
     """What is to be done when all have ended."""
     _here.crowd.undo.append(undo)
+
+
+def succeeds(function, arguments, times, beside):
+    """Whether a scenario goes well that many times, so many of them beside each other; what went wrong is told."""
+    start, left = time.monotonic(), times
+    while left:
+        several = Crowd(min(left, beside), PATIENCE, times - left)
+        if not several.play(function, arguments):
+            print(f"# after {times - left} of {times}:\n# " + several.failure.replace("\n", "\n# "))
+            return False
+        left -= several.count
+    print(f"# {', '.join(several.notes[0])}; {times} in {time.monotonic() - start:.1f} s")
+    return True
+
+
+def main(scenarios):
+    """Reads lines "TEXT: SCENARIO [ARGUMENT...]", plays each scenario --times N where lib.sh's cluster() is, --beside M
+    of them at the same time, and answers each line with "ok TEXT" or "not ok TEXT". Lines that begin with "#" are for
+    people. One process for all of them: starting one is dear where the processor is emulated."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--times", type=int, default=1)
+    parser.add_argument("--beside", type=int, default=10)
+    args = parser.parse_args()
+    for line in sys.stdin:
+        text, _, words = line.rstrip("\n").rpartition(": ")
+        name, *arguments = shlex.split(words)
+        good = succeeds(scenarios[name], arguments, args.times, args.beside)
+        print("ok" if good else "not ok", text, flush=True)

@@ -27,7 +27,7 @@ import test_fwd  # noqa: E402
 import test_tunnel  # noqa: E402
 from machines import HOST1, VIP, Migrator, accepted, connect, exchange, listen, machine, receive  # noqa: E402
 
-OWN_PORT = 8080
+OWN_PORT, TEXT = 8080, b"are you there?"
 PORT, HEAD, LENGTH_AT, CRC_AT = 4770, 24, 8, 20
 FAMILIES = ("nlb-fwd", "nlb-tunnel", "nlb-migrator")
 
@@ -195,19 +195,32 @@ def spoiled(chance, attrs):
     return attrs[:at] + chance.choice(([], [attrs[at]] * 2, [(attrs[at][0], payload(chance))])) + attrs[at + 1:]
 
 
+def taken_along(attrs, read):
+    """What a request that went through has taken along of the bytes that were read. Of doubled attributes, the last
+    counts."""
+    last = dict(attrs)
+    if "MIGRATION_READ_ALL" in last:
+        return read
+    if "MIGRATION_READ_BYTES" in last:
+        return read[len(read) - int.from_bytes(last["MIGRATION_READ_BYTES"], sys.byteorder):]
+    return last.get("MIGRATION_READ_DATA", b"")
+
+
 class Own:
     """A connection to a service of the hammer's own, for requests that may well move it to host1."""
 
     def __init__(self, listener):
-        self.listener, self.client, self.served = listener, None, None
+        self.listener, self.client, self.served, self.read = listener, None, None, b""
 
     def ask(self, chance, family):
-        """Asks to migrate it, maybe with what was read; whether it moved. If not, it works as before."""
+        """Asks to migrate it, maybe with what was read; whether it moved. Wherever it is, it has its bytes, and works."""
         if self.client is None:
             self.client = connect(OWN_PORT)
             self.served = accepted(self.listener)
+            self.read = b""
         self.client.sendall(b"0123456789")
         assert receive(self.served, 7) == b"0123456"
+        self.read += b"0123456"
         which = [("MIGRATION_FD", genl.u32(self.served.fileno()))]
         if chance.random() < 0.5:
             (client, port), vip = self.client.getsockname(), genl.ip(VIP)
@@ -216,10 +229,18 @@ class Own:
         read = chance.choice(([], [("MIGRATION_READ_ALL", b"")], [("MIGRATION_READ_BYTES", genl.u32(chance.randrange(12)))],
                               [("MIGRATION_READ_DATA", chance.randbytes(chance.randrange(12)))]))
         attrs = which + read + [("MIGRATION_PEER_ADDR", genl.ip(HOST1)), ("MIGRATION_TIMEOUT", genl.u32(5000))]
-        answer = family.do("MIGRATE", spoiled(chance, attrs) if chance.random() < 0.4 else attrs)
+        asked = spoiled(chance, attrs) if chance.random() < 0.4 else attrs
+        answer = family.do("MIGRATE", asked)
         if answer.error:
-            assert receive(self.served, 3) == b"789" and exchange(self.client, self.served), "it does not work any more"
+            assert receive(self.served, 3) == b"789" and exchange(self.client, self.served, TEXT), "it does not work any more"
+            self.read += b"789" + TEXT
             return False
+        self.client.sendall(TEXT)
+        self.client.shutdown(socket.SHUT_WR)
+        # The server sends everything back, to the end.
+        wanted = taken_along(asked, self.read) + b"789" + TEXT
+        got = receive(self.client, len(wanted) + 1)
+        assert got == wanted, f"{asked}: it has sent back {got} instead of {wanted}"
         self.client.close()
         self.served.close()
         self.client = None

@@ -396,11 +396,12 @@ def pending(bench):
 
 def beyond_a_hole(bench):
     """More than 1 MiB behind a byte that was lost."""
-    data = bytes(range(256)) * 4800
+    data, at_last = bytes(range(256)) * 4800, contextlib.ExitStack()
     way = f"ip -n client route change {bench.network.vip} via 10.0.1.1".split()
     subprocess.run([*way, "initcwnd", "1000"], check=True)
-    with bench.connection([(socket.SOL_SOCKET, SO_RCVBUFFORCE, 32 << 20)],
-                          [(socket.SOL_SOCKET, SO_SNDBUFFORCE, 4 << 20), (TCP, socket.TCP_NODELAY, 1)]) as (client, served):
+    at_last.callback(subprocess.run, way, check=True)
+    with at_last, bench.connection([(socket.SOL_SOCKET, SO_RCVBUFFORCE, 32 << 20)], [
+            (socket.SOL_SOCKET, SO_SNDBUFFORCE, 4 << 20), (TCP, socket.TCP_NODELAY, 1)]) as (client, served):
         # The window grows.
         for _ in range(4):
             client.sendall(data)
@@ -413,7 +414,6 @@ def beyond_a_hole(bench):
             bench.refused("more than 1 MiB out of order", served, errno.EBUSY, "too much out-of-order data is queued")
         bench.result(receive(served, 1 + len(data)) == b"?" + data and exchange(client, served),
                      "more than 1 MiB out of order: all arrives")
-    subprocess.run(way, check=True)
 
 
 def doubled(bench):

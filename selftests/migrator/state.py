@@ -2,21 +2,14 @@
 # SPDX-License-Identifier: GPL-2.0
 """What a connection may be in the middle of when it moves.
 
-state.py [--times N] [--beside M] reads lines "TEXT: SCENARIO [ARGUMENT...]",
-runs each scenario N times where lib.sh's cluster() is, M of them at the same
-time, and answers each line with "ok TEXT" or "not ok TEXT". Lines that begin
-with "#" are for people. One process for all of them: starting one is dear where
-the processor is emulated.
+state.py [--times N] [--beside M]: scenarios as crowd.main() plays them.
 """
 
-import argparse
 import fcntl
 import json
 import select
-import shlex
 import socket
 import struct
-import sys
 import termios
 import time
 
@@ -571,29 +564,5 @@ def rolled_back():
     scene.finish(client, origin)
 
 
-def succeeds(words, times, beside):
-    """Whether a scenario goes well that many times, so many of them beside each other; what went wrong is told."""
-    name, *arguments = shlex.split(words)
-    start, left = time.monotonic(), times
-    while left:
-        several = crowd.Crowd(min(left, beside), PATIENCE * 4, times - left)
-        if not several.play(globals()[name], arguments):
-            print(f"# after {times - left} of {times}:\n# " + several.failure.replace("\n", "\n# "))
-            return False
-        left -= several.count
-    print(f"# {', '.join(several.notes[0])}; {times} in {time.monotonic() - start:.1f} s")
-    return True
-
-
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--times", type=int, default=1)
-    parser.add_argument("--beside", type=int, default=10)
-    args = parser.parse_args()
-    for line in sys.stdin:
-        text, _, words = line.rstrip("\n").rpartition(": ")
-        print("ok" if succeeds(words, args.times, args.beside) else "not ok", text, flush=True)
-
-
 if __name__ == "__main__":
-    main()
+    crowd.main(globals())

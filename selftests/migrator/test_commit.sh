@@ -79,6 +79,28 @@ commit_lost() {
 	stayed "origin lost"
 }
 
+# The host, which has given that one up, drops its late packets; but not those of a new connection with its addresses,
+# which comes another way than from the LBU.
+new_one_by_another_way() {
+	local port
+	port=$(migrations host1 | jq last.client_port)
+	# The client's end of the old one is in TIME_WAIT.
+	nap 1.2
+	ns client sysctl -qw net.ipv4.tcp_tw_reuse=1 net.ipv4.ip_local_port_range="$port $port"
+	ip -n client route change $VIP via 10.0.4.1
+	ns client python3 - "$VIP" <<-'EOF'
+	import socket, sys
+	s = socket.create_connection((sys.argv[1], 80), timeout=20)
+	s.sendall(b"here")
+	assert s.recv(4) == b"here"
+	EOF
+	ip -n client route change $VIP via $LBU
+	ns client sysctl -qw net.ipv4.ip_local_port_range="32768 60999"
+	# The mapping goes when they are not dropped any more.
+	ns host1 nlb -j mapping show side host | jq -e --argjson port "$port" 'any(.client_port == $port)' ||
+		skip "it has taken so long that nothing is dropped any more"
+}
+
 # Nothing breaks, and no answer comes: the origin does not trust the connection any more.
 commit_swallowed() {
 	local port
@@ -167,6 +189,7 @@ try "COMMIT comes late: the connection moves" commit_late
 try "INJECTED comes late: the connection moves" injected_late
 try "INJECTED is lost with the connection it came by: it moves" injected_lost
 try "COMMIT is lost with the connection it went by: it stays" commit_lost
+ktap_run "the same port at once, by another way" new_one_by_another_way
 try "a dead connection swallows COMMIT: it moves" commit_swallowed
 try "no answer ever: a silent client gets one RST with the right number" client_waits
 ktap_run "the target forgets it" target_is_told
