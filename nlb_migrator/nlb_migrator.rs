@@ -31,7 +31,6 @@ mod tombstone;
 mod transport;
 mod uapi;
 mod watch;
-mod window;
 
 use kernel::prelude::*;
 use nlb::net::{

@@ -34,8 +34,7 @@ use crate::{
         Link,
         Use, //
     },
-    uapi::Phase,
-    window::Place, //
+    uapi::Phase, //
 };
 use kernel::{
     prelude::*,
@@ -51,7 +50,10 @@ use nlb::{
         Net, //
     },
     plumb,
-    sync::rcu,
+    sync::{
+        rcu,
+        semaphore::Permit, //
+    },
     time,
     wire::{
         addr::Addr,
@@ -87,7 +89,7 @@ struct Mover<'a> {
     net: &'a Net,
     link: &'a Link,
     /// Among the connections that stand still.
-    place: Option<Place<'a>>,
+    permit: Option<Permit<'a>>,
     /// The connection that COMMIT was sent over again.
     again: Option<Use>,
     /// When the answer to what is sent has to be there (CLOCK_MONOTONIC, in milliseconds).
@@ -187,6 +189,7 @@ impl Mover<'_> {
             info.freeze_ns = closed.frozen_ns;
             info.export_ns = self.export_ns;
         });
+        self.permit = None;
     }
 }
 
@@ -212,7 +215,7 @@ impl OriginOps for Mover<'_> {
         self.transfer
             .entry
             .update(|info| info.phase = Phase::Prepared);
-        self.place = Some(self.link.standing.enter(self.timeout_ms)?);
+        self.permit = Some(self.link.stand(self.timeout_ms)?);
         // The time for the answer begins now.
         self.deadline_ms = now_ms().saturating_add(self.timeout_ms.into());
         let tuple = &self.transfer.entry.tuple;
@@ -302,6 +305,7 @@ impl OriginOps for Mover<'_> {
             drop(frozen);
             self.transfer.entry.update(|info| info.freeze_ns = ns);
         }
+        self.permit = None;
     }
 
     fn reset(&mut self) {
@@ -349,9 +353,6 @@ impl OriginOps for Mover<'_> {
     }
 
     fn entered(&mut self, state: OriginState, reason: Option<&Reason>) {
-        if !state.is_waiting() {
-            self.place = None;
-        }
         self.transfer.entered(self.shared, self.net, state, reason);
     }
 }
@@ -391,7 +392,7 @@ fn migrate(
     }
     let taken = transport::connect(shared, &peer, net, timeout_ms)?;
     let link = taken.link();
-    let _place = link.begin(timeout_ms)?;
+    let _permit = link.begin(timeout_ms)?;
 
     let target = nlb_tunnel::target(net, peer.addr, None)
         .map_err(|error| Reason::or_no_memory(error, Code::NoHost))?;
@@ -410,7 +411,7 @@ fn migrate(
         shared,
         net,
         link,
-        place: None,
+        permit: None,
         again: None,
         deadline_ms: 0,
         ask_ms: 0,

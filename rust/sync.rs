@@ -7,6 +7,7 @@ pub mod lock;
 pub mod percpu;
 pub mod rcu;
 pub mod rhashtable;
+pub mod semaphore;
 pub mod timed;
 
 pub use lock::SpinLockBh;

@@ -12,10 +12,6 @@ use crate::{
     stats::{
         Counter,
         Stats, //
-    },
-    window::{
-        Place,
-        Window, //
     }, //
 };
 use kernel::{
@@ -33,8 +29,15 @@ use kernel::{
 use nlb::{
     bytes,
     net::socket::Socket,
-    new_timed_mutex,
-    sync::timed::TimedMutex,
+    new_semaphore, new_timed_mutex,
+    sync::{
+        semaphore::{
+            Patience,
+            Permit,
+            Semaphore, //
+        },
+        timed::TimedMutex, //
+    },
     time,
     wire::record::{
         Record,
@@ -66,10 +69,10 @@ pub(crate) struct Link {
     suspect: Atomic<bool>,
     /// Of those who are under way to the target.
     #[pin]
-    under_way: Window,
+    under_way: Semaphore,
     /// Of those whose connection stands still until the target has it.
     #[pin]
-    pub(crate) standing: Window,
+    standing: Semaphore,
 }
 
 /// Keeps a suspect connection open, for it may yet bring the answers to what runs over it.
@@ -97,7 +100,7 @@ impl Link {
     ) -> Result<Arc<Self>> {
         let id = shared.next_link();
         let room = bytes::zeros(RECORD_MAX)?;
-        let link = Arc::pin_init(
+        Arc::pin_init(
             pin_init!(Self {
                 id,
                 peer: peer.clone(),
@@ -105,14 +108,11 @@ impl Link {
                 sending <- new_timed_mutex!(room, "nlb_migrator::Link"),
                 users: Atomic::new(0),
                 suspect: Atomic::new(false),
-                under_way <- Window::new(),
-                standing <- Window::new(),
+                under_way <- new_semaphore!(UNDER_WAY, "nlb_migrator::Link::under_way"),
+                standing <- new_semaphore!(STANDING, "nlb_migrator::Link::standing"),
             }),
             GFP_KERNEL,
-        )?;
-        link.under_way.open(UNDER_WAY);
-        link.standing.open(STANDING);
-        Ok(link)
+        )
     }
 
     /// A number no other connection of this namespace had.
@@ -130,27 +130,42 @@ impl Link {
 
     pub(crate) fn close(&self) {
         self.socket.shutdown();
-        self.under_way.close();
-        self.standing.close();
+        // Who waits finds out at once.
+        self.under_way.open();
+        self.standing.open();
     }
 
     /// Has later migrations take a new connection: this one may be dead, and TCP takes long to
     /// notice or to recover.
     pub(crate) fn suspect(&self) {
         self.suspect.store(true, Release);
-        self.under_way.close();
+        self.under_way.open();
     }
 
     /// Waits until this migration may begin; `timeout_ms` without that any other could is too long.
-    pub(crate) fn begin(&self, timeout_ms: u32) -> Result<Place<'_>, Reason> {
-        let place = self.under_way.enter_in_turn(timeout_ms)?;
-        if !self.is_up() {
-            return Err(Code::LinkLost.into());
-        }
+    pub(crate) fn begin(&self, timeout_ms: u32) -> Result<Permit<'_>, Reason> {
+        let permit = self.permit(&self.under_way, Patience::InLine(timeout_ms))?;
         if self.suspect.load(Acquire) {
             return Err(Code::Crowded.into());
         }
-        Ok(place)
+        Ok(permit)
+    }
+
+    /// Waits until the connection of this migration may stand still, but no longer than `timeout_ms`.
+    pub(crate) fn stand(&self, timeout_ms: u32) -> Result<Permit<'_>, Reason> {
+        self.permit(&self.standing, Patience::Killable(timeout_ms))
+    }
+
+    fn permit<'a>(&self, of: &'a Semaphore, patience: Patience) -> Result<Permit<'a>, Reason> {
+        let permit = match of.acquire(patience) {
+            Ok(permit) => permit.ok_or(Code::Crowded)?,
+            Err(EINTR) => return Err(Code::Interrupted.into()),
+            Err(error) => return Err(error.into()),
+        };
+        if !self.is_up() {
+            return Err(Code::LinkLost.into());
+        }
+        Ok(permit)
     }
 
     /// For one migration, if another one may be begun over it.

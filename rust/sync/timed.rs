@@ -2,7 +2,11 @@
 
 //! A mutex for which one waits for a limited time; `struct mutex` knows no such thing.
 
-use crate::completion::Completion;
+use super::semaphore::{
+    Patience,
+    Permit,
+    Semaphore, //
+};
 use core::ops::{
     Deref,
     DerefMut, //
@@ -19,10 +23,10 @@ use kernel::{
 /// A mutex that is given to those who wait in the order in which they came.
 #[pin_data]
 pub struct TimedMutex<T> {
-    /// Happens whenever the mutex is free.
+    /// Of one permit.
     #[pin]
-    free: Completion,
-    /// Only taken by the one who has found it free, so without waiting.
+    turn: Semaphore,
+    /// Only taken by the one who has the permit, so without waiting.
     #[pin]
     data: Mutex<T>,
 }
@@ -32,40 +36,30 @@ impl<T> TimedMutex<T> {
     pub fn new(
         data: T,
         name: &'static CStr,
-        key: Pin<&'static LockClassKey>,
+        (key, turn_key): (Pin<&'static LockClassKey>, Pin<&'static LockClassKey>),
     ) -> impl PinInit<Self> {
         pin_init!(Self {
-            free <- Completion::happened(),
+            turn <- Semaphore::new(1, name, turn_key),
             data <- Mutex::new(data, name, key),
         })
     }
 
-    /// Takes the mutex, if that is possible within `ms` milliseconds. May sleep.
+    /// Takes the mutex, if that is possible within `ms` milliseconds. May sleep. `None` also if others
+    /// have it, and there is no memory to wait in line.
     pub fn lock_timeout(&self, ms: u32) -> Option<TimedGuard<'_, T>> {
-        if !self.free.wait_timeout(ms) {
-            return None;
-        }
-        let release = Release(&self.free);
+        let permit = self.turn.acquire(Patience::For(ms)).ok()??;
         Some(TimedGuard {
             data: self.data.lock(),
-            _release: release,
+            _permit: permit,
         })
     }
 }
 
-struct Release<'a>(&'a Completion);
-
-impl Drop for Release<'_> {
-    fn drop(&mut self) {
-        self.0.complete();
-    }
-}
-
 /// Holds a [`TimedMutex`].
-// Fields drop in order: who finds it free takes the inner mutex without waiting.
+// Fields drop in order: the next one takes the inner mutex without waiting.
 pub struct TimedGuard<'a, T> {
     data: MutexGuard<'a, T>,
-    _release: Release<'a>,
+    _permit: Permit<'a>,
 }
 
 impl<T> Deref for TimedGuard<'_, T> {
@@ -89,7 +83,10 @@ macro_rules! new_timed_mutex {
         $crate::sync::timed::TimedMutex::new(
             $data,
             ::kernel::optional_name!($($name)?),
-            ::kernel::static_lock_class!(),
+            (
+                ::kernel::static_lock_class!(),
+                ::kernel::static_lock_class!(),
+            ),
         )
     };
 }
