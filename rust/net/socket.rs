@@ -12,6 +12,7 @@ use crate::{
         EAFNOSUPPORT,
         EALREADY,
         ECONNABORTED,
+        ECONNRESET,
         EINPROGRESS,
         ESHUTDOWN, //
     },
@@ -280,17 +281,21 @@ impl Socket {
     /// the other side got: `ETIMEDOUT`, `EPIPE`, `ECONNRESET`, …
     pub fn send_all(&self, data: &[u8], timeout_ms: u32, stall_ms: u32) -> Result {
         let begin = time::monotonic_ns();
-        let mut rest = data;
+        let (mut rest, mut moved) = (data, begin);
         while !rest.is_empty() {
-            let ms = time::monotonic_ns().saturating_sub(begin) / 1_000_000;
-            let left = timeout_ms.saturating_sub(u32::try_from(ms).unwrap_or(u32::MAX));
+            let now = time::monotonic_ns();
+            let left = |of: u32, since: u64| {
+                let ms = now.saturating_sub(since) / 1_000_000;
+                of.saturating_sub(u32::try_from(ms).unwrap_or(u32::MAX))
+            };
+            let left = left(timeout_ms, begin).min(left(stall_ms, moved));
             let begun = rest.len() < data.len();
             // The first attempt is made in any case. Without time it does not wait.
             if left == 0 && begun {
                 return Err(ETIMEDOUT);
             }
             // SAFETY: `sk` is valid.
-            unsafe { bindings::sk_set_sndtimeo(self.sk(), jiffies(left.min(stall_ms))) };
+            unsafe { bindings::sk_set_sndtimeo(self.sk(), jiffies(left)) };
             let mut msg = bindings::msghdr {
                 msg_flags: bindings::MSG_NOSIGNAL,
                 ..Default::default()
@@ -304,7 +309,10 @@ impl Socket {
                 bindings::kernel_sendmsg(self.as_raw(), &mut msg, &mut vec, 1, rest.len())
             };
             match self.transferred(sent) {
-                Ok(sent) => rest = rest.get(sent..).unwrap_or(&[]),
+                Ok(sent) => {
+                    rest = rest.get(sent..).unwrap_or(&[]);
+                    moved = time::monotonic_ns();
+                }
                 // A signal that waits for the thread keeps it from waiting for anything else.
                 Err(EINTR) if left > 0 => fsleep(Delta::from_millis(INTERRUPTED_MS)),
                 Err(EINTR | EAGAIN) if !begun => return Err(EAGAIN),
@@ -360,6 +368,8 @@ impl Socket {
             match self.recv_flags(rest, bindings::MSG_WAITALL) {
                 Ok(0) if done == 0 => return Ok(false),
                 Ok(0) => return Err(ECONNABORTED.into()),
+                // TCP has given the connection up, between two messages.
+                Err(ETIMEDOUT) if done == 0 => return Err(ECONNRESET.into()),
                 Ok(count) => done += count,
                 Err(EAGAIN) if done > 0 => return Err(ETIMEDOUT),
                 Err(error) => return Err(error),
