@@ -4,8 +4,8 @@
 //! and load (FIG. 18 and 30 of the specification).
 //!
 //! Tokens are used up one by one, percentages hold for a time; both grow old. Whoever has allotted is
-//! told before that, and again when it has come to that, each time once and because a new connection
-//! has come: without any, nobody has to know. Until another allotment comes, the scheduler picks.
+//! told before that, and again when it has come to that, because a new connection has come: without
+//! any, nobody has to know. Until another allotment comes, the scheduler picks.
 
 use crate::{
     endpoint::Endpoint,
@@ -190,18 +190,33 @@ impl<E: Candidate> Allotment<E> {
         }
     }
 
-    /// The endpoint for a new connection at `now` (jiffies), which takes a token of it; none if nobody
-    /// who has any left takes connections. And whether user space has something to be told.
+    /// The endpoint for a new connection at `now` (jiffies), which takes a token of it; none if it is
+    /// over, or if nobody who has something left takes connections. And whether user space has
+    /// something to be told.
     pub(crate) fn pick(&self, now: u64) -> (Option<&Arc<E>>, bool) {
-        let picked = if now < self.expires {
-            self.next()
-        } else {
-            None
+        let picked = match self.state(now) {
+            AllotmentState::Over => None,
+            AllotmentState::Valid | AllotmentState::Low => self.next(),
         };
-        // The states are in the order in which they come.
-        let state = self.state(now) as u32;
-        let news = state > self.noticed.load(Relaxed) && self.noticed.xchg(state, Relaxed) < state;
-        (picked, news)
+        let state = match picked {
+            Some(_) => self.state(now),
+            None => AllotmentState::Over,
+        };
+        (picked, self.notice(state))
+    }
+
+    /// Whether a state has not been noticed before, nor one that comes after it.
+    fn notice(&self, state: AllotmentState) -> bool {
+        // The numbers are in the order in which the states come.
+        let state = state as u32;
+        let mut before = self.noticed.load(Relaxed);
+        while before < state {
+            match self.noticed.cmpxchg(before, state, Relaxed) {
+                Ok(_) => return true,
+                Err(other) => before = other,
+            }
+        }
+        false
     }
 
     fn next(&self) -> Option<&Arc<E>> {
@@ -229,10 +244,13 @@ impl<E: Candidate> Allotment<E> {
         Some(&share.endpoint)
     }
 
-    /// Whether there is something that user space was not told. It is told now.
-    fn take_news(&self) -> bool {
+    /// The last state that was noticed, if user space was not told of it. It is told now.
+    fn take_news(&self) -> Option<AllotmentState> {
         let noticed = self.noticed.load(Relaxed);
-        self.told.xchg(noticed, Relaxed) != noticed
+        if self.told.xchg(noticed, Relaxed) == noticed {
+            return None;
+        }
+        AllotmentState::from_u32(noticed)
     }
 }
 
@@ -247,19 +265,20 @@ pub(crate) fn work(weak: WeakNet) -> Result<DelayedWork> {
         };
         let mut position = Position::default();
         loop {
-            let mut due: Option<Arc<Service>> = None;
+            let mut due: Option<(Arc<Service>, AllotmentState)> = None;
             let done = forwarder
                 .services
                 .scan(&rcu::read_lock(), &mut position, |service| {
                     let guard = rcu::read_lock();
-                    if service.allotment(&guard).is_some_and(Allotment::take_news) {
-                        due = Some(service.clone());
-                        return Scan::Stop;
+                    let news = service.allotment(&guard).and_then(Allotment::take_news);
+                    due = news.map(|state| (service.clone(), state));
+                    match due {
+                        Some(_) => Scan::Stop,
+                        None => Scan::Continue,
                     }
-                    Scan::Continue
                 });
             match due {
-                Some(service) => netlink::notify_allotment(&net, &service),
+                Some((service, state)) => netlink::notify_allotment(&net, &service, state),
                 None if done => return,
                 None => {}
             }
@@ -385,7 +404,8 @@ mod tests {
             assert!(got(&allotment, of).abs_diff(8192 * percent / 100) <= 1);
         }
         assert_eq!(allotment.left(), None);
-        let (low, over) = (1000 + time::HZ * 3 / 4, 1000 + time::HZ);
+        let over = 1000 + time::HZ;
+        let low = over - time::HZ / 4;
         assert_eq!(allotment.state(low - 1), AllotmentState::Valid);
         assert_eq!(allotment.state(low), AllotmentState::Low);
         assert_eq!(picks(&allotment, 1, over - 1), 1);
@@ -397,14 +417,17 @@ mod tests {
     #[test]
     fn each_state_is_told_once() -> Result {
         let allotment = allotment(AllotmentScheme::Tokens, &[4])?;
-        assert!(!allotment.take_news());
-        let mut news = 0;
+        assert_eq!(allotment.take_news(), None);
+        let mut told = KVec::new();
         for _ in 0..10 {
             let (_, new) = allotment.pick(1000);
-            assert_eq!(new, allotment.take_news());
-            news += u32::from(new);
+            let news = allotment.take_news();
+            assert_eq!(new, news.is_some());
+            if let Some(state) = news {
+                told.push(state, GFP_KERNEL)?;
+            }
         }
-        assert_eq!(news, 2);
+        assert_eq!(&told[..], &[AllotmentState::Low, AllotmentState::Over]);
         Ok(())
     }
 
@@ -418,6 +441,9 @@ mod tests {
         };
         takes(0, 0);
         assert_eq!(picks(&allotment, 10, 1000), 3);
+        // As long as nobody takes what is left, that is as if nothing were.
+        assert_eq!(allotment.take_news(), Some(AllotmentState::Over));
+        assert_eq!(allotment.state(1000), AllotmentState::Valid);
         takes(0, 1);
         assert_eq!(picks(&allotment, 10, 1000), 2);
         Ok(())

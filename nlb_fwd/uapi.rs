@@ -208,8 +208,8 @@ pub(crate) enum AllotmentState {
     Valid = 1,
     /// A quarter of the tokens is left, or of the time: another one should come.
     Low = 2,
-    /// No token is left, or its time is up: new connections go by the scheduler until another one
-    /// comes.
+    /// No token is left, its time is up, or nobody who has something left takes connections: new
+    /// ones go by the scheduler.
     Over = 3,
 }
 
@@ -424,8 +424,8 @@ pub(crate) mod cmd {
     pub(crate) const ROUTE_DEL_NTF: u8 = 16;
     /// Counters of the namespace, drops by reason.
     pub(crate) const STATS_GET: u8 = 17;
-    /// Change how the endpoints of an l4 service are picked; existing routes stay. What is absent
-    /// stays as it is.
+    /// Change how the endpoints of an l4 service are picked, while existing routes stay, and how
+    /// long routes are kept, existing ones, too. What is absent stays as it is.
     pub(crate) const SERVICE_SET: u8 = 18;
     /// Say which endpoints of an l4 service get the next connections, in place of what was said
     /// before.
@@ -434,8 +434,11 @@ pub(crate) mod cmd {
     pub(crate) const ALLOTMENT_DEL: u8 = 20;
     /// Show the allotment of a service, or dump the shares of its endpoints.
     pub(crate) const ALLOTMENT_GET: u8 = 21;
-    /// An allotment was set, or is low or over, which is said once, when a new connection comes.
+    /// An allotment was set, or is low or over, which is said once at most, when a new connection
+    /// comes.
     pub(crate) const ALLOTMENT_NTF: u8 = 22;
+    /// An allotment was taken back.
+    pub(crate) const ALLOTMENT_DEL_NTF: u8 = 23;
 }
 
 /// Policy of the nests with attributes of a allotment-share, indexed by attribute id.

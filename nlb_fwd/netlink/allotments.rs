@@ -6,7 +6,8 @@ use super::{
     fill::{
         fill_allotment,
         fill_share,
-        notify_allotment, //
+        notify_allotment,
+        notify_no_allotment, //
     },
     find_service,
     forwarder,
@@ -26,6 +27,7 @@ use crate::{
         allotment,
         allotment_share,
         AllotmentScheme,
+        AllotmentState,
         ServiceMode, //
     },
 };
@@ -77,7 +79,8 @@ pub(super) fn allotment_set(req: &Request<'_>) -> Result {
         error
     })?;
     service.set_allotment(Some(allotment));
-    notify_allotment(req.net(), &service);
+    forwarder.endpoints_changed();
+    notify_allotment(req.net(), &service, AllotmentState::Valid);
     Ok(())
 }
 
@@ -129,6 +132,8 @@ pub(super) fn allotment_del(req: &Request<'_>) -> Result {
         return Err(none(req));
     }
     service.set_allotment(None);
+    forwarder.endpoints_changed();
+    notify_no_allotment(req.net(), &service);
     Ok(())
 }
 
@@ -142,7 +147,7 @@ pub(super) fn allotment_get(req: &Request<'_>) -> Result {
         let guard = rcu::read_lock();
         // Gone meanwhile.
         let allotment = service.allotment(&guard).ok_or(ENOENT)?;
-        fill_allotment(w, &service, allotment)
+        fill_allotment(w, &service, allotment, allotment.state(time::jiffies()))
     })
 }
 
@@ -155,6 +160,7 @@ pub(super) fn allotment_dump_start(dump: &mut Dump<'_>) -> Result {
 pub(super) fn allotment_dump(dump: &mut Dump<'_>) -> Result {
     let forwarder = forwarder(dump.request())?;
     let key = service_key(dump.request())?;
+    dump.set_generation(forwarder.config_generation());
     let Some(service) = forwarder.service(&key) else {
         return Ok(());
     };

@@ -18,6 +18,7 @@ use crate::{
         endpoint,
         route,
         service,
+        AllotmentState,
         Forward,
         ServiceMode, //
     },
@@ -101,8 +102,13 @@ pub(super) fn fill_endpoint(w: &mut Writer<'_>, s: &Service, e: &Endpoint) -> Re
     w.put_uint(endpoint::BYTES, e.traffic.bytes())
 }
 
-/// An allotment as it is now, without the shares.
-pub(super) fn fill_allotment(w: &mut Writer<'_>, s: &Service, a: &Allotment<Endpoint>) -> Result {
+/// An allotment as it is now, in this state, without the shares.
+pub(super) fn fill_allotment(
+    w: &mut Writer<'_>,
+    s: &Service,
+    a: &Allotment<Endpoint>,
+    state: AllotmentState,
+) -> Result {
     let key = s.key();
     let now = time::jiffies();
     w.put_bytes(allotment::VIP_ADDR, key.vip.octets())?;
@@ -110,7 +116,7 @@ pub(super) fn fill_allotment(w: &mut Writer<'_>, s: &Service, a: &Allotment<Endp
     w.put_u32(allotment::PROTO, key.proto.number().into())?;
     w.put_u32(allotment::SCHEME, a.scheme() as u32)?;
     w.put_u32(allotment::AGE, a.age_ms())?;
-    w.put_u32(allotment::STATE, a.state(now) as u32)?;
+    w.put_u32(allotment::STATE, state as u32)?;
     if let Some(left) = a.left() {
         w.put_u32(allotment::LEFT, left)?;
     }
@@ -124,7 +130,7 @@ pub(super) fn fill_share(
     a: &Allotment<Endpoint>,
     share: &Share<Endpoint>,
 ) -> Result {
-    fill_allotment(w, s, a)?;
+    fill_allotment(w, s, a, a.state(time::jiffies()))?;
     w.nest(allotment::SHARE, |w| {
         w.put_bytes(allotment_share::HOST_ADDR, share.endpoint().host().octets())?;
         w.put_u32(allotment_share::AMOUNT, share.left())
@@ -169,12 +175,22 @@ pub(super) fn notify_service(net: &Net, command: u8, s: &Service) {
 }
 
 /// Tells listeners how a service's allotment is.
-pub(crate) fn notify_allotment(net: &Net, s: &Service) {
+pub(crate) fn notify_allotment(net: &Net, s: &Service, state: AllotmentState) {
     let _ = FAMILY.multicast(net, GROUP_EVENTS, cmd::ALLOTMENT_NTF, GFP_KERNEL, |w| {
         let guard = rcu::read_lock();
         s.allotment(&guard)
             .ok_or(ENOENT)
-            .and_then(|allotment| fill_allotment(w, s, allotment))
+            .and_then(|allotment| fill_allotment(w, s, allotment, state))
+    });
+}
+
+/// Tells listeners that a service has no allotment any more.
+pub(super) fn notify_no_allotment(net: &Net, s: &Service) {
+    let key = s.key();
+    let _ = FAMILY.multicast(net, GROUP_EVENTS, cmd::ALLOTMENT_DEL_NTF, GFP_KERNEL, |w| {
+        w.put_bytes(allotment::VIP_ADDR, key.vip.octets())?;
+        w.put_be16(allotment::VIP_PORT, key.port)?;
+        w.put_u32(allotment::PROTO, key.proto.number().into())
     });
 }
 

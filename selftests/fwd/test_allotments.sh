@@ -48,9 +48,12 @@ tokens() {
 	is "$(got 9200 10)" "0 0 10"
 	# Another one takes the place of the tokens that are left.
 	allot 9200 tokens 3600000 share "${endpoints[1]}=5"
-	is "$(got 9200 5)" "0 5 0"
+	is "$(got 9200 4)" "0 4 0"
+	wait_for 20 told_are "valid low over valid valid low"
+	is "$(got 9200 1)" "0 1 0"
 	wait_for 20 told_are "valid low over valid valid low over"
 	ns lbu nlb allotment del "$VIP:9200/udp"
+	wait_for 20 grep -q '"event":"allotment-del"' "$tmp/events"
 	! ns lbu nlb allotment show "$VIP:9200/udp" 2>"$tmp/err"
 	grep -q "the service has no allotment" "$tmp/err"
 	is "$(ns lbu nlb -j allotment show)" '[]'

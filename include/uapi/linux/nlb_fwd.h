@@ -104,8 +104,8 @@ enum nlb_fwd_allotment_scheme {
  * @NLB_FWD_ALLOTMENT_STATE_VALID: New connections go by it.
  * @NLB_FWD_ALLOTMENT_STATE_LOW: A quarter of the tokens is left, or of the
  *   time: another one should come.
- * @NLB_FWD_ALLOTMENT_STATE_OVER: No token is left, or its time is up: new
- *   connections go by the scheduler until another one comes.
+ * @NLB_FWD_ALLOTMENT_STATE_OVER: No token is left, its time is up, or nobody
+ *   who has something left takes connections: new ones go by the scheduler.
  */
 enum nlb_fwd_allotment_state {
 	NLB_FWD_ALLOTMENT_STATE_VALID = 1,
@@ -239,6 +239,7 @@ enum {
 	NLB_FWD_CMD_ALLOTMENT_DEL,
 	NLB_FWD_CMD_ALLOTMENT_GET,
 	NLB_FWD_CMD_ALLOTMENT_NTF,
+	NLB_FWD_CMD_ALLOTMENT_DEL_NTF,
 
 	__NLB_FWD_CMD_MAX,
 	NLB_FWD_CMD_MAX = (__NLB_FWD_CMD_MAX - 1)

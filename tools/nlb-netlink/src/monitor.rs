@@ -105,6 +105,8 @@ pub enum Event {
     EndpointDel(Endpoint),
     /// An allotment was set, or is low or over.
     Allotment(Allotment),
+    /// An allotment was taken back.
+    AllotmentDel(Allotment),
     /// A route was added.
     Route(Route),
     /// A route was removed or expired.
@@ -128,6 +130,7 @@ impl Event {
             Self::Endpoint(_) => "endpoint",
             Self::EndpointDel(_) => "endpoint-del",
             Self::Allotment(_) => "allotment",
+            Self::AllotmentDel(_) => "allotment-del",
             Self::Route(_) => "route",
             Self::RouteDel(_) => "route-del",
             Self::Mapping(_) => "mapping",
@@ -147,6 +150,9 @@ impl Event {
                 Self::EndpointDel(Endpoint::decode(attrs)?)
             }
             (fwd::FAMILY, fwd::cmd::ALLOTMENT_NTF) => Self::Allotment(Allotment::decode(attrs)?),
+            (fwd::FAMILY, fwd::cmd::ALLOTMENT_DEL_NTF) => {
+                Self::AllotmentDel(Allotment::decode(attrs)?)
+            }
             (fwd::FAMILY, fwd::cmd::ROUTE_NTF) => Self::Route(Route::decode(attrs)?),
             (fwd::FAMILY, fwd::cmd::ROUTE_DEL_NTF) => Self::RouteDel(Route::decode(attrs)?),
             (tunnel::FAMILY, tunnel::cmd::MAPPING_NTF) => Self::Mapping(Mapping::decode(attrs)?),
@@ -173,7 +179,9 @@ impl Serialize for Event {
             Self::Endpoint(endpoint) | Self::EndpointDel(endpoint) => {
                 map.serialize_entry("endpoint", endpoint)?;
             }
-            Self::Allotment(allotment) => map.serialize_entry("allotment", allotment)?,
+            Self::Allotment(allotment) | Self::AllotmentDel(allotment) => {
+                map.serialize_entry("allotment", allotment)?;
+            }
             Self::Route(route) | Self::RouteDel(route) => map.serialize_entry("route", route)?,
             Self::Mapping(mapping) | Self::MappingDel(mapping) => {
                 map.serialize_entry("mapping", mapping)?;

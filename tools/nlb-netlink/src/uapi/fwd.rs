@@ -271,8 +271,8 @@ pub enum AllotmentState {
     Valid = 1,
     /// A quarter of the tokens is left, or of the time: another one should come.
     Low = 2,
-    /// No token is left, or its time is up: new connections go by the scheduler until another one
-    /// comes.
+    /// No token is left, its time is up, or nobody who has something left takes connections: new
+    /// ones go by the scheduler.
     Over = 3,
 }
 
@@ -585,8 +585,8 @@ pub mod cmd {
     pub const ROUTE_DEL_NTF: u8 = 16;
     /// Counters of the namespace, drops by reason.
     pub const STATS_GET: u8 = 17;
-    /// Change how the endpoints of an l4 service are picked; existing routes stay. What is absent
-    /// stays as it is.
+    /// Change how the endpoints of an l4 service are picked, while existing routes stay, and how
+    /// long routes are kept, existing ones, too. What is absent stays as it is.
     pub const SERVICE_SET: u8 = 18;
     /// Say which endpoints of an l4 service get the next connections, in place of what was said
     /// before.
@@ -595,8 +595,11 @@ pub mod cmd {
     pub const ALLOTMENT_DEL: u8 = 20;
     /// Show the allotment of a service, or dump the shares of its endpoints.
     pub const ALLOTMENT_GET: u8 = 21;
-    /// An allotment was set, or is low or over, which is said once, when a new connection comes.
+    /// An allotment was set, or is low or over, which is said once at most, when a new connection
+    /// comes.
     pub const ALLOTMENT_NTF: u8 = 22;
+    /// An allotment was taken back.
+    pub const ALLOTMENT_DEL_NTF: u8 = 23;
     /// Names, in the order of the ids, which begin at 1.
     #[rustfmt::skip]
     pub const NAMES: &[&str] = &[
@@ -622,6 +625,7 @@ pub mod cmd {
         "allotment-del",
         "allotment-get",
         "allotment-ntf",
+        "allotment-del-ntf",
     ];
     /// Names of the attributes each command takes or gives, in the same order.
     #[rustfmt::skip]
@@ -644,6 +648,7 @@ pub mod cmd {
         super::route::NAMES,
         super::stats::NAMES,
         super::service::NAMES,
+        super::allotment::NAMES,
         super::allotment::NAMES,
         super::allotment::NAMES,
         super::allotment::NAMES,

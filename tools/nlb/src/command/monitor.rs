@@ -67,6 +67,7 @@ fn line(event: &Event) -> String {
         Event::Endpoint(object) => format!("endpoint {}", endpoint(object)),
         Event::EndpointDel(object) => format!("deleted endpoint {}", endpoint(object)),
         Event::Allotment(object) => format!("allotment {}", allotment(object)),
+        Event::AllotmentDel(object) => format!("deleted allotment {}", object.service()),
         Event::Route(object) => format!("route {}", route(object)),
         Event::RouteDel(object) => format!("deleted route {}", route(object)),
         Event::Mapping(object) => format!("mapping {}", mapping(object)),
