@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0
-"""As many early packets as are asked for: early.py COUNT..., or early.py --large|--total CONNECTIONS
+"""As many early packets as are asked for: early.py COUNT..., or early.py --large CONNECTIONS
 
 The connection freezes; then the client sends COUNT segments, and the host gets
 them once it has the connection. The answers of the host's migrator have to be
@@ -8,8 +8,6 @@ slow (slow_answers in lib.sh) and the client's congestion window wide.
 
 --large: so many connections freeze at once, and each client sends packets of
 64 KB, which only a network card would cut.
-
---total: the same, with more bytes than a machine holds (MAX_TOTAL in hold.rs).
 """
 
 import contextlib
@@ -122,23 +120,13 @@ def large(count, watcher, host, listeners):
         counts["held"] == counts.get("held-delivered")
 
 
-def total(count, watcher, host, listeners):
-    for _ in range(4):
-        failure, counts = move_many(count, watcher, host, listeners)
-        print(f"{count} connections, {LARGE} early bytes each: {failure or counts}")
-        if failure or counts.get("drop-hold-total"):
-            break
-    return not failure and counts.get("drop-hold-total", 0) > 0 and counts["held"] > 0
-
-
 def main():
     lbu, watcher, host = Migrator("lbu"), Migrator("lbu"), Migrator("host1")
     good = True
-    many = {"--large": large, "--total": total}.get(sys.argv[1])
-    options = [(socket.SOL_SOCKET, SO_RCVBUFFORCE, 4 << 20)] if many else []
+    options = [(socket.SOL_SOCKET, SO_RCVBUFFORCE, 4 << 20)] if sys.argv[1] == "--large" else []
     with contextlib.closing(listen("lbu", options=options)) as one, contextlib.closing(listen("host1")) as other:
-        if many:
-            return 0 if many(int(sys.argv[2]), watcher, host, (one, other)) else 1
+        if sys.argv[1] == "--large":
+            return 0 if large(int(sys.argv[2]), watcher, host, (one, other)) else 1
         for count in map(int, sys.argv[1:]):
             # On a machine that is busy, some may come too late to be early.
             for _ in range(4):

@@ -4,7 +4,7 @@
 #
 # What is in a migration's way and is no matter of the connection's state: an error
 # that waits to be read, no way back to the client, no memory for TCP in the whole
-# machine, more early packets than a machine holds, packets that come late.
+# machine, packets that come late.
 
 . "$(dirname "$0")/lib.sh"
 
@@ -38,15 +38,6 @@ no_memory() {
 	prompt_answers
 }
 
-# By many connections; what is lost is sent again.
-held_in_all() {
-	slow_answers 1500ms
-	ip -n client route change $VIP via $LBU initcwnd 512
-	"$(dirname "$tcp")/early.py" --total 80
-	ip -n client route change $VIP via $LBU
-	prompt_answers
-}
-
 nothing_is_held() {
 	wait_for 30 no_mappings host1
 	[ "$(counter host1 migrator held-now)" = 0 ]
@@ -58,7 +49,6 @@ cluster
 ktap_run "an error waits to be read" "$limits" error_waits
 ktap_run "no route from the host to the client" no_way_back
 ktap_run "TCP has no memory left" no_memory
-ktap_run "more early packets than a machine holds" held_in_all
 ktap_run "nothing is held at the end" nothing_is_held
 ktap_run "packets that come late, here and there" "$limits" late_packets
 ktap_end
