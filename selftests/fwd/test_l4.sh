@@ -200,7 +200,6 @@ s.sendto(b'?', ('$VIP', 9000))"
 	ns lbu nlb service set $VIP:9000/udp idle-timeout 0
 
 	ns lbu nlb service set $VIP:9000/tcp idle-timeout 7000 fin-timeout 6000
-	# shellcheck disable=SC2034 # coproc sets it
 	coproc talk { exec ip netns exec client /usr/bin/python3 -uc "
 import socket, sys
 s = socket.socket()
@@ -212,7 +211,8 @@ sys.stdin.readline()
 s.shutdown(socket.SHUT_WR)
 print('shut')
 sys.stdin.readline()"; }
-	local open shut
+	# shellcheck disable=SC2154 # coproc sets it
+	local talks=$talk_PID open shut
 	read -rt 20 open <&"${talk[0]}"
 	wait_for 10 within "$connection" established 6900 7000
 	ns lbu nlb service set $VIP:9000/tcp idle-timeout 8000
@@ -225,7 +225,7 @@ sys.stdin.readline()"; }
 	wait_for 20 none_is_left "$connection"
 	ns lbu nlb service set $VIP:9000/tcp fin-timeout 0 idle-timeout 0
 	echo >&"${talk[1]}"
-	wait "$talk_PID"
+	wait "$talks"
 
 	# A SYN whose answer the client never sees.
 	ns client nft "add table ip deaf; add chain ip deaf in { type filter hook input priority 0; }; add rule ip deaf in tcp dport 44446 drop"
