@@ -17,7 +17,7 @@ export NLB_START := $(shell date +%s)
 MAKEFLAGS += --no-print-directory
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test modules modules_install tools install cargo-test fuzz install-test kunit debugtests selftests machines check bench-migration fmt vm clean clean-cache
+.PHONY: help demo test modules modules_install tools install cargo-test fuzz install-test kunit debugtests selftests machines check bench-forward bench-migration fmt vm clean clean-cache
 
 help:
 	@cat scripts/help.txt
@@ -73,6 +73,9 @@ machines:
 
 check:
 	@scripts/test check
+
+bench-forward:
+	@scripts/bench-forward
 
 bench-migration:
 	@scripts/bench-migration

@@ -75,5 +75,6 @@ int cmd_repair(int argc, char **argv);
 int cmd_migrate(int argc, char **argv);
 int cmd_rate(int argc, char **argv);
 int cmd_load(int argc, char **argv);
+int cmd_send(int argc, char **argv);
 
 #endif

@@ -7,36 +7,10 @@
 # COUNT=N: connections of each case (default 200). CROWD=N: where many are moved at a time (default 1000).
 
 . "$(dirname "$0")/../migrator/lib.sh"
+. "$(dirname "$0")/common.sh"
 
 count=${COUNT:-200} crowd=${CROWD:-1000}
-results=$tmp/results
-: >"$results"
-kernel=$(uname -r)
-
-# measure [ns MACHINE] COMMAND...: what nlb-bench says is shown and kept.
-measure() {
-	local run=()
-	[ "$1" != ns ] || { run=(ns "$2") && shift 2; }
-	"${run[@]}" timeout 700 nlb-bench "$@" | tee -a "$results"
-	[ "${PIPESTATUS[0]}" = 0 ] || fail "nlb-bench $1 failed"
-}
-
-# show PROGRAM: the results through jq, where of(WHAT) are those of one kind.
-show() {
-	jq -n -r --slurpfile results "$results" --arg kernel "$kernel" "
-		def of(what): [\$results[] | select(.what == what)];
-		def three: . * 1000 | round / 1000;
-		$1"
-}
-
 # What a migration costs.
-
-clock_counts_instructions() {
-	measure clock
-	# shellcheck disable=SC2016
-	[ "$(show 'of("clock")[0] | .ns.p50 / .instructions | . > 0.99 and . < 1.01')" = true ] ||
-		fail "the clock does not count instructions; boot with scripts/vm --icount"
-}
 
 # Two machines that have nothing to do with nlb.
 peer_topology() {

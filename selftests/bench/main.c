@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * nlb-bench: what bench.sh measures with. Each command prints one JSON object.
+ * nlb-bench: what bench.sh and forward.sh measure with. Each command prints one JSON object.
  */
 
 #include "bench.h"
@@ -56,7 +56,7 @@ int main(int argc, char **argv)
 		int (*run)(int argc, char **argv);
 	} commands[] = {
 		{ "clock", cmd_clock }, { "load", cmd_load },	  { "migrate", cmd_migrate },
-		{ "rate", cmd_rate },	{ "repair", cmd_repair },
+		{ "rate", cmd_rate },	{ "repair", cmd_repair }, { "send", cmd_send },
 	};
 
 	signal(SIGALRM, too_long);
@@ -64,5 +64,5 @@ int main(int argc, char **argv)
 	for (size_t i = 0; argc > 1 && i < sizeof(commands) / sizeof(commands[0]); i++)
 		if (!strcmp(argv[1], commands[i].name))
 			return commands[i].run(argc - 1, argv + 1);
-	die("usage: nlb-bench clock | load | migrate | rate | repair");
+	die("usage: nlb-bench clock | load | migrate | rate | repair | send");
 }
