@@ -5,14 +5,15 @@
 # count instructions except for the last part. It prints what was measured (JSON), a table for people, and at the end
 # lines NAME=VALUE for programs.
 #
-# PACKETS=N: of one measurement (default 10000). FLOWS=N: of these so many connections (10000). ROUTES=N: with which the
-# largest table is measured (1000000). NEW=N: connections that are opened (100000).
+# PACKETS=N: of one measurement (default 10000). FLOWS=N: of these so many connections (10000). REPEATS=N: measurements of
+# which the median counts (3). ROUTES=N: with which the largest table is measured (1000000). NEW=N: connections that are
+# opened (100000).
 
 . "$(dirname "$0")/../lib.sh"
 . "$(dirname "$0")/common.sh"
 set -e
 
-packets=${PACKETS:-10000} flows=${FLOWS:-10000} most=${ROUTES:-1000000} new=${NEW:-100000} repeats=3
+packets=${PACKETS:-10000} flows=${FLOWS:-10000} most=${ROUTES:-1000000} new=${NEW:-100000} repeats=${REPEATS:-3}
 # Bytes of a frame without its checksum: the shortest and the longest of Ethernet; and packets of 65,200 bytes.
 short=60 long=1514 batches=$((packets / 10))
 # Connections to an earlier port may still be known.
