@@ -35,6 +35,7 @@ use nlb::{
         },
         netfilter::HookState,
         skbuff::{
+            Arrival,
             DropReason,
             Rewrite,
             SkBuff, //
@@ -136,55 +137,94 @@ impl Forwarder {
     #[inline]
     pub(crate) fn send(&self, state: &HookState<'_>, route: &Route, skb: SkBuff, parsed: &Parsed) {
         let net = state.net();
-        let output = |next: ip::Route, skb| next.output(net, skb);
         let sent = match route.way() {
             Way::Tunnel(mapping) => return nlb_tunnel::send(state, mapping, skb, parsed),
-            Way::Direct(_) => {
-                let to = |_: &Endpoint| rewritten(parsed, None, None);
-                transmit(state, route, skb, parsed, 0, to, output)
-            }
             Way::Ipip(_) => {
                 // CAST: Small.
                 let overhead = ipip::overhead(parsed.tuple.is_v4()) as u32;
-                let to = |_: &Endpoint| rewritten(parsed, None, None);
-                transmit(state, route, skb, parsed, overhead, to, |next, mut skb| {
+                transmit(state, route, skb, parsed, overhead, |next, mut skb| {
                     // Without padding of the link layer.
                     skb.trim(parsed.total_len as u32)?;
                     next.send_ipip(net, skb, parsed.l4_offset as u16)
                 })
             }
-            Way::HalfNat(_) => {
-                let to = |endpoint: &Endpoint| {
-                    rewritten(parsed, None, Some((endpoint.host(), endpoint.host_port())))
-                };
-                transmit(state, route, skb, parsed, 0, to, output)
-            }
-            Way::Nat(_, port) => {
-                let to = |endpoint: &Endpoint| {
-                    let from = (endpoint.target().source(), *port);
-                    let to = (endpoint.host(), endpoint.host_port());
-                    rewritten(parsed, Some(from), Some(to))
-                };
-                transmit(state, route, skb, parsed, 0, to, output)
+            Way::Direct(_) | Way::HalfNat(_) | Way::Nat(..) => {
+                transmit(state, route, skb, parsed, 0, |next, skb| {
+                    next.output(net, skb) //
+                })
             }
         };
         match sent {
-            Ok(sent) => {
-                route.way().usage().count(parsed.total_len);
-                if sent.is_err() {
-                    self.stats.inc(Counter::DropOutput);
-                }
-            }
+            Ok(sent) => self.count_sent(route, parsed, sent),
             Err((skb, counter, reason)) => {
                 self.stats.inc(counter);
                 skb.drop_reason(reason);
             }
         }
     }
+
+    /// Counts a packet that the network layer was given, and what it said.
+    #[inline]
+    fn count_sent(&self, route: &Route, parsed: &Parsed, sent: Result) {
+        route.way().usage().count(parsed.total_len);
+        if sent.is_err() {
+            self.stats.inc(Counter::DropOutput);
+        }
+    }
+
+    /// As [`Forwarder::send`], of a packet at the ingress of a device, past the network layer. Gives
+    /// it back if that cannot be done.
+    #[inline]
+    pub(crate) fn send_at_once(
+        &self,
+        state: &HookState<'_>,
+        route: &Route,
+        packet: Arrival,
+        parsed: &Parsed,
+    ) -> Result<(), Arrival> {
+        match route.way() {
+            Way::Tunnel(mapping) => {
+                return nlb_tunnel::send_at_once(state, mapping, packet, parsed);
+            }
+            Way::Ipip(_) => return Err(packet),
+            Way::Direct(_) | Way::HalfNat(_) | Way::Nat(..) => {}
+        }
+        let next = route.endpoint().and_then(|endpoint| {
+            let next = endpoint.target().next_hop(state, &packet)?;
+            Some((next, changed(route.way(), endpoint, parsed)))
+        });
+        let Some((next, to)) = next else {
+            return Err(packet);
+        };
+        // CAST: A packet is not longer, and its headers are short.
+        let (len, l4_offset) = (parsed.total_len as u32, parsed.l4_offset as u16);
+        if !packet.fits_mtu(next.mtu(), l4_offset) {
+            return Err(packet);
+        }
+        match packet.claim(len, l4_offset, |skb| skb.rewrite(&to)) {
+            Ok(skb) => self.count_sent(route, parsed, next.output(skb)),
+            Err(_) => self.stats.inc(Counter::DropNoMemory),
+        }
+        Ok(())
+    }
 }
 
-/// Has `output` send a packet to the host of its route, with the headers that `to` says; the host
-/// gets `overhead` bytes more. What the network layer said to the packet, if it came so far.
+/// What is in the headers of a packet of a client on its way to the host. (In the tunnel it is
+/// otherwise.)
+#[inline]
+fn changed(way: &Way, endpoint: &Endpoint, parsed: &Parsed) -> Rewrite {
+    let host = || (endpoint.host(), endpoint.host_port());
+    match way {
+        Way::Tunnel(_) | Way::Direct(_) | Way::Ipip(_) => rewritten(parsed, None, None),
+        Way::HalfNat(_) => rewritten(parsed, None, Some(host())),
+        Way::Nat(_, port) => {
+            let from = (endpoint.target().source(), *port);
+            rewritten(parsed, Some(from), Some(host()))
+        }
+    }
+}
+
+/// Has `output` send a packet to the host of its route, which gets `overhead` bytes more. What the network layer said to the packet, if it came so far.
 #[inline]
 fn transmit(
     state: &HookState<'_>,
@@ -192,12 +232,11 @@ fn transmit(
     mut skb: SkBuff,
     parsed: &Parsed,
     overhead: u32,
-    to: impl FnOnce(&Endpoint) -> Rewrite,
     output: impl FnOnce(ip::Route, SkBuff) -> Result,
 ) -> Result<Result, Refused> {
     let next = route.endpoint().and_then(|endpoint| {
         let next = endpoint.target().route(state.net()).ok()?;
-        Some((next, to(endpoint)))
+        Some((next, changed(route.way(), endpoint, parsed)))
     });
     let Some((next, to)) = next else {
         return Err((skb, Counter::DropNoRoute, DropReason::IP_OUTNOROUTES));

@@ -117,11 +117,17 @@ impl Forwarder {
         skb: SkBuff,
         parsed: &Parsed,
     ) -> Verdict {
+        self.count(route, parsed);
+        self.send(state, route, skb, parsed);
+        Verdict::Stolen
+    }
+
+    /// Counts a packet that follows a route.
+    #[inline]
+    pub(crate) fn count(&self, route: &Route, parsed: &Parsed) {
         self.stats.inc(Counter::Packets);
         self.stats.add(Counter::Bytes, parsed.total_len as u64);
         route.count(parsed.total_len);
-        self.send(state, route, skb, parsed);
-        Verdict::Stolen
     }
 
     /// A packet without a route.

@@ -14,6 +14,7 @@ mod endpoint;
 mod forward;
 mod hook;
 mod icmp;
+mod ingress;
 mod netlink;
 mod plumb;
 mod reply;
@@ -30,6 +31,7 @@ mod way;
 use kernel::prelude::*;
 use nlb::net::{
     genetlink,
+    netfilter::IngressRegistration,
     netns, //
 };
 
@@ -52,6 +54,7 @@ module! {
 struct Module {
     _netlink: genetlink::Registration,
     _plumber: nlb::plumb::Registration,
+    _ingress: IngressRegistration<ingress::Ingress>,
     _netns: netns::Registration<state::Forwarder>,
 }
 
@@ -59,10 +62,12 @@ impl kernel::Module for Module {
     fn init(module: &'static ThisModule) -> Result<Self> {
         let netns = state::STATE.register()?;
         let plumber = nlb::plumb::Registration::new(&plumb::PLUMBER)?;
+        let ingress = IngressRegistration::new()?;
         let netlink = netlink::FAMILY.register(module)?;
         Ok(Self {
             _netlink: netlink,
             _plumber: plumber,
+            _ingress: ingress,
             _netns: netns,
         })
     }

@@ -22,6 +22,7 @@ use kernel::{
     },
 };
 use nlb::{
+    sync::read_once,
     time,
     wire::{
         addr::FourTuple,
@@ -157,7 +158,7 @@ impl Route {
     }
 
     fn state(&self) -> State {
-        state_of(self.state.load(Relaxed))
+        state_of(read_once(&self.state))
     }
 
     /// The state as user space knows it.

@@ -315,7 +315,7 @@ impl Forwarder {
     }
 
     /// The route of a connection.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn route_of<'a>(
         &'a self,
         tuple: &FourTuple,

@@ -10,6 +10,8 @@ nlb::counters! {
     Packets = "packets",
     /// Bytes of these packets.
     Bytes = "bytes",
+    /// Packets that followed a route past the network layer.
+    FastPackets = "fast-packets",
     /// Packets of hosts that were translated for their clients.
     ReplyPackets = "reply-packets",
     /// Bytes of these packets.

@@ -29,6 +29,7 @@ use nlb::{
         netdevice::NetDevice,
         netfilter::HookState,
         skbuff::{
+            Arrival,
             DropReason,
             SkBuff, //
         },
@@ -112,6 +113,30 @@ pub fn send(state: &HookState<'_>, mapping: &Mapping, skb: SkBuff, parsed: &Pars
         Some(tunnel) => tunnel.send(state, mapping, skb, parsed),
         None => skb.drop_reason(DropReason::DEV_READY),
     }
+}
+
+/// As [`send`], of a packet at the ingress of a device: hands it to the next hop past the network
+/// layer, if that is all that has to be done. Gives it back if not; then nothing was counted.
+///
+/// `parsed` is what [`parse::parse`](nlb::wire::parse::parse) made of it.
+#[inline]
+pub fn send_at_once(
+    state: &HookState<'_>,
+    mapping: &Mapping,
+    packet: Arrival,
+    parsed: &Parsed,
+) -> Result<(), Arrival> {
+    match STATE.get(state.net(), state.rcu()) {
+        Some(tunnel) => tunnel.send_at_once(state, mapping, packet, parsed),
+        None => Err(packet),
+    }
+}
+
+/// Whether a packet may be one that the tunnel's own hook takes: its ports are those of one, and
+/// this machine is a host.
+#[inline]
+pub fn may_be_tunnelled(state: &HookState<'_>, parsed: &Parsed) -> bool {
+    decap::may_be_ours(state, parsed)
 }
 
 /// Reads the ICMP error in a packet whose data starts at the IP header, making it linear. `None` for

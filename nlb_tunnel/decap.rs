@@ -30,7 +30,6 @@ use nlb::{
             Verdict, //
         },
         skbuff::{
-            Checksum,
             DropReason,
             Rewrite,
             SkBuff, //
@@ -47,7 +46,6 @@ use nlb::{
         flow_id::FlowId,
         parse::{
             self,
-            Frame,
             Parsed,
             MAX_EXTENDED_LEN,
             MAX_HEADER_LEN, //
@@ -80,12 +78,7 @@ fn parse_linear(skb: &mut SkBuff, max: u32) -> Result<Parsed, error::DropReason>
     let len = skb.len();
     skb.may_pull(len.min(max))
         .map_err(|_| error::DropReason::NoSpace)?;
-    let frame = Frame {
-        len: len as usize,
-        gso: skb.is_gso(),
-        csum_partial: skb.checksum() == Checksum::Partial,
-    };
-    parse::parse(skb.data(), frame)
+    parse::parse(skb.data(), skb.frame())
 }
 
 /// Puts the 4-tuple back into a packet of the compact form, whose data starts at its IP header.
@@ -129,13 +122,30 @@ impl Hook for PreRouting {
     }
 }
 
+/// Whether `receive` may take a packet with these headers.
+#[inline]
+pub(crate) fn may_be_ours(state: &HookState<'_>, parsed: &Parsed) -> bool {
+    if is_control(parsed) {
+        return true;
+    }
+    parsed.flow_id().is_some()
+        && STATE
+            .get(state.net(), state.rcu())
+            .is_none_or(|tunnel| !tunnel.forwarders.is_empty() || !tunnel.hosts.is_empty())
+}
+
+/// Whether a packet is one of the tunnel's control protocol.
+#[inline]
+fn is_control(parsed: &Parsed) -> bool {
+    let ports = (parsed.tuple.client_port(), parsed.tuple.vip_port());
+    ports == (PORT, PORT) && parsed.tuple.proto() == Proto::Udp
+}
+
 /// Takes a packet of the tunnel.
 #[inline]
 fn receive(state: &HookState<'_>, skb: SkBuff, parsed: &Parsed) -> Verdict {
-    let ports = (parsed.tuple.client_port(), parsed.tuple.vip_port());
     let flow_id = parsed.flow_id();
-    let is_control = ports == (PORT, PORT) && parsed.tuple.proto() == Proto::Udp;
-    if (flow_id.is_none() && !is_control) || !skb.is_for_host() {
+    if (flow_id.is_none() && !is_control(parsed)) || !skb.is_for_host() {
         return Verdict::Accept(skb);
     }
     let Some(tunnel) = STATE.get(state.net(), state.rcu()) else {

@@ -19,6 +19,7 @@ use nlb::{
         },
         netfilter::HookState,
         skbuff::{
+            Arrival,
             DropReason,
             Rewrite,
             SkBuff, //
@@ -67,19 +68,56 @@ impl Tunnel {
         parsed: &Parsed,
     ) {
         match self.try_send(state, mapping, skb, parsed) {
-            Ok(sent) => {
-                mapping.usage.count(parsed.total_len);
-                self.stats.inc(Counter::EncapPackets);
-                self.stats.add(Counter::EncapBytes, parsed.total_len as u64);
-                if sent.is_err() {
-                    self.stats.inc(Counter::DropOutput);
-                }
-            }
+            Ok(sent) => self.count_sent(mapping, parsed, sent),
             Err((skb, counter, reason)) => {
                 self.stats.inc(counter);
                 skb.drop_reason(reason);
             }
         }
+    }
+
+    /// Counts a packet of a mapping that the network layer was given, and what it said.
+    #[inline]
+    fn count_sent(&self, mapping: &Mapping, parsed: &Parsed, sent: Result) {
+        mapping.usage.count(parsed.total_len);
+        self.stats.inc(Counter::EncapPackets);
+        self.stats.add(Counter::EncapBytes, parsed.total_len as u64);
+        if sent.is_err() {
+            self.stats.inc(Counter::DropOutput);
+        }
+    }
+
+    /// As [`Tunnel::send`], of a packet at the ingress of a device, past the network layer. Gives it
+    /// back if that cannot be done, be it that the host may not know the mapping.
+    #[inline]
+    pub(crate) fn send_at_once(
+        &self,
+        state: &HookState<'_>,
+        mapping: &Mapping,
+        packet: Arrival,
+        parsed: &Parsed,
+    ) -> Result<(), Arrival> {
+        let target = mapping.target();
+        if !mapping.is_confirmed() {
+            return Err(packet);
+        }
+        let Some(next) = target.next_hop(state, &packet) else {
+            return Err(packet);
+        };
+        // CAST: A packet is not longer, and its headers are short.
+        let (len, l4_offset) = (parsed.total_len as u32, parsed.l4_offset as u16);
+        if !packet.fits_mtu(next.mtu(), l4_offset) {
+            return Err(packet);
+        }
+        let (source, destination) = (target.source(), target.host());
+        let ready = packet.claim(len, l4_offset, |skb| {
+            encapsulate(skb, parsed, source, destination, mapping.flow_id()).map_err(|_| ENOMEM)
+        });
+        match ready {
+            Ok(skb) => self.count_sent(mapping, parsed, next.output(skb)),
+            Err(_) => self.stats.inc(Counter::DropNoMemory),
+        }
+        Ok(())
     }
 
     /// What the network layer said to the packet, if it came so far.

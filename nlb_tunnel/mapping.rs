@@ -9,7 +9,10 @@ use kernel::sync::atomic::{
     Atomic,
     Relaxed, //
 };
-use nlb::time;
+use nlb::{
+    sync::read_once,
+    time, //
+};
 
 /// Packets and bytes of a connection, and when the last one came.
 ///
@@ -45,7 +48,7 @@ impl Usage {
     pub fn touch(&self) {
         let now = time::jiffies();
         // Many packets come in one jiffy.
-        if self.used.load(Relaxed) != now {
+        if read_once(&self.used) != now {
             self.used.store(now, Relaxed);
         }
     }

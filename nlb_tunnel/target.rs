@@ -15,9 +15,12 @@ use nlb::{
     net::{
         ip::{
             self,
+            NextHop,
             Route,
             RouteCache, //
         },
+        netfilter::HookState,
+        skbuff::Arrival,
         Net, //
     },
     wire::addr::Addr, //
@@ -103,5 +106,14 @@ impl Target {
     #[inline]
     pub fn route(&self, net: &Net) -> Result<Route> {
         self.routes.route(net)
+    }
+
+    /// The next hop on the route that this CPU remembers, if an arriving packet can be handed to it
+    /// at once: see [`Route::next_hop`].
+    #[inline]
+    pub fn next_hop<'a>(&self, state: &HookState<'a>, packet: &Arrival) -> Option<NextHop<'a>> {
+        self.routes
+            .route_at_hand(packet)?
+            .next_hop(state.net(), state.rcu())
     }
 }

@@ -11,3 +11,16 @@ pub mod semaphore;
 pub mod timed;
 
 pub use lock::SpinLockBh;
+
+use kernel::sync::atomic::{
+    Atomic,
+    AtomicType, //
+};
+
+/// As [`Atomic::load`] with `Relaxed`, which is a function call.
+#[inline]
+pub fn read_once<T: AtomicType>(atomic: &Atomic<T>) -> T {
+    // SAFETY: The pointer is valid and aligned. Others write in one piece, and a volatile read is
+    // the memory model's `READ_ONCE()`.
+    unsafe { atomic.as_ptr().read_volatile() }
+}

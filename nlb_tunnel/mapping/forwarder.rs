@@ -29,7 +29,10 @@ use nlb::{
         Net, //
     },
     random,
-    sync::rhashtable::InsertError,
+    sync::{
+        read_once,
+        rhashtable::InsertError, //
+    },
     wire::{
         addr::{
             Addr,
@@ -78,7 +81,7 @@ impl Mapping {
     /// Whether the host knows the mapping, so that packets carry the flow id alone.
     #[inline]
     pub fn is_confirmed(&self) -> bool {
-        self.confirmed.load(Relaxed)
+        read_once(&self.confirmed)
     }
 
     /// Packets and bytes sent so far; idle since the mapping was made, if none were.

@@ -70,6 +70,7 @@
 #include <net/ip_tunnels.h>
 #include <net/ipv6.h>
 #include <net/ipv6_frag.h>
+#include <net/ndisc.h>
 #include <net/neighbour.h>
 #include <net/net_namespace.h>
 #include <net/netfilter/nf_conntrack_tuple.h>

@@ -2,6 +2,7 @@
 
 #include <net/dst.h>
 #include <net/dst_cache.h>
+#include <net/ip6_route.h>
 
 __nlb_helper void nlb_helper_dst_cache_reset(struct dst_cache *dst_cache)
 {
@@ -21,6 +22,12 @@ __nlb_helper u32 nlb_helper_dst_mtu(const struct dst_entry *dst)
 __nlb_helper int nlb_helper_dst_output(struct net *net, struct sock *sk, struct sk_buff *skb)
 {
 	return dst_output(net, sk, skb);
+}
+
+__nlb_helper const struct in6_addr *nlb_helper_rt6_nexthop(const struct rt6_info *rt,
+							     const struct in6_addr *daddr)
+{
+	return rt6_nexthop(rt, daddr);
 }
 
 __nlb_helper bool nlb_helper_skb_dst_force(struct sk_buff *skb)

@@ -16,6 +16,7 @@
 #include "genetlink.c"
 #include "ip.c"
 #include "kthread.c"
+#include "neighbour.c"
 #include "net_namespace.c"
 #include "netdevice.c"
 #include "netfilter.c"

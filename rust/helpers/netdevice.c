@@ -3,6 +3,11 @@
 #include <linux/inetdevice.h>
 #include <linux/netdevice.h>
 
+__nlb_helper unsigned int nlb_helper_LL_RESERVED_SPACE(const struct net_device *dev)
+{
+	return LL_RESERVED_SPACE(dev);
+}
+
 __nlb_helper void nlb_helper_dev_dstats_rx_add(struct net_device *dev, unsigned int len)
 {
 	dev_dstats_rx_add(dev, len);

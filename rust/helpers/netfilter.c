@@ -16,9 +16,3 @@ __nlb_helper bool nlb_helper_nf_ct_is_loaded(void)
 	return false;
 #endif
 }
-
-__nlb_helper struct nf_hook_ops **
-nlb_helper_nf_hook_entries_get_hook_ops(const struct nf_hook_entries *e)
-{
-	return nf_hook_entries_get_hook_ops(e);
-}

@@ -110,9 +110,9 @@ __nlb_helper void nlb_helper_skb_set_transport_header(struct sk_buff *skb, int o
 	skb_set_transport_header(skb, offset);
 }
 
-__nlb_helper struct skb_shared_info *nlb_helper_skb_shinfo(const struct sk_buff *skb)
+__nlb_helper struct sk_buff *nlb_helper_skb_share_check(struct sk_buff *skb, gfp_t pri)
 {
-	return skb_shinfo(skb);
+	return skb_share_check(skb, pri);
 }
 
 __nlb_helper unsigned char *nlb_helper_skb_tail_pointer(const struct sk_buff *skb)

@@ -8,8 +8,10 @@
 //! [`include/net/ipv6.h`](srctree/include/net/ipv6.h),
 //! [`include/linux/icmpv6.h`](srctree/include/linux/icmpv6.h)
 
+mod dst;
 mod fragment;
 mod ipip;
+mod next_hop;
 mod report;
 mod route;
 
@@ -18,6 +20,7 @@ pub use fragment::{
     permit_fragments,
     Defragment, //
 };
+pub use next_hop::NextHop;
 pub use report::{
     icmp_checksum_is_valid,
     send_icmp_error_about,

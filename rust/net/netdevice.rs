@@ -15,7 +15,6 @@ use crate::{
     wire::addr::Addr, //
 };
 use core::{
-    marker::PhantomData,
     ops::Deref,
     ptr::{
         self,
@@ -149,6 +148,14 @@ impl NetDevice {
         self.flags() & bindings::net_device_flags_IFF_LOOPBACK != 0
     }
 
+    /// Whether its link layer is Ethernet's, as with many virtual devices.
+    #[inline]
+    pub fn is_ethernet(&self) -> bool {
+        // SAFETY: By the type invariants; changed in one piece.
+        let kind = unsafe { ptr::addr_of!((*self.as_raw()).type_).read_volatile() };
+        u32::from(kind) == bindings::ARPHRD_ETHER
+    }
+
     /// The largest packet the device sends, in bytes.
     #[inline]
     pub fn mtu(&self) -> u32 {
@@ -256,18 +263,23 @@ pub enum DeviceEvent {
 }
 
 /// Somebody who wants to know what happens to the devices of all namespaces.
-pub trait DeviceNotifier: 'static {
+pub trait DeviceNotifier: Send + Sync + 'static {
     /// Called with the RTNL held; may sleep.
     ///
     /// When a notifier is registered it hears of all devices that there are, and that they go when
-    /// it is unregistered.
-    fn event(event: DeviceEvent, dev: &NetDevice);
+    /// it is unregistered. That a device goes may be said more than once.
+    fn event(&self, event: DeviceEvent, dev: &NetDevice);
 }
 
 /// Keeps a [`DeviceNotifier`] registered.
-pub struct NotifierRegistration<T: DeviceNotifier> {
-    block: Pin<KBox<Opaque<bindings::notifier_block>>>,
-    _notifier: PhantomData<T>,
+pub struct NotifierRegistration<T: DeviceNotifier>(Pin<KBox<Notifier<T>>>);
+
+#[pin_data]
+#[repr(C)]
+struct Notifier<T> {
+    block: Opaque<bindings::notifier_block>,
+    #[pin]
+    notifier: T,
 }
 
 // SAFETY: The block is only used to unregister it, which may be done by any thread.
@@ -277,29 +289,30 @@ unsafe impl<T: DeviceNotifier> Send for NotifierRegistration<T> {}
 unsafe impl<T: DeviceNotifier> Sync for NotifierRegistration<T> {}
 
 impl<T: DeviceNotifier> NotifierRegistration<T> {
-    /// Registers `T`. May sleep, takes the RTNL.
-    pub fn new() -> Result<Self> {
-        let block = KBox::pin(
-            Opaque::new(bindings::notifier_block {
-                notifier_call: Some(Self::callback),
-                next: ptr::null_mut(),
-                priority: 0,
-            }),
+    /// Registers a notifier. May sleep, takes the RTNL.
+    pub fn new(notifier: impl PinInit<T, Error>) -> Result<Self> {
+        let this = KBox::try_pin_init(
+            try_pin_init!(Notifier {
+                block: Opaque::new(bindings::notifier_block {
+                    notifier_call: Some(Self::callback),
+                    next: ptr::null_mut(),
+                    priority: 0,
+                }),
+                notifier <- notifier,
+            }? Error),
             GFP_KERNEL,
         )?;
         // SAFETY: The block stays where it is until it is unregistered by `drop`.
-        to_result(unsafe { bindings::register_netdevice_notifier(block.get()) })?;
-        Ok(Self {
-            block,
-            _notifier: PhantomData,
-        })
+        to_result(unsafe { bindings::register_netdevice_notifier(this.block.get()) })?;
+        Ok(Self(this))
     }
 
     /// # Safety
     ///
-    /// Only called by the kernel as a notifier of devices, with the RTNL held.
+    /// Only called by the kernel as a notifier of devices, with the RTNL held and the block of a
+    /// [`Notifier`].
     unsafe extern "C" fn callback(
-        _block: *mut bindings::notifier_block,
+        block: *mut bindings::notifier_block,
         event: c_ulong,
         info: *mut c_void,
     ) -> c_int {
@@ -313,7 +326,10 @@ impl<T: DeviceNotifier> NotifierRegistration<T> {
         // SAFETY: Notifiers of devices get this structure, and the RTNL keeps the device.
         let dev =
             unsafe { NetDevice::from_raw(bindings::netdev_notifier_info_to_dev(info.cast())) };
-        T::event(event, dev);
+        // CAST: The block is the first field.
+        // SAFETY: By the safety requirements; it stays until the block is unregistered.
+        let this = unsafe { &*block.cast::<Notifier<T>>() };
+        this.notifier.event(event, dev);
         bindings::NOTIFY_DONE as c_int
     }
 }
@@ -321,6 +337,6 @@ impl<T: DeviceNotifier> NotifierRegistration<T> {
 impl<T: DeviceNotifier> Drop for NotifierRegistration<T> {
     fn drop(&mut self) {
         // SAFETY: It was registered by `new`.
-        unsafe { bindings::unregister_netdevice_notifier(self.block.get()) };
+        unsafe { bindings::unregister_netdevice_notifier(self.0.block.get()) };
     }
 }

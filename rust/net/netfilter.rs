@@ -4,6 +4,14 @@
 //!
 //! C header: [`include/linux/netfilter.h`](srctree/include/linux/netfilter.h)
 
+mod ingress;
+mod installed;
+
+pub use ingress::{
+    IngressHook,
+    IngressRegistration, //
+};
+
 use super::{
     netdevice::{
         DeviceRef,

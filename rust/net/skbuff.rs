@@ -4,17 +4,20 @@
 //!
 //! C header: [`include/linux/skbuff.h`](srctree/include/linux/skbuff.h)
 
+mod arrival;
 mod reason;
 mod rewrite;
 #[cfg(CONFIG_KUNIT = "y")]
 mod tests;
 
+pub use arrival::Arrival;
 pub use reason::DropReason;
 pub use rewrite::Rewrite;
 
 use crate::{
     alloc::gfp,
-    bindings, //
+    bindings,
+    wire::parse::Frame, //
 };
 use core::{
     mem::ManuallyDrop,
@@ -207,6 +210,9 @@ impl SkBuff {
     #[inline]
     pub fn ensure_writable(&mut self, len: u16) -> Result {
         self.may_pull(u32::from(len))?;
+        if !self.is_cloned() {
+            return Ok(());
+        }
         // SAFETY: By the type invariants; there are `len` bytes.
         to_result(unsafe { bindings::skb_ensure_writable(self.as_raw(), u32::from(len)) })
     }
@@ -286,6 +292,14 @@ impl SkBuff {
         Ok(header)
     }
 
+    /// Bytes of room in front of the data.
+    #[inline]
+    pub fn headroom(&self) -> u32 {
+        let skb = self.raw();
+        // CAST: What is in front of the data is not longer than the buffer.
+        (skb.data as usize).wrapping_sub(skb.head as usize) as u32
+    }
+
     /// Makes sure that `len` bytes (headers to come, the link layer's included) fit in front of the
     /// data, and that the header is private to this packet. Errors: `ENOMEM`.
     pub fn cow_head(&mut self, len: u16) -> Result {
@@ -319,8 +333,30 @@ impl SkBuff {
     }
 
     /// Whether the bytes are shared with another packet.
+    #[inline]
     pub fn is_cloned(&self) -> bool {
         self.raw().cloned() != 0
+    }
+
+    /// What the parsers of packets have to know, of a packet whose data starts at its IP header.
+    #[inline]
+    pub fn frame(&self) -> Frame {
+        Frame {
+            len: self.len() as usize,
+            gso: self.is_gso(),
+            csum_partial: self.checksum() == Checksum::Partial,
+        }
+    }
+
+    /// What is behind the linear buffer.
+    #[inline]
+    fn shared_info(&self) -> &bindings::skb_shared_info {
+        let skb = self.raw();
+        // Where pointers are longer than offsets into the buffer, these are kept.
+        const { assert!(size_of::<bindings::sk_buff_data_t>() < size_of::<usize>()) };
+        // SAFETY: By the type invariants, it is there, and only changed by those who have all of the
+        // packet.
+        unsafe { &*skb.head.add(skb.end as usize).cast() }
     }
 
     /// Whether the packet stands for a row of segments (GSO).
@@ -332,15 +368,20 @@ impl SkBuff {
     /// Payload bytes per segment of a GSO packet, 0 for any other.
     #[inline]
     pub fn gso_size(&self) -> u16 {
-        // SAFETY: By the type invariants, the shared info is behind the linear buffer.
-        unsafe { (*bindings::skb_shinfo(self.as_raw())).gso_size }
+        self.shared_info().gso_size
+    }
+
+    /// Whether a device has joined segments in a way that they cannot be told apart any more (LRO,
+    /// `skb_warn_if_lro()`): such a packet must not be sent on.
+    #[inline]
+    pub fn is_lro(&self) -> bool {
+        self.is_gso() && self.shared_info().gso_type == 0
     }
 
     /// Number of segments of a GSO packet, 0 for any other or if it is not known.
     #[inline]
     pub fn gso_segs(&self) -> u16 {
-        // SAFETY: As above.
-        unsafe { (*bindings::skb_shinfo(self.as_raw())).gso_segs }
+        self.shared_info().gso_segs
     }
 
     /// Whether each packet that goes out for this one (the segments of a GSO packet, or itself)

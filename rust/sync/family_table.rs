@@ -107,7 +107,7 @@ impl<K: FamilyKey, V: Send + Sync + 'static> FamilyTable<K, V> {
     }
 
     /// As [`RcuHashTable::get`].
-    #[inline]
+    #[inline(always)]
     pub fn get<'a>(&'a self, guard: &'a rcu::Guard, key: &K) -> Option<&'a V> {
         match key.by_family() {
             ByFamily::V4(key) => self.v4.get(guard, &key),

@@ -17,6 +17,31 @@ use kernel::{
     prelude::*, //
 };
 
+/// `this_cpu_add()`.
+///
+/// # Safety
+///
+/// `counter` must be the address of a per-CPU variable.
+#[inline]
+unsafe fn this_cpu_add(counter: *mut u64, n: u64) {
+    // One instruction, which would be a tenth of what a call of C costs.
+    #[cfg(all(CONFIG_X86_64, not(CONFIG_UML)))]
+    // SAFETY: By the safety requirements. The segment begins where this CPU's variables do.
+    unsafe {
+        core::arch::asm!(
+            "add qword ptr gs:[{counter}], {n}",
+            counter = in(reg) counter,
+            n = in(reg) n,
+            options(nostack),
+        )
+    };
+    #[cfg(not(all(CONFIG_X86_64, not(CONFIG_UML))))]
+    // SAFETY: By the safety requirements.
+    unsafe {
+        bindings::this_cpu_add_u64(counter.cast(), n)
+    };
+}
+
 /// `N` 64-bit counters for each CPU, zero at first.
 ///
 /// Counting neither locks nor allocates, and may be done in any context. A sum is exact once
@@ -55,7 +80,7 @@ impl<const N: usize> PerCpuCounters<N> {
     pub fn add(&self, index: usize, n: u64) {
         if let Some(counter) = self.counter(index) {
             // SAFETY: By the type invariants and the check of the index, this is a per-CPU `u64`.
-            unsafe { bindings::this_cpu_add_u64(counter.cast(), n) };
+            unsafe { this_cpu_add(counter, n) };
         }
     }
 

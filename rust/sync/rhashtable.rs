@@ -15,6 +15,7 @@ pub use scan::{
     Scan, //
 };
 
+use super::read_once;
 use crate::bindings;
 use core::{
     marker::PhantomData,
@@ -147,7 +148,7 @@ impl<K: Key, V: Send + Sync + 'static> RcuHashTable<K, V> {
 
     /// Number of entries, also of those that are just being inserted.
     pub fn len(&self) -> u32 {
-        u32::try_from(self.count.load(Relaxed)).unwrap_or(0)
+        u32::try_from(read_once(&self.count)).unwrap_or(0)
     }
 
     /// Whether there are no entries.

@@ -20,8 +20,8 @@ use core::{
 #[repr(transparent)]
 pub struct Addr([u8; 16]);
 
-/// The first twelve bytes of an IPv4-mapped address.
-const MAPPED: [u8; 12] = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff];
+/// The first twelve bytes of an IPv4-mapped address, as a number.
+const MAPPED: u128 = 0xffff;
 
 impl Addr {
     /// `0.0.0.0`.
@@ -30,8 +30,8 @@ impl Addr {
     /// An IPv4 address from its four octets.
     #[inline]
     pub const fn v4(octets: [u8; 4]) -> Addr {
-        let [a, b, c, d] = octets;
-        Addr([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d])
+        // As a number, not byte by byte: this is made of each packet.
+        Addr((MAPPED << 32 | u32::from_be_bytes(octets) as u128).to_be_bytes())
     }
 
     /// An IPv6 address from its sixteen octets.
@@ -57,7 +57,7 @@ impl Addr {
     /// Whether this is an IPv4 address.
     #[inline]
     pub fn is_v4(&self) -> bool {
-        self.0.first_chunk::<12>() == Some(&MAPPED)
+        u128::from_be_bytes(self.0) >> 32 == MAPPED
     }
 
     /// Whether all bits of the address proper are zero.

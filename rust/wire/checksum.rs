@@ -45,6 +45,104 @@ pub fn verify(data: &[u8]) -> bool {
     fold(sum(data, 0)) == 0xffff
 }
 
+/// As [`verify`], of an IPv4 header without options.
+#[inline]
+pub fn verify_ipv4_header(header: &[u8; 20]) -> bool {
+    // The sum is right in any byte order, and of longer words, too (RFC 1071 section 2).
+    let mut total = 0u64;
+    for word in header.chunks_exact(4) {
+        if let [a, b, c, d] = *word {
+            total = total.wrapping_add(u64::from(u32::from_ne_bytes([a, b, c, d])));
+        }
+    }
+    fold64(total) == 0xffff
+}
+
+/// As [`fold`], of a sum over words of up to 32 bits.
+#[inline]
+pub const fn fold64(sum: u64) -> u16 {
+    let sum = (sum & 0xffff_ffff).wrapping_add(sum >> 32);
+    let sum = (sum & 0xffff_ffff).wrapping_add(sum >> 32);
+    fold(sum as u32)
+}
+
+/// What is added to the sum that a checksum is made of when data changes (RFC 1624 equation 3), in
+/// whole words. Words are as they are in memory, and so is the checksum.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Delta(u64);
+
+impl Delta {
+    /// After `old` has become `new`.
+    #[inline]
+    #[must_use]
+    pub fn replace2(self, old: [u8; 2], new: [u8; 2]) -> Self {
+        let (old, new) = (u16::from_ne_bytes(old), u16::from_ne_bytes(new));
+        // No more than a few words change.
+        Self(
+            self.0
+                .wrapping_add(u64::from(!old))
+                .wrapping_add(new.into()),
+        )
+    }
+
+    /// After `old` has become `new`.
+    #[inline]
+    #[must_use]
+    pub fn replace4(self, old: [u8; 4], new: [u8; 4]) -> Self {
+        let (old, new) = (u32::from_ne_bytes(old), u32::from_ne_bytes(new));
+        Self(
+            self.0
+                .wrapping_add(u64::from(!old))
+                .wrapping_add(new.into()),
+        )
+    }
+
+    /// After `old` has become `new`.
+    #[inline]
+    #[must_use]
+    pub fn replace16(self, old: &[u8; 16], new: &[u8; 16]) -> Self {
+        let mut delta = self;
+        for (old, new) in old.chunks_exact(4).zip(new.chunks_exact(4)) {
+            if let (&[a, b, c, d], &[w, x, y, z]) = (old, new) {
+                delta = delta.replace4([a, b, c, d], [w, x, y, z]);
+            }
+        }
+        delta
+    }
+
+    /// What another one has changed, too.
+    #[inline]
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self(self.0.wrapping_add(other.0))
+    }
+
+    /// The checksum field after the changes. One that was wrong stays wrong.
+    #[inline]
+    pub fn check(self, old: [u8; 2]) -> [u8; 2] {
+        let sum = self.0.wrapping_add(u64::from(!u16::from_ne_bytes(old)));
+        (!fold64(sum)).to_ne_bytes()
+    }
+
+    /// A sum (not its complement) after the changes, as it is left in the field where a device does
+    /// the rest.
+    #[inline]
+    pub fn sum(self, old: [u8; 2]) -> [u8; 2] {
+        let sum = self.0.wrapping_add(u64::from(u16::from_ne_bytes(old)));
+        fold64(sum).to_ne_bytes()
+    }
+
+    /// The complement of a sum in 32 bits after the changes.
+    #[inline]
+    pub fn complement32(self, old: u32) -> u32 {
+        let sum = self.0.wrapping_add(u64::from(!old));
+        let sum = (sum & 0xffff_ffff).wrapping_add(sum >> 32);
+        // Of a carry, one is left.
+        let sum = (sum & 0xffff_ffff).wrapping_add(sum >> 32);
+        !(sum as u32)
+    }
+}
+
 /// The sum over the pseudo header of TCP and UDP (RFC 9293 section 3.1, RFC 8200 section 8.1).
 ///
 /// `length` is the length of the transport header and its payload.
@@ -149,6 +247,53 @@ mod tests {
         let data = vec![0xff; 1 << 20];
         assert_eq!(fold(sum(&data, 0xffff_ffff)), 0xffff);
         assert!(verify(&data));
+    }
+
+    #[test]
+    fn headers() {
+        let mut header = [0x45u8; 20];
+        for n in 0..=255u8 {
+            header[1] = n;
+            header[10..12].fill(0);
+            let check = checksum(&header);
+            header[10..12].copy_from_slice(&check.to_be_bytes());
+            assert!(verify_ipv4_header(&header));
+            header[10] ^= 1;
+            assert!(!verify_ipv4_header(&header));
+        }
+        assert!(verify_ipv4_header(&[0xff; 20]));
+        assert!(!verify_ipv4_header(&[0; 20]));
+    }
+
+    #[test]
+    fn changes_as_in_a_whole_sum() {
+        let mut data: [u8; 22] = core::array::from_fn(|n| (n * 37) as u8);
+        for n in 0..=255u8 {
+            let before = data;
+            let old = checksum(&before).to_be_bytes();
+            data[..4].copy_from_slice(&[n, 0xff, n, 1]);
+            data[4..20].fill(n);
+            data[20..].copy_from_slice(&[0xff, n]);
+            let delta = Delta::default()
+                .replace4(
+                    before[..4].try_into().unwrap(),
+                    data[..4].try_into().unwrap(),
+                )
+                .and(Delta::default().replace16(
+                    before[4..20].try_into().unwrap(),
+                    data[4..20].try_into().unwrap(),
+                ))
+                .replace2([before[20], before[21]], [data[20], data[21]]);
+            let new = checksum(&data);
+            assert_eq!(delta.check(old), new.to_be_bytes());
+            assert_eq!(delta.sum(old.map(|byte| !byte)), (!new).to_be_bytes());
+            // Any number with the same rest has the same sum.
+            let wide = delta.complement32(u32::from(u16::from_ne_bytes(old)) | 0xffff_0000);
+            assert_eq!(
+                fold64(u64::from(!wide)),
+                u16::from_ne_bytes((!new).to_be_bytes())
+            );
+        }
     }
 
     #[test]

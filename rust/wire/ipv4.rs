@@ -22,7 +22,7 @@ const TOTAL_LEN: usize = 2;
 const IDENT: usize = 4;
 const FRAGMENT: usize = 6;
 const TTL: usize = 8;
-const PROTOCOL: usize = 9;
+pub(super) const PROTOCOL: usize = 9;
 const CHECKSUM: usize = 10;
 
 const END_OF_OPTIONS: u8 = 0;

@@ -24,7 +24,7 @@ pub const SOURCE: usize = 8;
 pub const DESTINATION: usize = 24;
 
 const PAYLOAD_LEN: usize = 4;
-const NEXT_HEADER: usize = 6;
+pub(super) const NEXT_HEADER: usize = 6;
 
 const HOP_BY_HOP: u8 = 0;
 const ROUTING: u8 = 43;

@@ -2,6 +2,10 @@
 
 //! From the headers of a packet to its connection: the step every hook begins with.
 
+mod ordinary;
+
+pub use ordinary::parse_ordinary;
+
 use super::{
     addr::{
         Addr,
@@ -113,7 +117,7 @@ impl Parsed {
 /// Errors: [`DropReason::Fragment`] and [`DropReason::Protocol`] stand for good packets that this
 /// does not apply to (with a source route that leads on, too, as with IPv6), everything else is malformed; [`DropReason::Truncated`] also if `header` is
 /// too short.
-#[inline]
+#[inline(always)]
 pub fn parse_ipv4(header: &[u8], frame: Frame) -> Result<Parsed, DropReason> {
     let ip = ipv4::Packet::new_header(header)?;
     let l4_offset = ip.header_len();
@@ -281,7 +285,7 @@ struct Transport {
 }
 
 /// Reads a TCP or UDP header at `l4_offset`, which begins a segment of `l4_len` bytes.
-#[inline]
+#[inline(always)]
 fn transport(
     protocol: u8,
     header: &[u8],
@@ -335,7 +339,10 @@ fn transport(
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{
+        super::checksum,
+        *, //
+    };
     use std::vec::Vec;
 
     fn packet(proto: u8, l4: &[u8]) -> Vec<u8> {
@@ -447,6 +454,63 @@ mod tests {
             assert_eq!(parse(&bytes), Err(reason), "case {index}");
         }
         assert_eq!(parse(&[0x50; 60]), Err(DropReason::BadVersion));
+    }
+
+    #[test]
+    fn ordinary_packets() {
+        let ordinary = |bytes: &[u8]| parse_ordinary(bytes, Frame::complete(bytes.len()));
+        let tcp = packet(6, &tcp_segment());
+        assert_eq!(ordinary(&tcp), Some(parse(&tcp).unwrap()));
+        let udp = packet(17, &udp::emit(1, 2, 0).unwrap());
+        assert_eq!(ordinary(&udp), Some(parse(&udp).unwrap()));
+        let v6 = packet_v6(6, &tcp_segment());
+        assert_eq!(ordinary(&v6), Some(parse(&v6).unwrap()));
+        // Padding of the link layer is not in the way.
+        let padded = [&tcp[..], &[0; 2]].concat();
+        assert_eq!(ordinary(&padded), Some(parse(&tcp).unwrap()));
+
+        // The header's checksum is made right again after all of these but the first.
+        type Change = fn(&mut Vec<u8>);
+        let cases: [Change; 9] = [
+            |b| b[10] ^= 1,
+            |b| b[8] = 1,
+            |b| b[8] = 0,
+            |b| b[6] = 0x20,
+            |b| b[9] = 1,
+            |b| b[33] = 0x02,
+            |b| b[33] = 0x11,
+            |b| b[33] = 0x04,
+            |b| b[3] = 45,
+        ];
+        for (index, change) in cases.into_iter().enumerate() {
+            let mut bytes = tcp.clone();
+            change(&mut bytes);
+            if index > 0 {
+                bytes[10..12].fill(0);
+                let check = checksum::checksum(&bytes[..20]);
+                bytes[10..12].copy_from_slice(&check.to_be_bytes());
+            }
+            assert_eq!(ordinary(&bytes), None, "case {index}");
+        }
+        let mut options = Vec::from([0x46]);
+        options.extend(&tcp[1..20]);
+        options.extend([1, 1, 1, 0]);
+        options.extend(&tcp[20..]);
+        options[3] += 4;
+        options[10..12].fill(0);
+        let check = checksum::checksum(&options[..24]);
+        options[10..12].copy_from_slice(&check.to_be_bytes());
+        assert!(parse(&options).is_ok());
+        assert_eq!(ordinary(&options), None);
+
+        let mut payload = Vec::from([6, 0, 1, 4, 0, 0, 0, 0]);
+        payload.extend(tcp_segment());
+        let extended = packet_v6(0, &payload);
+        assert!(parse(&extended).is_ok());
+        assert_eq!(ordinary(&extended), None);
+        for len in 0..20 {
+            assert_eq!(ordinary(&tcp[..len]), None);
+        }
     }
 
     fn packet_v6(next_header: u8, payload: &[u8]) -> Vec<u8> {

@@ -7,11 +7,13 @@
 use super::{
     super::{
         skbuff::{
+            Arrival,
             DropReason,
             SkBuff, //
         },
         Net, //
     },
+    dst::Dst,
     has_ipv6,
     in6_addr,
     ipv4_header,
@@ -40,10 +42,7 @@ use crate::{
 use core::{
     cell::UnsafeCell,
     mem::ManuallyDrop,
-    ptr::{
-        self,
-        NonNull, //
-    }, //
+    ptr, //
 };
 use kernel::{
     alloc::Flags,
@@ -81,16 +80,10 @@ pub(super) fn clear_ipv6_control_block(skb: &mut SkBuff) {
 ///
 /// Owns a reference to the destination entry of a route, of the family of both addresses.
 pub struct Route {
-    dst: NonNull<bindings::dst_entry>,
+    dst: Dst,
     source: Addr,
     destination: Addr,
 }
-
-// SAFETY: Destination entries are counted, and used on all CPUs.
-unsafe impl Send for Route {}
-
-// SAFETY: As above.
-unsafe impl Sync for Route {}
 
 impl Route {
     /// Looks up the route to `destination`, from `source` or (if `None`) the address that routing
@@ -235,14 +228,27 @@ impl Route {
     ) -> Result<Self> {
         // INVARIANT: By the safety requirements.
         Ok(Self {
-            dst: NonNull::new(dst).ok_or(ENOENT)?,
+            // SAFETY: By the safety requirements.
+            dst: unsafe { Dst::from_raw(dst) }.ok_or(ENOENT)?,
             source,
             destination,
         })
     }
 
+    /// The destination entry, to look at.
+    #[inline]
+    pub(super) fn as_raw(&self) -> *mut bindings::dst_entry {
+        self.dst.as_raw()
+    }
+
+    /// The reference alone.
+    #[inline]
+    pub(super) fn into_dst(self) -> Dst {
+        self.dst
+    }
+
     fn into_raw(self) -> *mut bindings::dst_entry {
-        ManuallyDrop::new(self).dst.as_ptr()
+        ManuallyDrop::new(self).dst.as_raw()
     }
 
     /// Makes this the route of a packet of its family, in place of the one it has.
@@ -264,7 +270,7 @@ impl Route {
 
     /// Whether the next hop is another machine than the destination.
     fn uses_gateway(&self) -> bool {
-        let dst = self.dst.as_ptr();
+        let dst = self.as_raw();
         if self.destination.is_v4() {
             // CAST: As in `Route::lookup_ipv4`.
             // SAFETY: By the type invariants, it is the route of an IPv4 address.
@@ -279,8 +285,7 @@ impl Route {
     /// The longest packet that may take this route, in bytes, with its IP header.
     #[inline]
     pub fn mtu(&self) -> u32 {
-        // SAFETY: By the type invariants; takes RCU itself.
-        unsafe { bindings::dst_mtu(self.dst.as_ptr()) }
+        self.dst.mtu()
     }
 
     /// Sends a packet of the route's family on this way, whose data starts at its complete IP
@@ -451,16 +456,8 @@ impl Route {
 
 /// What became of a packet: positive numbers say that a queue has dropped it, perhaps later.
 #[inline]
-fn sent(ret: c_int) -> Result {
+pub(super) fn sent(ret: c_int) -> Result {
     to_result(ret.min(0))
-}
-
-impl Drop for Route {
-    #[inline]
-    fn drop(&mut self) {
-        // SAFETY: By the type invariants; the reference is given back.
-        unsafe { bindings::dst_release(self.dst.as_ptr()) };
-    }
 }
 
 /// The route between two addresses, remembered by every CPU for as long as it is valid.
@@ -517,9 +514,21 @@ impl RouteCache {
     #[inline]
     pub fn route(&self, net: &Net) -> Result<Route> {
         let _bh = BottomHalfDisabled::new();
-        if let Some(route) = self.cached() {
-            return Ok(route);
+        match self.cached() {
+            Some(route) => Ok(route),
+            None => self.look_up(net),
         }
+    }
+
+    /// The cached route if there is one and it is valid, for a packet that is just arriving.
+    #[inline]
+    pub fn route_at_hand(&self, _packet: &Arrival) -> Option<Route> {
+        // Softirqs are off while it arrives.
+        self.cached()
+    }
+
+    /// A new route, which is cached. Called with softirqs off.
+    fn look_up(&self, net: &Net) -> Result<Route> {
         let route = if self.neighbour {
             Route::lookup_neighbour(net, self.source, self.destination)?
         } else {
@@ -531,7 +540,7 @@ impl RouteCache {
             Some(source) => unsafe {
                 bindings::dst_cache_set_ip4(
                     self.cache.get(),
-                    route.dst.as_ptr(),
+                    route.as_raw(),
                     u32::from_ne_bytes(source),
                 )
             },
@@ -539,7 +548,7 @@ impl RouteCache {
             None => unsafe {
                 bindings::dst_cache_set_ip6(
                     self.cache.get(),
-                    route.dst.as_ptr(),
+                    route.as_raw(),
                     &in6_addr(&route.source),
                 )
             },

@@ -10,6 +10,7 @@ use crate::{
     bindings,
     wire::{
         addr::Addr,
+        checksum::Delta,
         ipv6, //
     }, //
 };
@@ -74,7 +75,7 @@ impl SkBuff {
     ///
     /// Errors: `EINVAL` if it is not of the addresses' family, has neither TCP nor UDP, is a later
     /// fragment, or is too short (nothing is changed), `ENOMEM`.
-    #[inline]
+    #[inline(always)]
     pub fn rewrite(&mut self, to: &Rewrite) -> Result {
         let [s0, s1] = to.source_port.to_be_bytes();
         let [d0, d1] = to.destination_port.to_be_bytes();
@@ -91,7 +92,7 @@ impl SkBuff {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn rewrite_ipv4(&mut self, to: &Ipv4Rewrite) -> Result {
         self.may_pull(IP_MIN_LEN as u32)?;
         let ip = self.data();
@@ -114,7 +115,7 @@ impl SkBuff {
     }
 
     /// The part of [`SkBuff::rewrite_ipv4`] that writes; `None` is excluded by its checks.
-    #[inline]
+    #[inline(always)]
     fn rewrite_checked(
         &mut self,
         to: &Ipv4Rewrite,
@@ -122,61 +123,42 @@ impl SkBuff {
         check: usize,
         protocol: u8,
     ) -> Option<()> {
-        let udp = u32::from(protocol) == bindings::IPPROTO_UDP;
-        let ip = self.data();
-        let old_source: [u8; 4] = get(ip, IP_SOURCE)?;
-        let old_destination: [u8; 4] = get(ip, IP_DESTINATION)?;
-        let old_ports: [u8; 4] = get(ip, ihl)?;
-        let old_ttl: [u8; 2] = get(ip, IP_TTL)?;
-        let old_check = u16::from_ne_bytes(get(ip, IP_CHECK)?);
-        let mut sum = u16::from_ne_bytes(get(ip, ihl.checked_add(check)?)?);
-
-        let ports = to.ports;
-        let ttl = [to.ttl, protocol];
-
-        if !udp || sum != 0 || self.checksum() == Checksum::Partial {
-            let skb = self.as_raw();
-            let changes = [
-                (old_source, to.source, true),
-                (old_destination, to.destination, true),
-                (old_ports, ports, false),
-            ];
-            for (old, new, pseudo) in changes {
-                // SAFETY: `sum` is a local variable, `skb` is valid by the type invariants.
-                unsafe {
-                    bindings::inet_proto_csum_replace4(
-                        &mut sum,
-                        skb,
-                        u32::from_ne_bytes(old),
-                        u32::from_ne_bytes(new),
-                        pseudo,
-                    )
-                };
-            }
-            // Zero means that there is no checksum.
-            if udp && sum == 0 {
-                sum = 0xffff;
-            }
-        }
-
-        let mut delta = Delta(old_check);
-        delta.replace4(old_source, to.source);
-        delta.replace4(old_destination, to.destination);
-        delta.replace2(old_ttl, ttl);
-
+        let checksum = self.checksum();
         let len = ihl.checked_add(check)?.checked_add(2)?;
-        let ip = self.data_writable(len)?;
+        let (ip, l4) = self.data_writable(len)?.split_at_mut_checked(ihl)?;
+        let ip: &mut [u8; IP_MIN_LEN] = ip.first_chunk_mut()?;
+
+        let addresses = Delta::default()
+            .replace4(get(ip, IP_SOURCE)?, to.source)
+            .replace4(get(ip, IP_DESTINATION)?, to.destination);
+        let ports = Delta::default().replace4(get(l4, 0)?, to.ports);
+        set(l4, 0, to.ports)?;
+        rewrite_l4_check(l4, check, protocol, checksum, addresses, ports)?;
+
+        let ttl = [to.ttl, protocol];
+        let header = addresses.replace2(get(ip, IP_TTL)?, ttl);
         set(ip, IP_TTL, ttl)?;
-        set(ip, IP_CHECK, delta.0.to_ne_bytes())?;
+        let header_check = header.check(get(ip, IP_CHECK)?);
+        set(ip, IP_CHECK, header_check)?;
         set(ip, IP_SOURCE, to.source)?;
         set(ip, IP_DESTINATION, to.destination)?;
-        set(ip, ihl, ports)?;
-        set(ip, ihl.checked_add(check)?, sum.to_ne_bytes())?;
-        self.clear_hash();
+        self.readdressed(checksum, addresses);
         Some(())
     }
 
+    /// What is to be done about a packet whose addresses have changed, but in its bytes.
     #[inline]
+    fn readdressed(&mut self, checksum: Checksum, addresses: Delta) {
+        if checksum == Checksum::Complete {
+            // The transport layer's checksum makes up for the change in the pseudo header, which is
+            // not in this sum. `inet_proto_csum_replace4()`.
+            // SAFETY: With this state of the checksum, it is there.
+            let csum = unsafe { &mut self.headers_mut().__bindgen_anon_1.csum };
+            *csum = addresses.complement32(*csum);
+        }
+        self.clear_hash();
+    }
+
     fn rewrite_ipv6(&mut self, to: &Rewrite, ports: [u8; 4]) -> Result {
         self.may_pull(ipv6::HEADER_LEN as u32)?;
         let ip = ipv6::Packet::new_header(self.data()).map_err(|_| EINVAL)?;
@@ -188,13 +170,12 @@ impl SkBuff {
         };
         let end = l4.checked_add(header_len).ok_or(EINVAL)?;
         self.ensure_writable(u16::try_from(end).map_err(|_| EINVAL)?)?;
-        let udp = u32::from(protocol) == bindings::IPPROTO_UDP;
-        self.rewrite_checked_ipv6(to, ports, l4, l4.saturating_add(check), udp)
+        self.rewrite_checked_ipv6(to, ports, l4, check, protocol)
             .ok_or(EINVAL)
     }
 
     /// The part of [`SkBuff::rewrite_ipv6`] that writes, with the transport header at `l4` and its
-    /// checksum at `check`; `None` is excluded by its checks.
+    /// checksum at `check` in there; `None` is excluded by its checks.
     #[inline]
     fn rewrite_checked_ipv6(
         &mut self,
@@ -202,62 +183,32 @@ impl SkBuff {
         ports: [u8; 4],
         l4: usize,
         check: usize,
-        udp: bool,
+        protocol: u8,
     ) -> Option<()> {
-        let ip = self.data();
-        let old_source: [u8; 16] = get(ip, ipv6::SOURCE)?;
-        let old_destination: [u8; 16] = get(ip, ipv6::DESTINATION)?;
-        let old_ports: [u8; 4] = get(ip, l4)?;
-        let [old_ttl] = get(ip, ipv6::HOP_LIMIT)?;
-        let mut sum = u16::from_ne_bytes(get(ip, check)?);
+        let checksum = self.checksum();
+        let (ip, l4) = self
+            .data_writable(l4.checked_add(check)?.checked_add(2)?)?
+            .split_at_mut_checked(l4)?;
+        let ip: &mut [u8; ipv6::HEADER_LEN] = ip.first_chunk_mut()?;
+        let (source, destination) = (to.source.as_bytes(), to.destination.as_bytes());
 
-        if !udp || sum != 0 || self.checksum() == Checksum::Partial {
-            let changes = [
-                (old_source, *to.source.as_bytes()),
-                (old_destination, *to.destination.as_bytes()),
-            ];
-            for (old, new) in changes {
-                let (old, new) = (u128::from_ne_bytes(old), u128::from_ne_bytes(new));
-                // CAST: Four words each, well aligned.
-                // SAFETY: All are local variables, the packet is valid by the type invariants.
-                unsafe {
-                    bindings::inet_proto_csum_replace16(
-                        &mut sum,
-                        self.as_raw(),
-                        (&raw const old).cast(),
-                        (&raw const new).cast(),
-                        true,
-                    )
-                };
-            }
-            // SAFETY: As above.
-            unsafe {
-                bindings::inet_proto_csum_replace4(
-                    &mut sum,
-                    self.as_raw(),
-                    u32::from_ne_bytes(old_ports),
-                    u32::from_ne_bytes(ports),
-                    false,
-                )
-            };
-            // Zero means that there is no checksum.
-            if udp && sum == 0 {
-                sum = 0xffff;
-            }
-        }
+        let addresses = Delta::default()
+            .replace16(&get(ip, ipv6::SOURCE)?, source)
+            .replace16(&get(ip, ipv6::DESTINATION)?, destination);
+        let changed_ports = Delta::default().replace4(get(l4, 0)?, ports);
+        set(l4, 0, ports)?;
+        rewrite_l4_check(l4, check, protocol, checksum, addresses, changed_ports)?;
+
+        let [old_ttl] = get(ip, ipv6::HOP_LIMIT)?;
+        set(ip, ipv6::HOP_LIMIT, [to.ttl])?;
+        set(ip, ipv6::SOURCE, *source)?;
+        set(ip, ipv6::DESTINATION, *destination)?;
+        self.readdressed(checksum, addresses);
         // No checksum of the packet's own has the hop limit in it, so nothing makes up for a change
         // in the sum of the whole packet.
-        if old_ttl != to.ttl && self.checksum() == Checksum::Complete {
+        if old_ttl != to.ttl && checksum == Checksum::Complete {
             self.forget_checksum();
         }
-
-        let ip = self.data_writable(check.checked_add(2)?)?;
-        set(ip, ipv6::HOP_LIMIT, [to.ttl])?;
-        set(ip, ipv6::SOURCE, *to.source.as_bytes())?;
-        set(ip, ipv6::DESTINATION, *to.destination.as_bytes())?;
-        set(ip, l4, ports)?;
-        set(ip, check, sum.to_ne_bytes())?;
-        self.clear_hash();
         Some(())
     }
 
@@ -272,24 +223,25 @@ impl SkBuff {
     }
 }
 
-/// An Internet checksum that follows changes of what it covers (RFC 1624, equation 3).
-struct Delta(u16);
-
-impl Delta {
-    #[inline]
-    fn replace2(&mut self, old: [u8; 2], new: [u8; 2]) {
-        let sum = u32::from(!self.0)
-            + u32::from(!u16::from_ne_bytes(old))
-            + u32::from(u16::from_ne_bytes(new));
-        let sum = (sum & 0xffff) + (sum >> 16);
-        // The sum of three 16-bit values has at most two carries, of which one is left.
-        self.0 = !((sum + (sum >> 16)) as u16);
-    }
-
-    #[inline]
-    fn replace4(&mut self, old: [u8; 4], new: [u8; 4]) {
-        let ([a, b, c, d], [w, x, y, z]) = (old, new);
-        self.replace2([a, b], [w, x]);
-        self.replace2([c, d], [y, z]);
-    }
+/// Changes the checksum in a transport header, at `check`, for other addresses and ports.
+#[inline(always)]
+fn rewrite_l4_check(
+    l4: &mut [u8],
+    check: usize,
+    protocol: u8,
+    checksum: Checksum,
+    addresses: Delta,
+    ports: Delta,
+) -> Option<()> {
+    let udp = u32::from(protocol) == bindings::IPPROTO_UDP;
+    let old: [u8; 2] = get(l4, check)?;
+    let new = match checksum {
+        // Only the pseudo header is in it, and not in its complement.
+        Checksum::Partial => addresses.sum(old),
+        _ if udp && old == [0; 2] => return Some(()),
+        _ => addresses.and(ports).check(old),
+    };
+    // Zero means that there is no checksum.
+    let none = udp && new == [0; 2];
+    set(l4, check, if none { [0xff; 2] } else { new })
 }

@@ -12,7 +12,10 @@ use kernel::sync::rcu;
 
 use crate::{
     bindings,
-    net::Net, //
+    net::{
+        netfilter::HookNum,
+        Net, //
+    }, //
 };
 
 use super::{
@@ -103,23 +106,8 @@ pub(super) unsafe fn is_translated(sk: *mut bindings::sock) -> Result<bool, Refu
 ///
 /// What makes the hook known is its place. Chains of nftables at the same place are marked as such.
 fn translates_ipv6(net: &Net) -> bool {
-    let _rcu = rcu::read_lock();
-    // SAFETY: The namespace is valid. Its hooks are replaced under RCU, which is held; the array of
-    // their descriptions lies behind them and is as long, and these are freed after a grace
-    // period, too.
-    unsafe {
-        const PLACE: usize = bindings::nf_inet_hooks_NF_INET_PRE_ROUTING as usize;
-        let entries = (&raw const (*net.as_raw()).nf.hooks_ipv6[PLACE]).read_volatile();
-        if entries.is_null() {
-            return false;
-        }
-        let count = usize::from((*entries).num_hook_entries);
-        let ops = bindings::nf_hook_entries_get_hook_ops(entries);
-        (0..count).any(|index| {
-            let ops = ops.add(index).read_volatile();
-            (*ops).priority == bindings::nf_ip6_hook_priorities_NF_IP6_PRI_NAT_DST
-                && bindings::nf_hook_ops::hook_ops_type_raw(ops)
-                    == bindings::nf_hook_ops_type_NF_HOOK_OP_UNDEFINED
-        })
-    }
+    net.any_hook(false, HookNum::PreRouting, &rcu::read_lock(), |ops| {
+        ops.priority == bindings::nf_ip6_hook_priorities_NF_IP6_PRI_NAT_DST
+            && ops.hook_ops_type() == bindings::nf_hook_ops_type_NF_HOOK_OP_UNDEFINED
+    })
 }

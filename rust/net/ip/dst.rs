@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Counted destination entries.
+//!
+//! C header: [`include/net/dst.h`](srctree/include/net/dst.h)
+
+use crate::bindings;
+use core::ptr::NonNull;
+
+/// A reference to a destination entry.
+///
+/// # Invariants
+///
+/// Owns it.
+pub(super) struct Dst(NonNull<bindings::dst_entry>);
+
+// SAFETY: Destination entries are counted, and used on all CPUs.
+unsafe impl Send for Dst {}
+
+// SAFETY: As above.
+unsafe impl Sync for Dst {}
+
+impl Dst {
+    /// None if the pointer is null.
+    ///
+    /// # Safety
+    ///
+    /// `dst` is null, or a reference that the caller gives away.
+    #[inline]
+    pub(super) unsafe fn from_raw(dst: *mut bindings::dst_entry) -> Option<Self> {
+        // INVARIANT: By the safety requirements.
+        NonNull::new(dst).map(Self)
+    }
+
+    /// The C object.
+    #[inline]
+    pub(super) fn as_raw(&self) -> *mut bindings::dst_entry {
+        self.0.as_ptr()
+    }
+
+    /// See [`Route::mtu`](super::Route::mtu).
+    #[inline]
+    pub(super) fn mtu(&self) -> u32 {
+        // SAFETY: By the type invariants; takes RCU itself.
+        unsafe { bindings::dst_mtu(self.as_raw()) }
+    }
+}
+
+impl Drop for Dst {
+    #[inline]
+    fn drop(&mut self) {
+        // SAFETY: By the type invariants; the reference is given back.
+        unsafe { bindings::dst_release(self.as_raw()) };
+    }
+}
