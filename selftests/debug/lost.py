@@ -25,7 +25,7 @@ BY_ORIGIN = PREPARE, STATE, COMMIT
 NAMES = {"PREPARE": PREPARE, "READY": READY, "STATE": STATE, "STAGED": STAGED}
 # Patience in milliseconds: longer than a record is lost here; such that COMMIT goes a second time soon; for a connection
 # to come to the host, but not for long; and not even for that.
-LONG, AGAIN, SHORT, NONE = 20_000, 12_000, 4000, 1000
+LONG, AGAIN, SHORT, NONE = 20_000, 28_000, 4000, 1000
 
 
 def record(kind):
