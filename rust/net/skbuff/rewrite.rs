@@ -133,7 +133,7 @@ impl SkBuff {
             .replace4(get(ip, IP_DESTINATION)?, to.destination);
         let ports = Delta::default().replace4(get(l4, 0)?, to.ports);
         set(l4, 0, to.ports)?;
-        rewrite_l4_check(l4, check, protocol, checksum, addresses, ports)?;
+        let has_check = rewrite_l4_check(l4, check, protocol, checksum, addresses, ports)?;
 
         let ttl = [to.ttl, protocol];
         let header = addresses.replace2(get(ip, IP_TTL)?, ttl);
@@ -142,21 +142,17 @@ impl SkBuff {
         set(ip, IP_CHECK, header_check)?;
         set(ip, IP_SOURCE, to.source)?;
         set(ip, IP_DESTINATION, to.destination)?;
-        self.readdressed(checksum, addresses);
-        Some(())
-    }
-
-    /// What is to be done about a packet whose addresses have changed, but in its bytes.
-    #[inline]
-    fn readdressed(&mut self, checksum: Checksum, addresses: Delta) {
-        if checksum == Checksum::Complete {
-            // The transport layer's checksum makes up for the change in the pseudo header, which is
-            // not in this sum. `inet_proto_csum_replace4()`.
+        if checksum == Checksum::Complete && has_check {
+            // The header's own checksum makes up for the addresses in it, and the transport layer's
+            // for the ports and once more for the addresses. `inet_proto_csum_replace4()`.
             // SAFETY: With this state of the checksum, it is there.
             let csum = unsafe { &mut self.headers_mut().__bindgen_anon_1.csum };
             *csum = addresses.complement32(*csum);
+        } else if checksum == Checksum::Complete {
+            self.forget_checksum();
         }
         self.clear_hash();
+        Some(())
     }
 
     fn rewrite_ipv6(&mut self, to: &Rewrite, ports: [u8; 4]) -> Result {
@@ -197,18 +193,19 @@ impl SkBuff {
             .replace16(&get(ip, ipv6::DESTINATION)?, destination);
         let changed_ports = Delta::default().replace4(get(l4, 0)?, ports);
         set(l4, 0, ports)?;
-        rewrite_l4_check(l4, check, protocol, checksum, addresses, changed_ports)?;
+        let has_check = rewrite_l4_check(l4, check, protocol, checksum, addresses, changed_ports)?;
 
         let [old_ttl] = get(ip, ipv6::HOP_LIMIT)?;
         set(ip, ipv6::HOP_LIMIT, [to.ttl])?;
         set(ip, ipv6::SOURCE, *source)?;
         set(ip, ipv6::DESTINATION, *destination)?;
-        self.readdressed(checksum, addresses);
-        // No checksum of the packet's own has the hop limit in it, so nothing makes up for a change
-        // in the sum of the whole packet.
-        if old_ttl != to.ttl && checksum == Checksum::Complete {
+        // The transport layer's checksum makes up for addresses and ports in the sum of the whole
+        // packet (`inet_proto_csum_replace16()`). No checksum of the packet's own has the hop limit in
+        // it.
+        if checksum == Checksum::Complete && !(has_check && old_ttl == to.ttl) {
             self.forget_checksum();
         }
+        self.clear_hash();
         Some(())
     }
 
@@ -223,7 +220,8 @@ impl SkBuff {
     }
 }
 
-/// Changes the checksum in a transport header, at `check`, for other addresses and ports.
+/// Changes the checksum in a transport header, at `check`, for other addresses and ports. False if the
+/// sender has left it out.
 #[inline(always)]
 fn rewrite_l4_check(
     l4: &mut [u8],
@@ -232,16 +230,17 @@ fn rewrite_l4_check(
     checksum: Checksum,
     addresses: Delta,
     ports: Delta,
-) -> Option<()> {
+) -> Option<bool> {
     let udp = u32::from(protocol) == bindings::IPPROTO_UDP;
     let old: [u8; 2] = get(l4, check)?;
     let new = match checksum {
         // Only the pseudo header is in it, and not in its complement.
         Checksum::Partial => addresses.sum(old),
-        _ if udp && old == [0; 2] => return Some(()),
+        _ if udp && old == [0; 2] => return Some(false),
         _ => addresses.and(ports).check(old),
     };
     // Zero means that there is no checksum.
     let none = udp && new == [0; 2];
-    set(l4, check, if none { [0xff; 2] } else { new })
+    set(l4, check, if none { [0xff; 2] } else { new })?;
+    Some(true)
 }

@@ -14,6 +14,7 @@ use crate::{
             Addr,
             FourTuple, //
         },
+        checksum,
         error::DropReason,
         flow_id::FlowId,
         vectors, //
@@ -161,12 +162,38 @@ mod cases {
             (hop_limit - 1, Checksum::None),
         ] {
             let mut skb = packet(bytes)?;
-            skb.headers_mut()
-                .set_ip_summed(bindings::CHECKSUM_COMPLETE as u8);
+            summed(&mut skb);
             skb.rewrite(&Rewrite { ttl, ..TO_V6 })?;
             assert_eq!(skb.checksum(), want);
+            assert!(want != Checksum::Complete || is_summed(&mut skb));
         }
+        // In IPv4 the header has a checksum of its own, with the TTL in it.
+        let mut skb = packet(plain_tcp()?)?;
+        summed(&mut skb);
+        skb.rewrite(&TO)?;
+        assert_eq!(skb.checksum(), Checksum::Complete);
+        assert!(is_summed(&mut skb));
         Ok(())
+    }
+
+    /// The sum of all bytes of a packet, as the kernel has it.
+    fn sum(skb: &SkBuff) -> u16 {
+        checksum::fold(checksum::sum(skb.data(), 0)).to_be()
+    }
+
+    /// Notes it as a network card does.
+    fn summed(skb: &mut SkBuff) {
+        let sum = sum(skb);
+        let headers = skb.headers_mut();
+        headers.set_ip_summed(bindings::CHECKSUM_COMPLETE as u8);
+        headers.__bindgen_anon_1.csum = sum.into();
+    }
+
+    /// Whether what is noted is the sum. 0 and 0xffff are the same.
+    fn is_summed(skb: &mut SkBuff) -> bool {
+        // SAFETY: All variants of the union are numbers.
+        let noted = unsafe { skb.headers_mut().__bindgen_anon_1.csum };
+        checksum::fold(noted) % 0xffff == sum(skb) % 0xffff
     }
 
     #[test]
