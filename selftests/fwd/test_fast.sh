@@ -39,8 +39,10 @@ ask() {
 	    for attempt in range(5):
 	        s.send(bytes(size))
 	        try:
-	            assert len(s.recv(65536)) == size
-	            return
+	            # An answer that comes late may be one to what was sent before.
+	            while len(s.recv(65536)) != size:
+	                pass
+	            return attempt
 	        except TimeoutError:
 	            print("again", file=sys.stderr)
 	    raise SystemExit("no answer")
@@ -54,9 +56,8 @@ ask() {
 	    name, value = option.split("=")
 	    s.setsockopt(socket.IPPROTO_IP, getattr(socket, name), bytes.fromhex(value))
 	before = fast()
-	for _ in range(count):
-	    ask(size)
-	print(fast() - before)
+	again = sum(ask(size) for _ in range(count))
+	print(fast() - before - again)
 	EOF
 }
 # takes WANTED PORT...: as many of them, and as ask has it. The first packet by each processor may have been one for
@@ -151,7 +152,7 @@ new_neighbour() {
 	ip -n lbu neigh replace $HOST1 lladdr 02:00:00:00:00:77 dev host1
 	takes 10 7000 10
 	# Unknown, it is asked for.
-	ip -n lbu neigh flush dev host1
+	ip -n lbu neigh del $HOST1 dev host1
 	takes 10 7000 10
 }
 

@@ -48,15 +48,24 @@ impl Route {
     pub fn next_hop<'a>(self, net: &'a Net, guard: &'a rcu::Guard) -> Option<NextHop<'a>> {
         let v4 = self.destination().is_v4();
         let dst = self.as_raw();
-        // What has to be done on the way is in here.
-        // SAFETY: The route is valid; the pointer is written in one piece.
-        let output = unsafe { (&raw const (*dst).output).read_volatile() }?;
+        // What has to be done on the way is in these: IPsec in the one, MPLS and the like in the
+        // other, which the network layer looks at on its way out.
+        // SAFETY: The route is valid; the pointers are written in one piece.
+        let (output, tunnel) = unsafe {
+            (
+                (&raw const (*dst).output).read_volatile()?,
+                (&raw const (*dst).lwtstate).read_volatile(),
+            )
+        };
         let usual = if v4 {
             bindings::ip_output
         } else {
             bindings::ip6_output
         };
-        if !ptr::fn_addr_eq(output, usual as Output) || net.has_post_routing(v4, guard) {
+        if !tunnel.is_null()
+            || !ptr::fn_addr_eq(output, usual as Output)
+            || net.has_post_routing(v4, guard)
+        {
             return None;
         }
         // SAFETY: The route is valid, and RCU keeps its device.

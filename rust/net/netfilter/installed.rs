@@ -45,16 +45,16 @@ impl Net {
         }
     }
 
-    /// Whether anybody wants to see packets of IPv4, or else IPv6, that are about to leave; security
-    /// modules aside, which have their hooks always and judge packets of sockets.
+    /// Whether anybody wants to see packets of IPv4, or else IPv6, that are about to leave; AppArmor
+    /// and Smack aside, which have their hooks always and judge packets of sockets. (SELinux, which has
+    /// another priority, judges packets that are forwarded, too.)
     #[inline]
     pub(crate) fn has_post_routing(&self, v4: bool, guard: &rcu::Guard) -> bool {
-        const SECURITY: [i32; 2] = [
-            bindings::nf_ip_hook_priorities_NF_IP_PRI_SELINUX_FIRST,
-            bindings::nf_ip_hook_priorities_NF_IP_PRI_SELINUX_LAST,
-        ];
         self.any_hook(v4, HookNum::PostRouting, guard, |ops| {
-            !SECURITY.contains(&ops.priority)
+            // Of the kernel itself, and no chain of nftables or program of BPF.
+            let of_kernel = ops.hook_ops_type() == bindings::nf_hook_ops_type_NF_HOOK_OP_UNDEFINED;
+            let first = bindings::nf_ip_hook_priorities_NF_IP_PRI_SELINUX_FIRST;
+            !(of_kernel && ops.priority == first)
         })
     }
 }

@@ -53,7 +53,6 @@ impl Arrival {
     /// a route been set.
     #[inline]
     pub fn is_ordinary(&self) -> bool {
-        let skb = self.raw();
         // SAFETY: All variants of the union are numbers of the same size.
         let tag = unsafe { self.headers().__bindgen_anon_2.vlan_all };
         // SAFETY: By the type invariants, it has a device; the pointer is written in one piece.
@@ -66,11 +65,25 @@ impl Arrival {
         u32::from(self.protocol()) == ethertype
             && self.is_for_host()
             && tag == 0
-            && skb._nfct == 0
-            && skb.active_extensions == 0
+            && !self.has_notes()
+            && self.headers().redirected() == 0
             && !self.has_dst()
             && !self.is_lro()
             && handler.is_none()
+    }
+
+    /// Whether conntrack or IPsec, or what else has extensions, has noted something in it.
+    #[inline]
+    fn has_notes(&self) -> bool {
+        #[cfg(CONFIG_NF_CONNTRACK)]
+        if self.raw()._nfct != 0 {
+            return true;
+        }
+        #[cfg(CONFIG_SKB_EXTENSIONS)]
+        if self.raw().active_extensions != 0 {
+            return true;
+        }
+        false
     }
 
     /// As [`SkBuff::fits_mtu`], of a packet whose transport header is at `l4_offset`. Of a batch also
