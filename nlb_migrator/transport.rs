@@ -398,8 +398,14 @@ fn begin(shared: &Arc<Shared>, peer: &Arc<Peer>, net: &Net) -> Result<Attempt, R
     };
     {
         let mut outbound = peer.outbound.lock();
-        if let Outbound::Connecting(other) = &*outbound {
-            return Ok(other.clone());
+        match &*outbound {
+            Outbound::Connecting(other) => return Ok(other.clone()),
+            // Another caller's attempt has just come to its end.
+            Outbound::Up(link) if link.is_usable() => {
+                attempt.done.complete_all();
+                return Ok(attempt);
+            }
+            _ => {}
         }
         if peer.is_removed() {
             return Err(Code::PeerRemoved.into());
@@ -428,20 +434,29 @@ pub(crate) fn connect(
     net: &Net,
     timeout_ms: u32,
 ) -> Result<Use, Reason> {
-    if let Some(link) = peer.link().and_then(|link| link.take()) {
-        return Ok(link);
+    let begin_ms = now_ms();
+    loop {
+        if let Some(link) = peer.link().and_then(|link| link.take()) {
+            return Ok(link);
+        }
+        let attempt = begin(shared, peer, net)?;
+        let waited = u32::try_from(now_ms().saturating_sub(begin_ms)).unwrap_or(u32::MAX);
+        match attempt
+            .done
+            .wait_killable_timeout(timeout_ms.saturating_sub(waited))
+        {
+            Ok(true) => {}
+            Ok(false) => return Err(Reason::with_detail(Code::Unreachable, fmt!("no answer"))),
+            Err(_) => return Err(Code::Interrupted.into()),
+        }
+        if let Outbound::Failed(reason) = &*peer.outbound.lock() {
+            return Err(*reason);
+        }
+        // It is there, unless it is lost already.
+        if waited >= timeout_ms && !peer.link().is_some_and(|link| link.is_usable()) {
+            return Err(Code::LinkLost.into());
+        }
     }
-    let attempt = begin(shared, peer, net)?;
-    match attempt.done.wait_killable_timeout(timeout_ms) {
-        Ok(true) => {}
-        Ok(false) => return Err(Reason::with_detail(Code::Unreachable, fmt!("no answer"))),
-        Err(_) => return Err(Code::Interrupted.into()),
-    }
-    if let Outbound::Failed(reason) = &*peer.outbound.lock() {
-        return Err(*reason);
-    }
-    let link = peer.link().ok_or(Code::LinkLost)?;
-    link.take().ok_or(Code::LinkLost.into())
 }
 
 /// Once for each connection to `peer`: asks about the connections that have lived there since before.

@@ -128,6 +128,11 @@ impl Link {
         !self.socket.is_shut_down()
     }
 
+    /// Whether a migration may be begun over it.
+    pub(super) fn is_usable(&self) -> bool {
+        self.is_up() && !self.suspect.load(Acquire)
+    }
+
     pub(crate) fn close(&self) {
         self.socket.shutdown();
         // Who waits finds out at once.
@@ -173,7 +178,7 @@ impl Link {
         let _ = self.users.fetch_add(1, Full);
         // From here on, what happens to the connection is not decided without us.
         let taken = Use(self.clone());
-        (self.is_up() && !self.suspect.load(Acquire)).then_some(taken)
+        self.is_usable().then_some(taken)
     }
 
     /// Sends the record that `encode` writes, which gives its length. Without one nothing is sent.
