@@ -25,7 +25,7 @@ BY_ORIGIN = PREPARE, STATE, COMMIT
 NAMES = {"PREPARE": PREPARE, "READY": READY, "STATE": STATE, "STAGED": STAGED}
 # Patience in milliseconds: longer than a record is lost here; such that COMMIT goes a second time soon; for a connection
 # to come to the host, but not for long; and not even for that.
-LONG, AGAIN, SHORT, NONE = 20_000, 28_000, 4000, 1000
+LONG, AGAIN, SHORT, NONE = 20_000, 12_000, 4000, 1000
 
 
 def record(kind):
@@ -126,7 +126,8 @@ def swallow(links_are, others):
 
 
 def host_hangs_up(_):
-    """The host ends the connections that it has now."""
+    """The host ends the connections that it has now. Some of them only one side may still take for alive, after all was
+    lost on them for long."""
     for wanted in False, True:
         for number in range(PEERS):
             migrator("host1").peer(f"10.1.{number}.1", wanted)
@@ -203,6 +204,8 @@ def injected_lost():
         there = moving.moved()
     assert counters("lbu", "commits-repeated")[0] - repeated >= crowd.size()
     moving.scene.finish(moving.client, there)
+    moving.until("closed")
+    crowd.once(host_hangs_up)
 
 
 def commit_lost(seconds="0"):
@@ -227,6 +230,8 @@ def commit_doubled():
         crowd.once(lambda _: swallow("tcp sport", "tcp dport 4770"))
         there = moving.moved()
     moving.scene.finish(moving.client, there)
+    moving.until("closed")
+    crowd.once(host_hangs_up)
 
 
 def closed_late():
