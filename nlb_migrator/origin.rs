@@ -74,15 +74,6 @@ const ASK_MS: u32 = 250;
 /// connections from one peer, and each time may need a new one.
 const ASK_PART: u32 = 4;
 
-fn now_ms() -> u64 {
-    time::monotonic_ns() / 1_000_000
-}
-
-fn left_ms(deadline_ms: u64) -> u32 {
-    let left = deadline_ms.saturating_sub(now_ms());
-    u32::try_from(left).unwrap_or(u32::MAX)
-}
-
 /// The caller's part of a migration.
 struct Mover<'a> {
     shared: &'a Arc<Shared>,
@@ -154,7 +145,7 @@ impl Mover<'_> {
             let (stats, by_ms) = (&self.shared.stats, self.deadline_ms);
             self.link.send_with(stats, by_ms, encode)?;
             // The connection stands still meanwhile.
-            if left_ms(self.deadline_ms) == 0 {
+            if time::left_ms(self.deadline_ms) == 0 {
                 return Err(Code::NoAnswer.into());
             }
             if sent >= total {
@@ -177,7 +168,7 @@ impl Mover<'_> {
 
     fn ask_later(&mut self) {
         let pause = (self.timeout_ms / ASK_PART).max(ASK_MS);
-        self.ask_ms = now_ms().saturating_add(pause.into());
+        self.ask_ms = time::monotonic_ms().saturating_add(pause.into());
     }
 
     fn closed(&mut self, closed: nlb::net::tcp::Closed) {
@@ -217,7 +208,7 @@ impl OriginOps for Mover<'_> {
             .update(|info| info.phase = Phase::Prepared);
         self.permit = Some(self.link.stand(self.timeout_ms)?);
         // The time for the answer begins now.
-        self.deadline_ms = now_ms().saturating_add(self.timeout_ms.into());
+        self.deadline_ms = time::monotonic_ms().saturating_add(self.timeout_ms.into());
         let tuple = &self.transfer.entry.tuple;
         let flow_id = self.transfer.flow_id;
         plumb::with(|plumber| plumber.plumb(self.net, tuple, flow_id))
@@ -264,7 +255,7 @@ impl OriginOps for Mover<'_> {
     fn ask(&mut self) {
         let link = self.current();
         if link.is_up() {
-            if now_ms() < self.ask_ms {
+            if time::monotonic_ms() < self.ask_ms {
                 return;
             }
             // It may be dead, and TCP takes long to notice.
@@ -436,15 +427,15 @@ fn migrate(
 /// second, before it begins, as long again for its turn, while the connection works. So the socket is
 /// locked for twice that at most.
 fn run(transfer: &Transfer, mover: &mut Mover<'_>, timeout_ms: u32) {
-    let deadline = || now_ms().saturating_add(timeout_ms.into());
+    let deadline = || time::monotonic_ms().saturating_add(timeout_ms.into());
     let mut machine = transfer.machine.lock();
     mover.deadline_ms = deadline();
     machine.start(mover);
     while machine.state().is_waiting() {
         let state = machine.state();
-        let event = match transfer.wait(state, left_ms(mover.deadline_ms)) {
+        let event = match transfer.wait(state, time::left_ms(mover.deadline_ms)) {
             Ok(Some(event)) => event,
-            Ok(None) if left_ms(mover.deadline_ms) == 0 => {
+            Ok(None) if time::left_ms(mover.deadline_ms) == 0 => {
                 mover.current().suspect();
                 OriginEvent::Expired(Code::NoAnswer.into())
             }

@@ -213,7 +213,7 @@ impl Peer {
     pub(crate) fn wants_reconnect(&self) -> bool {
         !self.is_removed()
             && (self.alive.load(Relaxed) > 0 || !self.aborts.lock().is_empty())
-            && time::boottime_ns() / 1_000_000 >= self.retry_at.load(Relaxed)
+            && time::boottime_ms() >= self.retry_at.load(Relaxed)
             && matches!(&*self.outbound.lock(), Outbound::Idle | Outbound::Failed(_))
     }
 }

@@ -310,7 +310,7 @@ fn outbound(shared: &Arc<Shared>, peer: &Arc<Peer>, socket: &Arc<Socket>) {
     // First nothing can be sent any more, then those who wait are told: so nobody begins to wait.
     link.close();
     peer.retry_at
-        .store(now_ms().saturating_add(RETRY_MS), Relaxed);
+        .store(time::boottime_ms().saturating_add(RETRY_MS), Relaxed);
     {
         let mut outbound = peer.outbound.lock();
         // Another attempt may have begun already.
@@ -326,14 +326,10 @@ fn outbound(shared: &Arc<Shared>, peer: &Arc<Peer>, socket: &Arc<Socket>) {
     }
 }
 
-fn now_ms() -> u64 {
-    time::boottime_ns() / 1_000_000
-}
-
 /// Ends an attempt to connect without a connection.
 fn fail(peer: &Peer, reason: Reason) {
     peer.retry_at
-        .store(now_ms().saturating_add(RETRY_MS), Relaxed);
+        .store(time::boottime_ms().saturating_add(RETRY_MS), Relaxed);
     finish(peer, Outbound::Failed(reason));
 }
 
@@ -434,13 +430,14 @@ pub(crate) fn connect(
     net: &Net,
     timeout_ms: u32,
 ) -> Result<Use, Reason> {
-    let begin_ms = now_ms();
+    let begin_ms = time::boottime_ms();
     loop {
         if let Some(link) = peer.link().and_then(|link| link.take()) {
             return Ok(link);
         }
         let attempt = begin(shared, peer, net)?;
-        let waited = u32::try_from(now_ms().saturating_sub(begin_ms)).unwrap_or(u32::MAX);
+        let waited =
+            u32::try_from(time::boottime_ms().saturating_sub(begin_ms)).unwrap_or(u32::MAX);
         match attempt
             .done
             .wait_killable_timeout(timeout_ms.saturating_sub(waited))

@@ -40,10 +40,26 @@ pub fn monotonic_ns() -> u64 {
     nanoseconds(unsafe { bindings::ktime_get() })
 }
 
+/// The same in milliseconds.
+pub fn monotonic_ms() -> u64 {
+    monotonic_ns() / 1_000_000
+}
+
+/// Milliseconds until it is `deadline_ms` ([`monotonic_ms`]), 0 if that is past.
+pub fn left_ms(deadline_ms: u64) -> u32 {
+    let left = deadline_ms.saturating_sub(monotonic_ms());
+    u32::try_from(left).unwrap_or(u32::MAX)
+}
+
 /// Nanoseconds since boot (`CLOCK_BOOTTIME`).
 pub fn boottime_ns() -> u64 {
     // SAFETY: As above.
     nanoseconds(unsafe { bindings::ktime_get_with_offset(bindings::tk_offsets_TK_OFFS_BOOT) })
+}
+
+/// The same in milliseconds.
+pub fn boottime_ms() -> u64 {
+    boottime_ns() / 1_000_000
 }
 
 /// Seconds since boot.

@@ -121,10 +121,6 @@ pub(crate) struct Arrival {
     inner: Mutex<Inner>,
 }
 
-fn now_ms() -> u64 {
-    time::boottime_ns() / 1_000_000
-}
-
 /// Nanoseconds since `begin`.
 fn since(begin: u64) -> u64 {
     time::monotonic_ns().saturating_sub(begin)
@@ -163,7 +159,7 @@ impl Arrival {
             .saturating_mul(2)
             .saturating_add(GRACE_MS)
             .min(MAX_PATIENCE_MS);
-        let deadline = now_ms().saturating_add(patience_ms);
+        let deadline = time::boottime_ms().saturating_add(patience_ms);
         let arrival = Arc::pin_init(
             pin_init!(Arrival {
                 entry: entry.clone(),
@@ -252,7 +248,7 @@ impl Arrival {
         if step == Step::Ignored {
             shared.stats.inc(Counter::RecordsIgnored);
         } else if !inner.machine.state().is_ended() {
-            inner.moment = now_ms().saturating_add(self.patience_ms);
+            inner.moment = time::boottime_ms().saturating_add(self.patience_ms);
         }
     }
 
@@ -278,7 +274,7 @@ impl Arrival {
     /// arrival has ended so long ago that it may be forgotten.
     pub(super) fn tidy(&self, shared: &Shared, net: &Net) -> bool {
         let mut inner = self.inner.lock();
-        let now = now_ms();
+        let now = time::boottime_ms();
         match inner.machine.state() {
             TargetState::Prepared | TargetState::Staged => {
                 if let Some(hold) = &inner.hold {
@@ -533,7 +529,7 @@ impl<'a> TargetOps for Arriving<'a> {
             _ => {}
         }
         if state.is_ended() {
-            self.inner.moment = now_ms();
+            self.inner.moment = time::boottime_ms();
             self.shared.registry.end(entry);
         }
         netlink::notify(self.net, entry);

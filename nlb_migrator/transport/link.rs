@@ -192,18 +192,17 @@ impl Link {
         by_ms: u64,
         encode: impl FnOnce(&mut [u8]) -> Result<usize, Reason>,
     ) -> Result<(), Reason> {
-        let left_ms = || {
-            let left = by_ms.saturating_sub(time::monotonic_ns() / 1_000_000);
-            u32::try_from(left).unwrap_or(u32::MAX)
-        };
         let late = || {
             self.suspect();
             Reason::from(Code::NoAnswer)
         };
-        let mut room = self.sending.lock_timeout(left_ms()).ok_or_else(late)?;
+        let mut room = self
+            .sending
+            .lock_timeout(time::left_ms(by_ms))
+            .ok_or_else(late)?;
         let len = encode(&mut room)?;
         let record = room.get(..len).ok_or(Code::Internal)?;
-        let left = left_ms();
+        let left = time::left_ms(by_ms);
         match self.socket.send_all(record, left, SEND_MS) {
             Ok(()) => stats.inc(Counter::RecordsOut),
             // Another one may have had the time.
@@ -219,7 +218,7 @@ impl Link {
     /// Sends a record that is about no connection that stands still. As [`Self::send_with`].
     pub(crate) fn send(&self, stats: &Stats, id: u64, record: &Record<'_>) -> Result<(), Reason> {
         // As long for the others that send as for this one.
-        let by_ms = (time::monotonic_ns() / 1_000_000).saturating_add(u64::from(2 * SEND_MS));
+        let by_ms = time::monotonic_ms().saturating_add(u64::from(2 * SEND_MS));
         self.send_by(stats, by_ms, id, record)
     }
 
