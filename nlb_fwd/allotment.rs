@@ -12,7 +12,8 @@ use crate::{
     netlink,
     scheduler::{
         turns,
-        Candidate, //
+        Candidate,
+        LOOKS, //
     },
     service::Service,
     state::{
@@ -58,9 +59,6 @@ pub(crate) const MAX_PERCENT: u32 = 100;
 
 /// Another allotment is asked for when this part is left of the tokens, or of the time.
 const LOW_PART: u32 = 4;
-
-/// How many slots are tried before all endpoints are.
-const LOOKS: u32 = 16;
 
 /// What one endpoint gets.
 pub(crate) struct Share<E> {

@@ -224,7 +224,8 @@ fn changed(way: &Way, endpoint: &Endpoint, parsed: &Parsed) -> Rewrite {
     }
 }
 
-/// Has `output` send a packet to the host of its route, which gets `overhead` bytes more. What the network layer said to the packet, if it came so far.
+/// Has `output` send a packet to the host of its route, which gets `overhead` bytes more. What the
+/// network layer said to the packet, if it came so far.
 #[inline]
 fn transmit(
     state: &HookState<'_>,

@@ -89,7 +89,7 @@ pub(crate) enum NoEndpoint {
 }
 
 /// How many slots are tried before all endpoints are.
-const LOOKS: u32 = 16;
+pub(crate) const LOOKS: u32 = 16;
 
 /// The endpoints of a service, prepared for its scheduler. Never changes: it is replaced.
 pub(crate) struct Schedule<E> {

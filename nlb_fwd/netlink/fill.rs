@@ -10,7 +10,10 @@ use crate::{
     },
     endpoint::Endpoint,
     route::Route,
-    service::Service,
+    service::{
+        Service,
+        ServiceKey, //
+    },
     uapi::{
         allotment,
         allotment_share,
@@ -40,12 +43,17 @@ use nlb::{
 const GROUP_EVENTS: u8 = 0;
 const GROUP_ROUTES: u8 = 1;
 
+/// What identifies a service, in messages about it and what it has: under the same numbers in all.
+fn fill_key(w: &mut Writer<'_>, key: &ServiceKey) -> Result {
+    w.put_bytes(service::VIP_ADDR, key.vip.octets())?;
+    w.put_be16(service::VIP_PORT, key.port)?;
+    w.put_u32(service::PROTO, key.proto.number().into())
+}
+
 pub(super) fn fill_service(w: &mut Writer<'_>, s: &Service) -> Result {
     let key = s.key();
     let endpoints = s.endpoints(&rcu::read_lock()).len();
-    w.put_bytes(service::VIP_ADDR, key.vip.octets())?;
-    w.put_be16(service::VIP_PORT, key.port)?;
-    w.put_u32(service::PROTO, key.proto.number().into())?;
+    fill_key(w, key)?;
     w.put_u32(service::MODE, s.mode() as u32)?;
     if let Some(port) = s.classifier() {
         w.put_be16(service::CLASSIFIER_PORT, port)?;
@@ -80,9 +88,7 @@ fn changes_source(forward: Forward) -> bool {
 pub(super) fn fill_endpoint(w: &mut Writer<'_>, s: &Service, e: &Endpoint) -> Result {
     let key = s.key();
     let settings = e.settings();
-    w.put_bytes(endpoint::VIP_ADDR, key.vip.octets())?;
-    w.put_be16(endpoint::VIP_PORT, key.port)?;
-    w.put_u32(endpoint::PROTO, key.proto.number().into())?;
+    fill_key(w, key)?;
     w.put_bytes(endpoint::HOST_ADDR, e.host().octets())?;
     if changes_source(e.forward()) {
         w.put_bytes(endpoint::SOURCE_ADDR, e.target().source().octets())?;
@@ -111,9 +117,7 @@ pub(super) fn fill_allotment(
 ) -> Result {
     let key = s.key();
     let now = time::jiffies();
-    w.put_bytes(allotment::VIP_ADDR, key.vip.octets())?;
-    w.put_be16(allotment::VIP_PORT, key.port)?;
-    w.put_u32(allotment::PROTO, key.proto.number().into())?;
+    fill_key(w, key)?;
     w.put_u32(allotment::SCHEME, a.scheme() as u32)?;
     w.put_u32(allotment::AGE, a.age_ms())?;
     w.put_u32(allotment::STATE, state as u32)?;
@@ -188,9 +192,7 @@ pub(crate) fn notify_allotment(net: &Net, s: &Service, state: AllotmentState) {
 pub(super) fn notify_no_allotment(net: &Net, s: &Service) {
     let key = s.key();
     let _ = FAMILY.multicast(net, GROUP_EVENTS, cmd::ALLOTMENT_DEL_NTF, GFP_KERNEL, |w| {
-        w.put_bytes(allotment::VIP_ADDR, key.vip.octets())?;
-        w.put_be16(allotment::VIP_PORT, key.port)?;
-        w.put_u32(allotment::PROTO, key.proto.number().into())
+        fill_key(w, key)
     });
 }
 
