@@ -157,10 +157,7 @@ object! {
 impl Service {
     /// What identifies the service.
     pub fn key(&self) -> ServiceKey {
-        ServiceKey {
-            vip: SocketAddr::new(self.vip_addr, self.vip_port),
-            proto: self.proto,
-        }
+        ServiceKey::new(self.vip_addr, self.vip_port, self.proto)
     }
 }
 
@@ -214,10 +211,7 @@ fn boolean(payload: &[u8]) -> Option<bool> {
 impl Endpoint {
     /// The service the endpoint belongs to.
     pub fn service(&self) -> ServiceKey {
-        ServiceKey {
-            vip: SocketAddr::new(self.vip_addr, self.vip_port),
-            proto: self.proto,
-        }
+        ServiceKey::new(self.vip_addr, self.vip_port, self.proto)
     }
 }
 
@@ -254,10 +248,7 @@ object! {
 impl Allotment {
     /// The service it is of.
     pub fn service(&self) -> ServiceKey {
-        ServiceKey {
-            vip: SocketAddr::new(self.vip_addr, self.vip_port),
-            proto: self.proto,
-        }
+        ServiceKey::new(self.vip_addr, self.vip_port, self.proto)
     }
 }
 

@@ -4,7 +4,10 @@
 
 use std::{
     fmt,
-    net::SocketAddr,
+    net::{
+        IpAddr,
+        SocketAddr, //
+    },
     str::FromStr, //
 };
 
@@ -145,6 +148,16 @@ pub struct ServiceKey {
     pub vip: SocketAddr,
     /// TCP or UDP.
     pub proto: Proto,
+}
+
+impl ServiceKey {
+    /// The service at this address and port.
+    pub fn new(vip: IpAddr, port: u16, proto: Proto) -> Self {
+        Self {
+            vip: SocketAddr::new(vip, port),
+            proto,
+        }
+    }
 }
 
 impl fmt::Display for ServiceKey {

@@ -57,10 +57,7 @@ fn way(route: &Route) -> String {
 }
 
 fn service(route: &Route) -> ServiceKey {
-    ServiceKey {
-        vip: route.key().vip,
-        proto: route.proto,
-    }
+    ServiceKey::new(route.vip_addr, route.vip_port, route.proto)
 }
 
 fn key(service: &ServiceKey, client: SocketAddr) -> ConnectionKey {
