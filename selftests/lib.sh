@@ -201,6 +201,18 @@ wait_for() {
 	done
 }
 
+# udp_echo MACHINE ADDRESS PORT: sends datagrams back.
+udp_echo() {
+	background "$1" "$tmp/echo-$1-$3.log" python3 -c "
+import socket
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.bind(('$2', $3))
+while True:
+    data, peer = s.recvfrom(65536)
+    s.sendto(data, peer)"
+	wait_for 20 ns "$1" sh -c "ss -Huln | grep -q :$3"
+}
+
 # wait_listen MACHINE PORT: until a TCP socket listens there.
 wait_listen() {
 	local port

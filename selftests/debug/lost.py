@@ -22,7 +22,8 @@ PEERS = 50
 # Types of records (migration-protocol.rst), and who says them.
 PREPARE, READY, STATE, STAGED, COMMIT, INJECTED, CLOSED = 2, 3, 5, 6, 7, 8, 12
 BY_ORIGIN = PREPARE, STATE, COMMIT
-NAMES = {"PREPARE": PREPARE, "READY": READY, "STATE": STATE, "STAGED": STAGED}
+NAMES = {"PREPARE": PREPARE, "READY": READY, "STATE": STATE, "STAGED": STAGED, "COMMIT": COMMIT,
+         "INJECTED": INJECTED}
 # Patience in milliseconds: longer than a record is lost here; such that COMMIT goes a second time soon; for a connection
 # to come to the host, but not for long; and not even for that.
 LONG, AGAIN, SHORT, NONE = 20_000, 12_000, 4000, 1000
@@ -163,18 +164,11 @@ def rolled_back(name):
         moving.stayed("no answer")
 
 
-def commit_late():
-    with record(COMMIT):
+def late(name):
+    """A record comes late. The client's packets go to the host meanwhile."""
+    with record(NAMES[name]):
         moving = Moving()
-        moving.until("committed", "staged")
-        moving.send(b"and so on")
-    moving.scene.finish(moving.client, moving.moved())
-
-
-def injected_late():
-    with record(INJECTED):
-        moving = Moving()
-        moving.until("committed", "active")
+        moving.until("committed", {"COMMIT": "staged", "INJECTED": "active"}[name])
         moving.send(b"and so on")
     moving.scene.finish(moving.client, moving.moved())
 

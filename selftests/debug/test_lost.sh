@@ -63,9 +63,9 @@ EOF
 beside=25
 scenarios packets_are_right <<-EOF
 	1 to 5 packets are early: early 1 1 2 3 5
-	COMMIT comes late: commit_late
+	COMMIT comes late: late COMMIT
 	COMMIT comes twice: commit_doubled
-	INJECTED comes late: injected_late
+	INJECTED comes late: late INJECTED
 	INJECTED comes late, and the connection has ended: injected_last
 	INJECTED is lost, and COMMIT comes twice: injected_lost
 	CLOSED comes late: closed_late

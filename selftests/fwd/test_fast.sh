@@ -13,18 +13,6 @@ l4() {
 }
 fast() { counter lbu fwd fast-packets; }
 
-# echo_on MACHINE ADDRESS PORT: sends datagrams back.
-echo_on() {
-	background "$1" "$tmp/echo-$1-$3.log" python3 -c "
-import socket
-s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-s.bind(('$2', $3))
-while True:
-    data, peer = s.recvfrom(65536)
-    s.sendto(data, peer)"
-	wait_for 20 ns "$1" sh -c "ss -Huln | grep -q :$3"
-}
-
 # ask PORT COUNT [SIZE [OPTION]...]: from one socket, with these options at the level of IP ("NAME=BYTES"), so many
 # datagrams that have to come back. Prints how many packets took the fast path: none of the first one, which opens the
 # connection, nor of the second, if the host had not learnt of it by then.
@@ -227,8 +215,8 @@ l4 5201/tcp $HOST1
 ip -n host2 route replace $CLIENT via $LBU_TO_HOST2
 ip -n host1 link add tun4 type ipip local $HOST1 remote $LBU_TO_HOST1
 ip -n host1 link set tun4 up
-for port in 7000 7002 7003; do echo_on host1 $VIP $port; done
-echo_on host2 $HOST2 8001
+for port in 7000 7002 7003; do udp_echo host1 $VIP $port; done
+udp_echo host2 $HOST2 8001
 ktap_run "everything plain takes the fast path" plain_packets
 ktap_run "and so do the packets of a connection" tcp
 ktap_run "packets that others have, too" watched_packets

@@ -13,17 +13,6 @@ l4() {
 	ns lbu nlb endpoint add "$VIP:$1/$2" host $HOST1
 }
 
-udp_echo() {
-	background "$1" "$tmp/echo-$1.log" python3 -c "
-import socket
-s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-s.bind(('$VIP', $2))
-while True:
-    data, peer = s.recvfrom(65536)
-    s.sendto(data, peer)"
-	wait_for 20 ns "$1" sh -c "ss -Huln | grep -q :$2"
-}
-
 # udp_ask PORT SIZE...: one flow that sends datagrams of these sizes and gets each back.
 udp_ask() {
 	ns client python3 - "$@" <<-EOF
@@ -49,7 +38,7 @@ full_table() {
 	rmmod nlb_fwd
 	modprobe nlb_fwd max_routes=3
 	l4 7003 udp
-	udp_echo host1 7003
+	udp_echo host1 $VIP 7003
 	ns client python3 - <<-EOF
 	import socket
 	flows = []
@@ -79,7 +68,7 @@ full_table() {
 # A first packet that leaves no room for a LEARN around it: the LEARN goes ahead.
 large_first_packet() {
 	l4 7000 udp
-	udp_echo host1 7000
+	udp_echo host1 $VIP 7000
 	local before
 	before=$(counter lbu tunnel learn-sent)
 	udp_ask 7000 1472 1472 100
@@ -157,7 +146,7 @@ no_ports() {
 # Packets in fragments, and in the learning form as well as in the compact one.
 fragments() {
 	l4 7004 udp
-	udp_echo host1 7004
+	udp_echo host1 $VIP 7004
 	udp_ask 7004 4000 100 8192 1473
 	[ "$(counter lbu fwd fragments)" -gt "$(counter lbu fwd defragmented)" ]
 	[ "$(counter lbu tunnel encap-fragmented)" -ge 3 ]
@@ -170,7 +159,7 @@ one_machine() {
 	ns lbu nlb forwarder add $LBU
 	ns lbu nlb service add $VIP:7002/udp mode l4
 	ns lbu nlb endpoint add $VIP:7002/udp host $LBU source $LBU
-	udp_echo lbu 7002
+	udp_echo lbu $VIP 7002
 	udp_ask 7002 5 1400 5
 	[ "$(counter lbu tunnel decap-packets)" -gt 0 ]
 	ns lbu nlb service del $VIP:7002/udp
