@@ -19,10 +19,6 @@ use crate::{
 use kernel::{
     prelude::*,
     sync::{
-        atomic::{
-            Atomic,
-            Relaxed, //
-        },
         rcu,
         Arc, //
     }, //
@@ -32,9 +28,13 @@ use nlb::{
         netfilter::{
             Family,
             HeldPacket,
+            HeldQueue,
+            HeldTotal,
             Hook,
             HookNum,
             HookState,
+            NoRoom,
+            Room,
             Verdict, //
         },
         skbuff::{
@@ -55,12 +55,12 @@ use nlb::{
     }, //
 };
 
-/// Packets of one connection.
-const MAX_PACKETS: usize = 256;
-/// Memory of one connection's packets, in bytes.
-const MAX_BYTES: usize = 512 << 10;
-/// Memory of all held packets of a namespace, in bytes.
-const MAX_TOTAL: usize = 16 << 20;
+/// How much may be held: of one connection, and in a namespace.
+const ROOM: Room = Room {
+    packets: 256,
+    bytes: 512 << 10,
+    total: 16 << 20,
+};
 /// How long a packet may wait. By then the client has sent it again.
 const MAX_AGE_MS: u32 = 3000;
 
@@ -77,23 +77,16 @@ enum Mode {
 
 struct Queue {
     mode: Mode,
-    packets: KVec<HeldPacket>,
-    bytes: usize,
-    /// When the first of `packets` came, in jiffies.
+    held: HeldQueue,
+    /// When the first of `held` came, in jiffies.
     since: u64,
-}
-
-/// What is held in a namespace.
-struct Total {
-    bytes: Atomic<usize>,
-    packets: Atomic<usize>,
 }
 
 /// The hold of one connection.
 #[pin_data]
 pub(crate) struct Hold {
     tuple: FourTuple,
-    total: Arc<Total>,
+    total: Arc<HeldTotal>,
     #[pin]
     queue: SpinLockBh<Queue>,
 }
@@ -106,45 +99,31 @@ impl Hold {
 
     /// Decides about one packet.
     fn take(&self, state: &HookState<'_>, stats: &Stats, skb: SkBuff) -> Verdict {
-        let size = skb.truesize() as usize;
         let mut queue = self.queue.lock();
-        let mode = queue.mode;
-        let full = match mode {
-            Mode::Pass => return Verdict::Accept(skb),
-            Mode::Drop => Some(Counter::DropHoldAborted),
-            Mode::Hold if queue.packets.len() >= MAX_PACKETS => Some(Counter::DropHoldPackets),
-            Mode::Hold if queue.bytes.saturating_add(size) > MAX_BYTES => {
-                Some(Counter::DropHoldBytes)
-            }
-            Mode::Hold if self.total.bytes.load(Relaxed).saturating_add(size) > MAX_TOTAL => {
-                Some(Counter::DropHoldTotal)
-            }
-            Mode::Hold if queue.packets.reserve(1, GFP_ATOMIC).is_err() => {
-                Some(Counter::DropHoldTotal)
-            }
-            Mode::Hold => None,
-        };
-        if let Some(counter) = full {
+        let dropped = |skb, counter| {
             stats.inc(counter);
-            return Verdict::Drop(skb, DropReason::NETFILTER_DROP);
-        }
-        let packet = match state.hold(skb) {
-            Ok(packet) => packet,
-            Err(skb) => {
-                stats.inc(Counter::DropHoldTotal);
-                return Verdict::Drop(skb, DropReason::NETFILTER_DROP);
-            }
+            Verdict::Drop(skb, DropReason::NETFILTER_DROP)
         };
-        if queue.packets.is_empty() {
+        match queue.mode {
+            Mode::Pass => return Verdict::Accept(skb),
+            Mode::Drop => return dropped(skb, Counter::DropHoldAborted),
+            Mode::Hold => {}
+        }
+        let first = queue.held.is_empty();
+        if let Err((skb, why)) = queue.held.push(state, skb, &ROOM, &self.total) {
+            return dropped(
+                skb,
+                match why {
+                    NoRoom::Packets => Counter::DropHoldPackets,
+                    NoRoom::Bytes => Counter::DropHoldBytes,
+                    NoRoom::Total => Counter::DropHoldTotal,
+                },
+            );
+        }
+        if first {
             queue.since = time::jiffies();
         }
-        // There is room: it was reserved above.
-        if queue.packets.push_within_capacity(packet).is_ok() {
-            queue.bytes = queue.bytes.saturating_add(size);
-            self.total.bytes.add(size, Relaxed);
-            self.total.packets.add(1, Relaxed);
-            stats.inc(Counter::Held);
-        }
+        stats.inc(Counter::Held);
         Verdict::Stolen
     }
 
@@ -154,11 +133,7 @@ impl Hold {
         if !change(&mut queue) {
             return KVec::new();
         }
-        let bytes = core::mem::take(&mut queue.bytes);
-        let packets = core::mem::replace(&mut queue.packets, KVec::new());
-        let _ = self.total.bytes.fetch_sub(bytes, Relaxed);
-        let _ = self.total.packets.fetch_sub(packets.len(), Relaxed);
-        packets
+        queue.held.take(&self.total)
     }
 
     /// Sends the held packets on in order, then lets all pass. Returns how many there were.
@@ -166,7 +141,7 @@ impl Hold {
         let mut count = 0u64;
         loop {
             let packets = self.swap(|queue| {
-                if queue.packets.is_empty() && queue.mode == Mode::Hold {
+                if queue.held.is_empty() && queue.mode == Mode::Hold {
                     queue.mode = Mode::Pass;
                 }
                 true
@@ -197,7 +172,7 @@ impl Hold {
         let now = time::jiffies();
         let packets = self.swap(|queue| {
             now.wrapping_sub(queue.since) > time::ms_to_jiffies(MAX_AGE_MS)
-                && !queue.packets.is_empty()
+                && !queue.held.is_empty()
         });
         stats.add(Counter::DropHoldAge, packets.len() as u64);
         discard(packets);
@@ -215,20 +190,14 @@ fn discard(packets: KVec<HeldPacket>) {
 pub(crate) struct Holds {
     #[pin]
     table: FamilyTable<FourTuple, Arc<Hold>>,
-    total: Arc<Total>,
+    total: Arc<HeldTotal>,
 }
 
 impl Holds {
     pub(crate) fn new() -> impl PinInit<Self, Error> {
         try_pin_init!(Self {
             table <- FamilyTable::new(crate::registry::MAX_LIVE as u32),
-            total: Arc::new(
-                Total {
-                    bytes: Atomic::new(0),
-                    packets: Atomic::new(0),
-                },
-                GFP_KERNEL,
-            )?,
+            total: Arc::new(HeldTotal::new(), GFP_KERNEL)?,
         })
     }
 
@@ -244,8 +213,7 @@ impl Holds {
                 queue <- nlb::new_spinlock_bh!(
                     Queue {
                         mode: Mode::Hold,
-                        packets: KVec::new(),
-                        bytes: 0,
+                        held: HeldQueue::new(),
                         since: 0,
                     },
                     "nlb_migrator::Hold"
@@ -285,7 +253,7 @@ impl Holds {
 
     /// Packets that are held now.
     pub(crate) fn packets(&self) -> u64 {
-        self.total.packets.load(Relaxed) as u64
+        self.total.packets() as u64
     }
 
     /// Whether nothing is held, the usual case.

@@ -4,29 +4,31 @@
 //!
 //! C header: [`include/linux/netfilter.h`](srctree/include/linux/netfilter.h)
 
+mod held;
 mod ingress;
 mod installed;
 
+pub use held::{
+    HeldPacket,
+    HeldQueue,
+    HeldTotal,
+    NoRoom,
+    Room, //
+};
 pub use ingress::{
     IngressHook,
     IngressRegistration, //
 };
 
 use super::{
-    netdevice::{
-        DeviceRef,
-        NetDevice, //
-    },
+    netdevice::NetDevice,
     skbuff::{
         DropReason,
         SkBuff, //
     },
     Net, //
 };
-use crate::{
-    bindings,
-    sync::lock::BottomHalfDisabled, //
-};
+use crate::bindings;
 use core::{
     marker::PhantomData,
     ptr::{
@@ -264,91 +266,5 @@ impl<'a> HookState<'a> {
     pub fn out_dev(&self) -> Option<&'a NetDevice> {
         // SAFETY: As above.
         unsafe { NetDevice::from_raw_opt(self.state().out) }
-    }
-
-    /// Takes a packet out of the hook; [`HeldPacket::resume`] lets it go on behind it.
-    ///
-    /// A socket that an early lookup has put on the packet is taken off, and will be looked up
-    /// again. Refused, with the packet given back, where it cannot be held: on the way out of a
-    /// socket, or if its route has gone.
-    pub fn hold(&self, mut skb: SkBuff) -> Result<HeldPacket, SkBuff> {
-        let state = self.state();
-        let Some(okfn) = state.okfn else {
-            return Err(skb);
-        };
-        if !state.sk.is_null() || !skb.force_dst() {
-            return Err(skb);
-        }
-        skb.orphan();
-        // INVARIANT: The references to the devices are taken here.
-        Ok(HeldPacket {
-            in_dev: self.in_dev().map(DeviceRef::new),
-            out_dev: self.out_dev().map(DeviceRef::new),
-            // SAFETY: The packet's device stays for as long as the hook runs.
-            skb_dev: unsafe { NetDevice::from_raw_opt(skb.dev_raw()) }.map(DeviceRef::new),
-            net: NonNull::from(self.net()),
-            okfn,
-            skb,
-        })
-    }
-}
-
-/// A packet that was taken out of a hook.
-///
-/// Dropping it frees the packet. It keeps its devices, so whoever keeps it must drop it when one of
-/// them is unregistered ([`HeldPacket::uses`]) and when the namespace ends.
-///
-/// # Invariants
-///
-/// The packet's route is counted, and the devices it refers to are kept by `in_dev`, `out_dev` and
-/// `skb_dev`.
-pub struct HeldPacket {
-    skb: SkBuff,
-    net: NonNull<Net>,
-    in_dev: Option<DeviceRef>,
-    out_dev: Option<DeviceRef>,
-    skb_dev: Option<DeviceRef>,
-    okfn: unsafe extern "C" fn(
-        *mut bindings::net,
-        *mut bindings::sock,
-        *mut bindings::sk_buff,
-    ) -> c_int,
-}
-
-// SAFETY: A packet may be used on any CPU; `net` is only compared.
-unsafe impl Send for HeldPacket {}
-
-impl HeldPacket {
-    /// The packet.
-    pub fn skb(&self) -> &SkBuff {
-        &self.skb
-    }
-
-    /// Whether the packet keeps this device.
-    pub fn uses(&self, dev: &NetDevice) -> bool {
-        [&self.in_dev, &self.out_dev, &self.skb_dev]
-            .into_iter()
-            .flatten()
-            .any(|held| ptr::eq::<NetDevice>(&**held, dev))
-    }
-
-    /// Sends the packet on its way, behind the hook it was taken out of.
-    ///
-    /// In another namespace than its own it is freed. Any context but hard interrupts.
-    pub fn resume(self, net: &Net) {
-        if !ptr::eq(self.net.as_ptr(), net) {
-            return self.drop_reason(DropReason::NETFILTER_DROP);
-        }
-        // The stack expects packets with softirqs disabled and under RCU.
-        let _bh = BottomHalfDisabled::new();
-        let _rcu = rcu::Guard::new();
-        // SAFETY: The function is what the hook would have gone on with; by the type invariants
-        // what it needs has been kept, and the packet is handed over.
-        unsafe { (self.okfn)(net.as_raw(), ptr::null_mut(), self.skb.into_raw()) };
-    }
-
-    /// Frees the packet for a reason.
-    pub fn drop_reason(self, reason: DropReason) {
-        self.skb.drop_reason(reason);
     }
 }
