@@ -12,6 +12,7 @@ use crate::{
     },
     stats::Counter,
     uapi::{
+        RouteEnd,
         RouteOrigin,
         ServiceMode, //
     },
@@ -100,7 +101,7 @@ impl Forwarder {
             return Verdict::Accept(skb);
         }
         if parsed.tuple.proto() == Proto::Tcp && !route.step(parsed.flags) {
-            if self.remove_route(state.net(), route) {
+            if self.remove_route(state.net(), route, RouteEnd::Replaced) {
                 self.stats.inc(Counter::RouteReplaced);
             }
             return self.miss(state, skb, parsed);
@@ -110,7 +111,7 @@ impl Forwarder {
 
     /// Sends a packet the way of its route.
     #[inline]
-    fn forward(
+    pub(crate) fn forward(
         &self,
         state: &HookState<'_>,
         route: &Route,
@@ -139,6 +140,10 @@ impl Forwarder {
         if !is_from_client(state, &skb) || !parsed.tuple.client().is_unicast() {
             return Verdict::Accept(skb);
         }
+        let skb = match self.ask(state, service, skb, parsed) {
+            Ok(verdict) => return verdict,
+            Err(skb) => skb,
+        };
         if service.mode() == ServiceMode::Peek {
             self.stats.inc(Counter::PassPeek);
             return Verdict::Accept(skb);

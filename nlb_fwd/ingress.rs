@@ -39,6 +39,12 @@ impl IngressHook for Ingress {
         dev.is_ethernet() && !dev.is_loopback() && !nlb_tunnel::is_nlb_device(dev)
     }
 
+    fn gone(dev: &NetDevice) {
+        if let Some(forwarder) = STATE.get_arc(dev.net()) {
+            forwarder.misses.device_gone(&forwarder.stats, dev);
+        }
+    }
+
     fn run(state: &HookState<'_>, packet: Arrival) -> Result<(), Arrival> {
         match STATE.get(state.net(), state.rcu()) {
             Some(forwarder) if !forwarder.routes.is_empty() => forwarder.arrive(state, packet),

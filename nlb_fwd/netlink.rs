@@ -5,11 +5,16 @@
 mod allotments;
 mod fill;
 mod forward;
+mod misses;
 mod services;
 
 pub(crate) use fill::{
+    is_anybody_asked,
     notify_allotment,
-    notify_route, //
+    notify_limits,
+    notify_miss,
+    notify_route,
+    notify_route_end, //
 };
 
 use crate::{
@@ -36,6 +41,7 @@ use crate::{
         route,
         service,
         EndpointState,
+        RouteEnd,
         RouteOrigin, //
     },
 };
@@ -47,6 +53,7 @@ use allotments::{
     allotment_set, //
 };
 use fill::{
+    fill_counter,
     fill_endpoint,
     fill_route,
     notify_endpoint, //
@@ -57,6 +64,11 @@ use kernel::{
         rcu,
         Arc, //
     },
+};
+use misses::{
+    miss_dump,
+    miss_get,
+    miss_set, //
 };
 use nlb::{
     errno::{
@@ -96,12 +108,13 @@ use services::{
     service_set, //
 };
 
-static GROUPS: [MulticastGroup; 2] = [
+static GROUPS: [MulticastGroup; 3] = [
     MulticastGroup::new(uapi::MCGRP_EVENTS),
     MulticastGroup::new(uapi::MCGRP_ROUTES),
+    MulticastGroup::new(uapi::MCGRP_MISSES),
 ];
 
-static OPS: Ops<19> = Ops::new([
+static OPS: Ops<22> = Ops::new([
     Op::doit(cmd::SERVICE_NEW, &uapi::SERVICE_NEW_DO, service_new).admin(),
     Op::doit(cmd::SERVICE_DEL, &uapi::SERVICE_DEL_DO, service_del).admin(),
     Op::doit(cmd::SERVICE_GET, &uapi::SERVICE_GET_DO, service_get),
@@ -128,6 +141,9 @@ static OPS: Ops<19> = Ops::new([
         allotment_dump,
     )
     .start(allotment_dump_start),
+    Op::doit(cmd::MISS_GET, &uapi::MISS_GET_DO, miss_get),
+    Op::dump(cmd::MISS_GET, &uapi::MISS_GET_DUMP, miss_dump),
+    Op::doit(cmd::MISS_SET, &uapi::MISS_SET_DO, miss_set).admin(),
 ]);
 
 pub(crate) static FAMILY: Family = Family::new(uapi::FAMILY, 1, &OPS, &GROUPS);
@@ -432,7 +448,7 @@ fn route_new(req: &Request<'_>) -> Result {
 fn route_del(req: &Request<'_>) -> Result {
     let forwarder = forwarder(req)?;
     let route = find_route(req, &forwarder)?;
-    if !forwarder.remove_route(req.net(), &route) {
+    if !forwarder.remove_route(req.net(), &route, RouteEnd::Deleted) {
         return Err(req.error(ENOENT, c"no such route"));
     }
     Ok(())
@@ -459,10 +475,7 @@ fn stats_get(req: &Request<'_>) -> Result {
     let forwarder = forwarder(req)?;
     req.reply(|w| {
         for (counter, name) in Counter::ALL {
-            w.nest(uapi::stats::COUNTER, |w| {
-                w.put_str(uapi::counter::NAME, name)?;
-                w.put_uint(uapi::counter::VALUE, forwarder.stats.get(*counter))
-            })?;
+            fill_counter(w, name, forwarder.stats.get(*counter))?;
         }
         Ok(())
     })

@@ -15,6 +15,8 @@ mod forward;
 mod hook;
 mod icmp;
 mod ingress;
+mod limit;
+mod miss;
 mod netlink;
 mod plumb;
 mod reply;

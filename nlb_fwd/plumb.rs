@@ -7,7 +7,10 @@ use crate::{
         Forwarder,
         STATE, //
     },
-    uapi::RouteOrigin,
+    uapi::{
+        RouteEnd,
+        RouteOrigin, //
+    },
     way::Way, //
 };
 use kernel::{
@@ -67,7 +70,7 @@ impl plumb::Plumber for Plumber {
 
     fn unplumb(&self, net: &Net, tuple: &FourTuple, flow_id: FlowId) {
         with_route(net, tuple, flow_id, |forwarder, route| {
-            forwarder.remove_route(net, route);
+            forwarder.remove_route(net, route, RouteEnd::Migration);
         });
     }
 

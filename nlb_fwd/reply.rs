@@ -15,7 +15,8 @@ use crate::{
     },
     route::Route,
     state::Forwarder,
-    stats::Counter, //
+    stats::Counter,
+    uapi::RouteEnd, //
 };
 use kernel::{
     prelude::*,
@@ -78,7 +79,7 @@ impl Forwarder {
             Some(other) if other.tuple() == route.tuple() => Err(error.into()),
             Some(other) if !other.is_reset() => Err(NoRoute::Reply),
             other => {
-                if other.is_some_and(|other| self.remove_route(net, other)) {
+                if other.is_some_and(|other| self.remove_route(net, other, RouteEnd::Replaced)) {
                     self.stats.inc(Counter::RouteReplaced);
                 }
                 insert().map_err(|error| match error {

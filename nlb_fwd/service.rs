@@ -111,6 +111,9 @@ pub(crate) struct Config {
     pub(crate) slow_start: u32,
     /// How long its routes are kept.
     pub(crate) timeouts: Timeouts,
+    /// Milliseconds for which packets from the middle of unknown connections wait for an answer, 0
+    /// for not at all.
+    pub(crate) miss_timeout: u32,
 }
 
 /// How long routes are kept after their last packet, in seconds; 0 for what is usual.
@@ -148,6 +151,7 @@ pub(crate) struct Service {
     idle_timeout: Atomic<u32>,
     fin_timeout: Atomic<u32>,
     syn_timeout: Atomic<u32>,
+    miss_timeout: Atomic<u32>,
     schedule: RcuCell<Schedule<Endpoint>>,
     allotment: RcuCell<Allotment<Endpoint>>,
     turn: Atomic<u32>,
@@ -171,6 +175,7 @@ impl Service {
                 idle_timeout: Atomic::new(config.timeouts.idle),
                 fin_timeout: Atomic::new(config.timeouts.fin),
                 syn_timeout: Atomic::new(config.timeouts.syn),
+                miss_timeout: Atomic::new(config.miss_timeout),
                 schedule: RcuCell::new(Some(Schedule::new(config.scheduler, KVec::new())?)),
                 allotment: RcuCell::new(None),
                 turn: Atomic::new(0),
@@ -240,6 +245,17 @@ impl Service {
         self.idle_timeout.store(timeouts.idle, Relaxed);
         self.fin_timeout.store(timeouts.fin, Relaxed);
         self.syn_timeout.store(timeouts.syn, Relaxed);
+    }
+
+    /// Milliseconds for which packets from the middle of unknown connections wait for an answer, 0
+    /// for not at all.
+    pub(crate) fn miss_timeout(&self) -> u32 {
+        self.miss_timeout.load(Relaxed)
+    }
+
+    /// Changes that, for what is asked from now on.
+    pub(crate) fn set_miss_timeout(&self, ms: u32) {
+        self.miss_timeout.store(ms, Relaxed);
     }
 
     /// Routes of the service now.

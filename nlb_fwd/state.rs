@@ -11,6 +11,8 @@ use crate::{
     endpoint::Endpoint,
     forward::NoRoute,
     hook,
+    limit,
+    miss::Misses,
     module_parameters,
     netlink,
     route::Route,
@@ -26,7 +28,7 @@ use crate::{
     },
     steer,
     uapi::{
-        cmd,
+        RouteEnd,
         RouteOrigin,
         Scheduler, //
     },
@@ -108,6 +110,9 @@ pub(crate) struct Forwarder {
     pub(crate) replies: FamilyTable<FourTuple, Arc<Route>>,
     /// Number of the next port to try for nat.
     pub(crate) next_port: Atomic<u32>,
+    /// Connections without a route that user space is asked about.
+    #[pin]
+    pub(crate) misses: Misses,
     pub(crate) stats: Stats,
     /// Serialises changes of services and endpoints.
     #[pin]
@@ -144,6 +149,7 @@ impl PerNet for Forwarder {
             clients <- Clients::new(MAX_CLIENTS),
             replies <- FamilyTable::new(max_routes()),
             next_port: Atomic::new(random::u32()),
+            misses <- Misses::new(weak.clone()),
             stats: Stats::new()?,
             config <- new_mutex!(()),
             endpoint_changes: Atomic::new(0),
@@ -152,9 +158,9 @@ impl PerNet for Forwarder {
             slow_start: slow_start::work(weak.clone())?,
             allotments: allotment::work(weak.clone())?,
             expire: {
-                let mut positions = Positions::default();
+                let (mut positions, mut told) = (Positions::default(), limit::Told::default());
                 let work = DelayedWork::new(move |trigger: &Trigger| {
-                    run_expire(&weak, &mut positions, trigger)
+                    run_expire(&weak, &mut positions, &mut told, trigger)
                 })?;
                 work.schedule(EXPIRE_INTERVAL_MS);
                 work
@@ -166,9 +172,11 @@ impl PerNet for Forwarder {
         state.expire.cancel();
         state.slow_start.cancel();
         state.allotments.cancel();
+        state.misses.cancel();
     }
 
     fn exit(state: &Self, net: &Net) {
+        state.misses.clear();
         // Flow ids are the tunnel's, which may stay. As a table that shrinks meanwhile may
         // hide entries from a scan, once is not always enough.
         while !state.routes.is_empty() {
@@ -188,7 +196,12 @@ struct Positions {
 }
 
 /// Looks for silent routes and clients, and has itself called again.
-fn run_expire(weak: &WeakNet, positions: &mut Positions, trigger: &Trigger) {
+fn run_expire(
+    weak: &WeakNet,
+    positions: &mut Positions,
+    told: &mut limit::Told,
+    trigger: &Trigger,
+) {
     let Some(net) = weak.upgrade() else {
         return;
     };
@@ -202,6 +215,12 @@ fn run_expire(weak: &WeakNet, positions: &mut Positions, trigger: &Trigger) {
         if done {
             *positions = Positions::default();
             break;
+        }
+    }
+    if done {
+        let guard = rcu::read_lock();
+        if let Some(forwarder) = STATE.get(&net, &guard) {
+            told.tell(&net, forwarder);
         }
     }
     trigger.schedule(if done { EXPIRE_INTERVAL_MS } else { 1 });
@@ -353,27 +372,28 @@ impl Forwarder {
             RouteOrigin::Migration => Counter::RouteMigration,
             RouteOrigin::Manual => Counter::RouteManual,
         });
-        netlink::notify_route(net, cmd::ROUTE_NTF, &route);
+        netlink::notify_route(net, &route);
+        self.misses.routed(net, &self.stats, &route);
         Ok(())
     }
 
     /// Removes this very route and gives back what it has. False if that was done before. Any
     /// context.
-    pub(crate) fn remove_route(&self, net: &Net, route: &Route) -> bool {
+    pub(crate) fn remove_route(&self, net: &Net, route: &Route, end: RouteEnd) -> bool {
         let removed = self.routes.remove_if(route.tuple(), |other| {
             core::ptr::eq::<Route>(&**other, route)
         });
         if removed {
-            self.forget(net, route);
+            self.forget(net, route, end);
         }
         removed
     }
 
     /// What is to be done when a route has been removed.
-    fn forget(&self, net: &Net, route: &Route) {
+    fn forget(&self, net: &Net, route: &Route, end: RouteEnd) {
         route.removed();
         self.remove_reply(route);
-        netlink::notify_route(net, cmd::ROUTE_DEL_NTF, route);
+        netlink::notify_route_end(net, route, end);
         release(net, route);
     }
 
@@ -383,7 +403,7 @@ impl Forwarder {
         while service.routes() > 0 {
             self.routes.for_each(|route| {
                 if Arc::ptr_eq(route.service(), service) {
-                    self.remove_route(net, route);
+                    self.remove_route(net, route, RouteEnd::Service);
                 }
             });
         }
@@ -397,7 +417,7 @@ impl Forwarder {
                 let points_there = route
                     .endpoint()
                     .is_some_and(|other| Arc::ptr_eq(other, endpoint));
-                if points_there && self.remove_route(net, route) {
+                if points_there && self.remove_route(net, route, RouteEnd::Inactive) {
                     self.stats.inc(Counter::RouteInactive);
                 }
             });
@@ -409,7 +429,7 @@ impl Forwarder {
     fn expire(&self, net: &Net, guard: &rcu::Guard, positions: &mut Positions) -> bool {
         let now = time::jiffies();
         let done = self.routes.scan(guard, &mut positions.routes, |route| {
-            if route.is_expired(now) && self.remove_route(net, route) {
+            if route.is_expired(now) && self.remove_route(net, route, RouteEnd::Expired) {
                 self.stats.inc(Counter::RouteExpired);
             }
             Scan::Continue

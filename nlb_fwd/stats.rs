@@ -42,6 +42,14 @@ nlb::counters! {
     PassNoEndpoint = "pass-no-endpoint",
     /// Packets of an l4 service from the middle of an unknown connection left to the local stack.
     PassMidStream = "pass-mid-stream",
+    /// Connections without a route that user space was asked about.
+    Misses = "misses",
+    /// Packets of these that waited for an answer.
+    MissHeld = "miss-held",
+    /// Packets from the middle of unknown connections not asked about, as there are too many.
+    PassMissFull = "pass-miss-full",
+    /// Packets dropped because that was the answer, or because too many waited for one.
+    DropMiss = "drop-miss",
     /// Fragments for a VIP.
     Fragments = "fragments",
     /// Packets that were put together from them.

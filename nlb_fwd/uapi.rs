@@ -17,6 +17,9 @@ pub(crate) const MCGRP_EVENTS: &core::ffi::CStr = c"events";
 /// Multicast group `routes`.
 pub(crate) const MCGRP_ROUTES: &core::ffi::CStr = c"routes";
 
+/// Multicast group `misses`.
+pub(crate) const MCGRP_MISSES: &core::ffi::CStr = c"misses";
+
 /// Values of service mode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
@@ -179,6 +182,64 @@ impl RouteOrigin {
     }
 }
 
+/// Why a route was removed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub(crate) enum RouteEnd {
+    /// No packet came for too long; if its state is fin-wait or closed, the connection has ended
+    /// before.
+    Expired = 1,
+    /// A new connection has the same addresses and ports.
+    Replaced = 2,
+    /// Its endpoint became inactive.
+    Inactive = 3,
+    /// By a request.
+    Deleted = 4,
+    /// With its service.
+    Service = 5,
+    /// The connection did not get to the host after all, or is not there any more.
+    Migration = 6,
+}
+
+impl RouteEnd {
+    /// The value with this number, if there is one.
+    pub(crate) fn from_u32(value: u32) -> Option<Self> {
+        match value {
+            1 => Some(Self::Expired),
+            2 => Some(Self::Replaced),
+            3 => Some(Self::Inactive),
+            4 => Some(Self::Deleted),
+            5 => Some(Self::Service),
+            6 => Some(Self::Migration),
+            _ => None,
+        }
+    }
+}
+
+/// What becomes of the packets of a connection that has no route.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub(crate) enum MissState {
+    /// They wait for an answer.
+    Asked = 1,
+    /// They are the local stack's.
+    Pass = 2,
+    /// They are dropped.
+    Drop = 3,
+}
+
+impl MissState {
+    /// The value with this number, if there is one.
+    pub(crate) fn from_u32(value: u32) -> Option<Self> {
+        match value {
+            1 => Some(Self::Asked),
+            2 => Some(Self::Pass),
+            3 => Some(Self::Drop),
+            _ => None,
+        }
+    }
+}
+
 /// What an allotment says of each endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
@@ -266,6 +327,10 @@ pub(crate) mod service {
     pub(crate) const FIN_TIMEOUT: u16 = 15;
     /// The same, while the handshake is not complete, TCP only; 0, or absent at first, for 60.
     pub(crate) const SYN_TIMEOUT: u16 = 16;
+    /// Milliseconds for which packets in mid-stream of a connection without a route wait for an
+    /// answer of those who listen to the group misses, TCP only; 0, or absent at first, for none:
+    /// nobody is asked.
+    pub(crate) const MISS_TIMEOUT: u16 = 17;
 }
 
 /// Attributes of a endpoint.
@@ -340,6 +405,28 @@ pub(crate) mod route {
     pub(crate) const FORWARD: u16 = 14;
     /// Source port of the packets to the host, with nat.
     pub(crate) const FORWARDER_PORT: u16 = 15;
+    /// Why it was removed; only where that is told.
+    pub(crate) const END: u16 = 16;
+}
+
+/// Attributes of a miss.
+pub(crate) mod miss {
+    /// The proto.
+    pub(crate) const PROTO: u16 = 1;
+    /// The client addr.
+    pub(crate) const CLIENT_ADDR: u16 = 2;
+    /// The client port.
+    pub(crate) const CLIENT_PORT: u16 = 3;
+    /// The vip addr.
+    pub(crate) const VIP_ADDR: u16 = 4;
+    /// The vip port.
+    pub(crate) const VIP_PORT: u16 = 5;
+    /// The state.
+    pub(crate) const STATE: u16 = 6;
+    /// Packets that wait.
+    pub(crate) const HELD: u16 = 7;
+    /// Time since it was asked, or answered, in milliseconds.
+    pub(crate) const AGE: u16 = 8;
 }
 
 /// Attributes of a allotment-share.
@@ -439,6 +526,16 @@ pub(crate) mod cmd {
     pub(crate) const ALLOTMENT_NTF: u8 = 22;
     /// An allotment was taken back.
     pub(crate) const ALLOTMENT_DEL_NTF: u8 = 23;
+    /// Show one connection that is asked about, or was until a short time ago, or all of them.
+    pub(crate) const MISS_GET: u8 = 24;
+    /// Answer what becomes of a connection that is asked about: pass or drop. To send it to a host,
+    /// make a route.
+    pub(crate) const MISS_SET: u8 = 25;
+    /// A packet in mid-stream has no route and waits. Nobody is asked unless somebody listens to
+    /// this group.
+    pub(crate) const MISS_NTF: u8 = 26;
+    /// These counters of refusals for want of room have grown in the last second.
+    pub(crate) const LIMIT_NTF: u8 = 27;
 }
 
 /// Policy of the nests with attributes of a allotment-share, indexed by attribute id.
@@ -451,7 +548,7 @@ pub(crate) static ALLOTMENT_SHARE: [Policy; 3] = [
 ];
 
 /// Policy of the do request of `service-new`, indexed by attribute id.
-pub(crate) static SERVICE_NEW_DO: [Policy; 17] = [
+pub(crate) static SERVICE_NEW_DO: [Policy; 18] = [
     Policy::reject(),
     // vip-addr
     Policy::binary(4, 16),
@@ -485,6 +582,8 @@ pub(crate) static SERVICE_NEW_DO: [Policy; 17] = [
     Policy::u32(),
     // syn-timeout
     Policy::u32(),
+    // miss-timeout
+    Policy::u32_max(5000),
 ];
 
 /// Policy of the do request of `service-del`, indexed by attribute id.
@@ -677,7 +776,7 @@ pub(crate) static ROUTE_GET_DUMP: [Policy; 1] = [Policy::reject()];
 pub(crate) static STATS_GET_DO: [Policy; 1] = [Policy::reject()];
 
 /// Policy of the do request of `service-set`, indexed by attribute id.
-pub(crate) static SERVICE_SET_DO: [Policy; 17] = [
+pub(crate) static SERVICE_SET_DO: [Policy; 18] = [
     Policy::reject(),
     // vip-addr
     Policy::binary(4, 16),
@@ -711,6 +810,8 @@ pub(crate) static SERVICE_SET_DO: [Policy; 17] = [
     Policy::u32(),
     // syn-timeout
     Policy::u32(),
+    // miss-timeout
+    Policy::u32_max(5000),
 ];
 
 /// Policy of the do request of `allotment-set`, indexed by attribute id.
@@ -761,4 +862,39 @@ pub(crate) static ALLOTMENT_GET_DUMP: [Policy; 4] = [
     Policy::be16_min(1),
     // proto
     Policy::u32_max(255),
+];
+
+/// Policy of the do request of `miss-get`, indexed by attribute id.
+pub(crate) static MISS_GET_DO: [Policy; 6] = [
+    Policy::reject(),
+    // proto
+    Policy::u32_max(255),
+    // client-addr
+    Policy::binary(4, 16),
+    // client-port
+    Policy::be16_min(1),
+    // vip-addr
+    Policy::binary(4, 16),
+    // vip-port
+    Policy::be16_min(1),
+];
+
+/// Policy of the dump request of `miss-get`, indexed by attribute id.
+pub(crate) static MISS_GET_DUMP: [Policy; 1] = [Policy::reject()];
+
+/// Policy of the do request of `miss-set`, indexed by attribute id.
+pub(crate) static MISS_SET_DO: [Policy; 7] = [
+    Policy::reject(),
+    // proto
+    Policy::u32_max(255),
+    // client-addr
+    Policy::binary(4, 16),
+    // client-port
+    Policy::be16_min(1),
+    // vip-addr
+    Policy::binary(4, 16),
+    // vip-port
+    Policy::be16_min(1),
+    // state
+    Policy::u32_range(1, 3),
 ];

@@ -9,20 +9,26 @@ use crate::{
         Share, //
     },
     endpoint::Endpoint,
+    miss::Miss,
     route::Route,
     service::{
         Service,
         ServiceKey, //
     },
+    stats::Counter,
     uapi::{
         allotment,
         allotment_share,
         cmd,
+        counter,
         endpoint,
+        miss,
         route,
         service,
+        stats,
         AllotmentState,
         Forward,
+        RouteEnd,
         ServiceMode, //
     },
 };
@@ -36,12 +42,16 @@ use nlb::{
         Net, //
     },
     time,
-    wire::addr::Proto, //
+    wire::addr::{
+        FourTuple,
+        Proto, //
+    },
 };
 
 /// Places of the groups in the family's table.
 const GROUP_EVENTS: u8 = 0;
 const GROUP_ROUTES: u8 = 1;
+const GROUP_MISSES: u8 = 2;
 
 /// What identifies a service, in messages about it and what it has: under the same numbers in all.
 fn fill_key(w: &mut Writer<'_>, key: &ServiceKey) -> Result {
@@ -70,6 +80,7 @@ pub(super) fn fill_service(w: &mut Writer<'_>, s: &Service) -> Result {
     if key.proto == Proto::Tcp {
         w.put_u32(service::FIN_TIMEOUT, timeouts.fin)?;
         w.put_u32(service::SYN_TIMEOUT, timeouts.syn)?;
+        w.put_u32(service::MISS_TIMEOUT, s.miss_timeout())?;
     }
     w.put_u32(service::ENDPOINTS, endpoints as u32)?;
     w.put_uint(service::CONNECTIONS, s.traffic.connections())?;
@@ -141,14 +152,34 @@ pub(super) fn fill_share(
     })
 }
 
-pub(super) fn fill_route(w: &mut Writer<'_>, r: &Route) -> Result {
-    let tuple = r.tuple();
-    let (way, usage) = (r.way(), r.way().usage());
+/// What identifies a connection, in messages about it: under the same numbers in all.
+fn fill_tuple(w: &mut Writer<'_>, tuple: &FourTuple) -> Result {
     w.put_u32(route::PROTO, tuple.proto().number().into())?;
     w.put_bytes(route::CLIENT_ADDR, tuple.client().octets())?;
     w.put_be16(route::CLIENT_PORT, tuple.client_port())?;
     w.put_bytes(route::VIP_ADDR, tuple.vip().octets())?;
-    w.put_be16(route::VIP_PORT, tuple.vip_port())?;
+    w.put_be16(route::VIP_PORT, tuple.vip_port())
+}
+
+/// How a miss is.
+pub(super) fn fill_miss(w: &mut Writer<'_>, m: &Miss) -> Result {
+    fill_tuple(w, m.tuple())?;
+    let shown = m.shown();
+    w.put_u32(miss::STATE, shown.state as u32)?;
+    w.put_u32(miss::HELD, shown.held)?;
+    w.put_uint(miss::AGE, shown.age_ms)
+}
+
+pub(super) fn fill_counter(w: &mut Writer<'_>, name: &str, value: u64) -> Result {
+    w.nest(stats::COUNTER, |w| {
+        w.put_str(counter::NAME, name)?;
+        w.put_uint(counter::VALUE, value)
+    })
+}
+
+pub(super) fn fill_route(w: &mut Writer<'_>, r: &Route) -> Result {
+    let (way, usage) = (r.way(), r.way().usage());
+    fill_tuple(w, r.tuple())?;
     w.put_u32(route::FORWARD, way.forward() as u32)?;
     if let Some(target) = r.target() {
         w.put_bytes(route::HOST_ADDR, target.host().octets())?;
@@ -203,7 +234,39 @@ pub(super) fn notify_endpoint(net: &Net, command: u8, s: &Service, e: &Endpoint)
     });
 }
 
-/// Tells listeners about a route. Any context.
-pub(crate) fn notify_route(net: &Net, command: u8, r: &Route) {
-    let _ = FAMILY.multicast(net, GROUP_ROUTES, command, GFP_ATOMIC, |w| fill_route(w, r));
+/// Tells listeners that there is a route. Any context.
+pub(crate) fn notify_route(net: &Net, r: &Route) {
+    let _ = FAMILY.multicast(net, GROUP_ROUTES, cmd::ROUTE_NTF, GFP_ATOMIC, |w| {
+        fill_route(w, r)
+    });
+}
+
+/// Tells listeners that there is a route no more, and why. Any context.
+pub(crate) fn notify_route_end(net: &Net, r: &Route, end: RouteEnd) {
+    let _ = FAMILY.multicast(net, GROUP_ROUTES, cmd::ROUTE_DEL_NTF, GFP_ATOMIC, |w| {
+        fill_route(w, r)?;
+        w.put_u32(route::END, end as u32)
+    });
+}
+
+/// Whether somebody listens who may know what becomes of misses.
+pub(crate) fn is_anybody_asked(net: &Net) -> bool {
+    FAMILY.has_listeners(net, GROUP_MISSES)
+}
+
+/// Asks what becomes of a connection. Any context.
+pub(crate) fn notify_miss(net: &Net, m: &Miss) {
+    let _ = FAMILY.multicast(net, GROUP_MISSES, cmd::MISS_NTF, GFP_ATOMIC, |w| {
+        fill_miss(w, m)
+    });
+}
+
+/// Tells listeners which limits refuse something, with what each has refused so far. Any context.
+pub(crate) fn notify_limits(net: &Net, limits: impl Iterator<Item = (Counter, u64)>) {
+    let _ = FAMILY.multicast(net, GROUP_EVENTS, cmd::LIMIT_NTF, GFP_ATOMIC, |w| {
+        for (counter, value) in limits {
+            fill_counter(w, counter.name(), value)?;
+        }
+        Ok(())
+    });
 }

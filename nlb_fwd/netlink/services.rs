@@ -68,6 +68,7 @@ pub(super) fn service_new(req: &Request<'_>) -> Result {
         affinity: affinity(req, &key, mode, Affinity::none(&key))?,
         slow_start: slow_start(req, mode)?.unwrap_or(0),
         timeouts: timeouts(req, &key, Timeouts::default())?,
+        miss_timeout: miss_timeout(req, &key)?.unwrap_or(0),
     };
     match forwarder.add_service(key, config) {
         Ok(service) => {
@@ -161,6 +162,16 @@ fn timeouts(req: &Request<'_>, key: &ServiceKey, before: Timeouts) -> Result<Tim
     })
 }
 
+/// What a request says of packets from the middle of unknown connections.
+fn miss_timeout(req: &Request<'_>, key: &ServiceKey) -> Result<Option<u32>> {
+    let ms = req.u32(service::MISS_TIMEOUT);
+    if ms.is_some() && key.proto != Proto::Tcp {
+        let text = c"only TCP has this timeout";
+        return Err(req.bad_attr(EINVAL, service::MISS_TIMEOUT, text));
+    }
+    Ok(ms)
+}
+
 pub(super) fn service_set(req: &Request<'_>) -> Result {
     let forwarder = forwarder(req)?;
     let key = service_key(req)?;
@@ -176,6 +187,7 @@ pub(super) fn service_set(req: &Request<'_>) -> Result {
         service::IDLE_TIMEOUT,
         service::FIN_TIMEOUT,
         service::SYN_TIMEOUT,
+        service::MISS_TIMEOUT,
     ];
     if changes.iter().all(|id| req.attr(*id).is_none()) {
         return Err(req.error(EINVAL, c"nothing to change"));
@@ -188,6 +200,7 @@ pub(super) fn service_set(req: &Request<'_>) -> Result {
     let affinity = affinity(req, &key, service.mode(), service.affinity())?;
     let slow_start = slow_start(req, service.mode())?;
     let timeouts = timeouts(req, &key, service.timeouts())?;
+    let miss_timeout = miss_timeout(req, &key)?;
     // What can fail comes first.
     if let Some(scheduler) = wanted {
         forwarder
@@ -196,6 +209,9 @@ pub(super) fn service_set(req: &Request<'_>) -> Result {
     }
     service.set_affinity(affinity);
     service.set_timeouts(timeouts);
+    if let Some(ms) = miss_timeout {
+        service.set_miss_timeout(ms);
+    }
     if let Some(seconds) = slow_start {
         service.set_slow_start(seconds);
         crate::slow_start::begin(&forwarder, &service);

@@ -145,6 +145,14 @@ macro_rules! counters {
             pub(crate) const ALL: &'static [(Counter, &'static str)] = &[
                 $((Counter::$name, $text),)*
             ];
+
+            /// Its name.
+            #[allow(dead_code, reason = "not every module asks for one")]
+            pub(crate) fn name(self) -> &'static str {
+                match self {
+                    $(Self::$name => $text,)*
+                }
+            }
         }
 
         /// The counters of a namespace.

@@ -18,7 +18,8 @@ UDP = VIP[:2] + [("SERVICE_PROTO", u32(17)), ("SERVICE_MODE", u32(2))]
 HASHED = [("SERVICE_SCHEDULER", u32(5))]
 AFFINE = [("SERVICE_AFFINITY_TIMEOUT", u32(300)), ("SERVICE_AFFINITY_PREFIX", u32(24))]
 SLOW = [("SERVICE_SLOW_START", u32(60))]
-KEPT = [("SERVICE_IDLE_TIMEOUT", u32(3600)), ("SERVICE_FIN_TIMEOUT", u32(30)), ("SERVICE_SYN_TIMEOUT", u32(10))]
+KEPT = [("SERVICE_IDLE_TIMEOUT", u32(3600)), ("SERVICE_FIN_TIMEOUT", u32(30)), ("SERVICE_SYN_TIMEOUT", u32(10)),
+        ("SERVICE_MISS_TIMEOUT", u32(500))]
 TIMEOUTS = tuple(name for name, _ in KEPT)
 PICKED = ("SERVICE_SCHEDULER", "SERVICE_AFFINITY_TIMEOUT", "SERVICE_AFFINITY_PREFIX", "SERVICE_SLOW_START")
 PEEK = VIP + [("SERVICE_MODE", u32(1)), ("SERVICE_CLASSIFIER_PORT", be16(8080))]
@@ -34,6 +35,8 @@ ALLOTMENT = ALLOTTED + [("ALLOTMENT_SCHEME", u32(1)), ("ALLOTMENT_AGE", u32(1000
 TUPLE = [("ROUTE_PROTO", u32(6)), ("ROUTE_CLIENT_ADDR", ip("198.51.100.7")), ("ROUTE_CLIENT_PORT", be16(40000)),
          ("ROUTE_VIP_ADDR", ip("192.0.2.10")), ("ROUTE_VIP_PORT", be16(80))]
 ROUTE = TUPLE + [("ROUTE_HOST_ADDR", ip("127.0.0.2"))]
+
+MISS = [(name.replace("ROUTE", "MISS"), value) for name, value in TUPLE]
 
 REQUESTS = [
     Request("SERVICE_NEW", SERVICE + HASHED + AFFINE + SLOW + KEPT, optional=PICKED + TIMEOUTS),
@@ -131,8 +134,19 @@ SPECIAL = [
          errno.ERANGE, "at most 31 days (2678400 seconds)", attr="SERVICE_IDLE_TIMEOUT"),
     Case("timeout after FIN for UDP", "SERVICE_NEW", UDP + KEPT[1:2], errno.EINVAL, "only TCP has this timeout",
          attr="SERVICE_FIN_TIMEOUT"),
-    Case("timeout after SYN for UDP", "SERVICE_NEW", UDP + KEPT[2:], errno.EINVAL, "only TCP has this timeout",
+    Case("timeout after SYN for UDP", "SERVICE_NEW", UDP + KEPT[2:3], errno.EINVAL, "only TCP has this timeout",
          attr="SERVICE_SYN_TIMEOUT"),
+    Case("timeout of misses for UDP", "SERVICE_NEW", UDP + KEPT[3:], errno.EINVAL, "only TCP has this timeout",
+         attr="SERVICE_MISS_TIMEOUT"),
+    Case("timeout of misses of more than 5 s", "SERVICE_SET", VIP + [("SERVICE_MISS_TIMEOUT", u32(5001))],
+         errno.ERANGE, "integer out of range", attr="SERVICE_MISS_TIMEOUT"),
+    Case("an answer that is none", "MISS_SET", MISS + [("MISS_STATE", u32(1))], errno.EINVAL,
+         "the answer is pass or drop", attr="MISS_STATE"),
+    Case("an answer that there is not", "MISS_SET", MISS + [("MISS_STATE", u32(4))], errno.ERANGE,
+         "integer out of range", attr="MISS_STATE"),
+    Case("an answer to what nobody has asked", "MISS_SET", MISS + [("MISS_STATE", u32(3))], errno.ENOENT,
+         "the connection is not asked about"),
+    Case("what nobody has asked", "MISS_GET", MISS, errno.ENOENT, "the connection is not asked about"),
     Case("prefix 0", "SERVICE_SET", VIP + [("SERVICE_AFFINITY_PREFIX", u32(0))], errno.ERANGE,
          "integer out of range", attr="SERVICE_AFFINITY_PREFIX"),
     Case("prefix 33 of IPv4", "SERVICE_SET", VIP + HASHED + [("SERVICE_AFFINITY_PREFIX", u32(33))], errno.ERANGE,
@@ -391,7 +405,8 @@ def main():
     accepted = genl.accepting(ktap, fwd)
     shown = {
         "SERVICE_GET": ("VIP_ADDR", "VIP_PORT", "PROTO", "MODE", "SCHEDULER", "AFFINITY_TIMEOUT", "AFFINITY_PREFIX",
-                        "SLOW_START", "IDLE_TIMEOUT", "FIN_TIMEOUT", "SYN_TIMEOUT"),
+                        "SLOW_START", "IDLE_TIMEOUT", "FIN_TIMEOUT", "SYN_TIMEOUT",
+                        "MISS_TIMEOUT"),
         "ENDPOINT_GET": ("VIP_ADDR", "VIP_PORT", "PROTO", "HOST_ADDR", "SOURCE_ADDR", "WEIGHT", "STATE",
                          "MAX_ROUTES", "BACKUP", "FORWARD", "HOST_PORT"),
         "ROUTE_GET": ("PROTO", "CLIENT_ADDR", "CLIENT_PORT", "VIP_ADDR", "VIP_PORT", "HOST_ADDR"),

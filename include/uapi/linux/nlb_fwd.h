@@ -90,6 +90,40 @@ enum nlb_fwd_route_origin {
 };
 
 /**
+ * enum nlb_fwd_route_end - Why a route was removed.
+ * @NLB_FWD_ROUTE_END_EXPIRED: No packet came for too long; if its state is
+ *   fin-wait or closed, the connection has ended before.
+ * @NLB_FWD_ROUTE_END_REPLACED: A new connection has the same addresses and
+ *   ports.
+ * @NLB_FWD_ROUTE_END_INACTIVE: Its endpoint became inactive.
+ * @NLB_FWD_ROUTE_END_DELETED: By a request.
+ * @NLB_FWD_ROUTE_END_SERVICE: With its service.
+ * @NLB_FWD_ROUTE_END_MIGRATION: The connection did not get to the host after
+ *   all, or is not there any more.
+ */
+enum nlb_fwd_route_end {
+	NLB_FWD_ROUTE_END_EXPIRED = 1,
+	NLB_FWD_ROUTE_END_REPLACED,
+	NLB_FWD_ROUTE_END_INACTIVE,
+	NLB_FWD_ROUTE_END_DELETED,
+	NLB_FWD_ROUTE_END_SERVICE,
+	NLB_FWD_ROUTE_END_MIGRATION,
+};
+
+/**
+ * enum nlb_fwd_miss_state - What becomes of the packets of a connection that
+ *   has no route.
+ * @NLB_FWD_MISS_STATE_ASKED: They wait for an answer.
+ * @NLB_FWD_MISS_STATE_PASS: They are the local stack's.
+ * @NLB_FWD_MISS_STATE_DROP: They are dropped.
+ */
+enum nlb_fwd_miss_state {
+	NLB_FWD_MISS_STATE_ASKED = 1,
+	NLB_FWD_MISS_STATE_PASS,
+	NLB_FWD_MISS_STATE_DROP,
+};
+
+/**
  * enum nlb_fwd_allotment_scheme - What an allotment says of each endpoint.
  * @NLB_FWD_ALLOTMENT_SCHEME_TOKENS: How many new connections it gets.
  * @NLB_FWD_ALLOTMENT_SCHEME_PERCENTAGES: Its part of the new connections.
@@ -130,6 +164,7 @@ enum {
 	NLB_FWD_A_SERVICE_IDLE_TIMEOUT,
 	NLB_FWD_A_SERVICE_FIN_TIMEOUT,
 	NLB_FWD_A_SERVICE_SYN_TIMEOUT,
+	NLB_FWD_A_SERVICE_MISS_TIMEOUT,
 
 	__NLB_FWD_A_SERVICE_MAX,
 	NLB_FWD_A_SERVICE_MAX = (__NLB_FWD_A_SERVICE_MAX - 1)
@@ -173,9 +208,24 @@ enum {
 	NLB_FWD_A_ROUTE_BYTES,
 	NLB_FWD_A_ROUTE_FORWARD,
 	NLB_FWD_A_ROUTE_FORWARDER_PORT,
+	NLB_FWD_A_ROUTE_END,
 
 	__NLB_FWD_A_ROUTE_MAX,
 	NLB_FWD_A_ROUTE_MAX = (__NLB_FWD_A_ROUTE_MAX - 1)
+};
+
+enum {
+	NLB_FWD_A_MISS_PROTO = 1,
+	NLB_FWD_A_MISS_CLIENT_ADDR,
+	NLB_FWD_A_MISS_CLIENT_PORT,
+	NLB_FWD_A_MISS_VIP_ADDR,
+	NLB_FWD_A_MISS_VIP_PORT,
+	NLB_FWD_A_MISS_STATE,
+	NLB_FWD_A_MISS_HELD,
+	NLB_FWD_A_MISS_AGE,
+
+	__NLB_FWD_A_MISS_MAX,
+	NLB_FWD_A_MISS_MAX = (__NLB_FWD_A_MISS_MAX - 1)
 };
 
 enum {
@@ -240,6 +290,10 @@ enum {
 	NLB_FWD_CMD_ALLOTMENT_GET,
 	NLB_FWD_CMD_ALLOTMENT_NTF,
 	NLB_FWD_CMD_ALLOTMENT_DEL_NTF,
+	NLB_FWD_CMD_MISS_GET,
+	NLB_FWD_CMD_MISS_SET,
+	NLB_FWD_CMD_MISS_NTF,
+	NLB_FWD_CMD_LIMIT_NTF,
 
 	__NLB_FWD_CMD_MAX,
 	NLB_FWD_CMD_MAX = (__NLB_FWD_CMD_MAX - 1)
@@ -247,5 +301,6 @@ enum {
 
 #define NLB_FWD_MCGRP_EVENTS	"events"
 #define NLB_FWD_MCGRP_ROUTES	"routes"
+#define NLB_FWD_MCGRP_MISSES	"misses"
 
 #endif /* _UAPI_LINUX_NLB_FWD_H */

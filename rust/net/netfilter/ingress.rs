@@ -41,6 +41,9 @@ pub trait IngressHook: 'static {
     /// registered in its namespace.
     fn is_for(dev: &NetDevice) -> bool;
 
+    /// A device of any kind goes, or leaves its namespace. Called with the RTNL held; may sleep.
+    fn gone(dev: &NetDevice);
+
     /// Looks at a packet, and takes it or gives it back, so that it goes on its way.
     fn run(state: &HookState<'_>, packet: Arrival) -> Result<(), Arrival>;
 }
@@ -145,7 +148,10 @@ impl<H: IngressHook> DeviceNotifier for Devices<H> {
         match event {
             // Without memory its packets go the ordinary way.
             DeviceEvent::Register if H::is_for(dev) => drop(self.add(dev)),
-            DeviceEvent::Unregister => self.remove(dev),
+            DeviceEvent::Unregister => {
+                self.remove(dev);
+                H::gone(dev);
+            }
             _ => {}
         }
     }

@@ -13,6 +13,7 @@ use crate::{
         Allotment,
         AllotmentShare,
         Endpoint,
+        Miss,
         Route,
         Service,
         Stats, //
@@ -22,12 +23,14 @@ use crate::{
         allotment_share,
         cmd,
         endpoint,
+        miss,
         route,
         service,
         stats,
         AllotmentScheme,
         EndpointState,
         Forward,
+        MissState,
         Scheduler,
         ServiceMode,
         FAMILY, //
@@ -79,6 +82,10 @@ pub struct Picking {
     pub fin_timeout: Option<u32>,
     /// The same, while the handshake is not complete; TCP only.
     pub syn_timeout: Option<u32>,
+    /// Milliseconds for which packets from the middle of unknown connections wait for an answer of
+    /// those who listen to [`Group::Misses`](crate::Group::Misses), up to 5000; 0 for not at all; TCP
+    /// only.
+    pub miss_timeout: Option<u32>,
 }
 
 /// An endpoint to add.
@@ -256,6 +263,20 @@ impl Fwd {
         self.connection.dump(request, route::NAMES, Route::decode)
     }
 
+    /// Say what becomes of a connection that the kernel asks about: its packets pass to the local
+    /// stack, or are dropped. To send it to a host, add a route.
+    pub fn miss_set(&mut self, key: &ConnectionKey, state: MissState) -> Result<()> {
+        // A connection has the same attributes in all messages.
+        let request = route_request(cmd::MISS_SET, key).u32(miss::STATE, state as u32);
+        self.connection.execute(&request, miss::NAMES)
+    }
+
+    /// All connections that the kernel asks about, or did in the last seconds.
+    pub fn misses(&mut self) -> Result<Vec<Miss>> {
+        let request = Request::new(cmd::MISS_GET);
+        self.connection.dump(request, miss::NAMES, Miss::decode)
+    }
+
     /// The counters.
     pub fn stats(&mut self) -> Result<Stats> {
         let request = Request::new(cmd::STATS_GET);
@@ -289,6 +310,7 @@ fn picked(request: Request, picking: Picking) -> Request {
         (service::IDLE_TIMEOUT, picking.idle_timeout),
         (service::FIN_TIMEOUT, picking.fin_timeout),
         (service::SYN_TIMEOUT, picking.syn_timeout),
+        (service::MISS_TIMEOUT, picking.miss_timeout),
     ];
     with_numbers(request, &values)
 }
@@ -390,6 +412,7 @@ mod tests {
             idle_timeout: Some(3600),
             fin_timeout: Some(30),
             syn_timeout: Some(10),
+            miss_timeout: Some(500),
         };
         let bytes = service_new(&key, &new).finish(0x23, 5).unwrap();
         #[rustfmt::skip]
@@ -401,6 +424,7 @@ mod tests {
             8, 0, 14, 0, 16, 14, 0, 0,
             8, 0, 15, 0, 30, 0, 0, 0,
             8, 0, 16, 0, 10, 0, 0, 0,
+            8, 0, 17, 0, 244, 1, 0, 0,
         ]);
         let new = NewService {
             classifier: Some(8080),

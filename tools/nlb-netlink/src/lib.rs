@@ -4,7 +4,7 @@
 //!
 //! | handle       | family         | objects                             |
 //! |--------------|----------------|-------------------------------------|
-//! | [`Fwd`]      | `nlb-fwd`      | [`Service`] [`Endpoint`] [`Route`] [`Allotment`] |
+//! | [`Fwd`]      | `nlb-fwd`      | [`Service`] [`Endpoint`] [`Route`] [`Allotment`] [`Miss`] |
 //! | [`Tunnel`]   | `nlb-tunnel`   | [`Forwarder`] [`Mapping`]           |
 //! | [`Migrator`] | `nlb-migrator` | [`Peer`] [`Keep`] [`Migration`]     |
 //!
@@ -87,6 +87,7 @@ pub use crate::{
         Keep,
         Mapping,
         Migration,
+        Miss,
         Peer,
         PeerKey,
         Route,
@@ -104,6 +105,8 @@ pub use crate::{
             AllotmentState,
             EndpointState,
             Forward,
+            MissState,
+            RouteEnd,
             RouteOrigin,
             RouteState,
             Scheduler,

@@ -33,8 +33,10 @@ use crate::{
         Endpoint,
         Mapping,
         Migration,
+        Miss,
         Route,
-        Service, //
+        Service,
+        Stats, //
     },
     uapi::{
         fwd,
@@ -51,10 +53,13 @@ const ENOBUFS: i32 = 105;
 /// A multicast group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Group {
-    /// Services, endpoints and allotments of the forwarder.
+    /// Services, endpoints and allotments of the forwarder, and the limits that it comes to.
     Services,
     /// Routes of the forwarder.
     Routes,
+    /// Connections without a route that the forwarder asks about. Who joins says that the packets of
+    /// services with a `miss_timeout` shall wait for an answer.
+    Misses,
     /// Mappings of the tunnel.
     Mappings,
     /// Migrations.
@@ -63,9 +68,10 @@ pub enum Group {
 
 impl Group {
     /// All groups.
-    pub const ALL: [Self; 4] = [
+    pub const ALL: [Self; 5] = [
         Self::Services,
         Self::Routes,
+        Self::Misses,
         Self::Mappings,
         Self::Migrations,
     ];
@@ -75,6 +81,7 @@ impl Group {
         match self {
             Self::Services => "services",
             Self::Routes => "routes",
+            Self::Misses => "misses",
             Self::Mappings => "mappings",
             Self::Migrations => "migrations",
         }
@@ -85,6 +92,7 @@ impl Group {
         match self {
             Self::Services => (fwd::FAMILY, fwd::MCGRP_EVENTS),
             Self::Routes => (fwd::FAMILY, fwd::MCGRP_ROUTES),
+            Self::Misses => (fwd::FAMILY, fwd::MCGRP_MISSES),
             Self::Mappings => (tunnel::FAMILY, tunnel::MCGRP_MAPPINGS),
             Self::Migrations => (migrator::FAMILY, migrator::MCGRP_MIGRATIONS),
         }
@@ -111,6 +119,11 @@ pub enum Event {
     Route(Route),
     /// A route was removed or expired.
     RouteDel(Route),
+    /// A connection without a route is asked about.
+    Miss(Miss),
+    /// These limits of the forwarder have refused something in the last second; with what they have
+    /// refused so far.
+    Limit(Stats),
     /// A mapping was added or changed its state.
     Mapping(Mapping),
     /// A mapping was removed.
@@ -133,6 +146,8 @@ impl Event {
             Self::AllotmentDel(_) => "allotment-del",
             Self::Route(_) => "route",
             Self::RouteDel(_) => "route-del",
+            Self::Miss(_) => "miss",
+            Self::Limit(_) => "limit",
             Self::Mapping(_) => "mapping",
             Self::MappingDel(_) => "mapping-del",
             Self::Migration(_) => "migration",
@@ -155,6 +170,8 @@ impl Event {
             }
             (fwd::FAMILY, fwd::cmd::ROUTE_NTF) => Self::Route(Route::decode(attrs)?),
             (fwd::FAMILY, fwd::cmd::ROUTE_DEL_NTF) => Self::RouteDel(Route::decode(attrs)?),
+            (fwd::FAMILY, fwd::cmd::MISS_NTF) => Self::Miss(Miss::decode(attrs)?),
+            (fwd::FAMILY, fwd::cmd::LIMIT_NTF) => Self::Limit(Stats::decode(fwd::FAMILY, attrs)?),
             (tunnel::FAMILY, tunnel::cmd::MAPPING_NTF) => Self::Mapping(Mapping::decode(attrs)?),
             (tunnel::FAMILY, tunnel::cmd::MAPPING_DEL_NTF) => {
                 Self::MappingDel(Mapping::decode(attrs)?)
@@ -183,6 +200,8 @@ impl Serialize for Event {
                 map.serialize_entry("allotment", allotment)?;
             }
             Self::Route(route) | Self::RouteDel(route) => map.serialize_entry("route", route)?,
+            Self::Miss(miss) => map.serialize_entry("miss", miss)?,
+            Self::Limit(stats) => map.serialize_entry("limit", stats)?,
             Self::Mapping(mapping) | Self::MappingDel(mapping) => {
                 map.serialize_entry("mapping", mapping)?;
             }

@@ -5,16 +5,14 @@
 //! What identifies an object is always there; everything else is an `Option`, so that this crate
 //! reads the answers of modules that are older or newer than itself.
 
+mod stats;
+
 use std::net::{
     IpAddr,
     SocketAddr, //
 };
 
-use serde::{
-    ser::SerializeMap,
-    Serialize,
-    Serializer, //
-};
+use serde::Serialize;
 
 use crate::{
     attr::{
@@ -29,6 +27,8 @@ use crate::{
             AllotmentState,
             EndpointState,
             Forward,
+            MissState,
+            RouteEnd,
             RouteOrigin,
             RouteState,
             Scheduler,
@@ -52,6 +52,11 @@ use crate::{
         Proto,
         ServiceKey, //
     },
+};
+
+pub use stats::{
+    Counter,
+    Stats, //
 };
 
 /// Define an object: a public struct, and its `decode` from the attributes of a message.
@@ -142,6 +147,9 @@ object! {
         fin_timeout: u32 = FIN_TIMEOUT, attr::u32;
         /// The same, while the handshake is not complete.
         syn_timeout: u32 = SYN_TIMEOUT, attr::u32;
+        /// Milliseconds for which packets from the middle of unknown connections wait for an answer,
+        /// 0 for not at all.
+        miss_timeout: u32 = MISS_TIMEOUT, attr::u32;
         /// Number of endpoints.
         endpoints: u32 = ENDPOINTS, attr::u32;
         /// Connections or flows since the service was added.
@@ -301,12 +309,51 @@ object! {
         packets: u64 = PACKETS, attr::uint;
         /// Bytes of these packets.
         bytes: u64 = BYTES, attr::uint;
+        /// Why it was removed; only in events.
+        end: Named<RouteEnd> = END, Named::decode;
     }
     flags {}
 }
 
 impl Route {
     /// What identifies the route.
+    pub fn key(&self) -> ConnectionKey {
+        ConnectionKey {
+            proto: self.proto,
+            client: SocketAddr::new(self.client_addr, self.client_port),
+            vip: SocketAddr::new(self.vip_addr, self.vip_port),
+        }
+    }
+}
+
+object! {
+    /// A connection without a route that user space is asked about, or was until a short time ago.
+    Miss: uapi::fwd::miss,
+    required {
+        /// TCP.
+        proto: Proto = PROTO, Proto::decode;
+        /// Address of the client.
+        client_addr: IpAddr = CLIENT_ADDR, attr::addr;
+        /// Port of the client.
+        client_port: u16 = CLIENT_PORT, attr::be16;
+        /// Virtual IP address.
+        vip_addr: IpAddr = VIP_ADDR, attr::addr;
+        /// Port of the service.
+        vip_port: u16 = VIP_PORT, attr::be16;
+    }
+    optional {
+        /// What becomes of its packets.
+        state: Named<MissState> = STATE, Named::decode;
+        /// Packets that wait.
+        held: u32 = HELD, attr::u32;
+        /// Time since it was asked, or answered, in milliseconds.
+        age: u64 = AGE, attr::uint;
+    }
+    flags {}
+}
+
+impl Miss {
+    /// What identifies the connection.
     pub fn key(&self) -> ConnectionKey {
         ConnectionKey {
             proto: self.proto,
@@ -488,82 +535,6 @@ object! {
         error: String = ERROR, attr::string;
     }
     flags {}
-}
-
-/// One counter of a family.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Counter {
-    /// What is counted.
-    pub name: String,
-    /// How many.
-    pub value: u64,
-}
-
-impl Counter {
-    // All three families have the same set of attributes.
-    fn decode(attrs: &[u8]) -> Result<Self, Malformed> {
-        let (mut name, mut value) = (None, None);
-        for attr in Attrs::new(attrs) {
-            let attr = attr?;
-            match attr.id {
-                uapi::fwd::counter::NAME => name = attr::string(attr.payload),
-                uapi::fwd::counter::VALUE => {
-                    value = Some(attr::uint(attr.payload).ok_or(Malformed::Value("value"))?);
-                }
-                _ => {}
-            }
-        }
-        Ok(Self {
-            name: name.ok_or(Malformed::Missing("name"))?,
-            value: value.ok_or(Malformed::Missing("value"))?,
-        })
-    }
-}
-
-/// The counters of a family in this network namespace, in the kernel's order.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Stats {
-    /// Name of the family.
-    pub family: &'static str,
-    /// Its counters.
-    pub counters: Vec<Counter>,
-}
-
-impl Stats {
-    /// Value of the counter with this name.
-    pub fn get(&self, name: &str) -> Option<u64> {
-        let counter = self.counters.iter().find(|counter| counter.name == name);
-        counter.map(|counter| counter.value)
-    }
-
-    /// Parse the attributes of a message.
-    pub fn decode(family: &'static str, attrs: &[u8]) -> Result<Self, Malformed> {
-        let mut counters = Vec::new();
-        for attr in Attrs::new(attrs) {
-            let attr = attr?;
-            if attr.id == uapi::fwd::stats::COUNTER {
-                counters.push(Counter::decode(attr.payload)?);
-            }
-        }
-        Ok(Self { family, counters })
-    }
-}
-
-impl Serialize for Stats {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        struct Values<'a>(&'a [Counter]);
-
-        impl Serialize for Values<'_> {
-            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-                serializer.collect_map(self.0.iter().map(|counter| (&counter.name, counter.value)))
-            }
-        }
-
-        let mut map = serializer.serialize_map(Some(2))?;
-        map.serialize_entry("family", self.family)?;
-        map.serialize_entry("counters", &Values(&self.counters))?;
-        map.end()
-    }
 }
 
 #[cfg(test)]

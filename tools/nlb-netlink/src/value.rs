@@ -22,6 +22,8 @@ use crate::uapi::{
         AllotmentState,
         EndpointState,
         Forward,
+        MissState,
+        RouteEnd,
         RouteOrigin,
         RouteState,
         Scheduler,
@@ -194,6 +196,25 @@ pub struct ConnectionKey {
     pub vip: SocketAddr,
 }
 
+impl ConnectionKey {
+    /// A client's connection to a service.
+    pub fn new(service: &ServiceKey, client: SocketAddr) -> Self {
+        Self {
+            proto: service.proto,
+            client,
+            vip: service.vip,
+        }
+    }
+
+    /// The service that it is a connection to.
+    pub fn service(&self) -> ServiceKey {
+        ServiceKey {
+            vip: self.vip,
+            proto: self.proto,
+        }
+    }
+}
+
 /// An enum's value, or the number of one that this crate does not know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Named<T> {
@@ -290,6 +311,8 @@ enumeration! {
     Forward { Tunnel Direct Ipip HalfNat Nat }
     RouteState { SynRecv Established FinWait Closed Udp }
     RouteOrigin { L4 Migration Manual }
+    RouteEnd { Expired Replaced Inactive Deleted Service Migration }
+    MissState { Asked Pass Drop }
     MappingSide { Forwarder Host }
     MappingState { Learning Confirmed }
     Algorithm { HmacSha256 HmacSha1 Aes128Cmac }

@@ -9,6 +9,7 @@ mod allotment;
 mod endpoint;
 mod keep;
 mod migration;
+mod miss;
 mod operation;
 mod peer;
 mod service;
@@ -23,6 +24,7 @@ pub(crate) use migration::{
     DrainArgs,
     MigrationCommand, //
 };
+pub(crate) use miss::MissCommand;
 pub(crate) use operation::{
     ApplyArgs,
     DoctorArgs,
@@ -126,6 +128,12 @@ pub(crate) enum Object {
         #[command(subcommand)]
         command: Option<RouteCommand>,
     },
+    /// Connections without a route that an answer is awaited for
+    Miss {
+        /// What to do
+        #[command(subcommand)]
+        command: Option<MissCommand>,
+    },
     /// Machines whose tunnel packets are accepted
     Forwarder {
         /// What to do
@@ -164,7 +172,7 @@ pub(crate) enum Object {
     },
     /// Print events as they happen, one a line
     #[command(
-        override_usage = "nlb monitor [services] [routes] [mappings] [migrations] [count N]"
+        override_usage = "nlb monitor [services] [routes] [misses] [mappings] [migrations] [count N]"
     )]
     Monitor(MonitorArgs),
     /// Print the configuration as a file for apply
@@ -359,8 +367,8 @@ pub(crate) enum StatsCommand {
 /// Arguments of `monitor`.
 #[derive(Args)]
 pub(crate) struct MonitorArgs {
-    /// What to watch; everything when left out
-    #[arg(value_parser = ["services", "routes", "mappings", "migrations"])]
+    /// What to watch; everything but misses when left out
+    #[arg(value_parser = ["services", "routes", "misses", "mappings", "migrations"])]
     pub(crate) groups: Vec<String>,
     /// End after so many events
     #[arg(long, value_name = "N")]

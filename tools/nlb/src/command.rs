@@ -11,6 +11,7 @@ mod forwarder;
 mod keep;
 mod mapping;
 mod migration;
+mod miss;
 mod monitor;
 mod peer;
 mod route;
@@ -49,6 +50,7 @@ pub(crate) fn run(object: &Object, format: Format) -> Outcome {
         Object::Endpoint { command } => endpoint::run(command.as_ref(), format),
         Object::Allotment { command } => allotment::run(command.as_ref(), format),
         Object::Route { command } => route::run(command.as_ref(), format),
+        Object::Miss { command } => miss::run(command.as_ref(), format),
         Object::Forwarder { command } => forwarder::run(command.as_ref(), format),
         Object::Mapping { command } => mapping::run(command.as_ref(), format),
         Object::Peer { command } => peer::run(command.as_ref(), format),

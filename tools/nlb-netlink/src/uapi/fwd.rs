@@ -13,6 +13,9 @@ pub const MCGRP_EVENTS: &str = "events";
 /// Multicast group `routes`.
 pub const MCGRP_ROUTES: &str = "routes";
 
+/// Multicast group `misses`.
+pub const MCGRP_MISSES: &str = "misses";
+
 /// Values of service mode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
@@ -234,6 +237,85 @@ impl RouteOrigin {
     }
 }
 
+/// Why a route was removed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum RouteEnd {
+    /// No packet came for too long; if its state is fin-wait or closed, the connection has ended
+    /// before.
+    Expired = 1,
+    /// A new connection has the same addresses and ports.
+    Replaced = 2,
+    /// Its endpoint became inactive.
+    Inactive = 3,
+    /// By a request.
+    Deleted = 4,
+    /// With its service.
+    Service = 5,
+    /// The connection did not get to the host after all, or is not there any more.
+    Migration = 6,
+}
+
+impl RouteEnd {
+    /// The value with this number, if there is one.
+    pub fn from_u32(value: u32) -> Option<Self> {
+        match value {
+            1 => Some(Self::Expired),
+            2 => Some(Self::Replaced),
+            3 => Some(Self::Inactive),
+            4 => Some(Self::Deleted),
+            5 => Some(Self::Service),
+            6 => Some(Self::Migration),
+            _ => None,
+        }
+    }
+
+    /// The name used in the specification, on the command line and in JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Expired => "expired",
+            Self::Replaced => "replaced",
+            Self::Inactive => "inactive",
+            Self::Deleted => "deleted",
+            Self::Service => "service",
+            Self::Migration => "migration",
+        }
+    }
+}
+
+/// What becomes of the packets of a connection that has no route.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum MissState {
+    /// They wait for an answer.
+    Asked = 1,
+    /// They are the local stack's.
+    Pass = 2,
+    /// They are dropped.
+    Drop = 3,
+}
+
+impl MissState {
+    /// The value with this number, if there is one.
+    pub fn from_u32(value: u32) -> Option<Self> {
+        match value {
+            1 => Some(Self::Asked),
+            2 => Some(Self::Pass),
+            3 => Some(Self::Drop),
+            _ => None,
+        }
+    }
+
+    /// The name used in the specification, on the command line and in JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Asked => "asked",
+            Self::Pass => "pass",
+            Self::Drop => "drop",
+        }
+    }
+}
+
 /// What an allotment says of each endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
@@ -338,6 +420,10 @@ pub mod service {
     pub const FIN_TIMEOUT: u16 = 15;
     /// The same, while the handshake is not complete, TCP only; 0, or absent at first, for 60.
     pub const SYN_TIMEOUT: u16 = 16;
+    /// Milliseconds for which packets in mid-stream of a connection without a route wait for an
+    /// answer of those who listen to the group misses, TCP only; 0, or absent at first, for none:
+    /// nobody is asked.
+    pub const MISS_TIMEOUT: u16 = 17;
     /// Names, in the order of the ids, which begin at 1.
     #[rustfmt::skip]
     pub const NAMES: &[&str] = &[
@@ -357,6 +443,7 @@ pub mod service {
         "idle-timeout",
         "fin-timeout",
         "syn-timeout",
+        "miss-timeout",
     ];
 }
 
@@ -452,6 +539,8 @@ pub mod route {
     pub const FORWARD: u16 = 14;
     /// Source port of the packets to the host, with nat.
     pub const FORWARDER_PORT: u16 = 15;
+    /// Why it was removed; only where that is told.
+    pub const END: u16 = 16;
     /// Names, in the order of the ids, which begin at 1.
     #[rustfmt::skip]
     pub const NAMES: &[&str] = &[
@@ -470,6 +559,39 @@ pub mod route {
         "bytes",
         "forward",
         "forwarder-port",
+        "end",
+    ];
+}
+
+/// Attributes of a miss.
+pub mod miss {
+    /// The proto.
+    pub const PROTO: u16 = 1;
+    /// The client addr.
+    pub const CLIENT_ADDR: u16 = 2;
+    /// The client port.
+    pub const CLIENT_PORT: u16 = 3;
+    /// The vip addr.
+    pub const VIP_ADDR: u16 = 4;
+    /// The vip port.
+    pub const VIP_PORT: u16 = 5;
+    /// The state.
+    pub const STATE: u16 = 6;
+    /// Packets that wait.
+    pub const HELD: u16 = 7;
+    /// Time since it was asked, or answered, in milliseconds.
+    pub const AGE: u16 = 8;
+    /// Names, in the order of the ids, which begin at 1.
+    #[rustfmt::skip]
+    pub const NAMES: &[&str] = &[
+        "proto",
+        "client-addr",
+        "client-port",
+        "vip-addr",
+        "vip-port",
+        "state",
+        "held",
+        "age",
     ];
 }
 
@@ -600,6 +722,16 @@ pub mod cmd {
     pub const ALLOTMENT_NTF: u8 = 22;
     /// An allotment was taken back.
     pub const ALLOTMENT_DEL_NTF: u8 = 23;
+    /// Show one connection that is asked about, or was until a short time ago, or all of them.
+    pub const MISS_GET: u8 = 24;
+    /// Answer what becomes of a connection that is asked about: pass or drop. To send it to a host,
+    /// make a route.
+    pub const MISS_SET: u8 = 25;
+    /// A packet in mid-stream has no route and waits. Nobody is asked unless somebody listens to
+    /// this group.
+    pub const MISS_NTF: u8 = 26;
+    /// These counters of refusals for want of room have grown in the last second.
+    pub const LIMIT_NTF: u8 = 27;
     /// Names, in the order of the ids, which begin at 1.
     #[rustfmt::skip]
     pub const NAMES: &[&str] = &[
@@ -626,6 +758,10 @@ pub mod cmd {
         "allotment-get",
         "allotment-ntf",
         "allotment-del-ntf",
+        "miss-get",
+        "miss-set",
+        "miss-ntf",
+        "limit-ntf",
     ];
     /// Names of the attributes each command takes or gives, in the same order.
     #[rustfmt::skip]
@@ -653,5 +789,9 @@ pub mod cmd {
         super::allotment::NAMES,
         super::allotment::NAMES,
         super::allotment::NAMES,
+        super::miss::NAMES,
+        super::miss::NAMES,
+        super::miss::NAMES,
+        super::stats::NAMES,
     ];
 }

@@ -26,7 +26,7 @@ use super::names;
 pub(crate) enum ServiceCommand {
     /// Add a service
     #[command(
-        override_usage = "nlb service add VIP:PORT/PROTO [mode {peek|l4}] [scheduler {wrr|rr|lc|wlc|mh}] [affinity SECONDS [prefix N]] [slow-start SECONDS] [idle-timeout SECONDS] [fin-timeout SECONDS] [syn-timeout SECONDS] [classifier PORT]"
+        override_usage = "nlb service add VIP:PORT/PROTO [mode {peek|l4}] [scheduler {wrr|rr|lc|wlc|mh}] [affinity SECONDS [prefix N]] [slow-start SECONDS] [idle-timeout SECONDS] [fin-timeout SECONDS] [syn-timeout SECONDS] [miss-timeout MS] [classifier PORT]"
     )]
     Add {
         /// The service, like 192.0.2.10:80/tcp; tcp when left out
@@ -50,8 +50,8 @@ pub(crate) enum ServiceCommand {
     /// one with the fewest for its weight. mh: by the client's address and port, with Maglev
     /// consistent hashing. With each of them an endpoint of weight 0 gets no new clients.
     #[command(
-        override_usage = "nlb service set VIP:PORT/PROTO [scheduler {wrr|rr|lc|wlc|mh}] [affinity SECONDS] [prefix N] [slow-start SECONDS] [idle-timeout SECONDS] [fin-timeout SECONDS] [syn-timeout SECONDS]",
-        group = clap::ArgGroup::new("change").args(["scheduler", "affinity", "prefix", "slow_start", "idle_timeout", "fin_timeout", "syn_timeout"]).required(true).multiple(true)
+        override_usage = "nlb service set VIP:PORT/PROTO [scheduler {wrr|rr|lc|wlc|mh}] [affinity SECONDS] [prefix N] [slow-start SECONDS] [idle-timeout SECONDS] [fin-timeout SECONDS] [syn-timeout SECONDS] [miss-timeout MS]",
+        group = clap::ArgGroup::new("change").args(["scheduler", "affinity", "prefix", "slow_start", "idle_timeout", "fin_timeout", "syn_timeout", "miss_timeout"]).required(true).multiple(true)
     )]
     Set {
         /// The service
@@ -107,6 +107,10 @@ pub(crate) struct PickingArgs {
     /// The same for TCP connections whose handshake is not complete; 0, as at first, for 60
     #[arg(long, value_name = "SECONDS")]
     syn_timeout: Option<u32>,
+    /// Packets from the middle of a TCP connection without a route wait for so long for an answer, at
+    /// most 5000 (see `nlb miss`); 0, as at first, for not at all
+    #[arg(long, value_name = "MS")]
+    miss_timeout: Option<u32>,
 }
 
 impl From<&PickingArgs> for Picking {
@@ -119,6 +123,7 @@ impl From<&PickingArgs> for Picking {
             idle_timeout: args.idle_timeout,
             fin_timeout: args.fin_timeout,
             syn_timeout: args.syn_timeout,
+            miss_timeout: args.miss_timeout,
         }
     }
 }

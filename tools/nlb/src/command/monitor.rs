@@ -14,9 +14,11 @@ use nlb_netlink::{
     Group,
     Mapping,
     Migration,
+    Miss,
     Monitor,
     Route,
-    Service, //
+    Service,
+    Stats, //
 };
 
 use super::{
@@ -35,7 +37,11 @@ use crate::{
 
 pub(super) fn run(args: &MonitorArgs, format: Format) -> Outcome {
     let wanted = |group: &Group| {
-        args.groups.is_empty() || args.groups.iter().any(|name| name == group.name())
+        if args.groups.is_empty() {
+            // Packets wait for who listens to misses, and who only looks would not answer.
+            return *group != Group::Misses;
+        }
+        args.groups.iter().any(|name| name == group.name())
     };
     let groups: Vec<_> = Group::ALL.into_iter().filter(wanted).collect();
     let mut monitor = Monitor::open(&groups)?;
@@ -70,6 +76,8 @@ fn line(event: &Event) -> String {
         Event::AllotmentDel(object) => format!("deleted allotment {}", object.service()),
         Event::Route(object) => format!("route {}", route(object)),
         Event::RouteDel(object) => format!("deleted route {}", route(object)),
+        Event::Miss(object) => format!("miss {}", miss(object)),
+        Event::Limit(stats) => format!("limit {}", limits(stats)),
         Event::Mapping(object) => format!("mapping {}", mapping(object)),
         Event::MappingDel(object) => format!("deleted mapping {}", mapping(object)),
         Event::Migration(object) => format!("migration {}", migration(object)),
@@ -92,6 +100,7 @@ fn service(service: &Service) -> String {
         ("idle-timeout", service.idle_timeout),
         ("fin-timeout", service.fin_timeout),
         ("syn-timeout", service.syn_timeout),
+        ("miss-timeout", service.miss_timeout),
     ]
     .iter()
     .filter_map(|(name, seconds)| Some(format!(" {name} {}", seconds.filter(|s| *s > 0)?)))
@@ -138,10 +147,13 @@ fn allotment(allotment: &Allotment) -> String {
 
 fn route(route: &Route) -> String {
     let key = route.key();
+    let end = match route.end {
+        Some(end) => format!(" end {end}"),
+        None => String::new(),
+    };
     format!(
-        "{}/{} client {} host {} via {} id {} state {} origin {}",
-        key.vip,
-        key.proto,
+        "{} client {} host {} via {} id {} state {} origin {}{end}",
+        key.service(),
         key.client,
         maybe(route.host_addr),
         maybe(route.forward),
@@ -149,6 +161,20 @@ fn route(route: &Route) -> String {
         maybe(route.state),
         maybe(route.origin)
     )
+}
+
+fn miss(miss: &Miss) -> String {
+    let key = miss.key();
+    format!("{} client {}", key.service(), key.client)
+}
+
+fn limits(stats: &Stats) -> String {
+    let limits: Vec<_> = stats
+        .counters
+        .iter()
+        .map(|counter| format!("{} {}", counter.name, counter.value))
+        .collect();
+    limits.join(" ")
 }
 
 fn mapping(mapping: &Mapping) -> String {

@@ -35,7 +35,7 @@ const ENOENT: i32 = 2;
 
 const COLUMNS: &[Column<Route>] = &[
     left("CLIENT", |route| route.key().client.to_string()),
-    left("SERVICE", |route| service(route).to_string()),
+    left("SERVICE", |route| route.key().service().to_string()),
     left("HOST", |route| maybe(route.host_addr)),
     left("FORWARDER", |route| {
         socket(route.forwarder_addr, route.forwarder_port) //
@@ -56,18 +56,6 @@ fn way(route: &Route) -> String {
     }
 }
 
-fn service(route: &Route) -> ServiceKey {
-    ServiceKey::new(route.vip_addr, route.vip_port, route.proto)
-}
-
-fn key(service: &ServiceKey, client: SocketAddr) -> ConnectionKey {
-    ConnectionKey {
-        proto: service.proto,
-        client,
-        vip: service.vip,
-    }
-}
-
 pub(super) fn run(command: Option<&RouteCommand>, format: Format) -> Outcome {
     let mut fwd = Fwd::open()?;
     match command {
@@ -75,13 +63,18 @@ pub(super) fn run(command: Option<&RouteCommand>, format: Format) -> Outcome {
             service,
             client,
             host,
-        }) => fwd.route_add(&key(service, *client), *host)?,
-        Some(RouteCommand::Del { service, client }) => fwd.route_del(&key(service, *client))?,
+        }) => fwd.route_add(&ConnectionKey::new(service, *client), *host)?,
+        Some(RouteCommand::Del { service, client }) => {
+            fwd.route_del(&ConnectionKey::new(service, *client))?
+        }
         Some(RouteCommand::Show {
             service: Some(service),
             client: Some(client),
             host: None,
-        }) => format.list(&[fwd.route(&key(service, *client))?], COLUMNS)?,
+        }) => format.list(
+            &[fwd.route(&ConnectionKey::new(service, *client))?],
+            COLUMNS,
+        )?,
         Some(RouteCommand::Show {
             service,
             client,
@@ -112,7 +105,7 @@ fn select(
     host: Option<IpAddr>,
 ) -> Vec<Route> {
     routes.retain(|route| {
-        of.is_none_or(|of| service(route) == *of)
+        of.is_none_or(|of| route.key().service() == *of)
             && client.is_none_or(|client| route.key().client == client)
             && host.is_none_or(|host| route.host_addr == Some(host))
     });

@@ -353,7 +353,7 @@ impl Source<'_> {
                     only(keyword, "l4")?;
                 }
                 only("classifier", "peek")?;
-                for keyword in ["fin-timeout", "syn-timeout"] {
+                for keyword in ["fin-timeout", "syn-timeout", "miss-timeout"] {
                     match given.get(keyword) {
                         Some(given) if !entry.name.ends_with("/tcp") => {
                             let what = format!("only TCP has a {keyword}");

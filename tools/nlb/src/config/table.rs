@@ -218,6 +218,9 @@ const SERVICE: &[Attribute<Service>] = &[
     attribute::<u32, _>("syn-timeout", IsForTcp("0"), Set, |service| {
         text(service.syn_timeout)
     }),
+    attribute::<u32, _>("miss-timeout", IsForTcp("0"), Set, |service| {
+        text(service.miss_timeout)
+    }),
     attribute::<u16, _>("classifier", Nothing, Anew, |service| {
         text(service.classifier_port)
     }),
@@ -250,6 +253,7 @@ pub(crate) const LIMITS: &[(&str, u64)] = &[
     ("idle-timeout", 31 * 24 * 3600),
     ("fin-timeout", 31 * 24 * 3600),
     ("syn-timeout", 31 * 24 * 3600),
+    ("miss-timeout", 5000),
 ];
 
 /// All kinds; [`Kind`] is the index.

@@ -91,7 +91,7 @@ fn a_file_becomes_commands() {
             "nlb forwarder add 10.0.2.1",
             "nlb keep add 192.0.2.10:80 bytes 4096",
             "nlb peer add 10.0.2.2 port 4770 key 1 recv-id 1 algorithm hmac-sha256 secret-file /etc/nlb.key",
-            "nlb service add 192.0.2.10:80/tcp mode peek idle-timeout 0 fin-timeout 0 syn-timeout 0 classifier 8080",
+            "nlb service add 192.0.2.10:80/tcp mode peek idle-timeout 0 fin-timeout 0 syn-timeout 0 miss-timeout 0 classifier 8080",
             "nlb endpoint add 192.0.2.10:80/tcp host 10.0.2.2 via tunnel weight 1 state active max-routes 0 backup no",
             "nlb service add [2001:db8::1]:53/udp mode l4 scheduler mh affinity 0 prefix 128 slow-start 0 idle-timeout 0",
             "nlb endpoint add [2001:db8::1]:53/udp host 2001:db8:2::2 via tunnel weight 3 state draining max-routes 0 backup no source 2001:db8:2::1",
@@ -271,7 +271,7 @@ fn changes_come_in_an_order_that_does_no_harm() {
             "nlb endpoint del 192.0.2.10:80/tcp host 10.0.4.2  # was source 10.0.4.1",
             "nlb endpoint add 192.0.2.10:80/tcp host 10.0.4.2 via tunnel weight 1 state active max-routes 0 backup no source 10.0.4.9",
             "nlb service del 192.0.2.10:82/tcp  # was mode l4 scheduler wrr affinity 0 prefix 32 slow-start 0",
-            "nlb service add 192.0.2.10:82/tcp mode peek idle-timeout 0 fin-timeout 0 syn-timeout 0",
+            "nlb service add 192.0.2.10:82/tcp mode peek idle-timeout 0 fin-timeout 0 syn-timeout 0 miss-timeout 0",
             "nlb forwarder del 10.0.2.1",
             "nlb service del 192.0.2.10:81/tcp",
         ]

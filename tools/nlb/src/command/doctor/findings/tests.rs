@@ -131,6 +131,7 @@ fn lbu() -> Facts {
         idle_timeout: None,
         fin_timeout: None,
         syn_timeout: None,
+        miss_timeout: None,
         endpoints: Some(1),
         connections: None,
         packets: None,

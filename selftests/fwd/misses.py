@@ -1,0 +1,242 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0
+"""Packets from the middle of connections that the LBU has no route of.
+
+misses.py SCENARIO: on the machines of lib.sh, where host1 echoes on port 80, and the service asks. The LBU loses
+what it knows by `nlb route del`.
+"""
+
+import contextlib
+import json
+import pathlib
+import socket
+import subprocess
+import sys
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "migrator"))
+from machines import HOST1, VIP, connect, exchange, listen, receive, wait_for  # noqa: E402
+from scene import Info, pattern  # noqa: E402
+
+SERVICE = f"[{VIP}]:80/tcp" if ":" in VIP else f"{VIP}:80/tcp"
+
+
+def nlb(line, check=True):
+    return subprocess.run(["ip", "netns", "exec", "lbu", "nlb", "-j"] + line.split(), check=check, text=True,
+                          capture_output=True)
+
+
+def counter(name):
+    return json.loads(nlb("stats show fwd").stdout)[0]["counters"][name]
+
+
+def of(client):
+    address, port = client.getsockname()[:2]
+    return f"{SERVICE} client " + (f"[{address}]:{port}" if ":" in address else f"{address}:{port}")
+
+
+def lost():
+    """A connection to host1 that the LBU knows nothing of any more."""
+    client = connect()
+    assert exchange(client, client)
+    nlb(f"route del {of(client)}")
+    return client
+
+
+def asked(client):
+    """What the LBU says of the client's connection."""
+    port = client.getsockname()[1]
+    found = [miss for miss in json.loads(nlb("miss show").stdout) if miss["client_port"] == port]
+    return found[0] if found else None
+
+
+@contextlib.contextmanager
+def listening():
+    """Somebody may answer; gives what is printed."""
+    command = ["ip", "netns", "exec", "lbu", "nlb", "-j", "monitor", "misses"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as monitor:
+        assert "Watching misses" in monitor.stderr.readline()
+        try:
+            yield monitor.stdout
+        finally:
+            monitor.terminate()
+
+
+def settimeout(ms):
+    nlb(f"service set {SERVICE} miss-timeout {ms}")
+
+
+def is_reset(client, text=b""):
+    """Whether that is the answer, maybe to the acknowledgement of what came before."""
+    try:
+        client.sendall(text)
+        client.recv(1)
+    except ConnectionResetError:
+        return True
+    return False
+
+
+def route():
+    """A route is an answer: what has waited arrives, and the connection goes on."""
+    settimeout(5000)
+    with listening() as events:
+        client = lost()
+        client.sendall(b"do you know me?")
+        event = json.loads(events.readline())
+        assert event["event"] == "miss" and event["miss"]["client_port"] == client.getsockname()[1], event
+        assert wait_for(lambda: asked(client)["held"] >= 1)
+        assert asked(client)["state"] == "asked"
+        nlb(f"route add {of(client)} host {HOST1}")
+        assert receive(client, 15) == b"do you know me?"
+        assert asked(client) is None
+        client.sendall(b"again")
+        assert receive(client, 5) == b"again"
+        client.close()
+
+
+def drop():
+    """Dropped without a word, until the answer is another one."""
+    settimeout(5000)
+    with listening() as events:
+        client = lost()
+        client.sendall(b"do you know me?")
+        events.readline()
+        dropped = counter("drop-miss")
+        nlb(f"miss set {of(client)} state drop")
+        # What had waited, and what the client sends again.
+        assert wait_for(lambda: counter("drop-miss") >= dropped + 3)
+        assert asked(client)["state"] == "drop" and asked(client)["held"] == 0
+        client.settimeout(0.001)
+        try:
+            raise AssertionError(client.recv(1))
+        except TimeoutError:
+            client.settimeout(20)
+        nlb(f"miss set {of(client)} state pass")
+        assert is_reset(client)
+
+
+def passes():
+    """As if nobody had been asked: the local stack knows no such connection."""
+    settimeout(5000)
+    with listening() as events:
+        client = lost()
+        client.sendall(b"do you know me?")
+        events.readline()
+        nlb(f"miss set {of(client)} state pass")
+        assert is_reset(client)
+
+
+def no_answer():
+    """The same when time is over."""
+    settimeout(100)
+    with listening() as events:
+        client = lost()
+        client.sendall(b"do you know me?")
+        events.readline()
+        assert is_reset(client)
+        assert asked(client)["state"] == "pass"
+
+
+def nobody():
+    """Nothing waits when nobody listens, or when the service does not ask."""
+    settimeout(5000)
+    before = counter("misses"), counter("pass-mid-stream")
+    client = lost()
+    assert is_reset(client, b"do you know me?")
+    settimeout(0)
+    with listening():
+        client = lost()
+        assert is_reset(client, b"do you know me?")
+    assert counter("misses") == before[0] and counter("pass-mid-stream") >= before[1] + 2
+
+
+def bounds():
+    """So many packets wait, and no more; those that do all arrive."""
+    settimeout(5000)
+    with listening() as events:
+        client = connect(options=((socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
+                                  (socket.IPPROTO_TCP, socket.TCP_CONGESTION, b"reno")))
+        # The congestion window grows, so that each part goes out at once, as a segment of its own.
+        for _ in range(20):
+            client.sendall(pattern(100_000))
+            assert receive(client, 100_000) == pattern(100_000)
+            if Info(client).cwnd >= 40:
+                break
+        nlb(f"route del {of(client)}")
+        dropped = counter("drop-miss")
+        data = pattern(30_000)
+        for at in range(0, len(data), 1000):
+            client.sendall(data[at:at + 1000])
+        events.readline()
+        assert wait_for(lambda: counter("drop-miss") > dropped), "none is too much"
+        assert asked(client)["held"] <= 16, asked(client)
+        nlb(f"route add {of(client)} host {HOST1}")
+        assert receive(client, len(data)) == data
+        client.close()
+
+
+def classifier():
+    """In mode peek, connections that this machine has are not asked about, and others are."""
+    service = SERVICE.replace(":80/", ":81/")
+    nlb(f"service add {service} mode peek miss-timeout 5000")
+    before = counter("misses")
+    with listening() as events:
+        listener = listen("lbu", 81)
+        client = connect(81)
+        server = listener.accept()[0]
+        assert exchange(client, server)
+        # It goes without a word: the client's next packet has no connection here, nor a route.
+        assert counter("misses") == before
+        repair(server)
+        server.close()
+        client.sendall(b"do you know me?")
+        assert json.loads(events.readline())["miss"]["vip_port"] == 81
+        assert counter("misses") == before + 1
+        nlb(f"miss set {of(client).replace(SERVICE, service)} state pass")
+        assert is_reset(client)
+        client.close()
+    nlb(f"service del {service}")
+
+
+def repair(sock):
+    """From now on the socket sends nothing, not even a FIN."""
+    TCP_REPAIR = 19
+    sock.setsockopt(6, TCP_REPAIR, 1)
+
+
+def syn():
+    """A new connection has nothing to do with what waits of an old one."""
+    settimeout(5000)
+    with listening() as events:
+        client = lost()
+        source = client.getsockname()
+        client.sendall(b"do you know me?")
+        events.readline()
+        repair(client)
+        client.close()
+        dropped = counter("drop-miss")
+        again = connect(source=source)
+        again.sendall(b"anew")
+        assert receive(again, 4) == b"anew"
+        assert counter("drop-miss") >= dropped + 1
+        again.close()
+
+
+def gone(how):
+    """What waits goes with the device, or with the module."""
+    settimeout(5000)
+    with listening() as events:
+        client = lost()
+        client.sendall(b"do you know me?")
+        events.readline()
+        assert wait_for(lambda: asked(client)["held"] >= 1)
+        dropped = counter("drop-miss")
+        if how == "device":
+            subprocess.run("ip -n lbu link set client netns spare".split(), check=True)
+            assert counter("drop-miss") > dropped and asked(client)["held"] == 0
+            for line in ("-n spare link set client netns lbu", "-n lbu addr add 10.0.1.1/24 dev client",
+                         "-n lbu link set client up"):
+                subprocess.run(["ip"] + line.split(), check=True)
+
+
+if __name__ == "__main__":
+    globals()[sys.argv[1]](*sys.argv[2:])
