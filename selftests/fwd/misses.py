@@ -10,12 +10,15 @@ import contextlib
 import json
 import pathlib
 import socket
+import struct
 import subprocess
 import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "migrator"))
-from machines import HOST1, VIP, connect, exchange, listen, receive, wait_for  # noqa: E402
-from scene import Info, pattern  # noqa: E402
+from machines import (CLIENT, HOST1, VIP, Sniffer, connect, exchange, genl, listen, machine, receive,  # noqa: E402
+                      wait_for)
+import pcap  # noqa: E402
+from replay import with_checksum  # noqa: E402
 
 SERVICE = f"[{VIP}]:80/tcp" if ":" in VIP else f"{VIP}:80/tcp"
 
@@ -37,6 +40,8 @@ def of(client):
 def lost():
     """A connection to host1 that the LBU knows nothing of any more."""
     client = connect()
+    # What it acknowledges later would be asked about, too.
+    client.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
     assert exchange(client, client)
     nlb(f"route del {of(client)}")
     return client
@@ -149,29 +154,28 @@ def nobody():
     assert counter("misses") == before[0] and counter("pass-mid-stream") >= before[1] + 2
 
 
+def acknowledgements(port, count):
+    """So many from that port of the client, of a connection that nobody has."""
+    with machine("client"), socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW) as raw:
+        for number in range(count):
+            segment = struct.pack(">HHIIBBHHH", port, 80, 1, number, 5 << 4, pcap.ACK, 100, 0, 0)
+            head = struct.pack(">BBHHHBBH", 0x45, 0, 20 + len(segment), 0, 0, 64, socket.IPPROTO_TCP, 0)
+            raw.sendto(with_checksum(head + genl.ip(CLIENT) + genl.ip(VIP) + segment), (VIP, 0))
+
+
 def bounds():
-    """So many packets wait, and no more; those that do all arrive."""
+    """So many packets wait, and no more; those that do all arrive, in their order."""
     settimeout(5000)
     with listening() as events:
-        client = connect(options=((socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
-                                  (socket.IPPROTO_TCP, socket.TCP_CONGESTION, b"reno")))
-        # The congestion window grows, so that each part goes out at once, as a segment of its own.
-        for _ in range(20):
-            client.sendall(pattern(100_000))
-            assert receive(client, 100_000) == pattern(100_000)
-            if Info(client).cwnd >= 40:
-                break
-        nlb(f"route del {of(client)}")
+        answers = Sniffer("lbu")
         dropped = counter("drop-miss")
-        data = pattern(30_000)
-        for at in range(0, len(data), 1000):
-            client.sendall(data[at:at + 1000])
-        events.readline()
-        assert wait_for(lambda: counter("drop-miss") > dropped), "none is too much"
-        assert asked(client)["held"] <= 16, asked(client)
-        nlb(f"route add {of(client)} host {HOST1}")
-        assert receive(client, len(data)) == data
-        client.close()
+        acknowledgements(33333, 30)
+        assert json.loads(events.readline())["miss"]["client_port"] == 33333
+        assert counter("drop-miss") == dropped + 14
+        nlb(f"miss set {SERVICE} client {CLIENT}:33333 state pass")
+        # To each of them a RST.
+        resets = answers.packets(wait=2).count((80, 33333))
+        assert resets == 16, resets
 
 
 def classifier():

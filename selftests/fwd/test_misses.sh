@@ -73,12 +73,12 @@ done
 background host1 "$tmp/echo" "$echo" server :: 80
 wait_listen host1 80
 ktap_run "a route is an answer" both_families route
-ktap_run "the answer is to drop" both_families drop
+ktap_run "the answer is to drop" scenario drop
 ktap_run "the answer is to pass" scenario passes
-ktap_run "no answer in time" both_families no_answer
+ktap_run "no answer in time" scenario no_answer
 ktap_run "nobody listens, or the service does not ask" scenario nobody
 ktap_run "so many packets wait, and no more" scenario bounds
-ktap_run "what a classifier has is not asked about" both_families classifier
+ktap_run "what a classifier has is not asked about" scenario classifier
 ktap_run "a new connection with the same ports" scenario syn
 netns_add spare
 ktap_run "the device of what waits leaves" scenario gone device
