@@ -1,9 +1,11 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# run.sh [--part K/N] [NAME...]: run, inside the guest, all selftests whose name contains one of NAMEs, or the K-th of
-# N shares of them, and report in KTAP.
-# Those in debug/ need a kernel with fault injection and kmemleak, and count elsewhere as not there.
+# run.sh [--part K/N] [--debug | NAME...]: run, inside the guest, all selftests whose name contains one of NAMEs, or the
+# K-th of N shares of them, and report in KTAP.
+# Those in debug/ need a kernel with fault injection and kmemleak, and count elsewhere as not there. Those with a line
+# "# debug" would run anywhere, but do so on that kernel alone unless they are named: it is several times as fast, and
+# nothing in them depends on the distribution's. --debug runs both.
 # Those with a line "# long" run when one of NAMEs is in theirs, or with NLB_TEST=all.
 # Each runs in new process, mount and network namespaces: what it leaves there ends with it. After
 # each, our modules must unload, nothing of it may be left, and the kernel log must be free of
@@ -29,18 +31,28 @@ if [ "${1:-}" = --part ]; then
 	part=${2%/*} parts=${2#*/}
 	shift 2
 fi
+debug=
+if [ "${1:-}" = --debug ]; then
+	debug=1
+	shift
+fi
+# Whether a test is one of those for the kernel with debug checks.
+is_debug() { [[ $1 = debug/* ]] || grep -qx '# debug' "$1"; }
 mapfile -t tests < <(find . -mindepth 2 -name 'test_*' -type f -executable | sed 's|^\./||' | sort)
 chosen=()
 for t in "${tests[@]}"; do
 	[[ $t != debug/* || -d /sys/kernel/debug/failslab ]] || continue
-	for name in "${@:-}"; do
+	if (($# == 0)); then
+		if is_debug "$t"; then [ -n "$debug" ]; else [ -z "$debug" ]; fi && chosen+=("$t")
+	fi
+	for name in "$@"; do
 		[[ $t != *"$name"* ]] || { chosen+=("$t") && break; }
 	done
 done
 ((${#chosen[@]})) || fail "no selftest has '$*' in its name"
 shares=() long=()
 for t in "${chosen[@]}"; do
-	if (($#)) || [ "${NLB_TEST:-}" = all ] || ! grep -qx '# long' "$t"; then shares+=("$t"); else long+=("$t"); fi
+	if (($#)) || [ -n "$debug" ] || [ "${NLB_TEST:-}" = all ] || ! grep -qx '# long' "$t"; then shares+=("$t"); else long+=("$t"); fi
 done
 chosen=()
 for ((n = part - 1; n < ${#shares[@]}; n += parts)); do chosen+=("${shares[n]}"); done

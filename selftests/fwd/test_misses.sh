@@ -1,5 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
+# debug
 #
 # What the forwarder tells and asks of connections: packets without a route, why a route has ended, and limits.
 
