@@ -77,6 +77,10 @@ impl plumb::Plumber for Plumber {
     fn closed(&self, net: &Net, tuple: &FourTuple, flow_id: FlowId) {
         with_route(net, tuple, flow_id, |_, route| route.close());
     }
+
+    fn unwatched(&self, net: &Net, tuple: &FourTuple, flow_id: FlowId) {
+        with_route(net, tuple, flow_id, |_, route| route.unwatched());
+    }
 }
 
 /// Calls `f` with the route that sends a connection the way of a flow id, if there is one.

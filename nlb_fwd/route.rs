@@ -36,9 +36,12 @@ use nlb::{
 };
 use nlb_tunnel::Target;
 
-/// Seconds that an established connection of a migration may be silent. Its host says when it has
-/// ended; this is for hosts that cannot any more. As long as conntrack keeps such connections.
-const MIGRATION_ESTABLISHED: u32 = 5 * 24 * 3600;
+/// Seconds that an established connection of a migration may be silent while its host says when it has
+/// ended. As long as conntrack keeps such connections.
+const MIGRATION_WATCHED: u32 = 5 * 24 * 3600;
+/// The same where nothing will be heard of its end: the least that RFC 5382 (REQ-5) allows, so that a
+/// keepalive every two hours (RFC 1122 section 4.2.3.6) comes in time.
+const MIGRATION_UNWATCHED: u32 = (2 * 60 + 4) * 60;
 
 /// The route of a connection.
 pub(crate) struct Route {
@@ -47,12 +50,14 @@ pub(crate) struct Route {
     /// None if the host is no endpoint of the service, which there may only be in the tunnel.
     endpoint: Option<Arc<Endpoint>>,
     origin: RouteOrigin,
-    /// Number of the [`State`], with [`GONE`].
+    /// Number of the [`State`], with [`GONE`] and [`UNWATCHED`].
     state: Atomic<u32>,
 }
 
 /// In a route's state, that the route is not counted (any more) with its endpoint.
 const GONE: u32 = 1 << 8;
+/// In a route's state, that nothing will be heard of the end of its connection.
+const UNWATCHED: u32 = 1 << 9;
 
 impl Route {
     /// A route of the way's connection, in the state after a packet with `flags`.
@@ -111,7 +116,7 @@ impl Route {
         if let Some(endpoint) = &self.endpoint {
             endpoint.route_added();
         }
-        self.change(|state| state & !GONE);
+        self.change(|number| number & !GONE);
     }
 
     /// The opposite of [`Route::added`], once the route can be found no more.
@@ -120,7 +125,7 @@ impl Route {
         if let Some(endpoint) = &self.endpoint {
             endpoint.route_removed();
         }
-        self.change(|state| state | GONE);
+        self.change(|number| number | GONE);
     }
 
     /// Changes the state, and with it what the endpoint knows of its connections. Packets and those
@@ -134,6 +139,10 @@ impl Route {
                 Err(other) => before = other,
             }
         }
+    }
+
+    fn enter(&self, state: State) {
+        self.change(|number| state as u32 | number & (GONE | UNWATCHED));
     }
 
     fn recount(&self, before: bool, after: bool) {
@@ -180,7 +189,7 @@ impl Route {
         match before.step(flags) {
             Step::Next(after) => {
                 if after != before {
-                    self.change(|state| after as u32 | state & GONE);
+                    self.enter(after);
                 }
                 true
             }
@@ -194,7 +203,7 @@ impl Route {
         let before = self.state();
         let after = before.reply(flags);
         if after != before {
-            self.change(|state| after as u32 | state & GONE);
+            self.enter(after);
         }
         self.way.usage().touch();
     }
@@ -211,7 +220,12 @@ impl Route {
 
     /// The host says that the connection has ended: only its last packets are still to come.
     pub(crate) fn close(&self) {
-        self.change(|state| State::FinWait as u32 | state & GONE);
+        self.enter(State::FinWait);
+    }
+
+    /// Nobody will say when the connection has ended.
+    pub(crate) fn unwatched(&self) {
+        self.change(|number| number | UNWATCHED);
     }
 
     /// Counts a packet with the service and the endpoint.
@@ -225,7 +239,8 @@ impl Route {
 
     /// Jiffies without a packet after which the route expires.
     fn timeout(&self) -> u64 {
-        let state = self.state();
+        let number = read_once(&self.state);
+        let state = state_of(number);
         let configured = self.service.timeouts();
         let configured = match state {
             State::SynRecv => configured.syn,
@@ -234,7 +249,10 @@ impl Route {
             State::Close => 0,
         };
         let seconds = match (configured, self.origin, state) {
-            (0, RouteOrigin::Migration, State::Established) => MIGRATION_ESTABLISHED,
+            (0, RouteOrigin::Migration, State::Established) if number & UNWATCHED == 0 => {
+                MIGRATION_WATCHED
+            }
+            (0, RouteOrigin::Migration, State::Established) => MIGRATION_UNWATCHED,
             (0, _, state) => Timeouts::DEFAULT.of(state),
             (seconds, _, _) => seconds,
         };

@@ -334,6 +334,10 @@ impl OriginOps for Mover<'_> {
         self.transfer.purge(self.net);
     }
 
+    fn unwatch(&mut self) {
+        self.transfer.unwatch(self.net);
+    }
+
     fn send_abort(&mut self) {
         // Before COMMIT, a target that cannot be reached gives up by itself.
         if self.was_reset {

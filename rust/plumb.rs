@@ -37,6 +37,9 @@ pub trait Plumber: Sync {
     /// The connection has ended at the host: the route goes as soon as nothing of it can come any
     /// more, and does not stand in the way of a new connection with this tuple.
     fn closed(&self, net: &Net, tuple: &FourTuple, flow_id: FlowId);
+
+    /// Nobody will say when the connection has ended: the route has to find out by itself.
+    fn unwatched(&self, net: &Net, tuple: &FourTuple, flow_id: FlowId);
 }
 
 kernel::sync::global_lock! {

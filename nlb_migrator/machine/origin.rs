@@ -99,6 +99,9 @@ pub(crate) trait OriginOps {
     fn unplumb(&mut self);
     /// The connection ended at the target: the route has served its time.
     fn purge(&mut self);
+    /// Nothing will be heard of the end of the connection at the target. The route is left to expire by
+    /// itself, for the connection may well be alive.
+    fn unwatch(&mut self);
     /// Tells the target, if it can be reached, to forget the migration.
     fn send_abort(&mut self);
     /// The machine is in this state now, for this reason.
@@ -172,8 +175,10 @@ impl Origin {
             }
             // So the target says when it is asked.
             (S::Active, E::Injected) => {}
-            // The route is left to expire by itself, for the connection may well be alive.
-            (S::Active, E::Forgotten(reason)) => self.enter(ops, S::Closed, Some(&reason)),
+            (S::Active, E::Forgotten(reason)) => {
+                ops.unwatch();
+                self.enter(ops, S::Closed, Some(&reason));
+            }
             // The target dropped what it had before it said so.
             (S::Preparing | S::Frozen | S::Committed, E::Refused(reason) | E::Failed(reason)) => {
                 self.roll_back(ops, S::Refused, reason, false);

@@ -161,12 +161,13 @@ mod cases {
         for record in [ToOrigin::Ready, ToOrigin::Staged, ToOrigin::Injected] {
             to_origin(&mut origin, &mut lbu, record);
         }
+        assert!(!lbu.unwatched);
         assert_eq!(
             origin.step(&mut lbu, OriginEvent::Forgotten(6)),
             Step::Taken
         );
         assert_eq!(origin.state(), OriginState::Closed);
-        assert_eq!((lbu.route, lbu.mistakes), (true, 0));
+        assert_eq!((lbu.route, lbu.unwatched, lbu.mistakes), (true, true, 0));
     }
 
     /// After COMMIT a lost connection to the peer is a reason to ask again, and FAILED one to roll

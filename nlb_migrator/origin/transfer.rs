@@ -164,6 +164,11 @@ impl Transfer {
         plumb::with(|plumber| plumber.closed(net, &self.entry.tuple, self.flow_id));
     }
 
+    /// Has the route of a connection at the target expire by itself.
+    pub(super) fn unwatch(&self, net: &Net) {
+        plumb::with(|plumber| plumber.unwatched(net, &self.entry.tuple, self.flow_id));
+    }
+
     /// What every change of state means for the tables and the watchers.
     pub(super) fn entered(
         &self,
@@ -272,6 +277,10 @@ impl OriginOps for Late<'_> {
 
     fn purge(&mut self) {
         self.transfer.purge(self.net);
+    }
+
+    fn unwatch(&mut self) {
+        self.transfer.unwatch(self.net);
     }
 
     fn send_abort(&mut self) {}

@@ -125,6 +125,37 @@ lives_on() {
 	stop classifier
 	stop server-host1
 }
+
+# Of a host that is no peer any more nothing is heard: the route finds out by itself, but not before a keepalive is due.
+nobody_tells() {
+	server host1 server 0.0.0.0 80
+	classifier --to $HOST1
+	opened
+	route_kept_for 400000 432000
+	ns lbu nlb peer del $HOST1
+	wait_for 20 phase closed
+	# What the service says goes first.
+	ns lbu nlb service set $VIP:80/tcp idle-timeout 8000
+	route_kept_for 7900 8000
+	ns lbu nlb service set $VIP:80/tcp idle-timeout 0
+	route_kept_for 7200 7440
+	# One that moves afterwards is heard of again.
+	peer_add lbu $HOST1
+	ns lbu nlb route flush host $HOST1
+	kill $client
+	: >"$tmp/classifier.log"
+	opened
+	route_kept_for 400000 432000
+	kill $client
+	told
+	stop classifier
+	stop server-host1
+}
+# The route of the connection expires in so many seconds without a packet, at least and at most.
+route_kept_for() {
+	ns lbu nlb -j route show | jq -e --argjson p "$(cat "$tmp/port")" --argjson from $1 --argjson to $2 \
+		'map(select(.client_port == $p).expires / 1000) | length == 1 and all(. > $from and . <= $to)'
+}
 commits_repeated() { ns lbu nlb -j stats show migrator | jq '.[0].counters["commits-repeated"]'; }
 asked_again() { [ "$(commits_repeated)" -gt "$1" ]; }
 
@@ -136,4 +167,5 @@ ktap_run "the application is killed" application_killed
 ktap_run "the client vanishes" client_vanishes
 ktap_run "nobody hears of the end until the host has forgotten it" nobody_to_be_told
 ktap_run "one that lives on while the migrators are apart" lives_on
+ktap_run "of a host that is no peer any more nothing is heard" nobody_tells
 ktap_end

@@ -91,6 +91,8 @@ impl Sent {
 pub(super) struct Lbu {
     pub(super) socket: Socket,
     pub(super) route: bool,
+    /// The route knows that it will hear nothing.
+    pub(super) unwatched: bool,
     pub(super) fault: Fault,
     /// What was sent to the present life of the target.
     pub(super) sent: Sent,
@@ -104,6 +106,7 @@ impl Lbu {
         Self {
             socket: Socket::Open,
             route: false,
+            unwatched: false,
             fault,
             sent: Sent::default(),
             aborts: 0,
@@ -199,6 +202,11 @@ impl OriginOps for Lbu {
     fn purge(&mut self) {
         self.expect(self.socket == Socket::ClosedSilently && self.route);
         self.route = false;
+    }
+
+    fn unwatch(&mut self) {
+        self.expect(self.socket == Socket::ClosedSilently && self.route);
+        self.unwatched = true;
     }
 
     fn send_abort(&mut self) {

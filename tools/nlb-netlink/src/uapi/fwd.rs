@@ -413,7 +413,7 @@ pub mod service {
     pub const SLOW_START: u16 = 13;
     /// Seconds for which the route of an established connection, or of a UDP flow, is kept without
     /// a packet, at most 31 days; 0, or absent at first, for 900 (UDP: 300, migrated connections: 5
-    /// days).
+    /// days, or 7440 where nothing is heard of their end any more).
     pub const IDLE_TIMEOUT: u16 = 14;
     /// The same, once one side has begun to close the connection, TCP only; 0, or absent at first,
     /// for 120.

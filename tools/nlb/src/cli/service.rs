@@ -98,7 +98,8 @@ pub(crate) struct PickingArgs {
     #[arg(long, value_name = "SECONDS")]
     slow_start: Option<u32>,
     /// The route of an established connection or of a flow is kept for so long without a packet, at
-    /// most 31 days; 0, as at first, for 900 (UDP: 300, migrated connections: 5 days)
+    /// most 31 days; 0, as at first, for 900 (UDP: 300, migrated connections: 5 days, or 7440 once
+    /// nothing is heard of their end any more)
     #[arg(long, value_name = "SECONDS")]
     idle_timeout: Option<u32>,
     /// The same for TCP connections that are being closed; 0, as at first, for 120
