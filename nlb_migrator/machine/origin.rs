@@ -76,13 +76,13 @@ pub(crate) trait OriginOps {
     /// Why a migration did not go through.
     type Reason;
 
-    /// Reserves the route and sends PREPARE.
+    /// Reserves the route and sends PREPARE. After an error, the target may get it all the same.
     fn send_prepare(&mut self) -> Result<(), Self::Reason>;
     /// Activates the route; when it returns, no packet of the connection takes the old way.
     fn plumb(&mut self) -> Result<(), Self::Reason>;
     /// Locks the socket and checks once more that it can be exported.
     fn freeze(&mut self) -> Result<(), Self::Reason>;
-    /// Takes the state out of the socket and sends it.
+    /// Takes the state out of the socket and sends it. After an error, the target may get it all the same.
     fn send_state(&mut self) -> Result<(), Self::Reason>;
     /// Sends COMMIT. An error means that the target cannot have got the whole record.
     fn send_commit(&mut self) -> Result<(), Self::Reason>;

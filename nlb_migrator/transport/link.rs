@@ -14,6 +14,7 @@ use crate::{
         Stats, //
     }, //
 };
+use core::ops::Range;
 use kernel::{
     prelude::*,
     sync::{
@@ -54,15 +55,34 @@ const UNDER_WAY: u32 = 256;
 /// Those of them whose connection stands still: each waits less than a millisecond for the others.
 const STANDING: u32 = 32;
 
+/// Where a record is written, and sent from.
+struct Outbox {
+    room: KVVec<u8>,
+    /// What of it has to be sent before the next record, so that they do not mix.
+    unsent: Range<usize>,
+    /// When the record was written, or the other side took something of it (CLOCK_MONOTONIC, in
+    /// milliseconds).
+    moved_ms: u64,
+}
+
+/// What becomes of a record of which only a part is sent when its time is over.
+#[derive(Clone, Copy)]
+enum Rest {
+    /// Whoever sends next sends the rest first: the other side gets the record.
+    Later,
+    /// Nobody sends the rest, and the connection is closed: the other side never gets the record.
+    Never,
+}
+
 /// A connection to or from a peer's migrator.
 #[pin_data]
 pub(crate) struct Link {
     id: u64,
     pub(super) peer: Arc<Peer>,
     pub(super) socket: Arc<Socket>,
-    /// Where a record is written. Held until it is sent, so that records do not mix.
+    /// Held until a record is sent, or its sender has no time left.
     #[pin]
-    sending: TimedMutex<KVVec<u8>>,
+    sending: TimedMutex<Outbox>,
     /// Migrations of ours that run over it.
     users: Atomic<u32>,
     /// An answer did not come: nothing new is begun over it.
@@ -99,13 +119,17 @@ impl Link {
         socket: &Arc<Socket>,
     ) -> Result<Arc<Self>> {
         let id = shared.next_link();
-        let room = bytes::zeros(RECORD_MAX)?;
+        let outbox = Outbox {
+            room: bytes::zeros(RECORD_MAX)?,
+            unsent: 0..0,
+            moved_ms: 0,
+        };
         Arc::pin_init(
             pin_init!(Self {
                 id,
                 peer: peer.clone(),
                 socket: socket.clone(),
-                sending <- new_timed_mutex!(room, "nlb_migrator::Link"),
+                sending <- new_timed_mutex!(outbox, "nlb_migrator::Link"),
                 users: Atomic::new(0),
                 suspect: Atomic::new(false),
                 under_way <- new_semaphore!(UNDER_WAY, "nlb_migrator::Link::under_way"),
@@ -184,35 +208,76 @@ impl Link {
     /// Sends the record that `encode` writes, which gives its length. Without one nothing is sent.
     ///
     /// It is over when it is `by_ms` (CLOCK_MONOTONIC, in milliseconds), whoever else sends and
-    /// however slowly the other side receives. When sending fails, the other side cannot have got
-    /// all of the record: nothing of it, or the connection is closed.
+    /// however slowly the other side receives. When sending fails, the other side has got nothing of
+    /// the record, or the connection is closed, or the rest comes before the next record.
     pub(crate) fn send_with(
         &self,
         stats: &Stats,
         by_ms: u64,
         encode: impl FnOnce(&mut [u8]) -> Result<usize, Reason>,
     ) -> Result<(), Reason> {
-        let late = || {
-            self.suspect();
-            Reason::from(Code::NoAnswer)
-        };
-        let mut room = self
+        self.send_or(Rest::Later, stats, by_ms, encode)
+    }
+
+    fn send_or(
+        &self,
+        rest: Rest,
+        stats: &Stats,
+        by_ms: u64,
+        encode: impl FnOnce(&mut [u8]) -> Result<usize, Reason>,
+    ) -> Result<(), Reason> {
+        let mut outbox = self
             .sending
             .lock_timeout(time::left_ms(by_ms))
-            .ok_or_else(late)?;
-        let len = encode(&mut room)?;
-        let record = room.get(..len).ok_or(Code::Internal)?;
-        let left = time::left_ms(by_ms);
-        match self.socket.send_all(record, left, SEND_MS) {
-            Ok(()) => stats.inc(Counter::RecordsOut),
-            // Another one may have had the time.
-            Err(EAGAIN) if left < SEND_MS => return Err(late()),
-            Err(_) => {
-                self.close();
-                return Err(Code::LinkLost.into());
+            .ok_or_else(|| self.late())?;
+        // What another one had no time for.
+        self.flush(&mut outbox, by_ms)?;
+        let len = encode(&mut outbox.room)?;
+        if len > outbox.room.len() {
+            return Err(Code::Internal.into());
+        }
+        outbox.unsent = 0..len;
+        outbox.moved_ms = time::monotonic_ms();
+        let result = self.flush(&mut outbox, by_ms);
+        match (&result, rest) {
+            (Ok(()), _) => stats.inc(Counter::RecordsOut),
+            (Err(_), _) if outbox.unsent.start == 0 => outbox.unsent = 0..0,
+            (Err(_), Rest::Never) => self.close(),
+            (Err(_), Rest::Later) => {}
+        }
+        result
+    }
+
+    /// Sends what is unsent of the last record.
+    fn flush(&self, outbox: &mut Outbox, by_ms: u64) -> Result<(), Reason> {
+        while !outbox.unsent.is_empty() {
+            let unsent = outbox.room.get(outbox.unsent.clone());
+            let unsent = unsent.ok_or(Code::Internal)?;
+            let stalled_ms = outbox.moved_ms.saturating_add(SEND_MS.into());
+            // Without time it does not wait.
+            let wait = time::left_ms(by_ms.min(stalled_ms));
+            match self.socket.send(unsent, wait) {
+                Ok(sent) => {
+                    outbox.unsent.start = outbox.unsent.start.saturating_add(sent);
+                    outbox.moved_ms = time::monotonic_ms();
+                }
+                Err(EAGAIN) if time::left_ms(stalled_ms) > 0 => return Err(self.late()),
+                Err(_) => {
+                    self.close();
+                    return Err(Code::LinkLost.into());
+                }
+            }
+            if !outbox.unsent.is_empty() && time::left_ms(by_ms) == 0 {
+                return Err(self.late());
             }
         }
         Ok(())
+    }
+
+    /// There was no time to send.
+    fn late(&self) -> Reason {
+        self.suspect();
+        Code::NoAnswer.into()
     }
 
     /// Sends a record that is about no connection that stands still. As [`Self::send_with`].
@@ -222,7 +287,8 @@ impl Link {
         self.send_by(stats, by_ms, id, record)
     }
 
-    /// Sends a record. As [`Self::send_with`].
+    /// Sends a record. As [`Self::send_with`], but the rest of COMMIT does not come: whose COMMIT was not
+    /// sent has the connection still.
     pub(crate) fn send_by(
         &self,
         stats: &Stats,
@@ -230,6 +296,10 @@ impl Link {
         id: u64,
         record: &Record<'_>,
     ) -> Result<(), Reason> {
-        self.send_with(stats, by_ms, |room| Ok(record.encode(id, room)?))
+        let rest = match record {
+            Record::Commit => Rest::Never,
+            _ => Rest::Later,
+        };
+        self.send_or(rest, stats, by_ms, |room| Ok(record.encode(id, room)?))
     }
 }

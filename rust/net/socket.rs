@@ -274,26 +274,15 @@ impl Socket {
         })
     }
 
-    /// Sends all of `data` within `timeout_ms`, as long as the other side takes some of it every
-    /// `stall_ms`, and whatever signals the calling thread gets. To be called by one thread at a time.
+    /// Sends some of `data`, at least one byte: as much as there is room for within `timeout_ms`, whatever
+    /// signals the calling thread gets.
     ///
-    /// `EAGAIN` if nothing of it could be sent; it can be tried again. Else, it is unknown how much
-    /// the other side got: `ETIMEDOUT`, `EPIPE`, `ECONNRESET`, …
-    pub fn send_all(&self, data: &[u8], timeout_ms: u32, stall_ms: u32) -> Result {
-        let begin = time::monotonic_ns();
-        let (mut rest, mut moved) = (data, begin);
-        while !rest.is_empty() {
-            let now = time::monotonic_ns();
-            let left = |of: u32, since: u64| {
-                let ms = now.saturating_sub(since) / 1_000_000;
-                of.saturating_sub(u32::try_from(ms).unwrap_or(u32::MAX))
-            };
-            let left = left(timeout_ms, begin).min(left(stall_ms, moved));
-            let begun = rest.len() < data.len();
-            // The first attempt is made in any case. Without time it does not wait.
-            if left == 0 && begun {
-                return Err(ETIMEDOUT);
-            }
+    /// `EAGAIN` if there was no room; it can be tried again. Else the connection is over: `ETIMEDOUT`,
+    /// `EPIPE`, `ECONNRESET`, …
+    pub fn send(&self, data: &[u8], timeout_ms: u32) -> Result<usize> {
+        let by_ms = time::monotonic_ms().saturating_add(timeout_ms.into());
+        loop {
+            let left = time::left_ms(by_ms);
             // SAFETY: `sk` is valid.
             unsafe { bindings::sk_set_sndtimeo(self.sk(), jiffies(left)) };
             let mut msg = bindings::msghdr {
@@ -301,26 +290,20 @@ impl Socket {
                 ..Default::default()
             };
             let mut vec = bindings::kvec {
-                iov_base: rest.as_ptr().cast_mut().cast(),
-                iov_len: rest.len(),
+                iov_base: data.as_ptr().cast_mut().cast(),
+                iov_len: data.len(),
             };
             // SAFETY: The socket is valid; `vec` describes memory that is only read.
             let sent = unsafe {
-                bindings::kernel_sendmsg(self.as_raw(), &mut msg, &mut vec, 1, rest.len())
+                bindings::kernel_sendmsg(self.as_raw(), &mut msg, &mut vec, 1, data.len())
             };
             match self.transferred(sent) {
-                Ok(sent) => {
-                    rest = rest.get(sent..).unwrap_or(&[]);
-                    moved = time::monotonic_ns();
-                }
                 // A signal that waits for the thread keeps it from waiting for anything else.
                 Err(EINTR) if left > 0 => fsleep(Delta::from_millis(INTERRUPTED_MS)),
-                Err(EINTR | EAGAIN) if !begun => return Err(EAGAIN),
-                Err(EINTR | EAGAIN) => return Err(ETIMEDOUT),
-                Err(error) => return Err(error),
+                Err(EINTR) => return Err(EAGAIN),
+                result => return result,
             }
         }
-        Ok(())
     }
 
     /// Number of bytes that a C function has moved, or its error.

@@ -6,6 +6,8 @@ Each command prints what became of it, or ends with a traceback.
 """
 
 import argparse
+import collections
+import json
 import pathlib
 import random
 import socket
@@ -16,7 +18,7 @@ import time
 
 PORT = 4770
 TCP_AO_ADD_KEY = 38
-HELLO, PREPARE, READY, REFUSED, STATE, PING, PONG = 1, 2, 3, 4, 5, 13, 14
+HELLO, PREPARE, READY, REFUSED, STATE, ABORT, PING, PONG = 1, 2, 3, 4, 5, 10, 13, 14
 AO = 29
 
 
@@ -163,16 +165,22 @@ def refuser(args):
         sock.sendall(record(REFUSED, struct.pack(">I", 999) + b"not with you", number=0))
 
 
-def drips(args):
-    """A target that is ready for everything and then reads STATE in drips."""
+def slow_reader(address):
+    """A listener whose connections take little before it is read."""
     listener = socket.socket()
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16384)
-    listener.bind((args.address, PORT))
+    listener.bind((address, PORT))
     listener.listen()
-    while True:
-        sock, _ = listener.accept()
-        threading.Thread(target=drip, args=(sock,), daemon=True).start()
+    return listener
+
+
+def drips(args):
+    """A target that is ready for everything and then reads STATE in drips."""
+    with slow_reader(args.address) as listener:
+        while True:
+            sock, _ = listener.accept()
+            threading.Thread(target=drip, args=(sock,), daemon=True).start()
 
 
 def drip(sock):
@@ -191,13 +199,44 @@ def drip(sock):
     print("it is over", flush=True)
 
 
-def forge(args):
-    """PREPARE of a capture with addresses replaced; prints what the target says."""
-    data = pathlib.Path(args.capture).read_bytes()
+def late(args):
+    """A target that is ready for everything, lets those wait who send STATE, and then hears all of it, to the end."""
+    with slow_reader(args.address) as listener:
+        while True:
+            sock, _ = listener.accept()
+            threading.Thread(target=hear, args=(sock,), daemon=True).start()
+
+
+def hear(sock):
+    with sock:
+        sock.sendall(hello())
+        sequences, paused = collections.defaultdict(list), False
+        while head := sock.recv(24, socket.MSG_WAITALL):
+            _, _, kind, _, length, number, crc = struct.unpack(">4sBBHIQI", head)
+            if kind == STATE and not paused:
+                time.sleep(0.8)
+                paused = True
+            payload = sock.recv(length, socket.MSG_WAITALL)
+            sequences[number].append(kind if crc == crc32c(head[:20] + bytes(4) + payload) else "cut")
+            # An answer that nobody waits for any more would be answered with a RST.
+            if kind == PREPARE and not paused:
+                sock.sendall(record(READY, b"", number))
+        print(json.dumps([kinds for number, kinds in sequences.items() if number]), flush=True)
+
+
+def prepare_of(capture):
+    """The payload of the first PREPARE in it."""
+    data = pathlib.Path(capture).read_bytes()
     at = data.index(b"nlbm\x01\x02")
     length = struct.unpack(">I", data[at + 8:at + 12])[0]
     payload = data[at + 24:at + 24 + length]
     assert record(PREPARE, payload, struct.unpack(">Q", data[at + 12:at + 20])[0]) == data[at:at + 24 + length]
+    return payload
+
+
+def forge(args):
+    """PREPARE of a capture with addresses replaced; prints what the target says."""
+    payload = prepare_of(args.capture)
     for pair in args.replace:
         old, new = (socket.inet_aton(address) for address in pair.split("="))
         assert payload.count(old) == 1, (old, payload)
@@ -269,7 +308,7 @@ def replay(args):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     roles = parser.add_subparsers(dest="role", required=True)
-    for function in (nothing, garbage, silent, capabilities, refuser, drips, forge):
+    for function in (nothing, garbage, silent, capabilities, refuser, drips, late, forge):
         role = roles.add_parser(function.__name__)
         role.set_defaults(function=function)
         role.add_argument("address")

@@ -119,16 +119,16 @@ secrets() {
 	! grep -qaF "${secret:0:16}" "$tmp/all"
 }
 
-# A peer that has agreed to take connections and then hardly reads keeps none of them frozen.
-drips() {
+# slow_peer HOW: host2 is a peer that has agreed to take connections and then hardly reads.
+slow_peer() {
 	good
 	ns host2 nlb peer del $LBU_TO_HOST2
 	ns lbu nlb peer del $HOST2
-	background host2 "$tmp/drips.log" "$peer" drips $HOST2
+	background host2 "$tmp/slow.log" "$peer" "$1" $HOST2
 	local pid=$!
 	wait_listen host2 4770
 	ns lbu nlb peer add $HOST2 unauthenticated
-	"$(dirname "$tcp")/drips.py" drips "$tmp/drips.log"
+	"$(dirname "$tcp")/drips.py" "$1" "$tmp/slow.log"
 	kill $pid
 	wait $pid || true
 	ns lbu nlb peer del $HOST2
@@ -152,6 +152,7 @@ ktap_run "capabilities and versions" capabilities
 ktap_run "secrets stay secret" secrets
 ktap_run "old segments are sent again" replayed
 ktap_run "states that no target takes" forged
-ktap_run "a peer that reads in drips" drips
+ktap_run "a peer that reads in drips keeps no connection frozen" slow_peer drips
+ktap_run "the rest of a record comes later" slow_peer late
 ktap_run "signals meanwhile" signals
 ktap_end

@@ -138,9 +138,9 @@ impl OriginOps for Lbu {
     type Reason = u32;
 
     fn send_prepare(&mut self) -> Result<(), u32> {
-        self.fails(Fault::Prepare)?;
+        // What was begun in time may come all the same.
         self.send(ToTarget::Prepare);
-        Ok(())
+        self.fails(Fault::Prepare)
     }
 
     fn plumb(&mut self) -> Result<(), u32> {
@@ -160,9 +160,8 @@ impl OriginOps for Lbu {
 
     fn send_state(&mut self) -> Result<(), u32> {
         self.expect(self.socket == Socket::Locked);
-        self.fails(Fault::State)?;
         self.send(ToTarget::State);
-        Ok(())
+        self.fails(Fault::State)
     }
 
     fn send_commit(&mut self) -> Result<(), u32> {
