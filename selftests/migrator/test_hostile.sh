@@ -89,6 +89,8 @@ forged() {
 	[ "$(counter host1 migrator in-active)" = $((before + 2)) ]
 }
 
+flooded() { "$(dirname "$tcp")/holds.py" "$tmp/secret" "$tmp/prepare.pcap"; }
+
 # Nothing that can be read of a machine has a secret in it.
 secrets() {
 	good
@@ -152,6 +154,7 @@ ktap_run "capabilities and versions" capabilities
 ktap_run "secrets stay secret" secrets
 ktap_run "old segments are sent again" replayed
 ktap_run "states that no target takes" forged
+ktap_run "more early packets than are held of all connections" flooded
 ktap_run "a peer that reads in drips keeps no connection frozen" slow_peer drips
 ktap_run "the rest of a record comes later" slow_peer late
 ktap_run "signals meanwhile" signals
