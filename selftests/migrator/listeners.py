@@ -416,9 +416,34 @@ def response(client):
         return answer.read()
 
 
+PAGE = bytes(range(256)) * 4000
+
+
+def both_families(bench, runtime, mapped=""):
+    """Three requests by either family to a server that says who asks (IPv4 behind `mapped`), and has a page."""
+    for network, family in ((IPV4, "IPv4"), (IPV6, "IPv6")):
+        client = bench.move(request("/who"), network)
+        said = [response(client)]
+        for path in ("/page", "/who"):
+            client.sendall(request(path))
+            said.append(response(client))
+        name = "{}{} {}".format(mapped if network == IPV4 else "", *client.getsockname()).encode()
+        bench.result(said == [name, PAGE, name], f"{runtime}, a listener for both families, {family}, three requests",
+                     f"{said[0]}, {len(said[1])} bytes, {said[2]}; not {name}")
+        client.close()
+
+
+def nodejs(bench):
+    """The runtime of Node: libuv's loop and accept()."""
+    with daemon("node", "-e", """
+        const page = Buffer.alloc(1024000, Uint8Array.from(Array(256).keys()));
+        require("http").createServer(({url, socket}, answer) => answer.end(
+            url == "/page" ? page : `${socket.remoteAddress} ${socket.remotePort}`)).listen(80, "::");"""):
+        both_families(bench, "Node", "::ffff:")
+
+
 def websocketd(bench):
-    """The runtime of Go: its own poller and accept(), and one listener for both families."""
-    page = bytes(range(256)) * 4000
+    """The runtime of Go: its own poller and accept()."""
     with tempfile.TemporaryDirectory() as folder:
         script, static = pathlib.Path(folder, "cgi/who"), pathlib.Path(folder, "www")
         script.parent.mkdir()
@@ -426,24 +451,15 @@ def websocketd(bench):
                           encoding="ascii")
         script.chmod(0o755)
         static.mkdir()
-        (static / "page").write_bytes(page)
+        (static / "page").write_bytes(PAGE)
         with daemon("websocketd", "--port=80", f"--cgidir={script.parent}", f"--staticdir={static}"):
-            for network, family in ((IPV4, "IPv4"), (IPV6, "IPv6")):
-                client = bench.move(request("/who"), network)
-                said = [response(client)]
-                for path in ("/page", "/who"):
-                    client.sendall(request(path))
-                    said.append(response(client))
-                name = "{} {}".format(*client.getsockname()).encode()
-                bench.result(said == [name, page, name], f"Go, a listener for both families, {family}, three requests",
-                             f"{said[0]}, {len(said[1])} bytes, {said[2]}; not {name}")
-                client.close()
+            both_families(bench, "Go")
 
 
 def main():
     bench = Bench()
     for part in (reuseport, chosen_before, closed_before_accept, used_again, cookies, dual_stack, inherited, edge_triggered, io_uring, redis, haproxy,
-                 websocketd):
+                 websocketd, nodejs):
         try:
             part(bench)
         except Exception:  # noqa: BLE001 the other parts have their say as well
