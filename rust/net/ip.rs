@@ -8,6 +8,7 @@
 //! [`include/net/ipv6.h`](srctree/include/net/ipv6.h),
 //! [`include/linux/icmpv6.h`](srctree/include/linux/icmpv6.h)
 
+mod cache;
 mod dst;
 mod fragment;
 mod ipip;
@@ -15,6 +16,7 @@ mod next_hop;
 mod report;
 mod route;
 
+pub use cache::RouteCache;
 pub use fragment::{
     defragment,
     permit_fragments,
@@ -26,10 +28,7 @@ pub use report::{
     send_icmp_error_about,
     update_pmtu, //
 };
-pub use route::{
-    Route,
-    RouteCache, //
-};
+pub use route::Route;
 
 use super::{
     netdevice::NetDevice,

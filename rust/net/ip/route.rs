@@ -2,12 +2,12 @@
 
 //! Routes of packets that leave.
 //!
-//! C header: [`include/net/dst_cache.h`](srctree/include/net/dst_cache.h)
+//! C headers: [`include/net/route.h`](srctree/include/net/route.h),
+//! [`include/net/ip6_route.h`](srctree/include/net/ip6_route.h)
 
 use super::{
     super::{
         skbuff::{
-            Arrival,
             DropReason,
             SkBuff, //
         },
@@ -24,13 +24,11 @@ use super::{
     UDP_HEADER_LEN, //
 };
 use crate::{
-    alloc::gfp,
     bindings,
     errno::{
         EAFNOSUPPORT,
         EHOSTUNREACH, //
     },
-    sync::lock::BottomHalfDisabled,
     wire::{
         addr::{
             Addr,
@@ -40,12 +38,10 @@ use crate::{
     }, //
 };
 use core::{
-    cell::UnsafeCell,
     mem::ManuallyDrop,
     ptr, //
 };
 use kernel::{
-    alloc::Flags,
     error::{
         from_err_ptr,
         to_result, //
@@ -98,6 +94,16 @@ impl Route {
     pub fn lookup_neighbour(net: &Net, source: Option<Addr>, destination: Addr) -> Result<Self> {
         // CAST: A number of one byte.
         let flags = bindings::FLOWI_FLAG_KNOWN_NH as u8;
+        Self::lookup_on_link(net, source, destination, flags)
+    }
+
+    /// As [`Route::lookup_flags`]. Also `EHOSTUNREACH` if a gateway leads there.
+    pub(super) fn lookup_on_link(
+        net: &Net,
+        source: Option<Addr>,
+        destination: Addr,
+        flags: u8,
+    ) -> Result<Self> {
         let route = Self::lookup_flags(net, source, destination, flags)?;
         if route.uses_gateway() {
             return Err(EHOSTUNREACH.into());
@@ -221,7 +227,7 @@ impl Route {
     /// `dst` is null, or a reference to the destination entry of a route between addresses of this
     /// family, which the caller gives away.
     #[inline]
-    unsafe fn from_raw(
+    pub(super) unsafe fn from_raw(
         dst: *mut bindings::dst_entry,
         source: Addr,
         destination: Addr,
@@ -458,129 +464,4 @@ impl Route {
 #[inline]
 pub(super) fn sent(ret: c_int) -> Result {
     to_result(ret.min(0))
-}
-
-/// The route between two addresses, remembered by every CPU for as long as it is valid.
-///
-/// # Invariants
-///
-/// The cache is initialised and has only routes to `destination`, and each CPU only uses its own part, with softirqs off.
-pub struct RouteCache {
-    cache: UnsafeCell<bindings::dst_cache>,
-    source: Option<Addr>,
-    destination: Addr,
-    neighbour: bool,
-}
-
-// SAFETY: By the type invariants, its parts are not used by two CPUs.
-unsafe impl Send for RouteCache {}
-
-// SAFETY: As above.
-unsafe impl Sync for RouteCache {}
-
-impl RouteCache {
-    /// Makes a cache for packets to `destination`, from `source` or the address that routing
-    /// prefers. Errors: `ENOMEM`.
-    pub fn new(source: Option<Addr>, destination: Addr, flags: Flags) -> Result<Self> {
-        Self::new_to(source, destination, false, flags)
-    }
-
-    /// As [`RouteCache::new`], of routes as [`Route::lookup_neighbour`] finds them.
-    pub fn to_neighbour(source: Option<Addr>, destination: Addr, flags: Flags) -> Result<Self> {
-        Self::new_to(source, destination, true, flags)
-    }
-
-    fn new_to(
-        source: Option<Addr>,
-        destination: Addr,
-        neighbour: bool,
-        flags: Flags,
-    ) -> Result<Self> {
-        let mut cache = bindings::dst_cache::default();
-        // SAFETY: The structure is valid for writing, and can be moved afterwards: it has a pointer
-        // to its parts, nothing points to it.
-        to_result(unsafe { bindings::dst_cache_init(&mut cache, gfp(flags)) })?;
-        // INVARIANT: As just done.
-        Ok(Self {
-            cache: UnsafeCell::new(cache),
-            source,
-            destination,
-            neighbour,
-        })
-    }
-
-    /// The route at the moment; the cached one if it is still valid. Any context but hard
-    /// interrupts. Errors: those of [`Route::lookup`].
-    #[inline]
-    pub fn route(&self, net: &Net) -> Result<Route> {
-        let _bh = BottomHalfDisabled::new();
-        match self.cached() {
-            Some(route) => Ok(route),
-            None => self.look_up(net),
-        }
-    }
-
-    /// The cached route if there is one and it is valid, for a packet that is just arriving.
-    #[inline]
-    pub fn route_at_hand(&self, _packet: &Arrival) -> Option<Route> {
-        // Softirqs are off while it arrives.
-        self.cached()
-    }
-
-    /// A new route, which is cached. Called with softirqs off.
-    fn look_up(&self, net: &Net) -> Result<Route> {
-        let route = if self.neighbour {
-            Route::lookup_neighbour(net, self.source, self.destination)?
-        } else {
-            Route::lookup(net, self.source, self.destination)?
-        };
-        match route.source.to_v4() {
-            // SAFETY: By the type invariants; softirqs are off. The cache takes a reference of its
-            // own.
-            Some(source) => unsafe {
-                bindings::dst_cache_set_ip4(
-                    self.cache.get(),
-                    route.as_raw(),
-                    u32::from_ne_bytes(source),
-                )
-            },
-            // SAFETY: As above; the address is copied.
-            None => unsafe {
-                bindings::dst_cache_set_ip6(
-                    self.cache.get(),
-                    route.as_raw(),
-                    &in6_addr(&route.source),
-                )
-            },
-        }
-        Ok(route)
-    }
-
-    /// What this CPU has in the cache, if it is valid. Called with softirqs off.
-    #[inline]
-    fn cached(&self) -> Option<Route> {
-        if self.destination.is_v4() {
-            let mut source = 0;
-            // SAFETY: By the type invariants; softirqs are off.
-            let route = unsafe { bindings::dst_cache_get_ip4(self.cache.get(), &mut source) };
-            let source = Addr::v4(source.to_ne_bytes());
-            // CAST: As in `Route::lookup_ipv4`.
-            // SAFETY: The reference that was returned is handed over.
-            return unsafe { Route::from_raw(route.cast(), source, self.destination) }.ok();
-        }
-        let mut source = bindings::in6_addr::default();
-        // SAFETY: By the type invariants; softirqs are off.
-        let dst = unsafe { bindings::dst_cache_get_ip6(self.cache.get(), &mut source) };
-        // SAFETY: All variants of the union are plain bytes.
-        let source = Addr::v6(unsafe { source.in6_u.u6_addr8 });
-        // SAFETY: The reference that was returned is handed over.
-        unsafe { Route::from_raw(dst, source, self.destination) }.ok()
-    }
-}
-
-impl Drop for RouteCache {
-    fn drop(&mut self) {
-        // SAFETY: By the type invariants, and nobody uses it any more.
-        unsafe { bindings::dst_cache_destroy(self.cache.get()) };
-    }
 }
