@@ -114,7 +114,7 @@ static GROUPS: [MulticastGroup; 3] = [
     MulticastGroup::new(uapi::MCGRP_MISSES),
 ];
 
-static OPS: Ops<22> = Ops::new([
+static OPS: Ops<23> = Ops::new([
     Op::doit(cmd::SERVICE_NEW, &uapi::SERVICE_NEW_DO, service_new).admin(),
     Op::doit(cmd::SERVICE_DEL, &uapi::SERVICE_DEL_DO, service_del).admin(),
     Op::doit(cmd::SERVICE_GET, &uapi::SERVICE_GET_DO, service_get),
@@ -129,6 +129,7 @@ static OPS: Ops<22> = Ops::new([
     Op::doit(cmd::ROUTE_GET, &uapi::ROUTE_GET_DO, route_get),
     Op::dump(cmd::ROUTE_GET, &uapi::ROUTE_GET_DUMP, route_dump),
     Op::doit(cmd::STATS_GET, &uapi::STATS_GET_DO, stats_get),
+    Op::dump(cmd::STATS_GET, &uapi::STATS_GET_DUMP, stats_dump),
     Op::doit(cmd::SERVICE_SET, &uapi::SERVICE_SET_DO, service_set).admin(),
     Op::doit(cmd::ALLOTMENT_SET, &uapi::ALLOTMENT_SET_DO, allotment_set)
         .admin()
@@ -479,4 +480,17 @@ fn stats_get(req: &Request<'_>) -> Result {
         }
         Ok(())
     })
+}
+
+/// Dumps what each CPU has counted.
+fn stats_dump(dump: &mut Dump<'_>) -> Result {
+    let forwarder = forwarder(dump.request())?;
+    dump.put_cpus(|w, cpu| {
+        w.put_u32(uapi::stats::CPU, cpu.number())?;
+        for (counter, name) in Counter::ALL {
+            fill_counter(w, name, forwarder.stats.of(cpu, *counter))?;
+        }
+        Ok(())
+    });
+    Ok(())
 }

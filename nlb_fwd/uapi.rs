@@ -472,6 +472,8 @@ pub(crate) mod counter {
 pub(crate) mod stats {
     /// The counter.
     pub(crate) const COUNTER: u16 = 1;
+    /// The processor that has counted, where each is told.
+    pub(crate) const CPU: u16 = 2;
 }
 
 /// Command ids.
@@ -509,7 +511,7 @@ pub(crate) mod cmd {
     pub(crate) const ROUTE_NTF: u8 = 15;
     /// A route was removed or expired.
     pub(crate) const ROUTE_DEL_NTF: u8 = 16;
-    /// Counters of the namespace, drops by reason.
+    /// Counters of the namespace, drops by reason; or, by a dump, those of each processor.
     pub(crate) const STATS_GET: u8 = 17;
     /// Change how the endpoints of an l4 service are picked, while existing routes stay, and how
     /// long routes are kept, existing ones, too. What is absent stays as it is.
@@ -774,6 +776,9 @@ pub(crate) static ROUTE_GET_DUMP: [Policy; 1] = [Policy::reject()];
 
 /// Policy of the do request of `stats-get`, indexed by attribute id.
 pub(crate) static STATS_GET_DO: [Policy; 1] = [Policy::reject()];
+
+/// Policy of the dump request of `stats-get`, indexed by attribute id.
+pub(crate) static STATS_GET_DUMP: [Policy; 1] = [Policy::reject()];
 
 /// Policy of the do request of `service-set`, indexed by attribute id.
 pub(crate) static SERVICE_SET_DO: [Policy; 18] = [

@@ -54,7 +54,7 @@ static GROUPS: [MulticastGroup; 1] = [MulticastGroup::new(uapi::MCGRP_MAPPINGS)]
 /// Place of the group `mappings` in [`GROUPS`].
 const GROUP_MAPPINGS: u8 = 0;
 
-static OPS: Ops<9> = Ops::new([
+static OPS: Ops<10> = Ops::new([
     Op::doit(cmd::FORWARDER_NEW, &uapi::FORWARDER_NEW_DO, forwarder_new).admin(),
     Op::doit(cmd::FORWARDER_DEL, &uapi::FORWARDER_DEL_DO, forwarder_del).admin(),
     Op::doit(cmd::FORWARDER_GET, &uapi::FORWARDER_GET_DO, forwarder_get),
@@ -68,6 +68,7 @@ static OPS: Ops<9> = Ops::new([
     Op::doit(cmd::MAPPING_GET, &uapi::MAPPING_GET_DO, mapping_get),
     Op::dump(cmd::MAPPING_GET, &uapi::MAPPING_GET_DUMP, mapping_dump),
     Op::doit(cmd::STATS_GET, &uapi::STATS_GET_DO, stats_get),
+    Op::dump(cmd::STATS_GET, &uapi::STATS_GET_DUMP, stats_dump),
 ]);
 
 pub(crate) static FAMILY: Family = Family::new(uapi::FAMILY, 1, &OPS, &GROUPS);
@@ -282,17 +283,34 @@ fn fill_host_mapping(w: &mut Writer<'_>, m: &HostMapping) -> Result {
     Ok(())
 }
 
+fn fill_counter(w: &mut Writer<'_>, name: &str, value: u64) -> Result {
+    w.nest(uapi::stats::COUNTER, |w| {
+        w.put_str(uapi::counter::NAME, name)?;
+        w.put_uint(uapi::counter::VALUE, value)
+    })
+}
+
 fn stats_get(req: &Request<'_>) -> Result {
     let tunnel = tunnel(req)?;
     req.reply(|w| {
         for (counter, name) in Counter::ALL {
-            w.nest(uapi::stats::COUNTER, |w| {
-                w.put_str(uapi::counter::NAME, name)?;
-                w.put_uint(uapi::counter::VALUE, tunnel.stats.get(*counter))
-            })?;
+            fill_counter(w, name, tunnel.stats.get(*counter))?;
         }
         Ok(())
     })
+}
+
+/// Dumps what each CPU has counted.
+fn stats_dump(dump: &mut Dump<'_>) -> Result {
+    let tunnel = tunnel(dump.request())?;
+    dump.put_cpus(|w, cpu| {
+        w.put_u32(uapi::stats::CPU, cpu.number())?;
+        for (counter, name) in Counter::ALL {
+            fill_counter(w, name, tunnel.stats.of(cpu, *counter))?;
+        }
+        Ok(())
+    });
+    Ok(())
 }
 
 /// Tells listeners about a mapping of this machine as forwarder. Any context.

@@ -114,6 +114,8 @@ pub(crate) mod counter {
 pub(crate) mod stats {
     /// The counter.
     pub(crate) const COUNTER: u16 = 1;
+    /// The processor that has counted, where each is told.
+    pub(crate) const CPU: u16 = 2;
 }
 
 /// Command ids.
@@ -136,7 +138,7 @@ pub(crate) mod cmd {
     pub(crate) const MAPPING_NTF: u8 = 7;
     /// A mapping was removed.
     pub(crate) const MAPPING_DEL_NTF: u8 = 8;
-    /// Counters of the namespace, drops by reason.
+    /// Counters of the namespace, drops by reason; or, by a dump, those of each processor.
     pub(crate) const STATS_GET: u8 = 9;
 }
 
@@ -218,3 +220,6 @@ pub(crate) static MAPPING_GET_DUMP: [Policy; 2] = [
 
 /// Policy of the do request of `stats-get`, indexed by attribute id.
 pub(crate) static STATS_GET_DO: [Policy; 1] = [Policy::reject()];
+
+/// Policy of the dump request of `stats-get`, indexed by attribute id.
+pub(crate) static STATS_GET_DUMP: [Policy; 1] = [Policy::reject()];

@@ -42,6 +42,33 @@ unsafe fn this_cpu_add(counter: *mut u64, n: u64) {
     };
 }
 
+/// A CPU that there may be.
+///
+/// # Invariants
+///
+/// It is in `cpu_possible_mask`, which does not change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cpu(c_int);
+
+impl Cpu {
+    /// Its number.
+    pub fn number(self) -> u32 {
+        self.0.unsigned_abs()
+    }
+}
+
+/// All CPUs that there may be, in ascending order.
+pub fn possible_cpus() -> impl Iterator<Item = Cpu> {
+    let after = |cpu: c_int| {
+        // SAFETY: No preconditions; any number is searched from.
+        let next = unsafe { bindings::cpumask_next_possible(cpu) };
+        // CAST: CPU numbers are small.
+        // INVARIANT: It was found in the mask.
+        (next < nr_cpu_ids()).then_some(Cpu(next as c_int))
+    };
+    core::iter::successors(after(-1), move |cpu| after(cpu.0))
+}
+
 /// `N` 64-bit counters for each CPU, zero at first.
 ///
 /// Counting neither locks nor allocates, and may be done in any context. A sum is exact once
@@ -90,28 +117,21 @@ impl<const N: usize> PerCpuCounters<N> {
         self.add(index, 1);
     }
 
-    /// The sum of counter `index` over all CPUs.
-    pub fn sum(&self, index: usize) -> u64 {
+    /// Counter `index` of a CPU.
+    pub fn of(&self, cpu: Cpu, index: usize) -> u64 {
         let Some(counter) = self.counter(index) else {
             return 0;
         };
-        let mut sum = 0u64;
-        let mut cpu: c_int = -1;
-        loop {
-            // SAFETY: No preconditions; any number is searched from.
-            let next = unsafe { bindings::cpumask_next_possible(cpu) };
-            if next >= nr_cpu_ids() {
-                return sum;
-            }
-            // CAST: CPU numbers are small.
-            cpu = next as c_int;
-            // SAFETY: By the type invariants, and as `cpu` is a possible CPU, this is the address
-            // of its copy.
-            let copy: *const u64 = unsafe { bindings::per_cpu_ptr(counter.cast(), cpu) }.cast();
-            // SAFETY: As above. The copy is aligned and written in one piece on 64-bit machines; a
-            // volatile read makes that one read.
-            sum = sum.wrapping_add(unsafe { copy.read_volatile() });
-        }
+        // SAFETY: By the type invariants, also of `Cpu`, this is the address of that CPU's copy.
+        let copy: *const u64 = unsafe { bindings::per_cpu_ptr(counter.cast(), cpu.0) }.cast();
+        // SAFETY: As above. The copy is aligned and written in one piece on 64-bit machines; a
+        // volatile read makes that one read.
+        unsafe { copy.read_volatile() }
+    }
+
+    /// The sum of counter `index` over all CPUs.
+    pub fn sum(&self, index: usize) -> u64 {
+        possible_cpus().fold(0, |sum, cpu| sum.wrapping_add(self.of(cpu, index)))
     }
 }
 
@@ -180,6 +200,12 @@ macro_rules! counters {
             pub(crate) fn get(&self, counter: Counter) -> u64 {
                 self.0.sum(counter as usize)
             }
+
+            /// What one CPU has counted.
+            #[allow(dead_code, reason = "not every module tells it")]
+            pub(crate) fn of(&self, cpu: $crate::sync::percpu::Cpu, counter: Counter) -> u64 {
+                self.0.of(cpu, counter as usize)
+            }
         }
     };
 }
@@ -198,6 +224,9 @@ mod tests {
         counters.add(2, u64::MAX);
         counters.add(2, 3);
         assert_eq!(counters.sum(0), 5);
+        let each = possible_cpus().map(|cpu| counters.of(cpu, 0));
+        assert_eq!(each.sum::<u64>(), 5);
+        assert_eq!(possible_cpus().next().map(Cpu::number), Some(0));
         assert_eq!(counters.sum(1), 0);
         assert_eq!(counters.sum(2), 2);
         Ok(())

@@ -207,6 +207,12 @@ counters() {
 	lbu stats | grep -E '^nlb-fwd +route-manual +[1-9]'
 	[ "$(lbu -j stats show | jq -r '.[].family' | tr '\n' ' ')" = "nlb-fwd nlb-tunnel nlb-migrator " ]
 	json '.[0].counters | length > 0 and all(. > 0)' lbu -j stats show fwd nonzero
+	# Of each processor, and together what all have counted.
+	json 'length == ([.[].cpu] | unique | length) and length > 0' lbu -j stats show fwd percpu
+	[ "$(lbu -j stats show fwd percpu | jq 'map(.counters["route-manual"]) | add')" = \
+		"$(lbu -j stats show fwd | jq '.[0].counters["route-manual"]')" ]
+	lbu stats show tunnel percpu | grep -qE '^nlb-tunnel +0 +'
+	refuses 1 "only fwd and tunnel" lbu stats show migrator percpu
 }
 
 reader_goes_away() {

@@ -9,9 +9,15 @@ use super::{
 use crate::{
     bindings,
     net::netns::Net,
-    sync::rhashtable::{
-        Position,
-        Scan, //
+    sync::{
+        percpu::{
+            possible_cpus,
+            Cpu, //
+        },
+        rhashtable::{
+            Position,
+            Scan, //
+        },
     },
 };
 use core::{
@@ -143,6 +149,21 @@ impl<'a> Dump<'a> {
         let [word, ..] = self.state();
         *word = position.0;
         done
+    }
+
+    /// Writes an entry for each possible CPU, from where the last call stopped, which the first word
+    /// of the [state](Self::state) says.
+    pub fn put_cpus(&mut self, fill: impl Fn(&mut Writer<'_>, Cpu) -> Result) {
+        let [first, ..] = self.state();
+        let (first, mut next) = (*first, *first);
+        for cpu in possible_cpus().filter(|cpu| u64::from(cpu.number()) >= first) {
+            if self.put_entry(|w| fill(w, cpu)).is_break() {
+                break;
+            }
+            next = u64::from(cpu.number()).saturating_add(1);
+        }
+        let [word, ..] = self.state();
+        *word = next;
     }
 
     fn try_put(&mut self, fill: impl FnOnce(&mut Writer<'_>) -> Result) -> Result {

@@ -283,6 +283,13 @@ impl Fwd {
         self.connection
             .get(&request, stats::NAMES, |attrs| Stats::decode(FAMILY, attrs))
     }
+
+    /// The counters of each processor.
+    pub fn stats_by_cpu(&mut self) -> Result<Vec<Stats>> {
+        let request = Request::new(cmd::STATS_GET);
+        self.connection
+            .dump(request, stats::NAMES, |attrs| Stats::decode(FAMILY, attrs))
+    }
 }
 
 fn service_request(cmd: u8, key: &ServiceKey) -> Request {

@@ -117,6 +117,13 @@ impl Tunnel {
         self.connection
             .get(&request, stats::NAMES, |attrs| Stats::decode(FAMILY, attrs))
     }
+
+    /// The counters of each processor.
+    pub fn stats_by_cpu(&mut self) -> Result<Vec<Stats>> {
+        let request = Request::new(cmd::STATS_GET);
+        self.connection
+            .dump(request, stats::NAMES, |attrs| Stats::decode(FAMILY, attrs))
+    }
 }
 
 fn forwarder_request(cmd: u8, addr: IpAddr) -> Request {

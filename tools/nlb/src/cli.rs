@@ -352,7 +352,7 @@ pub(crate) enum StatsCommand {
     /// Show the counters of one module or of all that are loaded
     #[command(
         visible_aliases = ["list", "ls"],
-        override_usage = "nlb stats show [fwd|tunnel|migrator] [nonzero]"
+        override_usage = "nlb stats show [fwd|tunnel|migrator] [nonzero] [percpu]"
     )]
     Show {
         /// The module
@@ -361,6 +361,9 @@ pub(crate) enum StatsCommand {
         /// Leave out counters that are 0
         #[arg(long)]
         nonzero: bool,
+        /// What each processor has counted, of fwd and tunnel, which handle packets
+        #[arg(long)]
+        percpu: bool,
     },
 }
 

@@ -178,6 +178,7 @@ mod tests {
             "nlb miss set 192.0.2.10:80 client 198.51.100.7:40000 state drop",
             "nlb miss",
             "nlb monitor misses",
+            "nlb stats show fwd nonzero percpu",
             "nlb forwarder add 10.0.1.1",
             "nlb mapping add forwarder 10.0.2.1 id 0xee480001 client 1.2.3.4:5 vip 1.2.3.4:80 proto tcp",
             "nlb mapping show side host id 0xee480001 forwarder 10.0.1.1",

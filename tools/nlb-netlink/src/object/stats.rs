@@ -52,6 +52,8 @@ impl Counter {
 pub struct Stats {
     /// Name of the family.
     pub family: &'static str,
+    /// The processor that has counted; `None` for all together.
+    pub cpu: Option<u32>,
     /// Its counters.
     pub counters: Vec<Counter>,
 }
@@ -65,14 +67,22 @@ impl Stats {
 
     /// Parse the attributes of a message.
     pub fn decode(family: &'static str, attrs: &[u8]) -> Result<Self, Malformed> {
-        let mut counters = Vec::new();
+        let (mut counters, mut cpu) = (Vec::new(), None);
         for attr in Attrs::new(attrs) {
             let attr = attr?;
-            if attr.id == uapi::fwd::stats::COUNTER {
-                counters.push(Counter::decode(attr.payload)?);
+            match attr.id {
+                uapi::fwd::stats::COUNTER => counters.push(Counter::decode(attr.payload)?),
+                uapi::fwd::stats::CPU => {
+                    cpu = Some(attr::u32(attr.payload).ok_or(Malformed::Value("cpu"))?);
+                }
+                _ => {}
             }
         }
-        Ok(Self { family, counters })
+        Ok(Self {
+            family,
+            cpu,
+            counters,
+        })
     }
 }
 
@@ -86,8 +96,11 @@ impl Serialize for Stats {
             }
         }
 
-        let mut map = serializer.serialize_map(Some(2))?;
+        let mut map = serializer.serialize_map(None)?;
         map.serialize_entry("family", self.family)?;
+        if let Some(cpu) = self.cpu {
+            map.serialize_entry("cpu", &cpu)?;
+        }
         map.serialize_entry("counters", &Values(&self.counters))?;
         map.end()
     }

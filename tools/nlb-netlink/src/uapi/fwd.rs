@@ -663,10 +663,13 @@ pub mod counter {
 pub mod stats {
     /// The counter.
     pub const COUNTER: u16 = 1;
+    /// The processor that has counted, where each is told.
+    pub const CPU: u16 = 2;
     /// Names, in the order of the ids, which begin at 1.
     #[rustfmt::skip]
     pub const NAMES: &[&str] = &[
         "counter",
+        "cpu",
     ];
 }
 
@@ -705,7 +708,7 @@ pub mod cmd {
     pub const ROUTE_NTF: u8 = 15;
     /// A route was removed or expired.
     pub const ROUTE_DEL_NTF: u8 = 16;
-    /// Counters of the namespace, drops by reason.
+    /// Counters of the namespace, drops by reason; or, by a dump, those of each processor.
     pub const STATS_GET: u8 = 17;
     /// Change how the endpoints of an l4 service are picked, while existing routes stay, and how
     /// long routes are kept, existing ones, too. What is absent stays as it is.

@@ -157,10 +157,13 @@ pub mod counter {
 pub mod stats {
     /// The counter.
     pub const COUNTER: u16 = 1;
+    /// The processor that has counted, where each is told.
+    pub const CPU: u16 = 2;
     /// Names, in the order of the ids, which begin at 1.
     #[rustfmt::skip]
     pub const NAMES: &[&str] = &[
         "counter",
+        "cpu",
     ];
 }
 
@@ -184,7 +187,7 @@ pub mod cmd {
     pub const MAPPING_NTF: u8 = 7;
     /// A mapping was removed.
     pub const MAPPING_DEL_NTF: u8 = 8;
-    /// Counters of the namespace, drops by reason.
+    /// Counters of the namespace, drops by reason; or, by a dump, those of each processor.
     pub const STATS_GET: u8 = 9;
     /// Names, in the order of the ids, which begin at 1.
     #[rustfmt::skip]

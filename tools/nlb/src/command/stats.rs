@@ -14,8 +14,10 @@ use nlb_netlink::{
 use super::Outcome;
 use crate::{
     cli::StatsCommand,
+    failure::Failure,
     output::{
         left,
+        maybe,
         right,
         Column,
         Format, //
@@ -26,6 +28,7 @@ use crate::{
 #[derive(serde::Serialize)]
 struct Line {
     family: &'static str,
+    cpu: Option<u32>,
     name: String,
     value: u64,
 }
@@ -36,31 +39,54 @@ const COLUMNS: &[Column<Line>] = &[
     right("VALUE", |line| line.value.to_string()),
 ];
 
-type Read = fn() -> Result<Stats, Error>;
+const COLUMNS_BY_CPU: &[Column<Line>] = &[
+    left("FAMILY", |line| line.family.to_owned()),
+    right("CPU", |line| maybe(line.cpu)),
+    left("COUNTER", |line| line.name.clone()),
+    right("VALUE", |line| line.value.to_string()),
+];
+
+type Read = fn() -> Result<Vec<Stats>, Error>;
 
 const MODULES: [(&str, Read); 3] = [
-    ("fwd", || Fwd::open()?.stats()),
-    ("tunnel", || Tunnel::open()?.stats()),
-    ("migrator", || Migrator::open()?.stats()),
+    ("fwd", || Ok(vec![Fwd::open()?.stats()?])),
+    ("tunnel", || Ok(vec![Tunnel::open()?.stats()?])),
+    ("migrator", || Ok(vec![Migrator::open()?.stats()?])),
+];
+
+const MODULES_BY_CPU: [(&str, Read); 2] = [
+    ("fwd", || Fwd::open()?.stats_by_cpu()),
+    ("tunnel", || Tunnel::open()?.stats_by_cpu()),
 ];
 
 pub(super) fn run(command: Option<&StatsCommand>, format: Format) -> Outcome {
-    let (module, nonzero) = match command {
-        Some(StatsCommand::Show { module, nonzero }) => (module.as_deref(), *nonzero),
-        None => (None, false),
+    let (module, nonzero, percpu) = match command {
+        Some(StatsCommand::Show {
+            module,
+            nonzero,
+            percpu,
+        }) => (module.as_deref(), *nonzero, *percpu),
+        None => (None, false, false),
     };
+    if percpu && module == Some("migrator") {
+        let what = "the migrator is not told by processor, only fwd and tunnel";
+        return Err(Failure::Text(what.to_owned()));
+    }
+    let modules: &[_] = if percpu { &MODULES_BY_CPU } else { &MODULES };
     let mut all = Vec::new();
     let mut missing = None;
-    for (name, read) in MODULES {
-        if module.is_some_and(|module| module != name) {
+    for (name, read) in modules {
+        if module.is_some_and(|module| module != *name) {
             continue;
         }
         match read() {
             Ok(mut stats) => {
-                stats
-                    .counters
-                    .retain(|counter| !nonzero || counter.value != 0);
-                all.push(stats);
+                for stats in &mut stats {
+                    stats
+                        .counters
+                        .retain(|counter| !nonzero || counter.value != 0);
+                }
+                all.append(&mut stats);
             }
             // The first one is the module most machines have.
             Err(error @ Error::FamilyMissing(_)) => missing = missing.or(Some(error)),
@@ -75,15 +101,16 @@ pub(super) fn run(command: Option<&StatsCommand>, format: Format) -> Outcome {
         format.json(&all)?;
     } else {
         let lines: Vec<_> = all.into_iter().flat_map(lines).collect();
-        format.list(&lines, COLUMNS)?;
+        format.list(&lines, if percpu { COLUMNS_BY_CPU } else { COLUMNS })?;
     }
     Ok(())
 }
 
 fn lines(stats: Stats) -> impl Iterator<Item = Line> {
-    let family = stats.family;
+    let (family, cpu) = (stats.family, stats.cpu);
     let line = move |counter: Counter| Line {
         family,
+        cpu,
         name: counter.name,
         value: counter.value,
     };

@@ -321,6 +321,7 @@ mod tests {
             forwarders: Vec::new(),
             stats: vec![Stats {
                 family: "nlb-fwd",
+                cpu: None,
                 counters: vec![
                     counter("route-expired", 7),
                     counter("drop-no-memory", 0),

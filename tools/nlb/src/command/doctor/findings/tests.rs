@@ -78,6 +78,7 @@ fn peer(addr: [u8; 4]) -> Peer {
 fn counters(drops: u64) -> Vec<Stats> {
     vec![Stats {
         family: "nlb-tunnel",
+        cpu: None,
         counters: vec![Counter {
             name: "drop-no-vip".to_owned(),
             value: drops,
