@@ -22,7 +22,7 @@ from machines import Migrator, accepted, connect, exchange, genl, listen, receiv
 
 SEGMENT, LARGE = 100, 300_000
 SO_SNDBUFFORCE, SO_RCVBUFFORCE = 32, 33
-# MAX_PACKETS in nlb_migrator/hold.rs
+# ROOM in nlb_migrator/hold.rs
 BOUND = 256
 
 

@@ -21,7 +21,7 @@ from machines import CLIENT, ETH_P_ALL, HOST1, VIP, Migrator, machine, wait_for 
 from scene import run  # noqa: E402
 
 CONNECTIONS, EACH, SIZE = 40, 7, 60_000
-# MAX_TOTAL in nlb_migrator/hold.rs
+# ROOM in nlb_migrator/hold.rs
 BOUND = 16 << 20
 
 
