@@ -17,6 +17,7 @@ import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 from machines import VIP, Migrator, accepted, connect, listen, receive  # noqa: E402
+from scene import SO_RCVBUFFORCE  # noqa: E402
 
 BLOCK = 1 << 16
 PATIENCE = 120
@@ -80,7 +81,9 @@ def migrate(lbu, served):
 def main():
     blocks = int(sys.argv[1]) * (1 << 20) // BLOCK
     lbu = Migrator("lbu")
-    with contextlib.closing(listen("lbu", address=VIP)) as one, contextlib.closing(listen("host1")) as other:
+    # The longer a stream, the larger its window; no more may be unread than can move.
+    options = [(socket.SOL_SOCKET, SO_RCVBUFFORCE, 2 << 20)]
+    with contextlib.closing(listen("lbu", address=VIP, options=options)) as one, contextlib.closing(listen("host1")) as other:
         client, served = connect(), accepted(one)
         here, there = Side(), Side()
         threads = here.start(client, blocks)
