@@ -16,7 +16,8 @@ use super::{
 /// Bytes of the header; in errors the quoted packet follows it.
 pub const HEADER_LEN: usize = 8;
 
-const CHECKSUM: usize = 2;
+/// Offset of the checksum in the header.
+pub const CHECKSUM: usize = 2;
 
 /// IP protocol number of ICMP.
 pub const PROTOCOL_V4: u8 = 1;

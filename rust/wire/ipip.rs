@@ -8,7 +8,11 @@ use super::{
     error::DropReason,
     field,
     ipv4,
-    ipv6, //
+    ipv6,
+    parse::{
+        self,
+        Parsed, //
+    }, //
 };
 
 /// IP protocol number of IPv4 inside of a packet.
@@ -85,6 +89,63 @@ pub fn emit<'a>(
     .emit();
     field::put(buffer, 0, [0x60 | class >> 4, class << 4]);
     Ok(buffer)
+}
+
+/// What an ICMP error quotes of a packet with another one inside.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Outer {
+    /// Who put the outer header in front.
+    pub source: Addr,
+    /// To whom.
+    pub destination: Addr,
+    /// Bytes of the outer packet, as it says itself.
+    pub total_len: usize,
+    /// Offset of the inner packet.
+    pub offset: usize,
+    /// The headers of the inner packet; offsets count from its own network header.
+    pub parsed: Parsed,
+}
+
+/// Reads the headers of a packet that was cut, as ICMP errors quote it, and of the one inside it, of
+/// which as much has to be there as [`parse::parse_quoted`] needs.
+///
+/// Errors: [`DropReason::Protocol`] if no packet of the same family is inside, else as there.
+pub fn parse_quoted(bytes: &[u8]) -> Result<Outer, DropReason> {
+    let (source, destination, protocol, offset, total_len, inside);
+    match field::u8(bytes, 0) >> 4 {
+        6 => {
+            let ip = ipv6::Packet::new_header(bytes)?;
+            (protocol, offset) = ip.first_upper_layer()?;
+            (source, destination) = (ip.source(), ip.destination());
+            (total_len, inside) = (ip.total_len(), IPPROTO_IPV6);
+            if source.is_v4() || destination.is_v4() {
+                return Err(DropReason::BadValue);
+            }
+        }
+        _ => {
+            let ip = ipv4::Packet::new_header(bytes)?;
+            if ip.is_later_fragment() {
+                return Err(DropReason::Fragment);
+            }
+            (protocol, offset) = (ip.protocol(), ip.header_len());
+            (source, destination) = (ip.source(), ip.destination());
+            (total_len, inside) = (ip.total_len(), IPPROTO_IPIP);
+        }
+    }
+    if protocol != inside {
+        return Err(DropReason::Protocol);
+    }
+    let parsed = parse::parse_quoted(bytes.get(offset..).ok_or(DropReason::Truncated)?)?;
+    if parsed.tuple.is_v4() != source.is_v4() {
+        return Err(DropReason::Protocol);
+    }
+    Ok(Outer {
+        source,
+        destination,
+        total_len,
+        offset,
+        parsed,
+    })
 }
 
 #[cfg(test)]

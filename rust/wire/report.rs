@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! ICMP errors that concern the tunnel: what somebody on the way reports about a packet between
-//! forwarder and host, or about a host's reply to a client.
+//! ICMP errors: what somebody on the way reports about a packet between forwarder and host, or about
+//! a host's reply to a client.
 
 use super::{
     addr::{
@@ -23,6 +23,10 @@ use super::{
         self,
         Kind,
         Version, //
+    },
+    ipip::{
+        self,
+        Outer, //
     },
     ipv4,
     ipv6,
@@ -81,13 +85,19 @@ pub struct Inner {
     pub parsed: Parsed,
 }
 
-impl Report {
-    /// Reads an IP packet of `len` bytes, of which `header` are the first ones: [`MAX_LEN`] of them
-    /// or the whole packet are always enough. Checksums are not judged.
-    ///
-    /// Errors: [`DropReason::Protocol`] and [`DropReason::BadValue`] if it is no ICMP error,
-    /// [`DropReason::Fragment`], or what is wrong with it or with the packet that it quotes.
-    pub fn parse(header: &[u8], len: usize) -> Result<Report, DropReason> {
+/// An IP packet with an ICMP message.
+struct Head<'a> {
+    source: Addr,
+    destination: Addr,
+    ttl: u8,
+    total_len: usize,
+    icmp_offset: usize,
+    message: icmp::Packet<&'a [u8]>,
+}
+
+impl<'a> Head<'a> {
+    /// See [`Report::parse`].
+    fn read(header: &'a [u8], len: usize) -> Result<Self, DropReason> {
         let (version, number, source, destination, protocol, icmp_offset, total_len, ttl);
         match field::u8(header, 0) >> 4 {
             6 => {
@@ -119,21 +129,58 @@ impl Report {
         }
         let end = total_len.min(header.len());
         let message = header.get(icmp_offset..end).ok_or(DropReason::BadLength)?;
-        let packet = icmp::Packet::new_checked(message, version)?;
-        let quoted = packet.quoted()?;
-        Ok(Report {
+        Ok(Head {
             source,
             destination,
-            kind: packet.kind(),
-            code: packet.code(),
             ttl,
             total_len,
             icmp_offset,
-            quote_offset: icmp_offset.saturating_add(icmp::HEADER_LEN),
-            // What lies behind the end of that packet was padding.
-            quote_len: packet.quote().len().min(quoted.total_len),
-            quoted,
+            message: icmp::Packet::new_checked(message, version)?,
         })
+    }
+
+    /// The report about a packet of so many bytes, which says so itself.
+    fn report(&self, quoted_len: usize, quoted: Parsed) -> Report {
+        Report {
+            source: self.source,
+            destination: self.destination,
+            kind: self.message.kind(),
+            code: self.message.code(),
+            ttl: self.ttl,
+            total_len: self.total_len,
+            icmp_offset: self.icmp_offset,
+            quote_offset: self.icmp_offset.saturating_add(icmp::HEADER_LEN),
+            // What lies behind the end of that packet was padding.
+            quote_len: self.message.quote().len().min(quoted_len),
+            quoted,
+        }
+    }
+}
+
+impl Report {
+    /// Reads an IP packet of `len` bytes, of which `header` are the first ones: [`MAX_LEN`] of them
+    /// or the whole packet are always enough. Checksums are not judged.
+    ///
+    /// Errors: [`DropReason::Protocol`] and [`DropReason::BadValue`] if it is no ICMP error,
+    /// [`DropReason::Fragment`], or what is wrong with it or with the packet that it quotes.
+    pub fn parse(header: &[u8], len: usize) -> Result<Report, DropReason> {
+        let head = Head::read(header, len)?;
+        let quoted = head.message.quoted()?;
+        Ok(head.report(quoted.total_len, quoted))
+    }
+
+    /// As [`Report::parse`], of an error about a packet with another one inside (IP in IP): that one
+    /// is `quoted` then, and its place is in [`Outer`].
+    pub fn parse_ipip(header: &[u8], len: usize) -> Result<(Report, Outer), DropReason> {
+        let head = Head::read(header, len)?;
+        if !head.message.kind().is_error() {
+            return Err(DropReason::BadValue);
+        }
+        let outer = ipip::parse_quoted(head.message.quote())?;
+        if outer.parsed.tuple.is_v4() != head.source.is_v4() {
+            return Err(DropReason::Family);
+        }
+        Ok((head.report(outer.total_len, outer.parsed), outer))
     }
 
     /// The quoted packet, in the bytes that the report was read from.
@@ -195,6 +242,59 @@ impl Report {
 /// Error: [`DropReason::Family`] if the tuple is of the other family; nothing has changed then.
 pub fn restore(packet: &mut [u8], quoted: &Parsed, tuple: &FourTuple) -> Result<(), DropReason> {
     Rewrite::decapsulate(tuple).apply(packet, quoted)
+}
+
+/// Makes a report one about the packet that `quoted` says, from `source` to `destination`, as a router
+/// that translates addresses does on its way (RFC 5508 section 4.2): its TTL goes down, too.
+///
+/// `packet` are the bytes that it was read from; whoever sent the quoted packet is the `client` of
+/// `quoted`. Checksums are changed by the difference, also those in the quoted headers, as far as
+/// they are there; wrong ones stay wrong.
+///
+/// Errors: [`DropReason::TtlExpired`] if the TTL is used up, [`DropReason::Family`] if an address is
+/// of the other family; nothing has changed then.
+pub fn translate(
+    packet: &mut [u8],
+    report: &Report,
+    (source, destination): (Addr, Addr),
+    quoted: &FourTuple,
+) -> Result<(), DropReason> {
+    let is_v4 = report.source.is_v4();
+    if source.is_v4() != is_v4 || destination.is_v4() != is_v4 {
+        return Err(DropReason::Family);
+    }
+    if report.ttl <= 1 {
+        return Err(DropReason::TtlExpired);
+    }
+    let end = report.quote_offset.saturating_add(report.quote_len);
+    let quote = packet
+        .get_mut(report.quote_offset..end)
+        .ok_or(DropReason::Truncated)?;
+    let before = checksum::sum(quote, 0);
+    restore(quote, &report.quoted, quoted)?;
+    let after = checksum::sum(quote, 0);
+    let check = report.icmp_offset.saturating_add(icmp::CHECKSUM);
+    let ends = |check: u16| {
+        let check = checksum::update_addr(check, report.source, source);
+        checksum::update_addr(check, report.destination, destination)
+    };
+    let mut icmp = field::u16(packet, check);
+    icmp = checksum::update16(icmp, checksum::fold(before), checksum::fold(after));
+    decrement_ttl(packet)?;
+    if let (Some(source), Some(destination)) = (source.to_v4(), destination.to_v4()) {
+        let mut ip = ipv4::Packet::new_header(&mut *packet)?;
+        ip.set_checksum(ends(ip.checksum()));
+        ip.set_source(source);
+        ip.set_destination(destination);
+    } else {
+        // By the pseudo header.
+        icmp = ends(icmp);
+        let mut ip = ipv6::Packet::new_header(&mut *packet)?;
+        ip.set_source(*source.as_bytes());
+        ip.set_destination(*destination.as_bytes());
+    }
+    field::put(packet, check, icmp.to_be_bytes());
+    Ok(())
 }
 
 /// Takes one off the time to live, or hop limit, of an IP packet.

@@ -6,6 +6,7 @@
 //! The bytes were not made by the code under test: every packet, inner and outer, was composed by
 //! itself with all checksums computed in full.
 
+pub mod errors;
 pub mod forward;
 mod ipv6;
 pub mod report;
@@ -435,3 +436,24 @@ pub const REFUSED: &[Refused] = &[
         reason: DropReason::BadLength,
     },
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Packets whose bytes behind each way, or refusal, are given; those of errors count themselves.
+    #[test]
+    fn there_are_many() {
+        let tunnel = 2 * COUNT + REFUSED_COUNT;
+        let ways = 4 * forward::COUNT + 2 * forward::REPLY_COUNT;
+        let reports = report::COUNT + report::CARRIED.len();
+        let none = report::NO_REPORTS.len() + report::OTHERS.len();
+        let errors = errors::count();
+        let all = tunnel + ways + reports + none + errors;
+        std::println!(
+            "{all} packets: {tunnel} of the tunnel, {ways} of other ways, {reports} and {none} \
+             errors about the tunnel and not, {errors} errors about other ways"
+        );
+        assert!(all >= 500);
+    }
+}
