@@ -243,25 +243,38 @@ fn transmit(
         return Err((skb, Counter::DropNoRoute, DropReason::IP_OUTNOROUTES));
     };
     let mtu = next.mtu().saturating_sub(overhead);
-    if let Err((counter, reason)) = may_pass(state, &mut skb, parsed, mtu) {
-        return Err((skb, counter, reason));
+    match ready(state, &mut skb, parsed, mtu, &to) {
+        Ok(()) => Ok(output(next, skb)),
+        Err((counter, reason)) => Err((skb, counter, reason)),
     }
-    // Not the usual case; whoever has fragmented it before lets this machine do so.
-    let fragments = !parsed.dont_fragment && !skb.fits_mtu(mtu);
-    let ready = skb.rewrite(&to).and_then(|()| match fragments {
-        true => ip::permit_fragments(state.net(), &mut skb),
-        false => Ok(()),
-    });
-    if ready.is_err() {
-        return Err((skb, Counter::DropNoMemory, DropReason::NOMEM));
-    }
-    Ok(output(next, skb))
+}
+
+/// Makes a packet ready for a way with this MTU; if it cannot go there, what to count.
+#[inline]
+pub(crate) fn ready(
+    state: &HookState<'_>,
+    skb: &mut SkBuff,
+    parsed: &Parsed,
+    mtu: u32,
+    to: &Rewrite,
+) -> Result<(), (Counter, DropReason)> {
+    may_pass(state, skb, parsed, mtu)?;
+    // Not the usual case; whoever has fragmented it before lets this machine do so. With IPv6, no
+    // router behind this one could.
+    let fragments = !parsed.dont_fragment
+        && !skb.fits_mtu(ip::longest_fragment(skb).map_or(mtu, |len| mtu.min(len.into())));
+    skb.rewrite(to)
+        .and_then(|()| match fragments {
+            true => ip::permit_fragments(state.net(), skb),
+            false => Ok(()),
+        })
+        .map_err(|_| (Counter::DropNoMemory, DropReason::NOMEM))
 }
 
 /// Whether a router may pass a packet on by a way with this MTU; if not, the sender is told (RFC 1812
 /// section 4.3.3), and what to count is returned. What may be fragmented on the way out is.
 #[inline]
-pub(crate) fn may_pass(
+fn may_pass(
     state: &HookState<'_>,
     skb: &mut SkBuff,
     parsed: &Parsed,

@@ -48,7 +48,10 @@ use nlb::{
         error,
         ipv4,
         ipv6,
-        parse::Parsed, //
+        parse::{
+            self,
+            Parsed, //
+        }, //
     },
 };
 
@@ -202,32 +205,35 @@ impl Forwarder {
         }
     }
 
-    /// A packet that is not TCP or UDP, or is a fragment. An ICMP error about what a host has sent
-    /// goes to that host, and fragments for a VIP are put together; the rest is left to the local
-    /// stack, and counted if it is for a VIP.
+    /// A packet that is not TCP or UDP, or is a fragment. An ICMP error about a packet of a connection
+    /// goes to who has sent that, and fragments for a VIP and of replies are put together; the rest is
+    /// left to the local stack, and counted if it is for a VIP.
     #[cold]
     fn other(&self, state: &HookState<'_>, skb: SkBuff) -> Verdict {
         let skb = match self.icmp_error(state, skb) {
             Ok(verdict) => return verdict,
             Err(skb) => skb,
         };
-        let Some((destination, is_fragment)) = destination(skb.data()) else {
+        let Some((source, destination)) = parse::addresses(skb.data()) else {
             return Verdict::Accept(skb);
         };
-        if !is_from_client(state, &skb) || !is_vip(state, destination) {
+        if !is_from_client(state, &skb) {
             return Verdict::Accept(skb);
         }
-        if is_fragment {
-            return self.fragment(state, skb);
+        let is_for_vip = is_vip(state, destination);
+        if is_fragment(skb.data()) && (is_for_vip || self.repliers.may_have(&source)) {
+            return self.fragment(state, skb, is_for_vip);
         }
-        self.stats.inc(Counter::PassProtocol);
+        if is_for_vip {
+            self.stats.inc(Counter::PassProtocol);
+        }
         Verdict::Accept(skb)
     }
 
-    /// A fragment for a VIP: the packet goes on when it is whole. It may be fragmented again on its
-    /// way to the host, because the client has done so.
+    /// A fragment for a VIP, or of what may be a reply: the packet goes on when it is whole. It may be
+    /// fragmented again on its way, because its sender has done so.
     #[cold]
-    fn fragment(&self, state: &HookState<'_>, skb: SkBuff) -> Verdict {
+    fn fragment(&self, state: &HookState<'_>, skb: SkBuff, is_for_vip: bool) -> Verdict {
         self.stats.inc(Counter::Fragments);
         let mut skb = match ip::defragment(state.net(), skb) {
             Defragment::Kept => return Verdict::Stolen,
@@ -242,22 +248,22 @@ impl Forwarder {
             parsed.dont_fragment = false;
             return self.receive(state, skb, &parsed);
         }
-        self.stats.inc(match destination(skb.data()) {
-            Some((_, true)) => Counter::PassFragment,
-            _ => Counter::PassProtocol,
-        });
+        if is_fragment(skb.data()) {
+            self.stats.inc(Counter::PassFragment);
+        } else if is_for_vip {
+            self.stats.inc(Counter::PassProtocol);
+        }
         Verdict::Accept(skb)
     }
 }
 
-/// Where an IP packet goes, and whether it is a fragment.
-fn destination(bytes: &[u8]) -> Option<(Addr, bool)> {
+/// Whether an IP packet is a fragment.
+fn is_fragment(bytes: &[u8]) -> bool {
     if let Ok(ip) = ipv4::Packet::new_header(bytes) {
-        return Some((ip.destination(), ip.is_fragment()));
+        return ip.is_fragment();
     }
-    let ip = ipv6::Packet::new_header(bytes).ok()?;
-    let is_fragment = ip.upper_layer() == Err(error::DropReason::Fragment);
-    Some((ip.destination(), is_fragment))
+    ipv6::Packet::new_header(bytes)
+        .is_ok_and(|ip| ip.upper_layer() == Err(error::DropReason::Fragment))
 }
 
 /// Whether an address is that of an nlb device.

@@ -8,7 +8,7 @@
 
 use crate::{
     forward::{
-        may_pass,
+        ready,
         rewritten,
         NoRoute,
         Refused, //
@@ -21,6 +21,10 @@ use crate::{
 use kernel::{
     prelude::*,
     sync::{
+        atomic::{
+            Atomic,
+            Relaxed, //
+        },
         rcu,
         Arc, //
     },
@@ -40,7 +44,10 @@ use nlb::{
     },
     sync::rhashtable::InsertError,
     wire::{
-        addr::FourTuple,
+        addr::{
+            Addr,
+            FourTuple, //
+        },
         parse::Parsed, //
     },
 };
@@ -67,7 +74,14 @@ impl Forwarder {
         let Some(tuple) = route.reply_tuple() else {
             return Ok(());
         };
-        let insert = || self.replies.insert(&tuple, route.clone(), GFP_ATOMIC);
+        let insert = || {
+            self.repliers.added(&tuple.client());
+            let inserted = self.replies.insert(&tuple, route.clone(), GFP_ATOMIC);
+            if inserted.is_err() {
+                self.repliers.removed(&tuple.client());
+            }
+            inserted
+        };
         let Err(error) = insert() else {
             return Ok(());
         };
@@ -93,9 +107,12 @@ impl Forwarder {
     /// Takes this very route out of the table of replies.
     pub(crate) fn remove_reply(&self, route: &Route) {
         if let Some(tuple) = route.reply_tuple() {
-            self.replies.remove_if(&tuple, |other| {
+            let removed = self.replies.remove_if(&tuple, |other| {
                 core::ptr::eq::<Route>(&**other, route) //
             });
+            if removed {
+                self.repliers.removed(&tuple.client());
+            }
         }
     }
 
@@ -138,16 +155,47 @@ fn translate(
     let Ok(next) = ip::Route::lookup_reply(state.net(), tuple) else {
         return Err((skb, Counter::DropNoRoute, DropReason::IP_OUTNOROUTES));
     };
-    if let Err((counter, reason)) = may_pass(state, &mut skb, parsed, next.mtu()) {
-        return Err((skb, counter, reason));
-    }
     let from = (tuple.vip(), tuple.vip_port());
     let to = (tuple.client(), tuple.client_port());
-    if skb
-        .rewrite(&rewritten(parsed, Some(from), Some(to)))
-        .is_err()
-    {
-        return Err((skb, Counter::DropNoMemory, DropReason::NOMEM));
+    let to = rewritten(parsed, Some(from), Some(to));
+    match ready(state, &mut skb, parsed, next.mtu(), &to) {
+        Ok(()) => Ok((next, skb)),
+        Err((counter, reason)) => Err((skb, counter, reason)),
     }
-    Ok((next, skb))
+}
+
+/// How many routes there are whose replies come from hosts of each hash of an address.
+///
+/// Fragments have no ports, so they cannot be looked for in the table of replies before they are put
+/// together; those of other machines need not be. One that only has the hash of a host goes on whole,
+/// as it would with conntrack.
+pub(crate) struct Repliers([Atomic<u32>; 256]);
+
+impl Repliers {
+    /// None of all.
+    pub(crate) fn new() -> Self {
+        Self([const { Atomic::new(0) }; 256])
+    }
+
+    fn of(&self, host: &Addr) -> Option<&Atomic<u32>> {
+        let hash = host.octets().iter().fold(0u8, |hash, octet| hash ^ octet);
+        self.0.get(usize::from(hash))
+    }
+
+    fn added(&self, host: &Addr) {
+        if let Some(count) = self.of(host) {
+            count.fetch_add(1u32, Relaxed);
+        }
+    }
+
+    fn removed(&self, host: &Addr) {
+        if let Some(count) = self.of(host) {
+            count.fetch_sub(1u32, Relaxed);
+        }
+    }
+
+    /// Whether replies may come from this host.
+    pub(crate) fn may_have(&self, host: &Addr) -> bool {
+        self.of(host).is_some_and(|count| count.load(Relaxed) != 0)
+    }
 }

@@ -15,6 +15,7 @@ use crate::{
     miss::Misses,
     module_parameters,
     netlink,
+    reply::Repliers,
     route::Route,
     service::{
         Config,
@@ -108,6 +109,8 @@ pub(crate) struct Forwarder {
     /// Routes by what their replies have as addresses and ports, where these come here.
     #[pin]
     pub(crate) replies: FamilyTable<FourTuple, Arc<Route>>,
+    /// The hosts that these come from.
+    pub(crate) repliers: Repliers,
     /// Number of the next port to try for nat.
     pub(crate) next_port: Atomic<u32>,
     /// Connections without a route that user space is asked about.
@@ -148,6 +151,7 @@ impl PerNet for Forwarder {
             routes <- FamilyTable::new(max_routes()),
             clients <- Clients::new(MAX_CLIENTS),
             replies <- FamilyTable::new(max_routes()),
+            repliers: Repliers::new(),
             next_port: Atomic::new(random::u32()),
             misses <- Misses::new(weak.clone()),
             stats: Stats::new()?,

@@ -50,17 +50,20 @@ nlb::counters! {
     PassMissFull = "pass-miss-full",
     /// Packets dropped because that was the answer, or because too many waited for one.
     DropMiss = "drop-miss",
-    /// Fragments for a VIP.
+    /// Fragments for a VIP, or of a host's replies that are translated.
     Fragments = "fragments",
     /// Packets that were put together from them.
     Defragmented = "defragmented",
-    /// Fragments for a VIP that the kernel does not put together, left to the local stack.
+    /// Those that the kernel does not put together, left to the local stack.
     PassFragment = "pass-fragment",
     /// ICMP errors about what a host has sent to a client, sent on to the host.
     IcmpErrors = "icmp-errors",
+    /// ICMP errors about what was sent to a host of which the client was told; not in the tunnel, which
+    /// counts itself.
+    IcmpTold = "icmp-told",
     /// Packets for a VIP that are neither TCP nor UDP left to the local stack.
     PassProtocol = "pass-protocol",
-    /// Fragments for a VIP that are good for nothing.
+    /// Such fragments that are good for nothing.
     DropFragment = "drop-fragment",
     /// New connections refused because all endpoints have as many as they may have.
     DropOverflow = "drop-overflow",

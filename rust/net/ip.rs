@@ -19,6 +19,7 @@ mod route;
 pub use cache::RouteCache;
 pub use fragment::{
     defragment,
+    longest_fragment,
     permit_fragments,
     Defragment, //
 };

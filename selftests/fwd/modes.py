@@ -6,7 +6,10 @@ serve PORT...             echoes TCP and UDP of both families; to the datagram "
 ask BYTES SEEN=VIP:PORT...
                           bytes there and back, up to so many, each compared; who the server says is asking has to be SEEN
 big MTU=VIP:PORT...       a datagram that does not fit into MTU bytes: the error says so, and the next one fits
-late VIP:PORT...          a datagram whose time to live ends at the next router: the error says so
+late HOPS VIP:PORT...     a datagram whose time to live ends at the router so far away: the error says so
+refused VIP:PORT...       a datagram to a port of the host where nobody is: the error comes from the VIP
+gone VIP:PORT             datagrams whose sender is not there any more when the answer comes
+pieces VIP:PORT...        datagrams in fragments there and back
 keep VIP:PORT             one connection, byte by byte there and back until it is killed
 """
 
@@ -113,7 +116,7 @@ def ask(arguments):
 
 
 def icmp_error(sock):
-    """Number, type, and what else the ICMP error says."""
+    """Number, type, and what else the ICMP error says, and who says it."""
     deadline = time.monotonic() + 20
     while time.monotonic() < deadline:
         try:
@@ -125,7 +128,9 @@ def icmp_error(sock):
             if kind in (IP_RECVERR, IPV6_RECVERR):
                 number, origin, icmp, _, _, info = struct.unpack("=IBBBBI", value[:12])
                 assert origin in (FROM_ICMP, FROM_ICMP6), f"error of origin {origin}"
-                return number, icmp, info
+                at = 24 if kind == IPV6_RECVERR else 20
+                said_by = socket.inet_ntop(sock.family, value[at:at + (16 if kind == IPV6_RECVERR else 4)])
+                return number, icmp, info, said_by
     raise SystemExit("no ICMP error came")
 
 
@@ -146,10 +151,18 @@ def big(targets):
         headers = 28 if family == socket.AF_INET else 48
         with listening(family, to) as sock:
             sock.send(bytes(int(mtu) - headers + 1))
-            number, _, info = icmp_error(sock)
+            number, _, info, _ = icmp_error(sock)
             assert (number, info) == (errno.EMSGSIZE, int(mtu)), f"{where}: error {number}, MTU {info}"
-            sock.send(bytes(int(mtu) - headers))
-            assert len(sock.recv(65536)) == int(mtu) - headers
+            fits = bytes(int(mtu) - headers)
+            # Answers may be too long for their own way, which the host has to learn then.
+            sock.settimeout(2)
+            for attempt in range(10):
+                sock.send(fits)
+                try:
+                    assert sock.recv(65536) == fits
+                    break
+                except TimeoutError:
+                    assert attempt < 9, f"{where}: no answer"
         print(where, "told of", mtu, flush=True)
 
 
@@ -163,18 +176,35 @@ def pieces(targets):
         print(where, "ok", flush=True)
 
 
-def late(targets):
+def late(arguments):
+    hops, targets = int(arguments[0]), arguments[1:]
     for where in targets:
         family, to = address(where)
         with listening(family, to) as sock:
             if family == socket.AF_INET:
-                sock.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, 1)
+                sock.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, hops)
             else:
-                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS, 1)
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS, hops)
             sock.send(b"late")
-            number, icmp, _ = icmp_error(sock)
+            number, icmp, _, said_by = icmp_error(sock)
             assert (number, icmp) == (errno.EHOSTUNREACH, 11 if family == socket.AF_INET else 3), (number, icmp)
+        print(where, "told by", said_by, flush=True)
+
+
+def refused(targets):
+    for where in targets:
+        family, to = address(where)
+        with listening(family, to) as sock:
+            sock.send(b"anybody?")
+            number, _, _, said_by = icmp_error(sock)
+            assert (number, said_by) == (errno.ECONNREFUSED, to[0]), (number, said_by)
         print(where, "told", flush=True)
+
+
+def gone(targets):
+    for _ in range(10):
+        with datagrams(*address(targets[0])) as sock:
+            sock.send(b"gone")
 
 
 def keep(targets):
@@ -187,4 +217,5 @@ def keep(targets):
 
 
 if __name__ == "__main__":
-    {"serve": serve, "ask": ask, "big": big, "pieces": pieces, "late": late, "keep": keep}[sys.argv[1]](sys.argv[2:])
+    {"serve": serve, "ask": ask, "big": big, "pieces": pieces, "late": late,
+     "refused": refused, "gone": gone, "keep": keep}[sys.argv[1]](sys.argv[2:])

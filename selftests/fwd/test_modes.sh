@@ -113,17 +113,29 @@ too_big() {
 	narrow del $CLIENT client $CLIENT6 client
 }
 
-# A client's datagrams in fragments; what hosts send in fragments is not translated.
+# Datagrams in fragments there and back. Three each: those of clients all ways, and those of host2, which come this way.
 in_pieces() {
-	local before
+	local before fragments
 	before=$(counter lbu fwd defragmented)
-	ns client "$modes" pieces "$VIP:7001" "[$VIP6]:7001" "$VIP:7002" "[$VIP6]:7002"
-	[ "$(counter lbu fwd defragmented)" = $((before + 12)) ]
+	ns client "$modes" pieces "$VIP:7001" "[$VIP6]:7001" "$VIP:7002" "[$VIP6]:7002" "$VIP:7003" "[$VIP6]:7003" \
+		"$VIP:7004" "[$VIP6]:7004"
+	[ "$(counter lbu fwd defragmented)" = $((before + 36)) ]
+	# Those of other machines are none of our business.
+	ip -n client addr add 10.0.1.77/32 dev lbu
+	ip -n host2 route add 10.0.1.77 via $LBU_TO_HOST2
+	ip -n host1 route add 10.0.1.77 via $LBU_TO_HOST1
+	fragments=$(counter lbu fwd fragments)
+	ns host1 ping -q -c 1 -s 4000 -W 10 10.0.1.77
+	[ "$(counter lbu fwd fragments)" = "$fragments" ]
+	# The kernel forwards what only might have been one of ours, too.
+	ns host2 ping -q -c 1 -s 4000 -W 10 10.0.1.77
+	[ "$(counter lbu fwd fragments)" -gt "$fragments" ]
+	[ "$(counter lbu fwd pass-protocol)" = 0 ]
 }
 
 # The LBU is a router on the way.
 time_is_up() {
-	ns client "$modes" late "$VIP:7001" "[$VIP6]:7001" "$VIP:7002" "[$VIP6]:7002" "$VIP:7003" "[$VIP6]:7003" \
+	ns client "$modes" late 1 "$VIP:7001" "[$VIP6]:7001" "$VIP:7002" "[$VIP6]:7002" "$VIP:7003" "[$VIP6]:7003" \
 		"$VIP:7004" "[$VIP6]:7004"
 	[ "$(counter lbu fwd drop-ttl-expired)" = 8 ]
 }
@@ -239,7 +251,7 @@ ktap_run "services with endpoints of each way" configure
 ktap_run "TCP and UDP, byte by byte" everything
 ktap_run "batches of segments stay whole" batches_stay_whole
 ktap_run "the client is told what is too big" too_big
-ktap_run "a client's fragments" in_pieces
+ktap_run "fragments" in_pieces
 ktap_run "the client is told that time is up" time_is_up
 ktap_run "routes by hand" by_hand
 ktap_run "what would go astray is refused" refused

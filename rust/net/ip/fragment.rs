@@ -93,6 +93,28 @@ pub fn defragment(net: &Net, mut skb: SkBuff) -> Defragment {
     Defragment::Whole(skb)
 }
 
+/// The length of the longest fragment that an arrived packet was put together from, which no router on
+/// the way would make shorter: with IPv6. `None` for all others.
+///
+/// The packet is in a hook, behind what `ip6_rcv()` notes in it.
+pub fn longest_fragment(skb: &SkBuff) -> Option<u16> {
+    if !is_ipv6(skb) {
+        return None;
+    }
+    // SAFETY: The control block is the packet's, which is borrowed, and IPv6's.
+    match unsafe { (*bindings::IP6CB(skb.as_raw())).frag_max_size } {
+        0 => None,
+        len => Some(len),
+    }
+}
+
+/// Has an IPv6 packet that may leave in fragments leave in such, if it is longer than this. Its way must
+/// carry them.
+pub(super) fn limit_fragments(skb: &mut SkBuff, longest: u16) {
+    // SAFETY: As above; nobody else changes it.
+    unsafe { (*bindings::IP6CB(skb.as_raw())).frag_max_size = longest };
+}
+
 /// Lets a packet, whose data starts at its complete IP header, leave in fragments if it is too long
 /// for its way. It counts as sent by the source address in it, so it gets an identification that is
 /// none of that source's other packets'. Errors: `EINVAL`, `ENOMEM`.

@@ -14,6 +14,10 @@ use super::{
         Net, //
     },
     dst::Dst,
+    fragment::{
+        limit_fragments,
+        longest_fragment, //
+    },
     has_ipv6,
     in6_addr,
     ipv4_header,
@@ -298,7 +302,9 @@ impl Route {
     /// header: an arrived packet that has been readdressed, or one from here. Any context but hard
     /// interrupts.
     ///
-    /// It does not pass the `LOCAL_OUT` hooks, but those of `POST_ROUTING`. The packet is consumed.
+    /// It does not pass the `LOCAL_OUT` hooks, but those of `POST_ROUTING`. An IPv6 packet that was put
+    /// together and may be fragmented leaves in fragments no longer than those that came, if they fit
+    /// this way. The packet is consumed.
     /// Errors are the stack's, or `EINVAL` for something that is no packet of the family.
     #[inline]
     pub fn output(self, net: &Net, mut skb: SkBuff) -> Result {
@@ -307,7 +313,14 @@ impl Route {
             skb.set_protocol(ETH_P_IP);
             ipv4_header(&mut skb).map(|_| ())
         } else {
+            let longest = match skb.ignores_df() {
+                true => longest_fragment(&skb).filter(|len| u32::from(*len) <= self.mtu()),
+                false => None,
+            };
             clear_ipv6_control_block(&mut skb);
+            if let Some(longest) = longest {
+                limit_fragments(&mut skb, longest);
+            }
             skb.set_protocol(ETH_P_IPV6);
             ipv6_header(&mut skb)
         };
