@@ -155,6 +155,27 @@ pub fn carry(state: &HookState<'_>, mapping: &Mapping, skb: SkBuff, report: &Rep
     }
 }
 
+/// Whether the checksum of the ICMP error that [`parse_icmp_error`] has read is right.
+pub fn is_valid_icmp_error(skb: &mut SkBuff, report: &Report) -> bool {
+    icmp::is_valid(skb, report)
+}
+
+/// Tells a client of an ICMP error about a packet that this machine has sent to `target`, with the
+/// client's packet in it behind a header of `overhead` bytes; in a `PRE_ROUTING` hook. Whether it was
+/// told.
+///
+/// `report` is what [`Report::parse_ipip`] made of the packet. The MTU of the way is remembered, and
+/// the client hears what it hears of errors about the tunnel's packets.
+pub fn tell_of_inner(
+    state: &HookState<'_>,
+    skb: &mut SkBuff,
+    report: &Report,
+    target: &Target,
+    overhead: u16,
+) -> bool {
+    icmp::tell_of_inner(state, skb, report, target, overhead)
+}
+
 /// Adds or replaces what a flow id of a forwarder stands for, on the host.
 ///
 /// It does not expire: who installs it removes it. Any context. Errors: `EPERM` if the forwarder is

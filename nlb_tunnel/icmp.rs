@@ -14,7 +14,8 @@ use crate::{
         Tunnel,
         STATE, //
     },
-    stats::Counter, //
+    stats::Counter,
+    target::Target, //
 };
 use kernel::{
     prelude::*,
@@ -101,11 +102,8 @@ pub(crate) fn receive(state: &HookState<'_>, mut skb: SkBuff) -> Verdict {
     {
         return Verdict::Accept(skb);
     }
-    let is_valid = |skb: &mut SkBuff| {
-        u16::try_from(report.icmp_offset).is_ok_and(|at| ip::icmp_checksum_is_valid(skb, at))
-    };
     let mapping = tunnel.reported(&report, &about, state.rcu());
-    let Some(mapping) = mapping.filter(|_| is_valid(&mut skb)) else {
+    let Some(mapping) = mapping.filter(|_| is_valid(&mut skb, &report)) else {
         tunnel.stats.inc(Counter::IcmpStrange);
         return match report.quoted.tuple.proto() {
             Proto::Tcp => Verdict::Accept(skb),
@@ -132,17 +130,65 @@ fn examine(
     mapping: &Mapping,
 ) -> Result<IcmpError> {
     quote_only(skb, report)?;
-    let error = judge(net, skb, report, mapping)?;
+    let error = judge(net, skb, report, mapping.target(), 0)?;
     let packet_len = match about {
         About::Compact(_) => report.quoted.total_len,
         About::Learn(_, Some(inner)) => inner.parsed.total_len,
         About::Learn(_, None) => return Err(EINVAL),
     };
-    match error {
-        // It fits: it was longer inside the datagram, or somebody claims what cannot be.
-        IcmpError::TooBig { mtu } if packet_len <= mtu as usize => Err(EINVAL),
-        error => as_sent(skb, report, about, mapping.tuple()).map(|()| error),
+    if is_no_news(error, packet_len) {
+        return Err(EINVAL);
     }
+    as_sent(skb, report, about, mapping.tuple()).map(|()| error)
+}
+
+/// Whether a packet that is too big is not: it was longer inside another one, or somebody claims what
+/// cannot be.
+fn is_no_news(error: IcmpError, packet_len: usize) -> bool {
+    matches!(error, IcmpError::TooBig { mtu } if packet_len <= mtu as usize)
+}
+
+/// As [`examine`], of a report about a packet that this machine has sent to `target` with a client's
+/// packet inside, behind a header of `overhead` bytes.
+fn examine_inner(
+    net: &Net,
+    skb: &mut SkBuff,
+    report: &Report,
+    target: &Target,
+    overhead: u16,
+) -> Result<IcmpError> {
+    quote_only(skb, report)?;
+    let error = judge(net, skb, report, target, overhead)?;
+    if is_no_news(error, report.quoted.total_len) {
+        return Err(EINVAL);
+    }
+    skb.pull(overhead).map(|()| error)
+}
+
+/// See [`api::tell_of_inner`](crate::tell_of_inner).
+pub(crate) fn tell_of_inner(
+    state: &HookState<'_>,
+    skb: &mut SkBuff,
+    report: &Report,
+    target: &Target,
+    overhead: u16,
+) -> bool {
+    let net = state.net();
+    let Some(in_dev) = state.in_dev() else {
+        return false;
+    };
+    match examine_inner(net, skb, report, target, overhead) {
+        Ok(error) => {
+            ip::send_icmp_error_about(net, skb, in_dev, error, state.rcu());
+            true
+        }
+        Err(_) => false,
+    }
+}
+
+/// Whether the checksum of a report is right.
+pub(crate) fn is_valid(skb: &mut SkBuff, report: &Report) -> bool {
+    u16::try_from(report.icmp_offset).is_ok_and(|at| ip::icmp_checksum_is_valid(skb, at))
 }
 
 /// Makes an ICMP error about a reply a CARRY, as a router on its way: its TTL, which must not be used
@@ -181,17 +227,23 @@ fn as_sent(skb: &mut SkBuff, report: &Report, about: &About, tuple: &FourTuple) 
 }
 
 /// What a report means, whose quoted packet starts at the data: for this machine, which remembers
-/// the MTU of the path, and for the client.
+/// the MTU of the path, and for the client, whose packet was `overhead` bytes shorter.
 ///
 /// The client hears what a router would tell it (RFC 1812 section 4.3.3), but nothing that its TCP
 /// might take for the end of the connection (RFC 1122 section 4.2.3.9): whatever keeps packets from
 /// the host, it hears that the host cannot be reached. `EINVAL` if it is to hear nothing.
-fn judge(net: &Net, skb: &mut SkBuff, report: &Report, mapping: &Mapping) -> Result<IcmpError> {
+fn judge(
+    net: &Net,
+    skb: &mut SkBuff,
+    report: &Report,
+    target: &Target,
+    overhead: u16,
+) -> Result<IcmpError> {
     match (report.kind, report.code) {
         (Kind::TooBig { mtu }, _) => {
             ip::update_pmtu(net, skb, mtu)?;
             // What this machine goes by from now on, whatever was said.
-            let mtu = mapping.target().route(net)?.mtu();
+            let mtu = target.route(net)?.mtu().saturating_sub(overhead.into());
             Ok(IcmpError::TooBig { mtu })
         }
         (Kind::Unreachable, _) => Ok(IcmpError::HostUnreachable),
@@ -272,14 +324,17 @@ impl Tunnel {
 #[kunit_tests(nlb_tunnel_icmp)]
 mod tests {
     use super::*;
-    use nlb::wire::vectors::report::{
-        check_carried,
-        check_no_reports,
-        check_reports,
-        CARRIED,
-        COUNT,
-        NO_REPORTS,
-        OTHERS, //
+    use nlb::wire::vectors::{
+        errors,
+        report::{
+            check_carried,
+            check_no_reports,
+            check_reports,
+            CARRIED,
+            COUNT,
+            NO_REPORTS,
+            OTHERS, //
+        }, //
     };
 
     /// A packet of these bytes.
@@ -350,5 +405,30 @@ mod tests {
             }),
             Ok(NO_REPORTS.len() + OTHERS.len())
         );
+    }
+
+    #[test]
+    fn what_is_quoted_of_inner_packets() {
+        let lost = |_: Error| error::DropReason::NoSpace;
+        let exposed = errors::check_ipip(|bytes, report, outer| {
+            let mut skb = packet(bytes).map_err(lost)?;
+            quote_only(&mut skb, report).map_err(lost)?;
+            skb.pull(outer.offset as u16).map_err(lost)?;
+            let len = skb.data().len();
+            bytes
+                .get_mut(..len)
+                .ok_or(error::DropReason::NoSpace)?
+                .copy_from_slice(skb.data());
+            skb.consume();
+            Ok(len)
+        });
+        assert!(exposed.is_ok_and(|exposed| exposed >= 40));
+        let none = errors::check_none(|bytes| {
+            let mut skb = packet(bytes).map_err(lost)?;
+            let report = parse_reason(&mut skb);
+            skb.consume();
+            report
+        });
+        assert!(none.is_ok_and(|none| none >= 40));
     }
 }
