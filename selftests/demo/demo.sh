@@ -141,7 +141,35 @@ tell "iperf3 across an l4 service, client to host (through the tunnel):"
 on client sh -c "iperf3 -c $VIP -t 3 -f m | grep -E 'sender|receiver'"
 on lbu nlb endpoint show
 
-chapter "5. The evidence"
+chapter "5. One service, five ways to its hosts"
+tell "The tunnel needs our module on the host. Others need none: on the link, in an IP packet, or translated." \
+	"For half-nat, host2 answers through the LBU; with nat it knows the LBU only."
+on host1 ip addr add 10.0.2.3/24 dev lbu
+on host2 ip addr add 10.0.3.3/24 dev lbu
+on host2 ip addr add 10.0.3.4/24 dev lbu
+on host2 ip link add ipip-lbu type ipip local $HOST2 remote $LBU_TO_HOST2
+on host2 ip link set ipip-lbu up
+on host2 ip rule add from 10.0.3.3 lookup 100
+on host2 ip route add default via $LBU_TO_HOST2 table 100
+on lbu nlb service add $VIP:8090/tcp scheduler rr
+on lbu nlb endpoint add $VIP:8090/tcp host $HOST1
+on lbu nlb endpoint add $VIP:8090/tcp host 10.0.2.3 via direct
+on lbu nlb endpoint add $VIP:8090/tcp host $HOST2 via ipip
+on lbu nlb endpoint add $VIP:8090/tcp host 10.0.3.3 via half-nat port 8080
+on lbu nlb endpoint add $VIP:8090/tcp host 10.0.3.4 via nat port 8080
+for host in host1 host2; do
+	background $host "$tmp/$host-8090.log" python3 -m http.server -d "$tmp/$host/www" 8090
+	wait_listen $host 8090
+done
+for _ in 1 2 3 4 5; do ns client curl -sS --max-time 60 "http://$VIP:8090/a/page"; done | sort | uniq -c >"$tmp/ways"
+sed 's/^/          /' "$tmp/ways"
+holds "five requests, five ways" is \
+	"$(ns lbu nlb -j endpoint show $VIP:8090/tcp | jq -r 'map("\(.forward) \(.connections)") | sort | join(", ")')" \
+	"direct 1, half-nat 1, ipip 1, nat 1, tunnel 1"
+holds "host1 answered two, host2 three" is "$(awk '{ print $NF, $1 }' "$tmp/ways" | paste -sd ' ')" "host1 2 host2 3"
+on lbu nlb route show $VIP:8090/tcp
+
+chapter "6. The evidence"
 capture_stop
 holds "no RST was sent to the client or by it" \
 	"$here/../pcap.py" no-rst "$tmp/client-to-lbu.pcap" "$tmp/client-from-host1.pcap" "$tmp/client-from-host2.pcap"
