@@ -205,7 +205,7 @@ wait_for() {
 udp_echo() {
 	background "$1" "$tmp/echo-$1-$3.log" python3 -c "
 import socket
-s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s = socket.socket(socket.AF_INET6 if ':' in '$2' else socket.AF_INET, socket.SOCK_DGRAM)
 s.bind(('$2', $3))
 while True:
     data, peer = s.recvfrom(65536)

@@ -5,24 +5,28 @@
 # does when devices, neighbours and modules come and go.
 
 . "$(dirname "$0")/../lib.sh"
+modes=$(cd "$(dirname "$0")" && pwd)/modes.py
 
-# l4 PORT/PROTO HOST WORD...: a service with this endpoint.
+# l4 PORT/PROTO HOST WORD...: a service with this endpoint, on the VIP of its family.
 l4() {
-	ns lbu nlb service add "$VIP:$1" mode l4
-	ns lbu nlb endpoint add "$VIP:$1" host "${@:2}"
+	local vip=$VIP
+	[[ $2 != *:* ]] || vip="[$VIP6]"
+	ns lbu nlb service add "$vip:$1" mode l4
+	ns lbu nlb endpoint add "$vip:$1" host "${@:2}"
 }
 fast() { counter lbu fwd fast-packets; }
 
 # ask PORT COUNT [SIZE [OPTION]...]: from one socket, with these options at the level of IP ("NAME=BYTES"), so many
 # datagrams that have to come back. Prints how many packets took the fast path: none of the first one, which opens the
-# connection, nor of the second, if the host had not learnt of it by then.
+# connection, nor of the second, if the host had not learnt of it by then. TO is whom it asks, in place of the VIP.
 ask() {
 	ns client python3 - "$@" <<-EOF
 	import json, socket, subprocess, sys
 	port, count, size = *map(int, sys.argv[1:3]), int((sys.argv[3:] + ["100"])[0])
-	s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+	to = "${TO:-$VIP}"
+	s = socket.socket(socket.AF_INET6 if ":" in to else socket.AF_INET, socket.SOCK_DGRAM)
 	s.settimeout(5)
-	s.connect(("$VIP", port))
+	s.connect((to, port))
 	def ask(size):
 	    for attempt in range(5):
 	        s.send(bytes(size))
@@ -65,6 +69,17 @@ plain_packets() {
 	takes 10 7002 10
 	# Inside another packet they need the network layer.
 	takes 0 7003 3
+}
+
+over_ipv6() {
+	local TO=$VIP6
+	takes 10 7000 10
+	takes 10 7000 10 1452
+	takes 10 7001 10
+	takes 10 7002 10
+	takes 0 7003 3
+	# In fragments.
+	takes 0 7000 3 4000
 }
 
 tcp() {
@@ -160,6 +175,116 @@ vlan() {
 	ip -n client route replace $VIP via 10.0.1.1
 }
 
+# Ports are not asked, but the device that they belong to: what is for this machine is taken there, and what only passes
+# is not. The client's link is the port of a bridge, and host1's that of a bond.
+bridge_and_bond() {
+	ip -n lbu link add br0 type bridge || skip "no bridges in this kernel"
+	ip -n lbu link add bond0 type bond mode active-backup || skip "no bonds in this kernel"
+	ip -n lbu -batch - <<-EOF
+		addr flush dev client
+		link set client master br0
+		addr add $LBU/24 dev br0
+		link set br0 up
+		link set host1 down
+		link set host1 master bond0
+		addr flush dev host1
+		addr add $LBU_TO_HOST1/24 dev bond0
+		link set bond0 up
+	EOF
+	wait_for 10 ns client ping -q -c 1 -W 1 $LBU
+	wait_for 10 ns lbu ping -q -c 1 -W 1 $HOST1
+	takes 10 7000 10
+	takes 10 7002 10
+	# Between two ports of the bridge; host2 has the VIP meanwhile.
+	ip -n lbu addr flush dev host2
+	ip -n lbu link set host2 master br0
+	ip -n host2 addr add $VIP/32 dev lo
+	ip -n host2 addr add 10.0.1.99/24 dev lbu
+	ip -n host2 route replace $CLIENT dev lbu
+	udp_echo host2 $VIP 7000
+	ip -n client route replace $VIP via 10.0.1.99
+	wait_for 10 ns client ping -q -c 1 -W 1 10.0.1.99
+	local packets
+	packets=$(counter lbu fwd packets)
+	takes 0 7000 5
+	[ "$(counter lbu fwd packets)" = "$packets" ]
+	ip -n client route replace $VIP via $LBU
+	ip -n host2 addr del $VIP/32 dev lo
+	ip -n host2 addr del 10.0.1.99/24 dev lbu
+	ip -n host2 route replace $CLIENT via $LBU_TO_HOST2
+	ip -n lbu -batch - <<-EOF
+		link del br0
+		link del bond0
+		link set host1 up
+		addr add $LBU/24 dev client
+		addr add $LBU_TO_HOST1/24 dev host1
+		addr add $LBU_TO_HOST2/24 dev host2
+	EOF
+	wait_for 10 ns client ping -q -c 1 -W 1 $LBU
+	wait_for 10 ns lbu ping -q -c 1 -W 1 $HOST1
+	takes 10 7000 10
+}
+
+# A link that becomes narrower, and wide again.
+other_mtu() {
+	takes 10 7002 10 1472
+	ip -n lbu link set host1 mtu 1000
+	ns client "$modes" big "1000=$VIP:7002"
+	ip -n client route flush cache
+	takes 10 7002 10 900
+	ip -n lbu link set host1 mtu 1500
+	takes 10 7002 10 900
+}
+
+# The only device that leads to a host goes, while its routes are remembered.
+device_of_a_host() {
+	ip -n lbu link add here type veth peer name there netns host2
+	ip -n lbu -batch - <<-EOF
+		addr add 10.0.77.1/24 dev here
+		addr add 2001:db8:77::1/64 dev here nodad
+		link set here up
+	EOF
+	ip -n host2 -batch - <<-EOF
+		addr add 10.0.77.2/24 dev there
+		addr add 2001:db8:77::2/64 dev there nodad
+		link set there up
+	EOF
+	l4 7004/udp 10.0.77.2 via direct
+	l4 7004/udp 2001:db8:77::2 via direct
+	l4 7005/udp 10.0.77.2 via half-nat port 8005
+	l4 7005/udp 2001:db8:77::2 via half-nat port 8005
+	l4 7006/udp 10.0.77.2
+	l4 7006/udp 2001:db8:77::2
+	background client "$tmp/flows.log" python3 -c "
+import socket, time
+socks = []
+for to in ('$VIP', '$VIP6'):
+    for port in (7004, 7005, 7006):
+        s = socket.socket(socket.AF_INET6 if ':' in to else socket.AF_INET, socket.SOCK_DGRAM)
+        s.connect((to, port))
+        socks.append(s)
+while True:
+    for s in socks:
+        try:
+            s.send(bytes(300))
+        except OSError:
+            pass
+    time.sleep(0.001)"
+	wait_for 20 all_flow
+	ip -n lbu link del here
+	# Nothing is left to be sent there.
+	local before
+	before=$(counter lbu fwd drop-no-route)
+	wait_for 20 more_lost "$before"
+	kill $!
+	for port in 7004 7005 7006; do
+		ns lbu nlb service del "$VIP:$port/udp"
+		ns lbu nlb service del "[$VIP6]:$port/udp"
+	done
+}
+all_flow() { ns lbu nlb -j endpoint show | jq -e '[.[] | select(.vip_port >= 7004 and .vip_port <= 7006)] | all(.packets > 10)'; }
+more_lost() { (($(counter lbu fwd drop-no-route) > $1)); }
+
 # Devices are renamed, go, and come, also into another namespace, while there is traffic by all of them.
 devices_under_traffic() {
 	background client "$tmp/flood.log" python3 -c "
@@ -184,7 +309,9 @@ while True:
 		ip -n lbu link set client down
 		ip -n lbu link set client up
 		ip -n lbu link set host1 down
+		ip -n lbu link set host1 mtu 1400
 		ip -n lbu link set host1 up
+		ip -n lbu link set host1 mtu 1500
 		ip -n lbu link set host2 up
 	done
 	# Its packets and those of the others.
@@ -205,25 +332,40 @@ some_are_fast() { (($(fast) > 10)); }
 ktap_begin
 load_modules nlb_fwd
 topology
+topology_ipv6
 vip_add lbu host1
+vip_add_ipv6 lbu host1
 ns host1 nlb forwarder add $LBU_TO_HOST1
-l4 7000/udp $HOST1
-l4 7001/udp $HOST2 via half-nat port 8001
-l4 7002/udp $HOST1 via direct
-l4 7003/udp $HOST1 via ipip
+ns host1 nlb forwarder add $LBU_TO_HOST1_6
 l4 5201/tcp $HOST1
 ip -n host2 route replace $CLIENT via $LBU_TO_HOST2
+ip -n host2 route replace $CLIENT6 via $LBU_TO_HOST2_6
 ip -n host1 link add tun4 type ipip local $HOST1 remote $LBU_TO_HOST1
 ip -n host1 link set tun4 up
-for port in 7000 7002 7003; do udp_echo host1 $VIP $port; done
-udp_echo host2 $HOST2 8001
+ip -n host1 link add tun6 type ip6tnl mode ip6ip6 local $HOST1_6 remote $LBU_TO_HOST1_6
+ip -n host1 link set tun6 up
+while read -r vip host1 host2; do
+	l4 7000/udp "$host1"
+	l4 7001/udp "$host2" via half-nat port 8001
+	l4 7002/udp "$host1" via direct
+	l4 7003/udp "$host1" via ipip
+	for port in 7000 7002 7003; do udp_echo host1 "$vip" $port; done
+	udp_echo host2 "$host2" 8001
+done <<EOF
+$VIP $HOST1 $HOST2
+$VIP6 $HOST1_6 $HOST2_6
+EOF
 ktap_run "everything plain takes the fast path" plain_packets
+ktap_run "over IPv6, too" over_ipv6
 ktap_run "and so do the packets of a connection" tcp
 ktap_run "packets that others have, too" watched_packets
 ktap_run "what needs more is left to the ordinary path" other_packets
 ktap_run "hooks where packets leave see them" leaving_hooks
 ktap_run "another address of a neighbour" new_neighbour
 ktap_run "a VLAN" vlan
+ktap_run "a bridge and a bond" bridge_and_bond
+ktap_run "another MTU" other_mtu
+ktap_run "a host's device goes" device_of_a_host
 ktap_run "devices come and go under traffic" devices_under_traffic
 ktap_run "modules and namespaces go under traffic" modules_under_traffic
 ktap_end
