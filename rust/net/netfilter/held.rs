@@ -42,7 +42,7 @@ impl HookState<'_> {
     /// A socket that an early lookup has put on the packet is taken off, and will be looked up
     /// again. Refused, with the packet given back, where it cannot be held: on the way out of a
     /// socket, or if its route has gone.
-    pub fn hold(&self, mut skb: SkBuff) -> Result<HeldPacket, SkBuff> {
+    fn hold(&self, mut skb: SkBuff) -> Result<HeldPacket, SkBuff> {
         let state = self.state();
         let Some(okfn) = state.okfn else {
             return Err(skb);
@@ -176,6 +176,18 @@ impl HeldTotal {
     pub fn packets(&self) -> usize {
         self.packets.load(Relaxed)
     }
+
+    /// One more is held, of so many bytes.
+    fn come(&self, bytes: usize) {
+        self.bytes.add(bytes, Relaxed);
+        self.packets.add(1, Relaxed);
+    }
+
+    /// So many are held no more, of so many bytes together.
+    fn gone(&self, packets: usize, bytes: usize) {
+        let _ = self.bytes.fetch_sub(bytes, Relaxed);
+        let _ = self.packets.fetch_sub(packets, Relaxed);
+    }
 }
 
 /// Packets that wait, in the order in which they came. Its owner has a lock.
@@ -229,8 +241,7 @@ impl HeldQueue {
         // There is room: it was reserved above.
         if self.packets.push_within_capacity(packet).is_ok() {
             self.bytes = self.bytes.saturating_add(size);
-            total.bytes.add(size, Relaxed);
-            total.packets.add(1, Relaxed);
+            total.come(size);
         }
         Ok(())
     }
@@ -248,8 +259,7 @@ impl HeldQueue {
         });
         let dropped = before.saturating_sub(self.packets.len());
         self.bytes = self.bytes.saturating_sub(bytes);
-        let _ = total.bytes.fetch_sub(bytes, Relaxed);
-        let _ = total.packets.fetch_sub(dropped, Relaxed);
+        total.gone(dropped, bytes);
         dropped
     }
 
@@ -257,8 +267,7 @@ impl HeldQueue {
     pub fn take(&mut self, total: &HeldTotal) -> KVec<HeldPacket> {
         let bytes = core::mem::take(&mut self.bytes);
         let packets = core::mem::replace(&mut self.packets, KVec::new());
-        let _ = total.bytes.fetch_sub(bytes, Relaxed);
-        let _ = total.packets.fetch_sub(packets.len(), Relaxed);
+        total.gone(packets.len(), bytes);
         packets
     }
 }
