@@ -33,7 +33,6 @@ use crate::{
         Forwarder,
         STATE, //
     },
-    stats::Counter,
     uapi::{
         self,
         cmd,
@@ -53,7 +52,7 @@ use allotments::{
     allotment_set, //
 };
 use fill::{
-    fill_counter,
+    fill_counters,
     fill_endpoint,
     fill_route,
     notify_endpoint, //
@@ -474,12 +473,7 @@ fn route_dump(dump: &mut Dump<'_>) -> Result {
 
 fn stats_get(req: &Request<'_>) -> Result {
     let forwarder = forwarder(req)?;
-    req.reply(|w| {
-        for (counter, name) in Counter::ALL {
-            fill_counter(w, name, forwarder.stats.get(*counter))?;
-        }
-        Ok(())
-    })
+    req.reply(|w| fill_counters(w, |counter| forwarder.stats.get(counter)))
 }
 
 /// Dumps what each CPU has counted.
@@ -487,10 +481,7 @@ fn stats_dump(dump: &mut Dump<'_>) -> Result {
     let forwarder = forwarder(dump.request())?;
     dump.put_cpus(|w, cpu| {
         w.put_u32(uapi::stats::CPU, cpu.number())?;
-        for (counter, name) in Counter::ALL {
-            fill_counter(w, name, forwarder.stats.of(cpu, *counter))?;
-        }
-        Ok(())
+        fill_counters(w, |counter| forwarder.stats.of(cpu, counter))
     });
     Ok(())
 }

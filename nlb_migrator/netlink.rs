@@ -435,9 +435,10 @@ fn stats_get(request: &Request<'_>) -> Result {
         })
     };
     request.reply(|w| {
-        for (counter, name) in Counter::ALL {
-            let live = stats::of_auth(&auth, *counter);
-            put(w, name, shared.stats.get(*counter).saturating_add(live))?;
+        for &counter in Counter::ALL {
+            let live = stats::of_auth(&auth, counter);
+            let value = shared.stats.get(counter).saturating_add(live);
+            put(w, counter.name(), value)?;
         }
         put(w, "held-now", shared.holds.packets())?;
         put(w, "tombstones-now", shared.tombstones.len())?;

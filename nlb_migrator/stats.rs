@@ -96,8 +96,8 @@ nlb::counters! {
 impl Stats {
     /// Adds what a socket has counted that is gone.
     pub(crate) fn add_auth(&self, counters: &auth::Counters) {
-        for (counter, _) in Counter::ALL {
-            self.add(*counter, of_auth(counters, *counter));
+        for &counter in Counter::ALL {
+            self.add(counter, of_auth(counters, counter));
         }
     }
 }

@@ -283,21 +283,20 @@ fn fill_host_mapping(w: &mut Writer<'_>, m: &HostMapping) -> Result {
     Ok(())
 }
 
-fn fill_counter(w: &mut Writer<'_>, name: &str, value: u64) -> Result {
-    w.nest(uapi::stats::COUNTER, |w| {
-        w.put_str(uapi::counter::NAME, name)?;
-        w.put_uint(uapi::counter::VALUE, value)
-    })
+/// All counters, with what `of` says of each.
+fn fill_counters(w: &mut Writer<'_>, of: impl Fn(Counter) -> u64) -> Result {
+    for &counter in Counter::ALL {
+        w.nest(uapi::stats::COUNTER, |w| {
+            w.put_str(uapi::counter::NAME, counter.name())?;
+            w.put_uint(uapi::counter::VALUE, of(counter))
+        })?;
+    }
+    Ok(())
 }
 
 fn stats_get(req: &Request<'_>) -> Result {
     let tunnel = tunnel(req)?;
-    req.reply(|w| {
-        for (counter, name) in Counter::ALL {
-            fill_counter(w, name, tunnel.stats.get(*counter))?;
-        }
-        Ok(())
-    })
+    req.reply(|w| fill_counters(w, |counter| tunnel.stats.get(counter)))
 }
 
 /// Dumps what each CPU has counted.
@@ -305,10 +304,7 @@ fn stats_dump(dump: &mut Dump<'_>) -> Result {
     let tunnel = tunnel(dump.request())?;
     dump.put_cpus(|w, cpu| {
         w.put_u32(uapi::stats::CPU, cpu.number())?;
-        for (counter, name) in Counter::ALL {
-            fill_counter(w, name, tunnel.stats.of(cpu, *counter))?;
-        }
-        Ok(())
+        fill_counters(w, |counter| tunnel.stats.of(cpu, counter))
     });
     Ok(())
 }

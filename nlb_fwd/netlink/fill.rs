@@ -170,11 +170,19 @@ pub(super) fn fill_miss(w: &mut Writer<'_>, m: &Miss) -> Result {
     w.put_uint(miss::AGE, shown.age_ms)
 }
 
-pub(super) fn fill_counter(w: &mut Writer<'_>, name: &str, value: u64) -> Result {
+fn fill_counter(w: &mut Writer<'_>, counter: Counter, value: u64) -> Result {
     w.nest(stats::COUNTER, |w| {
-        w.put_str(counter::NAME, name)?;
+        w.put_str(counter::NAME, counter.name())?;
         w.put_uint(counter::VALUE, value)
     })
+}
+
+/// All counters, with what `of` says of each.
+pub(super) fn fill_counters(w: &mut Writer<'_>, of: impl Fn(Counter) -> u64) -> Result {
+    for &counter in Counter::ALL {
+        fill_counter(w, counter, of(counter))?;
+    }
+    Ok(())
 }
 
 pub(super) fn fill_route(w: &mut Writer<'_>, r: &Route) -> Result {
@@ -265,7 +273,7 @@ pub(crate) fn notify_miss(net: &Net, m: &Miss) {
 pub(crate) fn notify_limits(net: &Net, limits: impl Iterator<Item = (Counter, u64)>) {
     let _ = FAMILY.multicast(net, GROUP_EVENTS, cmd::LIMIT_NTF, GFP_ATOMIC, |w| {
         for (counter, value) in limits {
-            fill_counter(w, counter.name(), value)?;
+            fill_counter(w, counter, value)?;
         }
         Ok(())
     });
