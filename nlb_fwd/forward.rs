@@ -58,6 +58,12 @@ use nlb_tunnel::Target;
 /// A packet that is not sent, and why.
 pub(crate) type Refused = (SkBuff, Counter, DropReason);
 
+/// A packet that no way leads on for.
+#[inline]
+pub(crate) fn no_route(skb: SkBuff) -> Refused {
+    (skb, Counter::DropNoRoute, DropReason::IP_OUTNOROUTES)
+}
+
 /// Why there is no route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum NoRoute {
@@ -240,7 +246,7 @@ fn transmit(
         Some((next, changed(route.way(), endpoint, parsed)))
     });
     let Some((next, to)) = next else {
-        return Err((skb, Counter::DropNoRoute, DropReason::IP_OUTNOROUTES));
+        return Err(no_route(skb));
     };
     let mtu = next.mtu().saturating_sub(overhead);
     match ready(state, &mut skb, parsed, mtu, &to) {

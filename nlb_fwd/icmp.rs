@@ -9,7 +9,10 @@
 //! is made here about an error: one that cannot go on is dropped and counted.
 
 use crate::{
-    forward::Refused,
+    forward::{
+        no_route,
+        Refused, //
+    },
     hook::is_from_client,
     route::Route,
     state::Forwarder,
@@ -131,11 +134,6 @@ impl Forwarder {
             }
         }
     }
-}
-
-/// A packet that no way leads on for.
-fn no_route(skb: SkBuff) -> Refused {
-    (skb, Counter::DropNoRoute, DropReason::IP_OUTNOROUTES)
 }
 
 /// Sends an ICMP error about a reply, which came to the VIP, to the host that has sent the reply. What

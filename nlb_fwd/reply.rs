@@ -8,6 +8,7 @@
 
 use crate::{
     forward::{
+        no_route,
         ready,
         rewritten,
         NoRoute,
@@ -36,10 +37,7 @@ use nlb::{
             HookState,
             Verdict, //
         },
-        skbuff::{
-            DropReason,
-            SkBuff, //
-        },
+        skbuff::SkBuff,
         Net, //
     },
     sync::rhashtable::InsertError,
@@ -153,7 +151,7 @@ fn translate(
 ) -> Result<(ip::Route, SkBuff), Refused> {
     let tuple = route.tuple();
     let Ok(next) = ip::Route::lookup_reply(state.net(), tuple) else {
-        return Err((skb, Counter::DropNoRoute, DropReason::IP_OUTNOROUTES));
+        return Err(no_route(skb));
     };
     let from = (tuple.vip(), tuple.vip_port());
     let to = (tuple.client(), tuple.client_port());
