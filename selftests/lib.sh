@@ -135,6 +135,39 @@ topology_ipv6() {
 	ip -n host2 route add default via 2001:db8:3::1
 }
 
+# behind_a_router: host1 is reached through host2, and so is the client from there; FAR is host1 as host2 knows it, and FAR6. The
+# links are as wide as ever at their ends, and narrower in between.
+# shellcheck disable=SC2034 # for those who source this
+FAR=10.0.6.2 FAR6=2001:db8:6::2
+behind_a_router() {
+	ip link add host1 netns host2 type veth peer name host2 netns host1
+	ip -n host2 -batch - <<-EOF
+		link set host1 up
+		addr add 10.0.6.1/24 dev host1
+		addr add 2001:db8:6::1/64 dev host1 nodad
+		route add $FAR dev host1 mtu 1400
+		route add $FAR6 dev host1 mtu 1400
+		route replace $CLIENT via 10.0.5.2 mtu 1300
+		route replace $CLIENT6 via 2001:db8:5::2 mtu 1300
+		route add $VIP via $LBU_TO_HOST2
+		route add $VIP6 via $LBU_TO_HOST2_6
+	EOF
+	ip -n host1 -batch - <<-EOF
+		link set host2 up
+		addr add $FAR/24 dev host2
+		addr add $FAR6/64 dev host2 nodad
+		route replace $CLIENT via 10.0.6.1
+		route replace $CLIENT6 via 2001:db8:6::1
+		route add $LBU_TO_HOST2 via 10.0.6.1
+		route add $LBU_TO_HOST2_6 via 2001:db8:6::1
+	EOF
+	ip -n lbu -batch - <<-EOF
+		route add $FAR via $HOST2
+		route add $FAR6 via $HOST2_6
+	EOF
+	ns host2 sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1
+}
+
 # vip_add_ipv6 MACHINE...: the IPv6 VIP on nlb0, which is there.
 vip_add_ipv6() {
 	local n
@@ -227,10 +260,10 @@ background() {
 	ip netns exec "$n" "$@" >"$log" 2>&1 </dev/null &
 }
 
-# start_nginx MACHINE [LISTEN [ACCESS_LOG]]: nginx there, for the pages in $tmp/MACHINE/www; what it logs is beside
-# them. $! is its process.
+# start_nginx MACHINE [LISTEN[,LISTEN]... [ACCESS_LOG]]: nginx there, on port 80 at least, for the pages in
+# $tmp/MACHINE/www; what it logs is beside them. $! is its process.
 start_nginx() {
-	local dir=$tmp/$1
+	local dir=$tmp/$1 listen=${2:-80}
 	cat >"$dir/conf" <<-EOF
 	daemon off;
 	pid $dir/pid;
@@ -238,7 +271,7 @@ start_nginx() {
 	events { worker_connections 4096; }
 	http {
 		access_log ${3:-$dir/access.log};
-		server { listen ${2:-80}; root $dir/www; }
+		server { listen ${listen//,/; listen }; root $dir/www; }
 	}
 	EOF
 	chmod a+rx "$tmp"

@@ -80,6 +80,17 @@ def settimeout(ms):
     nlb(f"service set {SERVICE} miss-timeout {ms}")
 
 
+@contextlib.contextmanager
+def waiting(ms):
+    """A connection that the LBU asks about, and waits so long for an answer; somebody listens meanwhile."""
+    settimeout(ms)
+    with listening() as events:
+        client = lost()
+        client.sendall(b"do you know me?")
+        asked_by(events, client_port=client.getsockname()[1])
+        yield client
+
+
 def is_reset(client, text=b""):
     """Whether that is the answer, maybe to the acknowledgement of what came before."""
     try:
@@ -92,11 +103,7 @@ def is_reset(client, text=b""):
 
 def route():
     """A route is an answer: what has waited arrives, and the connection goes on."""
-    settimeout(5000)
-    with listening() as events:
-        client = lost()
-        client.sendall(b"do you know me?")
-        asked_by(events, client_port=client.getsockname()[1])
+    with waiting(5000) as client:
         assert wait_for(lambda: asked(client)["held"] >= 1)
         assert asked(client)["state"] == "asked"
         nlb(f"route add {of(client)} host {HOST1}")
@@ -109,11 +116,7 @@ def route():
 
 def drop():
     """Dropped without a word, until the answer is another one."""
-    settimeout(5000)
-    with listening() as events:
-        client = lost()
-        client.sendall(b"do you know me?")
-        asked_by(events, client_port=client.getsockname()[1])
+    with waiting(5000) as client:
         dropped = counter("drop-miss")
         nlb(f"miss set {of(client)} state drop")
         # What had waited, and what the client sends again.
@@ -130,22 +133,14 @@ def drop():
 
 def passes():
     """As if nobody had been asked: the local stack knows no such connection."""
-    settimeout(5000)
-    with listening() as events:
-        client = lost()
-        client.sendall(b"do you know me?")
-        asked_by(events, client_port=client.getsockname()[1])
+    with waiting(5000) as client:
         nlb(f"miss set {of(client)} state pass")
         assert is_reset(client)
 
 
 def no_answer():
     """The same when time is over."""
-    settimeout(100)
-    with listening() as events:
-        client = lost()
-        client.sendall(b"do you know me?")
-        asked_by(events, client_port=client.getsockname()[1])
+    with waiting(100) as client:
         assert is_reset(client)
         assert asked(client)["state"] == "pass"
 
@@ -216,12 +211,8 @@ def repair(sock):
 
 def syn():
     """A new connection has nothing to do with what waits of an old one."""
-    settimeout(5000)
-    with listening() as events:
-        client = lost()
+    with waiting(5000) as client:
         source = client.getsockname()
-        client.sendall(b"do you know me?")
-        asked_by(events, client_port=client.getsockname()[1])
         repair(client)
         client.close()
         dropped = counter("drop-miss")
@@ -234,11 +225,7 @@ def syn():
 
 def gone(how):
     """What waits goes with the device, or with the module."""
-    settimeout(5000)
-    with listening() as events:
-        client = lost()
-        client.sendall(b"do you know me?")
-        asked_by(events, client_port=client.getsockname()[1])
+    with waiting(5000) as client:
         assert wait_for(lambda: asked(client)["held"] >= 1)
         dropped = counter("drop-miss")
         if how == "device":

@@ -11,34 +11,18 @@ modes=$(cd "$(dirname "$0")" && pwd)/modes.py
 forge=$(cd "$(dirname "$0")" && pwd)/forge.py
 lbu() { nlb -n lbu "$@"; }
 
-# host1 as host2 knows it, and the client as the router does.
-FAR=10.0.6.2 FAR6=2001:db8:6::2 BEHIND=10.0.8.2 BEHIND6=2001:db8:8::2
+# The client as the router knows it.
+BEHIND=10.0.8.2 BEHIND6=2001:db8:8::2
 
 # Replies from the VIP go to the client through host2; those to the other address come back to the LBU.
 routers() {
+	behind_a_router
 	netns_add router
 	ip -batch - <<-EOF
-		link add host1 netns host2 type veth peer name host2 netns host1
 		link add router netns lbu type veth peer name lbu netns router
 		link add client netns router type veth peer name router netns client
 	EOF
-	ip -n host2 -batch - <<-EOF
-		link set host1 up
-		addr add 10.0.6.1/24 dev host1
-		addr add 2001:db8:6::1/64 dev host1 nodad
-		route add $FAR dev host1 mtu 1400
-		route add $FAR6 dev host1 mtu 1400
-		route replace $CLIENT via 10.0.5.2 mtu 1300
-		route replace $CLIENT6 via 2001:db8:5::2 mtu 1300
-		route add $VIP via $LBU_TO_HOST2
-		route add $VIP6 via $LBU_TO_HOST2_6
-	EOF
 	ip -n host1 -batch - <<-EOF
-		link set host2 up
-		addr add $FAR/24 dev host2
-		addr add $FAR6/64 dev host2 nodad
-		route add $LBU_TO_HOST2 via 10.0.6.1
-		route add $LBU_TO_HOST2_6 via 2001:db8:6::1
 		route add $BEHIND via 10.0.6.1
 		route add $BEHIND6 via 2001:db8:6::1
 		link add tun4 type ipip local $FAR remote $LBU_TO_HOST2
@@ -52,8 +36,6 @@ routers() {
 		addr add 2001:db8:7::1/64 dev router nodad
 		route add $BEHIND via 10.0.7.2
 		route add $BEHIND6 via 2001:db8:7::2
-		route add $FAR via $HOST2
-		route add $FAR6 via $HOST2_6
 	EOF
 	ip -n router -batch - <<-EOF
 		link set lbu up
@@ -72,7 +54,7 @@ routers() {
 		addr add $BEHIND/24 dev router
 		addr add $BEHIND6/64 dev router nodad
 	EOF
-	for n in host2 router; do ns $n sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1; done
+	ns router sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1
 }
 
 # forgotten GATEWAY GATEWAY6: what all have learnt of paths; the client reaches the VIP by these. Routes with one next hop

@@ -25,22 +25,12 @@ way_of() {
 
 # Both families, and TCP and UDP, on each port.
 servers() {
-	local machine=$1 addresses=$2 port
+	local machine=$1 addresses=$2 port listen=80
 	shift 2
 	mkdir -p "$tmp/$machine/www"
 	head -c 3000000 /dev/urandom >"$tmp/$machine/www/file"
-	{
-		cat <<-EOF
-		daemon off; worker_processes 1; pid $tmp/$machine/pid; error_log $tmp/$machine/error.log;
-		events { }
-		http { access_log off; root $tmp/$machine/www;
-		EOF
-		for port in "$@"; do echo "server { listen [::]:$port ipv6only=off; }"; done
-		echo "}"
-	} >"$tmp/$machine/conf"
-	chmod a+rx "$tmp"
-	chmod -R a+rX "$tmp/$machine"
-	background "$machine" "$tmp/$machine.log" nginx -e "$tmp/$machine/error.log" -c "$tmp/$machine/conf"
+	for port in "$@"; do listen+=",[::]:$port ipv6only=off"; done
+	start_nginx "$machine" "$listen"
 	for port in "$@"; do
 		background "$machine" "$tmp/$machine-dns-$port.log" dnsmasq -k -C /dev/null -u root -R -h -z -a "$addresses" -p "$((port + 50))" \
 			--host-record=www.example,192.0.2.80,2001:db8::80 --txt-record="big.example,$(printf 'x%.0s' {1..250})"

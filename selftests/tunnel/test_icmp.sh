@@ -11,39 +11,6 @@ here=$(cd "$(dirname "$0")" && pwd)
 tcp=$(cd "$here/../migrator" && pwd)/tcp.py
 icmp=$here/icmp.py
 
-# host1 as host2 knows it.
-FAR=10.0.6.2 FAR6=2001:db8:6::2
-
-# host1 is reached through host2, and so is the client from there. The links are as wide as ever at their ends.
-behind_a_router() {
-	ip link add host1 netns host2 type veth peer name host2 netns host1
-	ip -n host2 -batch - <<-EOF
-		link set host1 up
-		addr add 10.0.6.1/24 dev host1
-		addr add 2001:db8:6::1/64 dev host1 nodad
-		route add $FAR dev host1 mtu 1400
-		route add $FAR6 dev host1 mtu 1400
-		route replace $CLIENT via 10.0.5.2 mtu 1300
-		route replace $CLIENT6 via 2001:db8:5::2 mtu 1300
-		route add $VIP via $LBU_TO_HOST2
-		route add $VIP6 via $LBU_TO_HOST2_6
-	EOF
-	ip -n host1 -batch - <<-EOF
-		link set host2 up
-		addr add $FAR/24 dev host2
-		addr add $FAR6/64 dev host2 nodad
-		route replace $CLIENT via 10.0.6.1
-		route replace $CLIENT6 via 2001:db8:6::1
-		route add $LBU_TO_HOST2 via 10.0.6.1
-		route add $LBU_TO_HOST2_6 via 2001:db8:6::1
-	EOF
-	ip -n lbu -batch - <<-EOF
-		route add $FAR via $HOST2
-		route add $FAR6 via $HOST2_6
-	EOF
-	ns host2 sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1
-}
-
 # l4 PORT PROTO: in both families.
 l4() {
 	ns lbu nlb service add "$VIP:$1/$2" mode l4
