@@ -128,7 +128,8 @@ def client_once(args, seed):
     """One connection; what went wrong, or None."""
     chance = random.Random(f"{args.seed} {seed}")
     data = chance.randbytes(chance.randint(*args.bytes))
-    sock = socket.create_connection((args.address, args.port), timeout=args.patience)
+    source = ("", args.from_port) if args.from_port else None
+    sock = socket.create_connection((args.address, args.port), args.patience, source)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.settimeout(args.patience)
     failure = []
@@ -223,6 +224,7 @@ def main():
             role.add_argument("--count", type=int, default=1)
             role.add_argument("--parallel", type=int, default=16)
             role.add_argument("--patience", type=float, default=30)
+            role.add_argument("--from-port", type=int, help="the port of the client's end, with --count 1")
             role.add_argument("--keep-open", type=float, default=0, help="seconds to stay, without a FIN")
     args = parser.parse_args()
     return args.function(args)
