@@ -82,11 +82,11 @@ struct Key {
 }
 
 impl Key {
-    fn new(tuple: &FourTuple, prefix: u8) -> Self {
+    fn new(client: Addr, prefix: u8, service: &ServiceKey) -> Self {
         Self {
-            network: tuple.client().network(prefix),
+            network: client.network(prefix),
             prefix,
-            service: ServiceKey::of(tuple),
+            service: *service,
         }
     }
 }
@@ -97,9 +97,7 @@ impl FamilyKey for Key {
 
     #[inline]
     fn by_family(&self) -> ByFamily<[u32; 3], [u32; 9]> {
-        let [port_high, port_low] = self.service.port.to_be_bytes();
-        let proto = self.service.proto.number();
-        let rest = u32::from_be_bytes([port_high, port_low, proto, self.prefix]);
+        let rest = self.service.word() << 8 | u32::from(self.prefix);
         match (self.network.to_v4(), self.service.vip.to_v4()) {
             (Some(client), Some(vip)) => {
                 ByFamily::V4([u32::from_be_bytes(client), u32::from_be_bytes(vip), rest])
@@ -230,7 +228,7 @@ impl Forwarder {
         if timeout == 0 {
             return scheduled();
         }
-        let key = Key::new(tuple, prefix);
+        let key = Key::new(tuple.client(), prefix, service.key());
         let now = time::jiffies();
         let expires = now.saturating_add(u64::from(timeout).saturating_mul(time::HZ));
         if let Some(endpoint) = self.clients.find(guard, &key, now, expires) {
@@ -253,7 +251,10 @@ impl Forwarder {
 #[kunit_tests(nlb_fwd_affinity)]
 mod tests {
     use super::*;
-    use nlb::wire::addr::Proto;
+    use nlb::wire::{
+        addr::Proto,
+        ports::Ports, //
+    };
 
     struct Host {
         keeps: Atomic<u32>,
@@ -296,28 +297,40 @@ mod tests {
         }
     }
 
-    fn tuple(client: [u8; 4], port: u16) -> FourTuple {
-        FourTuple::v4(client, port, [192, 0, 2, 10], 80, Proto::Tcp)
+    fn service() -> ServiceKey {
+        ServiceKey {
+            vip: Addr::v4([192, 0, 2, 10]),
+            ports: Ports::one(80),
+            proto: Proto::Tcp,
+        }
+    }
+
+    fn client(address: [u8; 4], prefix: u8) -> Key {
+        Key::new(Addr::v4(address), prefix, &service())
     }
 
     #[test]
     fn keys() -> Result {
-        let of = |client, port, prefix| Key::new(&tuple(client, port), prefix).by_family();
-        let one = of([198, 51, 100, 7], 1, 24);
-        // The client's port does not count, nor what is behind the prefix.
-        assert_eq!(one, of([198, 51, 100, 200], 2, 24));
+        let of = |address, prefix| client(address, prefix).by_family();
+        let one = of([198, 51, 100, 7], 24);
+        // What is behind the prefix does not count.
+        assert_eq!(one, of([198, 51, 100, 200], 24));
         assert_eq!(one, ByFamily::V4([0xc633_6400, 0xc000_020a, 0x50_0618]));
-        assert!(one != of([198, 51, 101, 7], 1, 24));
+        assert!(one != of([198, 51, 101, 7], 24));
         // A network and a host whose address looks like it.
-        assert!(one != of([198, 51, 100, 0], 1, 32));
+        assert!(one != of([198, 51, 100, 0], 32));
+        // Services that begin at one port.
+        let ports = [Ports::one(1), Ports::new(1, 2).ok_or(EINVAL)?, Ports::ALL];
+        let words = ports.map(|ports| ServiceKey { ports, ..service() }.word());
+        assert_eq!(words, [0x106, 0x186, 0x86]);
         let v6 = |last, proto| {
             let client = Addr::v6([0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, last]);
             let vip = Addr::v6([1; 16]);
-            let tuple = FourTuple::new(client, 1, vip, 80, proto).ok_or(EINVAL)?;
-            Ok::<_, Error>(Key::new(&tuple, 64).by_family())
+            let ports = Ports::one(80);
+            Key::new(client, 64, &ServiceKey { vip, ports, proto }).by_family()
         };
-        assert_eq!(v6(1, Proto::Tcp)?, v6(2, Proto::Tcp)?);
-        assert!(v6(1, Proto::Tcp)? != v6(1, Proto::Udp)?);
+        assert_eq!(v6(1, Proto::Tcp), v6(2, Proto::Tcp));
+        assert!(v6(1, Proto::Tcp) != v6(1, Proto::Udp));
         Ok(())
     }
 
@@ -325,8 +338,8 @@ mod tests {
     fn clients_are_remembered_for_a_time() -> Result {
         let clients = KBox::pin_init(Clients::new(8), GFP_KERNEL)?;
         let (first, second) = (Host::new()?, Host::new()?);
-        let key = Key::new(&tuple([198, 51, 100, 7], 1), 32);
-        let other = Key::new(&tuple([198, 51, 100, 8], 1), 32);
+        let key = client([198, 51, 100, 7], 32);
+        let other = client([198, 51, 100, 8], 32);
         let guard = rcu::read_lock();
         assert!(clients.find(&guard, &key, 0, 100).is_none());
         let got = clients.remember(&guard, &key, &first, 0, 100)?;
@@ -349,7 +362,7 @@ mod tests {
     fn an_endpoint_that_keeps_no_clients() -> Result {
         let clients = KBox::pin_init(Clients::new(8), GFP_KERNEL)?;
         let (first, second) = (Host::new()?, Host::new()?);
-        let key = Key::new(&tuple([198, 51, 100, 7], 1), 32);
+        let key = client([198, 51, 100, 7], 32);
         let guard = rcu::read_lock();
         clients.remember(&guard, &key, &first, 0, 100)?;
         first.keeps.store(0, Relaxed);
@@ -367,27 +380,24 @@ mod tests {
     fn the_table_has_a_bound_and_is_emptied() -> Result {
         let clients = KBox::pin_init(Clients::new(4), GFP_KERNEL)?;
         let (first, second) = (Host::new()?, Host::new()?);
-        let key = |last| Key::new(&tuple([198, 51, 100, last], 1), 32);
+        let one = |last| client([198, 51, 100, last], 32);
         let guard = rcu::read_lock();
         for (last, endpoint) in [(1, &first), (2, &first), (3, &second), (4, &second)] {
-            clients.remember(&guard, &key(last), endpoint, 0, 100 * u64::from(last))?;
+            clients.remember(&guard, &one(last), endpoint, 0, 100 * u64::from(last))?;
         }
-        let full = clients.remember(&guard, &key(5), &first, 0, 100);
+        let full = clients.remember(&guard, &one(5), &first, 0, 100);
         assert!(matches!(full, Err(InsertError::Full)));
-        assert!(clients.find(&guard, &key(4), 0, 400).is_some());
+        assert!(clients.find(&guard, &one(4), 0, 400).is_some());
         let mut position = Position::default();
         while !clients.expire(&guard, &mut position, 100) {}
         assert_eq!(clients.table.len(), 3);
         drop(guard);
         clients.forget_endpoint(&first);
         assert_eq!(clients.table.len(), 2);
-        let service = ServiceKey::of(&tuple([0; 4], 1));
-        clients.forget_service(&ServiceKey {
-            port: 81,
-            ..service
-        });
+        let ports = Ports::one(81);
+        clients.forget_service(&ServiceKey { ports, ..service() });
         assert_eq!(clients.table.len(), 2);
-        clients.forget_service(&service);
+        clients.forget_service(&service());
         assert!(clients.table.is_empty());
         Ok(())
     }

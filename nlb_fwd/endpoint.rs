@@ -23,8 +23,7 @@ use kernel::{
 use nlb::wire::{
     addr::{
         Addr,
-        FourTuple,
-        Proto, //
+        FourTuple, //
     },
     least,
     slow_start::{
@@ -62,8 +61,8 @@ impl Default for Settings {
 pub(crate) struct Endpoint {
     target: Arc<Target>,
     forward: Forward,
-    /// Where the way of forwarding changes it.
-    host_port: u16,
+    /// What the way of forwarding changes it to.
+    host_port: Option<u16>,
     weight: Atomic<u32>,
     max_routes: Atomic<u32>,
     /// 0 or 1.
@@ -87,7 +86,7 @@ impl Endpoint {
     /// An endpoint without routes.
     pub(crate) fn new(
         target: Arc<Target>,
-        (forward, host_port): (Forward, u16),
+        (forward, host_port): (Forward, Option<u16>),
         settings: Settings,
     ) -> Result<Arc<Self>> {
         Ok(Arc::new(
@@ -119,15 +118,17 @@ impl Endpoint {
         self.forward
     }
 
-    /// The host's port, where the way of forwarding changes it.
-    pub(crate) fn host_port(&self) -> u16 {
+    /// The host's port, if the way of forwarding makes it another one than the service's.
+    #[inline]
+    pub(crate) fn host_port(&self) -> Option<u16> {
         self.host_port
     }
 
-    /// What the packets have as addresses and ports that the host sends to `to` as answers, the
-    /// host as client. None if the two are of different families.
-    pub(crate) fn answers(&self, to: (Addr, u16), proto: Proto) -> Option<FourTuple> {
-        FourTuple::new(self.host(), self.host_port, to.0, to.1, proto)
+    /// What the packets have as addresses and ports that the host sends to `to` as answers to those of
+    /// a connection, the host as client. None if the two are of different families.
+    pub(crate) fn answers(&self, tuple: &FourTuple, to: (Addr, u16)) -> Option<FourTuple> {
+        let port = self.host_port.unwrap_or(tuple.vip_port());
+        FourTuple::new(self.host(), port, to.0, to.1, tuple.proto())
     }
 
     /// The host's address.

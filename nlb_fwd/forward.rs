@@ -125,7 +125,7 @@ impl Forwarder {
                 let guard = rcu::read_lock();
                 for _ in 0..TRIES {
                     let port = nat_port(self.next_port.fetch_add(1u32, Relaxed));
-                    let answers = endpoint.answers((target.source(), port), tuple.proto());
+                    let answers = endpoint.answers(tuple, (target.source(), port));
                     if answers.is_some_and(|tuple| self.replies.get(&guard, &tuple).is_some()) {
                         continue;
                     }
@@ -219,7 +219,8 @@ impl Forwarder {
 /// otherwise.)
 #[inline]
 fn changed(way: &Way, endpoint: &Endpoint, parsed: &Parsed) -> Rewrite {
-    let host = || (endpoint.host(), endpoint.host_port());
+    let port = || endpoint.host_port().unwrap_or(parsed.tuple.vip_port());
+    let host = || (endpoint.host(), port());
     match way {
         Way::Tunnel(_) | Way::Direct(_) | Way::Ipip(_) => rewritten(parsed, None, None),
         Way::HalfNat(_) => rewritten(parsed, None, Some(host())),

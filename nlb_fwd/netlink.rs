@@ -95,6 +95,7 @@ use nlb::{
             Addr,
             FourTuple, //
         },
+        ports::Ports,
         tcp::Flags,
     },
 };
@@ -163,13 +164,22 @@ const _: () = assert!(endpoint::VIP_ADDR == service::VIP_ADDR);
 const _: () = assert!(endpoint::VIP_PORT == service::VIP_PORT);
 const _: () = assert!(endpoint::PROTO == service::PROTO);
 
-/// What identifies the service in a request about it or its endpoints.
+/// What identifies the service in a request about its endpoints.
 fn service_key(req: &Request<'_>) -> Result<ServiceKey> {
-    Ok(ServiceKey {
-        vip: req.require_unicast(service::VIP_ADDR)?,
-        port: req.require_be16(service::VIP_PORT)?,
-        proto: req.require_proto(service::PROTO)?,
-    })
+    service_key_to(req, endpoint::VIP_PORT_LAST)
+}
+
+/// The same in any request, with the last of several ports in attribute `last`.
+fn service_key_to(req: &Request<'_>, last: u16) -> Result<ServiceKey> {
+    let vip = req.require_unicast(service::VIP_ADDR)?;
+    let first = req.require_be16(service::VIP_PORT)?;
+    let ports = match req.be16(last) {
+        None => Ports::one(first),
+        Some(port) => Ports::new(first, port)
+            .ok_or_else(|| req.bad_attr(EINVAL, last, c"the last port is before the first"))?,
+    };
+    let proto = req.require_proto(service::PROTO)?;
+    Ok(ServiceKey { vip, ports, proto })
 }
 
 fn find_service(
@@ -177,9 +187,11 @@ fn find_service(
     forwarder: &Forwarder,
     key: &ServiceKey,
 ) -> Result<Arc<Service>> {
-    forwarder
-        .service(key)
-        .ok_or_else(|| req.error(ENOENT, c"no such service"))
+    forwarder.service(key).ok_or_else(|| no_service(req))
+}
+
+fn no_service(req: &Request<'_>) -> Error {
+    req.error(ENOENT, c"no such service")
 }
 
 /// What goes wrong when the way to a host is looked for.
@@ -316,7 +328,12 @@ fn endpoint_get(req: &Request<'_>) -> Result {
 
 /// The service whose endpoints are to be dumped, `None` for all.
 fn endpoint_dump_key(req: &Request<'_>) -> Result<Option<ServiceKey>> {
-    let named = [endpoint::VIP_ADDR, endpoint::VIP_PORT, endpoint::PROTO];
+    let named = [
+        endpoint::VIP_ADDR,
+        endpoint::VIP_PORT,
+        endpoint::VIP_PORT_LAST,
+        endpoint::PROTO,
+    ];
     if named.iter().all(|id| req.attr(*id).is_none()) {
         return Ok(None);
     }
@@ -409,7 +426,10 @@ fn route_new(req: &Request<'_>) -> Result {
     }
     // Against the removal of the service.
     let _lock = forwarder.config.lock();
-    let service = find_service(req, &forwarder, &ServiceKey::of(&tuple))?;
+    let service = forwarder
+        .service_of(&tuple, &rcu::read_lock())
+        .cloned()
+        .ok_or_else(|| no_service(req))?;
     if forwarder.route_of(&tuple, &rcu::read_lock()).is_some() {
         return Err(req.error(EEXIST, c"route exists"));
     }

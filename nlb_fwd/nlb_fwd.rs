@@ -19,6 +19,7 @@ mod limit;
 mod miss;
 mod netlink;
 mod plumb;
+mod ports;
 mod reply;
 mod route;
 mod scheduler;

@@ -46,6 +46,7 @@ use nlb::{
             FourTuple,
             Proto, //
         },
+        ports::Ports,
         slow_start, //
     },
 };
@@ -58,21 +59,37 @@ pub(crate) const MAX_ENDPOINTS: usize = 1024;
 pub(crate) struct ServiceKey {
     /// The virtual address.
     pub(crate) vip: Addr,
-    /// The port, host byte order.
-    pub(crate) port: u16,
+    /// The port, or ports.
+    pub(crate) ports: Ports,
     /// The protocol.
     pub(crate) proto: Proto,
 }
 
+/// In a key's word, that the service has more than one port.
+const WIDE: u32 = 1 << 7;
+
 impl ServiceKey {
-    /// The service that a connection belongs to.
+    /// The service of a connection's own port.
     #[inline]
     pub(crate) fn of(tuple: &FourTuple) -> Self {
         Self {
             vip: tuple.vip(),
-            port: tuple.vip_port(),
+            ports: Ports::one(tuple.vip_port()),
             proto: tuple.proto(),
         }
+    }
+
+    /// What tells services of one VIP apart, in the lower 24 bits: the first port and the protocol. Those
+    /// with several ports do not overlap, but for the one that has all, which begins where none else
+    /// can.
+    #[inline]
+    pub(crate) fn word(&self) -> u32 {
+        let wide = match self.ports.single() {
+            Some(_) => 0,
+            None if self.ports.is_all() => return u32::from(self.proto.number()) | WIDE,
+            None => WIDE,
+        };
+        u32::from(self.ports.first()) << 8 | u32::from(self.proto.number()) | wide
     }
 }
 
@@ -82,7 +99,7 @@ impl FamilyKey for ServiceKey {
 
     #[inline]
     fn by_family(&self) -> ByFamily<u64, [u32; 5]> {
-        let service = u32::from(self.port) << 16 | u32::from(self.proto.number());
+        let service = self.word();
         match self.vip.to_v4() {
             Some(octets) => {
                 let vip = u32::from_be_bytes(octets);

@@ -15,6 +15,7 @@ use crate::{
     miss::Misses,
     module_parameters,
     netlink,
+    ports::Wide,
     reply::Repliers,
     route::Route,
     service::{
@@ -102,6 +103,9 @@ const EXPIRE_STEPS: u32 = 64;
 pub(crate) struct Forwarder {
     #[pin]
     pub(crate) services: FamilyTable<ServiceKey, Arc<Service>>,
+    /// Those of them that have more than one port, by what their packets have.
+    #[pin]
+    wide: Wide,
     #[pin]
     pub(crate) routes: FamilyTable<FourTuple, Arc<Route>>,
     #[pin]
@@ -148,6 +152,7 @@ impl PerNet for Forwarder {
     fn init(_net: &Net, weak: WeakNet) -> impl PinInit<Self, Error> {
         try_pin_init!(Self {
             services <- FamilyTable::new(MAX_SERVICES),
+            wide <- Wide::new(MAX_SERVICES),
             routes <- FamilyTable::new(max_routes()),
             clients <- Clients::new(MAX_CLIENTS),
             replies <- FamilyTable::new(max_routes()),
@@ -238,19 +243,24 @@ fn release(net: &Net, route: &Route) {
 }
 
 impl Forwarder {
-    /// The service that a connection belongs to.
+    /// The service that a connection belongs to: that of its own port, else of a range that its port is
+    /// in, else of all ports.
     #[inline]
     pub(crate) fn service_of<'a>(
         &'a self,
         tuple: &FourTuple,
         guard: &'a rcu::Guard,
     ) -> Option<&'a Arc<Service>> {
-        self.services.get(guard, &ServiceKey::of(tuple))
+        let key = ServiceKey::of(tuple);
+        let exact = self.services.get(guard, &key);
+        exact.or_else(|| self.wide.find(guard, &key))
     }
 
     /// A service.
     pub(crate) fn service(&self, key: &ServiceKey) -> Option<Arc<Service>> {
-        self.services.get(&rcu::read_lock(), key).cloned()
+        let guard = rcu::read_lock();
+        let service = self.services.get(&guard, key)?;
+        (service.key() == key).then(|| service.clone())
     }
 
     /// Changes whenever services or endpoints come or go, or endpoints change.
@@ -264,8 +274,8 @@ impl Forwarder {
         self.endpoint_changes.fetch_add(1u32, Relaxed);
     }
 
-    /// Adds a service. `EEXIST`, `ENOSPC`, `ENOMEM`; `EDQUOT` if there are too many for consistent
-    /// hashing.
+    /// Adds a service. `EEXIST`, `ENOSPC`, `ENOMEM`; `EADDRINUSE` if another one with several ports has
+    /// one of its several; `EDQUOT` if there are too many for consistent hashing.
     pub(crate) fn add_service(&self, key: ServiceKey, config: Config) -> Result<Arc<Service>> {
         let Config {
             classifier,
@@ -274,16 +284,29 @@ impl Forwarder {
         } = config;
         let service = Service::new(key, config)?;
         let _lock = self.config.lock();
+        if self.service(&key).is_some() {
+            return Err(EEXIST);
+        }
         self.claim_table(scheduler)?;
-        let inserted = self.services.insert(&key, service.clone(), GFP_KERNEL);
-        if let Err(error) = inserted {
+        if let Err(error) = self.insert_service(&key, &service) {
             self.release_table(scheduler);
-            return Err(error.into());
+            return Err(error);
         }
         if classifier.is_some() {
             self.steered.fetch_add(1u32, Relaxed);
         }
         Ok(service)
+    }
+
+    /// Has a service be found by its name, and by packets. The caller holds `config`.
+    fn insert_service(&self, key: &ServiceKey, service: &Arc<Service>) -> Result {
+        self.services.insert(key, service.clone(), GFP_KERNEL)?;
+        if key.ports.single().is_some() {
+            return Ok(());
+        }
+        self.wide.add(service).inspect_err(|_| {
+            self.services.remove(key);
+        })
     }
 
     /// Changes the scheduler of a service. The caller holds `config`. `ENOMEM`, `EDQUOT`.
@@ -321,10 +344,14 @@ impl Forwarder {
         self.steered.load(Relaxed) != 0
     }
 
-    /// Removes a service with its endpoints and routes. None if there is no such service.
-    pub(crate) fn remove_service(&self, net: &Net, key: &ServiceKey) -> Option<Arc<Service>> {
+    /// Removes a service with its endpoints and routes. `ENOENT` if there is no such service; `ENOMEM`,
+    /// and then it stays.
+    pub(crate) fn remove_service(&self, net: &Net, key: &ServiceKey) -> Result<Arc<Service>> {
         let _lock = self.config.lock();
-        let service = self.service(key)?;
+        let service = self.service(key).ok_or(ENOENT)?;
+        if key.ports.single().is_none() {
+            self.wide.remove(key)?;
+        }
         self.services.remove(key);
         if service.classifier().is_some() {
             self.steered.fetch_sub(1u32, Relaxed);
@@ -334,7 +361,7 @@ impl Forwarder {
         nlb::sync::rcu::synchronize();
         self.remove_routes_of(net, &service);
         self.clients.forget_service(key);
-        Some(service)
+        Ok(service)
     }
 
     /// The route of a connection.

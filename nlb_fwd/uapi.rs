@@ -331,6 +331,11 @@ pub(crate) mod service {
     /// answer of those who listen to the group misses, TCP only; 0, or absent at first, for none:
     /// nobody is asked.
     pub(crate) const MISS_TIMEOUT: u16 = 17;
+    /// Last port of a service with several, of which vip-port is the first; absent if it has one.
+    /// Several ports do not overlap those of another service that has several, but one service for
+    /// all, 1 to 65535, may be beneath them. A packet is for the service of its own port, else for
+    /// that of several, else for that of all.
+    pub(crate) const VIP_PORT_LAST: u16 = 18;
 }
 
 /// Attributes of a endpoint.
@@ -363,7 +368,8 @@ pub(crate) mod endpoint {
     pub(crate) const STATE: u16 = 12;
     /// How packets get to the host; tunnel when absent.
     pub(crate) const FORWARD: u16 = 13;
-    /// Port of the host, for half-nat and nat; the service's own when absent.
+    /// Port of the host, for half-nat and nat; the service's own when absent, or, if that has
+    /// several, the one that a packet has.
     pub(crate) const HOST_PORT: u16 = 14;
     /// Active routes that the endpoint may have for it to be picked; 0, or absent at first, for no
     /// limit.
@@ -371,6 +377,8 @@ pub(crate) mod endpoint {
     /// Whether the endpoint gets new connections only when no other can take one, 0 or 1; 0 when
     /// absent at first.
     pub(crate) const BACKUP: u16 = 16;
+    /// Last port of a service with several.
+    pub(crate) const VIP_PORT_LAST: u16 = 17;
 }
 
 /// Attributes of a route.
@@ -458,6 +466,8 @@ pub(crate) mod allotment {
     pub(crate) const LEFT: u16 = 8;
     /// Milliseconds until its time is up.
     pub(crate) const EXPIRES: u16 = 9;
+    /// Last port of a service with several.
+    pub(crate) const VIP_PORT_LAST: u16 = 10;
 }
 
 /// Attributes of a counter.
@@ -550,7 +560,7 @@ pub(crate) static ALLOTMENT_SHARE: [Policy; 3] = [
 ];
 
 /// Policy of the do request of `service-new`, indexed by attribute id.
-pub(crate) static SERVICE_NEW_DO: [Policy; 18] = [
+pub(crate) static SERVICE_NEW_DO: [Policy; 19] = [
     Policy::reject(),
     // vip-addr
     Policy::binary(4, 16),
@@ -586,10 +596,12 @@ pub(crate) static SERVICE_NEW_DO: [Policy; 18] = [
     Policy::u32(),
     // miss-timeout
     Policy::u32_max(5000),
+    // vip-port-last
+    Policy::be16_min(1),
 ];
 
 /// Policy of the do request of `service-del`, indexed by attribute id.
-pub(crate) static SERVICE_DEL_DO: [Policy; 4] = [
+pub(crate) static SERVICE_DEL_DO: [Policy; 19] = [
     Policy::reject(),
     // vip-addr
     Policy::binary(4, 16),
@@ -597,10 +609,40 @@ pub(crate) static SERVICE_DEL_DO: [Policy; 4] = [
     Policy::be16_min(1),
     // proto
     Policy::u32_max(255),
+    // mode
+    Policy::reject(),
+    // endpoints
+    Policy::reject(),
+    // connections
+    Policy::reject(),
+    // packets
+    Policy::reject(),
+    // bytes
+    Policy::reject(),
+    // classifier-port
+    Policy::reject(),
+    // scheduler
+    Policy::reject(),
+    // affinity-timeout
+    Policy::reject(),
+    // affinity-prefix
+    Policy::reject(),
+    // slow-start
+    Policy::reject(),
+    // idle-timeout
+    Policy::reject(),
+    // fin-timeout
+    Policy::reject(),
+    // syn-timeout
+    Policy::reject(),
+    // miss-timeout
+    Policy::reject(),
+    // vip-port-last
+    Policy::be16_min(1),
 ];
 
 /// Policy of the do request of `service-get`, indexed by attribute id.
-pub(crate) static SERVICE_GET_DO: [Policy; 4] = [
+pub(crate) static SERVICE_GET_DO: [Policy; 19] = [
     Policy::reject(),
     // vip-addr
     Policy::binary(4, 16),
@@ -608,13 +650,43 @@ pub(crate) static SERVICE_GET_DO: [Policy; 4] = [
     Policy::be16_min(1),
     // proto
     Policy::u32_max(255),
+    // mode
+    Policy::reject(),
+    // endpoints
+    Policy::reject(),
+    // connections
+    Policy::reject(),
+    // packets
+    Policy::reject(),
+    // bytes
+    Policy::reject(),
+    // classifier-port
+    Policy::reject(),
+    // scheduler
+    Policy::reject(),
+    // affinity-timeout
+    Policy::reject(),
+    // affinity-prefix
+    Policy::reject(),
+    // slow-start
+    Policy::reject(),
+    // idle-timeout
+    Policy::reject(),
+    // fin-timeout
+    Policy::reject(),
+    // syn-timeout
+    Policy::reject(),
+    // miss-timeout
+    Policy::reject(),
+    // vip-port-last
+    Policy::be16_min(1),
 ];
 
 /// Policy of the dump request of `service-get`, indexed by attribute id.
 pub(crate) static SERVICE_GET_DUMP: [Policy; 1] = [Policy::reject()];
 
 /// Policy of the do request of `endpoint-new`, indexed by attribute id.
-pub(crate) static ENDPOINT_NEW_DO: [Policy; 17] = [
+pub(crate) static ENDPOINT_NEW_DO: [Policy; 18] = [
     Policy::reject(),
     // vip-addr
     Policy::binary(4, 16),
@@ -648,10 +720,12 @@ pub(crate) static ENDPOINT_NEW_DO: [Policy; 17] = [
     Policy::u32(),
     // backup
     Policy::u32_max(1),
+    // vip-port-last
+    Policy::be16_min(1),
 ];
 
 /// Policy of the do request of `endpoint-set`, indexed by attribute id.
-pub(crate) static ENDPOINT_SET_DO: [Policy; 17] = [
+pub(crate) static ENDPOINT_SET_DO: [Policy; 18] = [
     Policy::reject(),
     // vip-addr
     Policy::binary(4, 16),
@@ -685,10 +759,12 @@ pub(crate) static ENDPOINT_SET_DO: [Policy; 17] = [
     Policy::u32(),
     // backup
     Policy::u32_max(1),
+    // vip-port-last
+    Policy::be16_min(1),
 ];
 
 /// Policy of the do request of `endpoint-del`, indexed by attribute id.
-pub(crate) static ENDPOINT_DEL_DO: [Policy; 5] = [
+pub(crate) static ENDPOINT_DEL_DO: [Policy; 18] = [
     Policy::reject(),
     // vip-addr
     Policy::binary(4, 16),
@@ -698,10 +774,36 @@ pub(crate) static ENDPOINT_DEL_DO: [Policy; 5] = [
     Policy::u32_max(255),
     // host-addr
     Policy::binary(4, 16),
+    // source-addr
+    Policy::reject(),
+    // weight
+    Policy::reject(),
+    // routes
+    Policy::reject(),
+    // connections
+    Policy::reject(),
+    // packets
+    Policy::reject(),
+    // bytes
+    Policy::reject(),
+    // active-routes
+    Policy::reject(),
+    // state
+    Policy::reject(),
+    // forward
+    Policy::reject(),
+    // host-port
+    Policy::reject(),
+    // max-routes
+    Policy::reject(),
+    // backup
+    Policy::reject(),
+    // vip-port-last
+    Policy::be16_min(1),
 ];
 
 /// Policy of the do request of `endpoint-get`, indexed by attribute id.
-pub(crate) static ENDPOINT_GET_DO: [Policy; 5] = [
+pub(crate) static ENDPOINT_GET_DO: [Policy; 18] = [
     Policy::reject(),
     // vip-addr
     Policy::binary(4, 16),
@@ -711,10 +813,36 @@ pub(crate) static ENDPOINT_GET_DO: [Policy; 5] = [
     Policy::u32_max(255),
     // host-addr
     Policy::binary(4, 16),
+    // source-addr
+    Policy::reject(),
+    // weight
+    Policy::reject(),
+    // routes
+    Policy::reject(),
+    // connections
+    Policy::reject(),
+    // packets
+    Policy::reject(),
+    // bytes
+    Policy::reject(),
+    // active-routes
+    Policy::reject(),
+    // state
+    Policy::reject(),
+    // forward
+    Policy::reject(),
+    // host-port
+    Policy::reject(),
+    // max-routes
+    Policy::reject(),
+    // backup
+    Policy::reject(),
+    // vip-port-last
+    Policy::be16_min(1),
 ];
 
 /// Policy of the dump request of `endpoint-get`, indexed by attribute id.
-pub(crate) static ENDPOINT_GET_DUMP: [Policy; 4] = [
+pub(crate) static ENDPOINT_GET_DUMP: [Policy; 18] = [
     Policy::reject(),
     // vip-addr
     Policy::binary(4, 16),
@@ -722,6 +850,34 @@ pub(crate) static ENDPOINT_GET_DUMP: [Policy; 4] = [
     Policy::be16_min(1),
     // proto
     Policy::u32_max(255),
+    // host-addr
+    Policy::reject(),
+    // source-addr
+    Policy::reject(),
+    // weight
+    Policy::reject(),
+    // routes
+    Policy::reject(),
+    // connections
+    Policy::reject(),
+    // packets
+    Policy::reject(),
+    // bytes
+    Policy::reject(),
+    // active-routes
+    Policy::reject(),
+    // state
+    Policy::reject(),
+    // forward
+    Policy::reject(),
+    // host-port
+    Policy::reject(),
+    // max-routes
+    Policy::reject(),
+    // backup
+    Policy::reject(),
+    // vip-port-last
+    Policy::be16_min(1),
 ];
 
 /// Policy of the do request of `route-new`, indexed by attribute id.
@@ -781,7 +937,7 @@ pub(crate) static STATS_GET_DO: [Policy; 1] = [Policy::reject()];
 pub(crate) static STATS_GET_DUMP: [Policy; 1] = [Policy::reject()];
 
 /// Policy of the do request of `service-set`, indexed by attribute id.
-pub(crate) static SERVICE_SET_DO: [Policy; 18] = [
+pub(crate) static SERVICE_SET_DO: [Policy; 19] = [
     Policy::reject(),
     // vip-addr
     Policy::binary(4, 16),
@@ -817,10 +973,12 @@ pub(crate) static SERVICE_SET_DO: [Policy; 18] = [
     Policy::u32(),
     // miss-timeout
     Policy::u32_max(5000),
+    // vip-port-last
+    Policy::be16_min(1),
 ];
 
 /// Policy of the do request of `allotment-set`, indexed by attribute id.
-pub(crate) static ALLOTMENT_SET_DO: [Policy; 7] = [
+pub(crate) static ALLOTMENT_SET_DO: [Policy; 11] = [
     Policy::reject(),
     // vip-addr
     Policy::binary(4, 16),
@@ -834,10 +992,18 @@ pub(crate) static ALLOTMENT_SET_DO: [Policy; 7] = [
     Policy::u32_min(1),
     // share
     Policy::nested(&ALLOTMENT_SHARE),
+    // state
+    Policy::reject(),
+    // left
+    Policy::reject(),
+    // expires
+    Policy::reject(),
+    // vip-port-last
+    Policy::be16_min(1),
 ];
 
 /// Policy of the do request of `allotment-del`, indexed by attribute id.
-pub(crate) static ALLOTMENT_DEL_DO: [Policy; 4] = [
+pub(crate) static ALLOTMENT_DEL_DO: [Policy; 11] = [
     Policy::reject(),
     // vip-addr
     Policy::binary(4, 16),
@@ -845,10 +1011,24 @@ pub(crate) static ALLOTMENT_DEL_DO: [Policy; 4] = [
     Policy::be16_min(1),
     // proto
     Policy::u32_max(255),
+    // scheme
+    Policy::reject(),
+    // age
+    Policy::reject(),
+    // share
+    Policy::reject(),
+    // state
+    Policy::reject(),
+    // left
+    Policy::reject(),
+    // expires
+    Policy::reject(),
+    // vip-port-last
+    Policy::be16_min(1),
 ];
 
 /// Policy of the do request of `allotment-get`, indexed by attribute id.
-pub(crate) static ALLOTMENT_GET_DO: [Policy; 4] = [
+pub(crate) static ALLOTMENT_GET_DO: [Policy; 11] = [
     Policy::reject(),
     // vip-addr
     Policy::binary(4, 16),
@@ -856,10 +1036,24 @@ pub(crate) static ALLOTMENT_GET_DO: [Policy; 4] = [
     Policy::be16_min(1),
     // proto
     Policy::u32_max(255),
+    // scheme
+    Policy::reject(),
+    // age
+    Policy::reject(),
+    // share
+    Policy::reject(),
+    // state
+    Policy::reject(),
+    // left
+    Policy::reject(),
+    // expires
+    Policy::reject(),
+    // vip-port-last
+    Policy::be16_min(1),
 ];
 
 /// Policy of the dump request of `allotment-get`, indexed by attribute id.
-pub(crate) static ALLOTMENT_GET_DUMP: [Policy; 4] = [
+pub(crate) static ALLOTMENT_GET_DUMP: [Policy; 11] = [
     Policy::reject(),
     // vip-addr
     Policy::binary(4, 16),
@@ -867,6 +1061,20 @@ pub(crate) static ALLOTMENT_GET_DUMP: [Policy; 4] = [
     Policy::be16_min(1),
     // proto
     Policy::u32_max(255),
+    // scheme
+    Policy::reject(),
+    // age
+    Policy::reject(),
+    // share
+    Policy::reject(),
+    // state
+    Policy::reject(),
+    // left
+    Policy::reject(),
+    // expires
+    Policy::reject(),
+    // vip-port-last
+    Policy::be16_min(1),
 ];
 
 /// Policy of the do request of `miss-get`, indexed by attribute id.

@@ -61,7 +61,7 @@ impl Way {
             Self::Nat(_, port) => (endpoint.target().source(), *port),
             Self::Tunnel(_) | Self::Direct(_) | Self::Ipip(_) => return None,
         };
-        endpoint.answers(to, tuple.proto())
+        endpoint.answers(tuple, to)
     }
 
     /// The port of this machine that packets to the host come from.

@@ -11,7 +11,7 @@ use super::{
     },
     find_service,
     forwarder,
-    service_key, //
+    service_key_to, //
 };
 use crate::{
     allotment::{
@@ -22,7 +22,10 @@ use crate::{
         MAX_TOKENS, //
     },
     endpoint::Endpoint,
-    service::Service,
+    service::{
+        Service,
+        ServiceKey, //
+    },
     uapi::{
         allotment,
         allotment_share,
@@ -44,6 +47,11 @@ use nlb::{
     time,
     wire::addr::Addr,
 };
+
+/// What identifies the service in a request about its allotment.
+fn service_key(req: &Request<'_>) -> Result<ServiceKey> {
+    service_key_to(req, allotment::VIP_PORT_LAST)
+}
 
 pub(super) fn allotment_set(req: &Request<'_>) -> Result {
     let forwarder = forwarder(req)?;

@@ -53,17 +53,21 @@ const GROUP_EVENTS: u8 = 0;
 const GROUP_ROUTES: u8 = 1;
 const GROUP_MISSES: u8 = 2;
 
-/// What identifies a service, in messages about it and what it has: under the same numbers in all.
-fn fill_key(w: &mut Writer<'_>, key: &ServiceKey) -> Result {
+/// What identifies a service, in messages about it and what it has: under the same numbers in all, but
+/// for the last of several ports, which is in attribute `last`.
+fn fill_key(w: &mut Writer<'_>, key: &ServiceKey, last: u16) -> Result {
     w.put_bytes(service::VIP_ADDR, key.vip.octets())?;
-    w.put_be16(service::VIP_PORT, key.port)?;
+    w.put_be16(service::VIP_PORT, key.ports.first())?;
+    if key.ports.single().is_none() {
+        w.put_be16(last, key.ports.last())?;
+    }
     w.put_u32(service::PROTO, key.proto.number().into())
 }
 
 pub(super) fn fill_service(w: &mut Writer<'_>, s: &Service) -> Result {
     let key = s.key();
     let endpoints = s.endpoints(&rcu::read_lock()).len();
-    fill_key(w, key)?;
+    fill_key(w, key, service::VIP_PORT_LAST)?;
     w.put_u32(service::MODE, s.mode() as u32)?;
     if let Some(port) = s.classifier() {
         w.put_be16(service::CLASSIFIER_PORT, port)?;
@@ -99,13 +103,13 @@ fn changes_source(forward: Forward) -> bool {
 pub(super) fn fill_endpoint(w: &mut Writer<'_>, s: &Service, e: &Endpoint) -> Result {
     let key = s.key();
     let settings = e.settings();
-    fill_key(w, key)?;
+    fill_key(w, key, endpoint::VIP_PORT_LAST)?;
     w.put_bytes(endpoint::HOST_ADDR, e.host().octets())?;
     if changes_source(e.forward()) {
         w.put_bytes(endpoint::SOURCE_ADDR, e.target().source().octets())?;
     }
-    if matches!(e.forward(), Forward::HalfNat | Forward::Nat) {
-        w.put_be16(endpoint::HOST_PORT, e.host_port())?;
+    if let Some(port) = e.host_port() {
+        w.put_be16(endpoint::HOST_PORT, port)?;
     }
     w.put_u32(endpoint::FORWARD, e.forward() as u32)?;
     w.put_u32(endpoint::WEIGHT, settings.weight)?;
@@ -128,7 +132,7 @@ pub(super) fn fill_allotment(
 ) -> Result {
     let key = s.key();
     let now = time::jiffies();
-    fill_key(w, key)?;
+    fill_key(w, key, allotment::VIP_PORT_LAST)?;
     w.put_u32(allotment::SCHEME, a.scheme() as u32)?;
     w.put_u32(allotment::AGE, a.age_ms())?;
     w.put_u32(allotment::STATE, state as u32)?;
@@ -231,7 +235,7 @@ pub(crate) fn notify_allotment(net: &Net, s: &Service, state: AllotmentState) {
 pub(super) fn notify_no_allotment(net: &Net, s: &Service) {
     let key = s.key();
     let _ = FAMILY.multicast(net, GROUP_EVENTS, cmd::ALLOTMENT_DEL_NTF, GFP_KERNEL, |w| {
-        fill_key(w, key)
+        fill_key(w, key, allotment::VIP_PORT_LAST)
     });
 }
 

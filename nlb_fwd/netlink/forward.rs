@@ -31,9 +31,13 @@ use nlb::{
 };
 use nlb_tunnel::Target;
 
-/// How packets get to a new endpoint at `host`, and to which port of it where that changes, as far as
-/// that can be right without its service.
-pub(super) fn method(req: &Request<'_>, key: &ServiceKey, host: Addr) -> Result<(Forward, u16)> {
+/// How packets get to a new endpoint at `host`, and to which port of it where that is another one than
+/// they have, as far as that can be right without its service.
+pub(super) fn method(
+    req: &Request<'_>,
+    key: &ServiceKey,
+    host: Addr,
+) -> Result<(Forward, Option<u16>)> {
     let forward = match req.u32(endpoint::FORWARD) {
         None => Forward::Tunnel,
         Some(number) => Forward::from_u32(number)
@@ -55,9 +59,10 @@ pub(super) fn method(req: &Request<'_>, key: &ServiceKey, host: Addr) -> Result<
         let text = c"not the address of another machine";
         return Err(req.bad_attr(EINVAL, endpoint::HOST_ADDR, text));
     }
-    let port = port.unwrap_or(key.port);
+    // Of several ports each stays what it is.
+    let port = port.or(key.ports.single().filter(|_| has_port));
     // Both machines may be forwarders.
-    if forward == Forward::Nat && port >= FlowId::SOURCE_MIN {
+    if forward == Forward::Nat && port.unwrap_or(key.ports.last()) >= FlowId::SOURCE_MIN {
         let text = c"replies from ports above 60999 look like the tunnel's";
         return Err(req.bad_attr(EINVAL, endpoint::HOST_PORT, text));
     }

@@ -9,7 +9,8 @@ use super::{
     },
     find_service,
     forwarder,
-    service_key, //
+    no_service,
+    service_key_to, //
 };
 use crate::{
     affinity::{
@@ -30,13 +31,21 @@ use crate::{
 };
 use kernel::prelude::*;
 use nlb::{
-    errno::EDQUOT,
+    errno::{
+        EADDRINUSE,
+        EDQUOT, //
+    },
     net::genetlink::{
         Dump,
         Request, //
     },
     wire::addr::Proto,
 };
+
+/// What identifies the service in a request about it.
+fn service_key(req: &Request<'_>) -> Result<ServiceKey> {
+    service_key_to(req, service::VIP_PORT_LAST)
+}
 
 pub(super) fn service_new(req: &Request<'_>) -> Result {
     let forwarder = forwarder(req)?;
@@ -51,10 +60,16 @@ pub(super) fn service_new(req: &Request<'_>) -> Result {
         let text = c"only mode peek has a classifier";
         return Err(req.bad_attr(EINVAL, service::CLASSIFIER_PORT, text));
     }
-    // The application's listener would be the classifier's.
-    if classifier == Some(key.port) {
+    // The application's listener would be the classifier's. Of all ports one has to be.
+    let in_service = |port| key.ports.contains(port) && !key.ports.is_all();
+    if classifier.is_some_and(in_service) {
         let text = c"the classifier's port must not be the service's";
         return Err(req.bad_attr(EINVAL, service::CLASSIFIER_PORT, text));
+    }
+    // A socket listens on one port only.
+    if mode == ServiceMode::Peek && classifier.is_none() && key.ports.single().is_none() {
+        let text = c"mode peek with several ports needs a classifier port";
+        return Err(req.bad_attr(EINVAL, service::VIP_PORT_LAST, text));
     }
     let scheduler = match req.u32(service::SCHEDULER) {
         None => Scheduler::Wrr,
@@ -76,6 +91,10 @@ pub(super) fn service_new(req: &Request<'_>) -> Result {
             Ok(())
         }
         Err(EEXIST) => Err(req.error(EEXIST, c"service exists")),
+        Err(error) if error == EADDRINUSE => {
+            let text = c"the ports overlap those of another service";
+            Err(req.bad_attr(error, service::VIP_PORT_LAST, text))
+        }
         Err(ENOSPC) => Err(req.error(ENOSPC, c"too many services")),
         Err(error) => Err(no_table(req, error)),
     }
@@ -225,7 +244,10 @@ pub(super) fn service_del(req: &Request<'_>) -> Result {
     let key = service_key(req)?;
     let service = forwarder
         .remove_service(req.net(), &key)
-        .ok_or_else(|| req.error(ENOENT, c"no such service"))?;
+        .map_err(|error| match error {
+            ENOENT => no_service(req),
+            error => error,
+        })?;
     notify_service(req.net(), cmd::SERVICE_DEL_NTF, &service);
     Ok(())
 }

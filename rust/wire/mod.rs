@@ -42,6 +42,7 @@ pub mod ipv6;
 pub mod least;
 pub mod maglev;
 pub mod parse;
+pub mod ports;
 pub mod record;
 pub mod report;
 pub mod seq;

@@ -23,6 +23,7 @@ KEPT = [("SERVICE_IDLE_TIMEOUT", u32(3600)), ("SERVICE_FIN_TIMEOUT", u32(30)), (
 TIMEOUTS = tuple(name for name, _ in KEPT)
 PICKED = ("SERVICE_SCHEDULER", "SERVICE_AFFINITY_TIMEOUT", "SERVICE_AFFINITY_PREFIX", "SERVICE_SLOW_START")
 PEEK = VIP + [("SERVICE_MODE", u32(1)), ("SERVICE_CLASSIFIER_PORT", be16(8080))]
+WIDE = VIP[:1] + [("SERVICE_VIP_PORT", be16(8000)), ("SERVICE_VIP_PORT_LAST", be16(8999))] + SERVICE[2:]
 OF = [("ENDPOINT_VIP_ADDR", ip("192.0.2.10")), ("ENDPOINT_VIP_PORT", be16(80)), ("ENDPOINT_PROTO", u32(6))]
 HOST = OF + [("ENDPOINT_HOST_ADDR", ip("127.0.0.2"))]
 ENDPOINT = HOST + [("ENDPOINT_SOURCE_ADDR", ip("127.0.0.1")), ("ENDPOINT_WEIGHT", u32(3))]
@@ -41,6 +42,7 @@ MISS = [(name.replace("ROUTE", "MISS"), value) for name, value in TUPLE]
 REQUESTS = [
     Request("SERVICE_NEW", SERVICE + HASHED + AFFINE + SLOW + KEPT, optional=PICKED + TIMEOUTS),
     Request("SERVICE_NEW", PEEK, optional=("SERVICE_CLASSIFIER_PORT",)),
+    Request("SERVICE_NEW", WIDE, optional=("SERVICE_VIP_PORT_LAST",)),
     Request("SERVICE_SET", VIP + HASHED + AFFINE + SLOW + KEPT, optional=PICKED + TIMEOUTS),
     Request("SERVICE_DEL", VIP),
     Request("SERVICE_GET", VIP, privileged=False),
@@ -71,6 +73,21 @@ def share(host=None, amount=None):
 # endpoint and the route above when they run.
 SPECIAL = [
     Case("exists", "SERVICE_NEW", SERVICE, errno.EEXIST, "service exists"),
+    Case("last port before the first", "SERVICE_NEW", replaced(WIDE, "SERVICE_VIP_PORT_LAST", be16(7999)), errno.EINVAL,
+         "the last port is before the first", attr="SERVICE_VIP_PORT_LAST"),
+    Case("last port 0", "SERVICE_NEW", replaced(WIDE, "SERVICE_VIP_PORT_LAST", be16(0)), errno.ERANGE,
+         "integer out of range", attr="SERVICE_VIP_PORT_LAST"),
+    Case("several ports that begin at those of another", "SERVICE_GET", VIP + [("SERVICE_VIP_PORT_LAST", be16(81))],
+         errno.ENOENT, "no such service"),
+    Case("several ports that begin at those of another", "ENDPOINT_DEL", HOST + [("ENDPOINT_VIP_PORT_LAST", be16(81))],
+         errno.ENOENT, "no such service"),
+    Case("several ports that begin at those of another", "ALLOTMENT_GET",
+         ALLOTTED + [("ALLOTMENT_VIP_PORT_LAST", be16(81))], errno.ENOENT, "no such service"),
+    Case("several ports without a classifier", "SERVICE_NEW", replaced(WIDE, "SERVICE_MODE", u32(1)), errno.EINVAL,
+         "mode peek with several ports needs a classifier port", attr="SERVICE_VIP_PORT_LAST"),
+    Case("a classifier on one of several ports", "SERVICE_NEW",
+         replaced(WIDE, "SERVICE_MODE", u32(1)) + [("SERVICE_CLASSIFIER_PORT", be16(8080))], errno.EINVAL,
+         "the classifier's port must not be the service's", attr="SERVICE_CLASSIFIER_PORT"),
     Case("mode 3", "SERVICE_NEW", replaced(SERVICE, "SERVICE_MODE", u32(3)), errno.ERANGE,
          "integer out of range", attr="SERVICE_MODE"),
     Case("mode 0", "SERVICE_NEW", replaced(SERVICE, "SERVICE_MODE", u32(0)), errno.ERANGE,
@@ -225,7 +242,7 @@ SPECIAL = [
     Case("unknown", "ROUTE_DEL", replaced(TUPLE, "ROUTE_CLIENT_PORT", be16(1)), errno.ENOENT, "no such route"),
     Case("unknown", "ROUTE_GET", replaced(TUPLE, "ROUTE_CLIENT_PORT", be16(1)), errno.ENOENT, "no such route"),
     Case("not a request: weight of a service", "SERVICE_DEL", VIP + [("SERVICE_CONNECTIONS", b"\0" * 8)],
-         errno.EINVAL, "Unknown attribute type"),
+         errno.EINVAL, "Attribute failed policy validation", attr="SERVICE_CONNECTIONS"),
 ]
 
 

@@ -221,13 +221,13 @@ impl Fwd {
 
     /// Have the endpoints of a service picked by its scheduler again.
     pub fn allotment_del(&mut self, key: &ServiceKey) -> Result<()> {
-        let request = service_request(cmd::ALLOTMENT_DEL, key);
+        let request = allotment_request(cmd::ALLOTMENT_DEL, key);
         self.connection.execute(&request, allotment::NAMES)
     }
 
     /// The allotment of a service, with its shares.
     pub fn allotment(&mut self, key: &ServiceKey) -> Result<Allotment> {
-        let request = service_request(cmd::ALLOTMENT_GET, key);
+        let request = allotment_request(cmd::ALLOTMENT_GET, key);
         let mut whole = self
             .connection
             .get(&request, allotment::NAMES, Allotment::decode)?;
@@ -292,11 +292,24 @@ impl Fwd {
     }
 }
 
+/// A request that names a service; the last of its ports is in attribute `last`.
+fn of_service(cmd: u8, key: &ServiceKey, last: u16) -> Request {
+    let request = Request::new(cmd)
+        .addr(service::VIP_ADDR, key.vip)
+        .port(service::VIP_PORT, key.ports.first)
+        .u32(service::PROTO, key.proto.0);
+    match key.ports.more() {
+        Some(port) => request.port(last, port),
+        None => request,
+    }
+}
+
 fn service_request(cmd: u8, key: &ServiceKey) -> Request {
-    Request::new(cmd)
-        .addr(service::VIP_ADDR, key.vip.ip())
-        .port(service::VIP_PORT, key.vip.port())
-        .u32(service::PROTO, key.proto.0)
+    of_service(cmd, key, service::VIP_PORT_LAST)
+}
+
+fn allotment_request(cmd: u8, key: &ServiceKey) -> Request {
+    of_service(cmd, key, allotment::VIP_PORT_LAST)
 }
 
 fn service_new(key: &ServiceKey, new: &NewService) -> Request {
@@ -323,7 +336,7 @@ fn picked(request: Request, picking: Picking) -> Request {
 }
 
 fn allotment_set(key: &ServiceKey, new: &NewAllotment) -> Request {
-    let request = service_request(cmd::ALLOTMENT_SET, key)
+    let request = allotment_request(cmd::ALLOTMENT_SET, key)
         .u32(allotment::SCHEME, new.scheme as u32)
         .u32(allotment::AGE, new.age);
     new.shares.iter().fold(request, |request, share| {
@@ -338,10 +351,7 @@ fn allotment_set(key: &ServiceKey, new: &NewAllotment) -> Request {
 }
 
 fn endpoint_request(cmd: u8, key: &ServiceKey, host: Option<IpAddr>) -> Request {
-    let request = Request::new(cmd)
-        .addr(endpoint::VIP_ADDR, key.vip.ip())
-        .port(endpoint::VIP_PORT, key.vip.port())
-        .u32(endpoint::PROTO, key.proto.0);
+    let request = of_service(cmd, key, endpoint::VIP_PORT_LAST);
     match host {
         Some(host) => request.addr(endpoint::HOST_ADDR, host),
         None => request,
@@ -433,6 +443,20 @@ mod tests {
             8, 0, 16, 0, 10, 0, 0, 0,
             8, 0, 17, 0, 244, 1, 0, 0,
         ]);
+        let several: ServiceKey = "192.0.2.10:8000-8999/tcp".parse().unwrap();
+        let bytes = service_request(cmd::SERVICE_DEL, &several)
+            .finish(0x23, 5)
+            .unwrap();
+        #[rustfmt::skip]
+        assert_eq!(bytes[28..], [
+            6, 0, 2, 0, 0x1f, 0x40, 0, 0,
+            8, 0, 3, 0, 6, 0, 0, 0,
+            6, 0, 18, 0, 0x23, 0x27, 0, 0,
+        ]);
+        let bytes = allotment_request(cmd::ALLOTMENT_DEL, &several)
+            .finish(0x23, 5)
+            .unwrap();
+        assert_eq!(bytes[44..], [6, 0, 10, 0, 0x23, 0x27, 0, 0]);
         let new = NewService {
             classifier: Some(8080),
             ..NewService::new(ServiceMode::Peek)

@@ -130,6 +130,7 @@ pub use crate::{
         FlowId,
         Named,
         ParseError,
+        Ports,
         Proto,
         ServiceKey, //
     },

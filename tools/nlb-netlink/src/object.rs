@@ -49,6 +49,7 @@ use crate::{
         ConnectionKey,
         FlowId,
         Named,
+        Ports,
         Proto,
         ServiceKey, //
     },
@@ -128,6 +129,8 @@ object! {
         proto: Proto = PROTO, Proto::decode;
     }
     optional {
+        /// The last one, if it has several.
+        vip_port_last: u16 = VIP_PORT_LAST, attr::be16;
         /// Who picks the endpoint.
         mode: Named<ServiceMode> = MODE, Named::decode;
         /// Port of the classifier, if not the service's own.
@@ -165,7 +168,8 @@ object! {
 impl Service {
     /// What identifies the service.
     pub fn key(&self) -> ServiceKey {
-        ServiceKey::new(self.vip_addr, self.vip_port, self.proto)
+        let ports = Ports::shown(self.vip_port, self.vip_port_last);
+        ServiceKey::new(self.vip_addr, ports, self.proto)
     }
 }
 
@@ -183,6 +187,8 @@ object! {
         host_addr: IpAddr = HOST_ADDR, attr::addr;
     }
     optional {
+        /// The last one, if the service has several.
+        vip_port_last: u16 = VIP_PORT_LAST, attr::be16;
         /// Source address of the packets to the host, if not the client's.
         source_addr: IpAddr = SOURCE_ADDR, attr::addr;
         /// How packets get to the host.
@@ -219,7 +225,8 @@ fn boolean(payload: &[u8]) -> Option<bool> {
 impl Endpoint {
     /// The service the endpoint belongs to.
     pub fn service(&self) -> ServiceKey {
-        ServiceKey::new(self.vip_addr, self.vip_port, self.proto)
+        let ports = Ports::shown(self.vip_port, self.vip_port_last);
+        ServiceKey::new(self.vip_addr, ports, self.proto)
     }
 }
 
@@ -235,6 +242,8 @@ object! {
         proto: Proto = PROTO, Proto::decode;
     }
     optional {
+        /// The last one, if the service has several.
+        vip_port_last: u16 = VIP_PORT_LAST, attr::be16;
         /// What it says of each endpoint.
         scheme: Named<AllotmentScheme> = SCHEME, Named::decode;
         /// Milliseconds for which it holds.
@@ -256,7 +265,8 @@ object! {
 impl Allotment {
     /// The service it is of.
     pub fn service(&self) -> ServiceKey {
-        ServiceKey::new(self.vip_addr, self.vip_port, self.proto)
+        let ports = Ports::shown(self.vip_port, self.vip_port_last);
+        ServiceKey::new(self.vip_addr, ports, self.proto)
     }
 }
 

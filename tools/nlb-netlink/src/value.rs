@@ -143,28 +143,137 @@ impl Serialize for FlowId {
     }
 }
 
+/// Ports of a service. Written as `80`, `8000-8999`, or `*` for all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Ports {
+    /// The first one.
+    pub first: u16,
+    /// The last one.
+    pub last: u16,
+}
+
+impl Ports {
+    /// All of them.
+    pub const ALL: Self = Self {
+        first: 1,
+        last: u16::MAX,
+    };
+
+    /// One port.
+    pub fn one(port: u16) -> Self {
+        Self {
+            first: port,
+            last: port,
+        }
+    }
+
+    /// The ports as the kernel says them: the first one, and the last one if there are several.
+    pub(crate) fn shown(first: u16, last: Option<u16>) -> Self {
+        Self {
+            first,
+            last: last.unwrap_or(first),
+        }
+    }
+
+    /// The last one, if there are several.
+    pub(crate) fn more(&self) -> Option<u16> {
+        (self.last != self.first).then_some(self.last)
+    }
+
+    /// Whether a port is among them.
+    pub fn contains(&self, port: u16) -> bool {
+        (self.first..=self.last).contains(&port)
+    }
+
+    /// Whether the kernel refuses services of one VIP with these ports: both have several, but not
+    /// all, and have one in common; or both have the same.
+    pub fn exclude(&self, other: &Self) -> bool {
+        let is_some = |ports: &Self| ports.more().is_some() && *ports != Self::ALL;
+        let overlap = self.first <= other.last && other.first <= self.last;
+        self == other || is_some(self) && is_some(other) && overlap
+    }
+}
+
+impl fmt::Display for Ports {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::ALL => f.write_str("*"),
+            Self { first, last } if first == last => first.fmt(f),
+            Self { first, last } => write!(f, "{first}-{last}"),
+        }
+    }
+}
+
+impl FromStr for Ports {
+    type Err = ParseError;
+
+    fn from_str(text: &str) -> Result<Self, ParseError> {
+        let port = |text: &str| match text.parse() {
+            // The parser of numbers would take a sign.
+            Ok(port) if !text.starts_with('+') => Ok(port),
+            _ => Err(ParseError(format!("`{text}` is not a port"))),
+        };
+        match text.split_once('-') {
+            None if text == "*" => Ok(Self::ALL),
+            None => port(text).map(Self::one),
+            Some((first, last)) => {
+                let (first, last) = (port(first)?, port(last)?);
+                if first == 0 || first >= last {
+                    let what = format!("`{text}` are no ports, expected some like 8000-8999");
+                    return Err(ParseError(what));
+                }
+                Ok(Self { first, last })
+            }
+        }
+    }
+}
+
+/// An address and, behind the last colon, ports. An IPv6 address is in brackets.
+fn address_and_ports(text: &str) -> Option<(IpAddr, Ports)> {
+    let (addr, ports) = text.rsplit_once(':')?;
+    let addr = match addr.strip_prefix('[') {
+        Some(addr) => IpAddr::V6(addr.strip_suffix(']')?.parse().ok()?),
+        None => IpAddr::V4(addr.parse().ok()?),
+    };
+    Some((addr, ports.parse().ok()?))
+}
+
+/// Writes them so.
+fn write_address_and_ports(f: &mut fmt::Formatter<'_>, addr: IpAddr, ports: Ports) -> fmt::Result {
+    match addr {
+        IpAddr::V4(addr) => write!(f, "{addr}:{ports}"),
+        IpAddr::V6(addr) => write!(f, "[{addr}]:{ports}"),
+    }
+}
+
 /// What identifies a service. Written as `VIP:PORT/PROTO`; without protocol it is TCP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ServiceKey {
-    /// Virtual IP address and port.
-    pub vip: SocketAddr,
+    /// Virtual IP address.
+    pub vip: IpAddr,
+    /// Port, or ports.
+    pub ports: Ports,
     /// TCP or UDP.
     pub proto: Proto,
 }
 
 impl ServiceKey {
-    /// The service at this address and port.
-    pub fn new(vip: IpAddr, port: u16, proto: Proto) -> Self {
-        Self {
-            vip: SocketAddr::new(vip, port),
-            proto,
-        }
+    /// The service at this address and ports.
+    pub fn new(vip: IpAddr, ports: Ports, proto: Proto) -> Self {
+        Self { vip, ports, proto }
+    }
+
+    /// Address and port, if it has one.
+    pub fn socket(&self) -> Option<SocketAddr> {
+        let port = self.ports.more().is_none().then_some(self.ports.first)?;
+        Some(SocketAddr::new(self.vip, port))
     }
 }
 
 impl fmt::Display for ServiceKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.vip, self.proto)
+        write_address_and_ports(f, self.vip, self.ports)?;
+        write!(f, "/{}", self.proto)
     }
 }
 
@@ -176,10 +285,11 @@ impl FromStr for ServiceKey {
             Some((vip, proto)) => (vip, proto.parse()?),
             None => (text, Proto::TCP),
         };
-        match vip.parse() {
-            Ok(vip) => Ok(Self { vip, proto }),
-            Err(_) => Err(ParseError(format!(
-                "`{text}` is not a service, expected VIP:PORT/PROTO like 192.0.2.10:80/tcp"
+        match address_and_ports(vip) {
+            Some((vip, ports)) => Ok(Self { vip, ports, proto }),
+            None => Err(ParseError(format!(
+                "`{text}` is not a service, expected VIP:PORT/PROTO like 192.0.2.10:80/tcp \
+                 (or 8000-8999 for the port, or * for all)"
             ))),
         }
     }
@@ -197,21 +307,18 @@ pub struct ConnectionKey {
 }
 
 impl ConnectionKey {
-    /// A client's connection to a service.
-    pub fn new(service: &ServiceKey, client: SocketAddr) -> Self {
-        Self {
+    /// A client's connection to a service. `None` if the service has several ports.
+    pub fn new(service: &ServiceKey, client: SocketAddr) -> Option<Self> {
+        Some(Self {
             proto: service.proto,
             client,
-            vip: service.vip,
-        }
+            vip: service.socket()?,
+        })
     }
 
-    /// The service that it is a connection to.
+    /// Where it leads, as a service is named that has this port only.
     pub fn service(&self) -> ServiceKey {
-        ServiceKey {
-            vip: self.vip,
-            proto: self.proto,
-        }
+        ServiceKey::new(self.vip.ip(), Ports::one(self.vip.port()), self.proto)
     }
 }
 
@@ -334,6 +441,10 @@ mod tests {
             ("192.0.2.10:80", "192.0.2.10:80/tcp"),
             ("192.0.2.10:53/17", "192.0.2.10:53/udp"),
             ("[2001:db8::1]:443/132", "[2001:db8::1]:443/132"),
+            ("192.0.2.10:8000-8999", "192.0.2.10:8000-8999/tcp"),
+            ("192.0.2.10:*/udp", "192.0.2.10:*/udp"),
+            ("[2001:DB8::1]:1-65535", "[2001:db8::1]:*/tcp"),
+            ("[2001:db8::1]:1-2/17", "[2001:db8::1]:1-2/udp"),
         ] {
             assert_eq!(text.parse::<ServiceKey>().unwrap().to_string(), same);
         }
@@ -344,9 +455,37 @@ mod tests {
             ":80",
             "a:80",
             "192.0.2.10:80/256",
+            "192.0.2.10:8999-8000",
+            "192.0.2.10:80-80",
+            "192.0.2.10:0-80",
+            "192.0.2.10:80-",
+            "192.0.2.10:+80",
+            "192.0.2.10:8-65536",
+            "192.0.2.10:**",
+            "2001:db8::1:80",
+            "[192.0.2.10]:80",
+            "[2001:db8::1:80",
         ] {
             assert!(text.parse::<ServiceKey>().is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn ports_that_exclude_others() {
+        for (one, other, exclude) in [
+            ("80", "80", true),
+            ("80", "81", false),
+            ("80", "80-81", false),
+            ("80-81", "81-82", true),
+            ("80-81", "82-83", false),
+            ("*", "*", true),
+            ("*", "80-81", false),
+        ] {
+            let (one, other): (Ports, Ports) = (one.parse().unwrap(), other.parse().unwrap());
+            assert_eq!(one.exclude(&other), exclude, "{one} {other}");
+            assert_eq!(other.exclude(&one), exclude, "{other} {one}");
+        }
+        assert!(Ports::ALL.contains(80) && !Ports::ALL.contains(0));
     }
 
     #[test]

@@ -30,6 +30,10 @@ use std::{
 };
 
 use clap::CommandFactory;
+use nlb_netlink::{
+    ConnectionKey,
+    ServiceKey, //
+};
 
 use crate::{
     cli::{
@@ -91,6 +95,15 @@ fn man_pages(command: clap::Command, directory: &Path) -> io::Result<()> {
         .section("8")
         .generate_to(directory)
         .map(drop)
+}
+
+/// A client's connection to a port of a service.
+fn connection(service: &ServiceKey, client: SocketAddr) -> Result<ConnectionKey, Failure> {
+    ConnectionKey::new(service, client).ok_or_else(|| {
+        Failure::Text(format!(
+            "{service} has several ports; name the one that {client} is connected to"
+        ))
+    })
 }
 
 /// Address and port where either may be absent.

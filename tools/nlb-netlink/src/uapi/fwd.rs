@@ -424,6 +424,11 @@ pub mod service {
     /// answer of those who listen to the group misses, TCP only; 0, or absent at first, for none:
     /// nobody is asked.
     pub const MISS_TIMEOUT: u16 = 17;
+    /// Last port of a service with several, of which vip-port is the first; absent if it has one.
+    /// Several ports do not overlap those of another service that has several, but one service for
+    /// all, 1 to 65535, may be beneath them. A packet is for the service of its own port, else for
+    /// that of several, else for that of all.
+    pub const VIP_PORT_LAST: u16 = 18;
     /// Names, in the order of the ids, which begin at 1.
     #[rustfmt::skip]
     pub const NAMES: &[&str] = &[
@@ -444,6 +449,7 @@ pub mod service {
         "fin-timeout",
         "syn-timeout",
         "miss-timeout",
+        "vip-port-last",
     ];
 }
 
@@ -477,7 +483,8 @@ pub mod endpoint {
     pub const STATE: u16 = 12;
     /// How packets get to the host; tunnel when absent.
     pub const FORWARD: u16 = 13;
-    /// Port of the host, for half-nat and nat; the service's own when absent.
+    /// Port of the host, for half-nat and nat; the service's own when absent, or, if that has
+    /// several, the one that a packet has.
     pub const HOST_PORT: u16 = 14;
     /// Active routes that the endpoint may have for it to be picked; 0, or absent at first, for no
     /// limit.
@@ -485,6 +492,8 @@ pub mod endpoint {
     /// Whether the endpoint gets new connections only when no other can take one, 0 or 1; 0 when
     /// absent at first.
     pub const BACKUP: u16 = 16;
+    /// Last port of a service with several.
+    pub const VIP_PORT_LAST: u16 = 17;
     /// Names, in the order of the ids, which begin at 1.
     #[rustfmt::skip]
     pub const NAMES: &[&str] = &[
@@ -504,6 +513,7 @@ pub mod endpoint {
         "host-port",
         "max-routes",
         "backup",
+        "vip-port-last",
     ];
 }
 
@@ -630,6 +640,8 @@ pub mod allotment {
     pub const LEFT: u16 = 8;
     /// Milliseconds until its time is up.
     pub const EXPIRES: u16 = 9;
+    /// Last port of a service with several.
+    pub const VIP_PORT_LAST: u16 = 10;
     /// Names, in the order of the ids, which begin at 1.
     #[rustfmt::skip]
     pub const NAMES: &[&str] = &[
@@ -642,6 +654,7 @@ pub mod allotment {
         "state",
         "left",
         "expires",
+        "vip-port-last",
     ];
 }
 

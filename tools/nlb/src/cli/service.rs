@@ -25,6 +25,9 @@ use super::names;
 #[derive(Subcommand)]
 pub(crate) enum ServiceCommand {
     /// Add a service
+    ///
+    /// It may have several ports, like 192.0.2.10:8000-8999/tcp, or all, like 192.0.2.10:*/tcp. A packet
+    /// is for the service of its own port, else for that of several with its port, else for that of all.
     #[command(
         override_usage = "nlb service add VIP:PORT/PROTO [mode {peek|l4}] [scheduler {wrr|rr|lc|wlc|mh}] [affinity SECONDS [prefix N]] [slow-start SECONDS] [idle-timeout SECONDS] [fin-timeout SECONDS] [syn-timeout SECONDS] [miss-timeout MS] [classifier PORT]"
     )]

@@ -3,12 +3,14 @@
 //! `nlb miss`.
 
 use nlb_netlink::{
-    ConnectionKey,
     Fwd,
     Miss, //
 };
 
-use super::Outcome;
+use super::{
+    connection,
+    Outcome, //
+};
 use crate::{
     cli::MissCommand,
     output::{
@@ -36,7 +38,7 @@ pub(super) fn run(command: Option<&MissCommand>, format: Format) -> Outcome {
             service,
             client,
             state,
-        }) => fwd.miss_set(&ConnectionKey::new(service, *client), *state)?,
+        }) => fwd.miss_set(&connection(service, *client)?, *state)?,
         Some(MissCommand::Show) | None => format.list(&fwd.misses()?, COLUMNS)?,
     }
     Ok(())

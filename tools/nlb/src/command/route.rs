@@ -8,7 +8,6 @@ use std::net::{
 };
 
 use nlb_netlink::{
-    ConnectionKey,
     Error,
     Fwd,
     Route,
@@ -16,6 +15,7 @@ use nlb_netlink::{
 };
 
 use super::{
+    connection,
     socket,
     Outcome, //
 };
@@ -63,18 +63,15 @@ pub(super) fn run(command: Option<&RouteCommand>, format: Format) -> Outcome {
             service,
             client,
             host,
-        }) => fwd.route_add(&ConnectionKey::new(service, *client), *host)?,
-        Some(RouteCommand::Del { service, client }) => {
-            fwd.route_del(&ConnectionKey::new(service, *client))?
-        }
+        }) => fwd.route_add(&connection(service, *client)?, *host)?,
+        Some(RouteCommand::Del { service, client }) => fwd.route_del(&connection(service, *client)?)?,
         Some(RouteCommand::Show {
             service: Some(service),
             client: Some(client),
             host: None,
-        }) => format.list(
-            &[fwd.route(&ConnectionKey::new(service, *client))?],
-            COLUMNS,
-        )?,
+        }) if service.socket().is_some() => {
+            format.list(&[fwd.route(&connection(service, *client)?)?], COLUMNS)?;
+        }
         Some(RouteCommand::Show {
             service,
             client,
@@ -105,7 +102,10 @@ fn select(
     host: Option<IpAddr>,
 ) -> Vec<Route> {
     routes.retain(|route| {
-        of.is_none_or(|of| route.key().service() == *of)
+        let is_of = |of: &ServiceKey| {
+            of.vip == route.vip_addr && of.ports.contains(route.vip_port) && of.proto == route.proto
+        };
+        of.is_none_or(is_of)
             && client.is_none_or(|client| route.key().client == client)
             && host.is_none_or(|host| route.host_addr == Some(host))
     });

@@ -19,6 +19,7 @@ use clap::{
     ArgMatches,
     CommandFactory, //
 };
+use nlb_netlink::ServiceKey;
 use toml::{
     de::{
         DeTable,
@@ -364,6 +365,15 @@ impl Source<'_> {
                 }
                 if entry.get("mode") == Some("peek") && !entry.name.ends_with("/tcp") {
                     return Err(self.mistake(span, "mode peek needs TCP"));
+                }
+                let is_wide = entry
+                    .name
+                    .parse()
+                    .is_ok_and(|key: ServiceKey| key.socket().is_none());
+                if entry.get("mode") == Some("peek") && entry.get("classifier").is_none() && is_wide
+                {
+                    let what = "mode peek with several ports needs a classifier";
+                    return Err(self.mistake(span, what));
                 }
                 Ok(())
             }

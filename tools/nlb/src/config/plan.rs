@@ -5,6 +5,8 @@
 
 use std::collections::HashMap;
 
+use nlb_netlink::ServiceKey;
+
 use super::{
     table::{
         Change,
@@ -59,17 +61,24 @@ pub(crate) fn plan(have: &Config, want: &Config) -> Result<Vec<Step>, Impossible
     let mut phases = Phases::default();
     for kind in &want.kinds {
         let old: HashMap<_, _> = have.of(*kind).map(|entry| (&entry.name, entry)).collect();
+        let new: HashMap<_, _> = want.of(*kind).map(|entry| (&entry.name, entry)).collect();
+        let mut to_go: Vec<_> = have
+            .of(*kind)
+            .filter(|entry| !new.contains_key(&entry.name))
+            .collect();
         for entry in want.of(*kind) {
             match old.get(&entry.name) {
                 Some(old) => phases.change(old, entry)?,
+                None if to_go.iter().any(|old| exclude(old, entry)) => {
+                    let (in_the_way, others) = to_go.iter().partition(|old| exclude(old, entry));
+                    to_go = others;
+                    phases.replace(in_the_way, entry)?;
+                }
                 None => phases.add(None, entry)?,
             }
         }
-        let new: HashMap<_, _> = want.of(*kind).map(|entry| (&entry.name, entry)).collect();
-        for entry in have.of(*kind) {
-            if !new.contains_key(&entry.name) {
-                phases.remove(None, entry);
-            }
+        for entry in to_go {
+            phases.remove(None, entry);
         }
     }
     let Phases {
@@ -86,6 +95,14 @@ pub(crate) fn plan(have: &Config, want: &Config) -> Result<Vec<Step>, Impossible
 impl Phases {
     fn add(&mut self, owner: Option<&Entry>, entry: &Entry) -> Result<(), Impossible> {
         self.add.extend(added(owner, entry)?);
+        Ok(())
+    }
+
+    /// An entry that cannot be while some others are.
+    fn replace(&mut self, others: Vec<&Entry>, entry: &Entry) -> Result<(), Impossible> {
+        let gone = others.into_iter().map(|other| removed(None, other, None));
+        self.anew.extend(gone);
+        self.anew.extend(added(None, entry)?);
         Ok(())
     }
 
@@ -199,6 +216,18 @@ impl Phases {
         }
         self.open.extend(steps);
         Ok(())
+    }
+}
+
+/// Whether there cannot be both of two entries of one kind: services with the same port, both of
+/// several.
+fn exclude(one: &Entry, other: &Entry) -> bool {
+    let key = |entry: &Entry| entry.name.parse::<ServiceKey>().ok();
+    match (one.kind, key(one), key(other)) {
+        (Kind::Service, Some(one), Some(other)) => {
+            one.vip == other.vip && one.proto == other.proto && one.ports.exclude(&other.ports)
+        }
+        _ => false,
     }
 }
 

@@ -123,7 +123,7 @@ fn what_is_wrong_is_told_with_its_place() {
         ),
         (
             "[[service]]\nvip = \"192.0.2.10\"",
-            "f:2:7: `192.0.2.10` is not a service, expected VIP:PORT/PROTO like 192.0.2.10:80/tcp",
+            "f:2:7: `192.0.2.10` is not a service, expected VIP:PORT/PROTO like 192.0.2.10:80/tcp (or 8000-8999 for the port, or * for all)",
         ),
         (
             "[[forwarder]]\naddr = \"10.0.2\"",
@@ -206,8 +206,16 @@ fn what_is_wrong_is_told_with_its_place() {
     ] {
         wrong.extend(other(&format!("{service}{rest}"), what));
     }
-    let text = "[[service]]\nvip = \"192.0.2.10:53/udp\"\nmode = \"peek\"";
-    wrong.extend(other(text, "f:1:1: mode peek needs TCP"));
+    for (vip, what) in [
+        ("192.0.2.10:53/udp", "f:1:1: mode peek needs TCP"),
+        (
+            "192.0.2.10:*",
+            "f:1:1: mode peek with several ports needs a classifier",
+        ),
+    ] {
+        let text = format!("[[service]]\nvip = \"{vip}\"\nmode = \"peek\"");
+        wrong.extend(other(&text, what));
+    }
     assert!(wrong.is_empty(), "{}", wrong.concat());
 }
 
@@ -286,6 +294,33 @@ fn changes_come_in_an_order_that_does_no_harm() {
     assert!(!lines
         .iter()
         .any(|line| line.contains("forwarder") || line.contains("10.0.4.2")));
+}
+
+#[test]
+fn ports_of_a_service_that_goes_are_free() {
+    let services = |names: &[&str]| {
+        let all = names
+            .iter()
+            .map(|vip| format!("[[service]]\nvip = \"192.0.2.10:{vip}\"\nidle-timeout = 9\n"));
+        parsed(&all.collect::<String>())
+    };
+    let have = services(&["8000-8999", "9000-9999", "*", "70-79", "80"]);
+    let want = services(&["8500-9500", "*", "80-89", "70-79/udp"]);
+    let settings = "mode l4 scheduler wrr affinity 0 prefix 32 slow-start 0 idle-timeout 9";
+    assert_eq!(
+        commands(&have, &want),
+        [
+            format!("nlb service add 192.0.2.10:80-89/tcp {settings} fin-timeout 0 syn-timeout 0"),
+            format!("nlb service add 192.0.2.10:70-79/udp {settings}"),
+            "nlb service del 192.0.2.10:8000-8999/tcp".to_owned(),
+            "nlb service del 192.0.2.10:9000-9999/tcp".to_owned(),
+            format!(
+                "nlb service add 192.0.2.10:8500-9500/tcp {settings} fin-timeout 0 syn-timeout 0"
+            ),
+            "nlb service del 192.0.2.10:70-79/tcp".to_owned(),
+            "nlb service del 192.0.2.10:80/tcp".to_owned(),
+        ]
+    );
 }
 
 #[test]

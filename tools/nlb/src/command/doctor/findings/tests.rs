@@ -122,6 +122,7 @@ fn lbu() -> Facts {
     facts.services = vec![Service {
         vip_addr: VIP.into(),
         vip_port: 80,
+        vip_port_last: None,
         proto: nlb_netlink::Proto::TCP,
         mode: Some(Named::Known(ServiceMode::Peek)),
         classifier_port: None,
@@ -141,6 +142,7 @@ fn lbu() -> Facts {
     facts.endpoints = vec![Endpoint {
         vip_addr: VIP.into(),
         vip_port: 80,
+        vip_port_last: None,
         proto: nlb_netlink::Proto::TCP,
         host_addr: HOST.into(),
         forward: None,
