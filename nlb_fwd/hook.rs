@@ -143,6 +143,10 @@ impl Forwarder {
         if !is_from_client(state, &skb) || !parsed.tuple.client().is_unicast() {
             return Verdict::Accept(skb);
         }
+        let skb = match self.judge(state, skb, parsed) {
+            Ok(skb) => skb,
+            Err(verdict) => return verdict,
+        };
         let skb = match self.ask(state, service, skb, parsed) {
             Ok(verdict) => return verdict,
             Err(skb) => skb,

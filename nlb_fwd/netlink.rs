@@ -6,6 +6,7 @@ mod allotments;
 mod fill;
 mod forward;
 mod misses;
+mod rules;
 mod services;
 
 pub(crate) use fill::{
@@ -100,6 +101,13 @@ use nlb::{
     },
 };
 use nlb_tunnel::Target;
+use rules::{
+    rule_del,
+    rule_dump,
+    rule_flush,
+    rule_get,
+    rule_new, //
+};
 use services::{
     service_del,
     service_dump,
@@ -114,7 +122,7 @@ static GROUPS: [MulticastGroup; 3] = [
     MulticastGroup::new(uapi::MCGRP_MISSES),
 ];
 
-static OPS: Ops<23> = Ops::new([
+static OPS: Ops<28> = Ops::new([
     Op::doit(cmd::SERVICE_NEW, &uapi::SERVICE_NEW_DO, service_new).admin(),
     Op::doit(cmd::SERVICE_DEL, &uapi::SERVICE_DEL_DO, service_del).admin(),
     Op::doit(cmd::SERVICE_GET, &uapi::SERVICE_GET_DO, service_get),
@@ -145,6 +153,11 @@ static OPS: Ops<23> = Ops::new([
     Op::doit(cmd::MISS_GET, &uapi::MISS_GET_DO, miss_get),
     Op::dump(cmd::MISS_GET, &uapi::MISS_GET_DUMP, miss_dump),
     Op::doit(cmd::MISS_SET, &uapi::MISS_SET_DO, miss_set).admin(),
+    Op::doit(cmd::RULE_NEW, &uapi::RULE_NEW_DO, rule_new).admin(),
+    Op::doit(cmd::RULE_DEL, &uapi::RULE_DEL_DO, rule_del).admin(),
+    Op::doit(cmd::RULE_FLUSH, &uapi::RULE_FLUSH_DO, rule_flush).admin(),
+    Op::doit(cmd::RULE_GET, &uapi::RULE_GET_DO, rule_get),
+    Op::dump(cmd::RULE_GET, &uapi::RULE_GET_DUMP, rule_dump),
 ]);
 
 pub(crate) static FAMILY: Family = Family::new(uapi::FAMILY, 1, &OPS, &GROUPS);

@@ -22,6 +22,7 @@ mod plumb;
 mod ports;
 mod reply;
 mod route;
+mod rule;
 mod scheduler;
 mod service;
 mod slow_start;

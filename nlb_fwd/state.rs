@@ -18,6 +18,7 @@ use crate::{
     ports::Wide,
     reply::Repliers,
     route::Route,
+    rule::Rules,
     service::{
         Config,
         Service,
@@ -66,6 +67,7 @@ use nlb::{
     random,
     sync::{
         family_table::FamilyTable,
+        rcu::RcuCell,
         rhashtable::{
             InsertError,
             Position,
@@ -110,6 +112,8 @@ pub(crate) struct Forwarder {
     pub(crate) routes: FamilyTable<FourTuple, Arc<Route>>,
     #[pin]
     pub(crate) clients: Clients<Endpoint>,
+    /// None if there is no rule.
+    pub(crate) rules: RcuCell<Rules>,
     /// Routes by what their replies have as addresses and ports, where these come here.
     #[pin]
     pub(crate) replies: FamilyTable<FourTuple, Arc<Route>>,
@@ -121,10 +125,11 @@ pub(crate) struct Forwarder {
     #[pin]
     pub(crate) misses: Misses,
     pub(crate) stats: Stats,
-    /// Serialises changes of services and endpoints.
+    /// Serialises changes of services, endpoints and rules.
     #[pin]
     pub(crate) config: Mutex<()>,
     endpoint_changes: Atomic<u32>,
+    pub(crate) rule_changes: Atomic<u32>,
     /// Services whose classifier has a port of its own.
     steered: Atomic<u32>,
     /// Services with scheduler mh; changes under `config`.
@@ -155,6 +160,7 @@ impl PerNet for Forwarder {
             wide <- Wide::new(MAX_SERVICES),
             routes <- FamilyTable::new(max_routes()),
             clients <- Clients::new(MAX_CLIENTS),
+            rules: RcuCell::new(None),
             replies <- FamilyTable::new(max_routes()),
             repliers: Repliers::new(),
             next_port: Atomic::new(random::u32()),
@@ -162,6 +168,7 @@ impl PerNet for Forwarder {
             stats: Stats::new()?,
             config <- new_mutex!(()),
             endpoint_changes: Atomic::new(0),
+            rule_changes: Atomic::new(0),
             steered: Atomic::new(0),
             hashed: Atomic::new(0),
             slow_start: slow_start::work(weak.clone())?,

@@ -65,6 +65,10 @@ nlb::counters! {
     PassProtocol = "pass-protocol",
     /// Such fragments that are good for nothing.
     DropFragment = "drop-fragment",
+    /// Packets without a route that a rule has refused, and told their senders.
+    RejectRule = "reject-rule",
+    /// Packets without a route that a rule has dropped.
+    DropRule = "drop-rule",
     /// New connections refused because all endpoints have as many as they may have.
     DropOverflow = "drop-overflow",
     /// New connections refused because the route table is full.

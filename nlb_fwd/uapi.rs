@@ -286,6 +286,30 @@ impl AllotmentState {
     }
 }
 
+/// What happens to a packet without a route.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub(crate) enum RuleAction {
+    /// It is dropped without a word.
+    Drop = 1,
+    /// Its sender is told that nobody is there: by a RST, or ICMP "port unreachable".
+    Reject = 2,
+    /// It goes on; rules behind this one are not looked at.
+    Accept = 3,
+}
+
+impl RuleAction {
+    /// The value with this number, if there is one.
+    pub(crate) fn from_u32(value: u32) -> Option<Self> {
+        match value {
+            1 => Some(Self::Drop),
+            2 => Some(Self::Reject),
+            3 => Some(Self::Accept),
+            _ => None,
+        }
+    }
+}
+
 /// Attributes of a service.
 pub(crate) mod service {
     /// Virtual IP address, 4 or 16 bytes, network order.
@@ -470,6 +494,31 @@ pub(crate) mod allotment {
     pub(crate) const VIP_PORT_LAST: u16 = 10;
 }
 
+/// Attributes of a rule.
+pub(crate) mod rule {
+    /// Place among the rules, of which the lowest that is for a packet decides. 10 behind the last
+    /// when absent at first.
+    pub(crate) const PRIORITY: u16 = 1;
+    /// The action.
+    pub(crate) const ACTION: u16 = 2;
+    /// Network that packets come from; any when absent.
+    pub(crate) const FROM_ADDR: u16 = 3;
+    /// Bits of it; all of the address, 32 or 128, when absent at first.
+    pub(crate) const FROM_PREFIX: u16 = 4;
+    /// Address that they go to; any when absent.
+    pub(crate) const VIP_ADDR: u16 = 5;
+    /// Port that they go to, of vip-addr with proto; any when absent.
+    pub(crate) const VIP_PORT: u16 = 6;
+    /// The last one of several, of which vip-port is the first.
+    pub(crate) const VIP_PORT_LAST: u16 = 7;
+    /// IP protocol, 6 (TCP) or 17 (UDP); both when absent.
+    pub(crate) const PROTO: u16 = 8;
+    /// Packets that it has decided about.
+    pub(crate) const PACKETS: u16 = 9;
+    /// The bytes.
+    pub(crate) const BYTES: u16 = 10;
+}
+
 /// Attributes of a counter.
 pub(crate) mod counter {
     /// What is counted; drops are named drop-REASON.
@@ -548,6 +597,19 @@ pub(crate) mod cmd {
     pub(crate) const MISS_NTF: u8 = 26;
     /// These counters of refusals for want of room have grown in the last second.
     pub(crate) const LIMIT_NTF: u8 = 27;
+    /// Add a rule about packets that are for a service and have no route. The answer is that of
+    /// rule-get.
+    pub(crate) const RULE_NEW: u8 = 28;
+    /// Remove a rule.
+    pub(crate) const RULE_DEL: u8 = 29;
+    /// Remove all rules, at once.
+    pub(crate) const RULE_FLUSH: u8 = 30;
+    /// Show one rule, or all by priority.
+    pub(crate) const RULE_GET: u8 = 31;
+    /// A rule was added.
+    pub(crate) const RULE_NTF: u8 = 32;
+    /// A rule was removed.
+    pub(crate) const RULE_DEL_NTF: u8 = 33;
 }
 
 /// Policy of the nests with attributes of a allotment-share, indexed by attribute id.
@@ -1111,3 +1173,44 @@ pub(crate) static MISS_SET_DO: [Policy; 7] = [
     // state
     Policy::u32_range(1, 3),
 ];
+
+/// Policy of the do request of `rule-new`, indexed by attribute id.
+pub(crate) static RULE_NEW_DO: [Policy; 9] = [
+    Policy::reject(),
+    // priority
+    Policy::u32(),
+    // action
+    Policy::u32_range(1, 3),
+    // from-addr
+    Policy::binary(4, 16),
+    // from-prefix
+    Policy::u32_max(128),
+    // vip-addr
+    Policy::binary(4, 16),
+    // vip-port
+    Policy::be16_min(1),
+    // vip-port-last
+    Policy::be16_min(1),
+    // proto
+    Policy::u32_max(255),
+];
+
+/// Policy of the do request of `rule-del`, indexed by attribute id.
+pub(crate) static RULE_DEL_DO: [Policy; 2] = [
+    Policy::reject(),
+    // priority
+    Policy::u32(),
+];
+
+/// Policy of the do request of `rule-flush`, indexed by attribute id.
+pub(crate) static RULE_FLUSH_DO: [Policy; 1] = [Policy::reject()];
+
+/// Policy of the do request of `rule-get`, indexed by attribute id.
+pub(crate) static RULE_GET_DO: [Policy; 2] = [
+    Policy::reject(),
+    // priority
+    Policy::u32(),
+];
+
+/// Policy of the dump request of `rule-get`, indexed by attribute id.
+pub(crate) static RULE_GET_DUMP: [Policy; 1] = [Policy::reject()];

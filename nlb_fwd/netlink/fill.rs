@@ -11,6 +11,7 @@ use crate::{
     endpoint::Endpoint,
     miss::Miss,
     route::Route,
+    rule::Rule,
     service::{
         Service,
         ServiceKey, //
@@ -24,6 +25,7 @@ use crate::{
         endpoint,
         miss,
         route,
+        rule,
         service,
         stats,
         AllotmentState,
@@ -212,6 +214,31 @@ pub(super) fn fill_route(w: &mut Writer<'_>, r: &Route) -> Result {
     w.put_uint(route::BYTES, usage.bytes())
 }
 
+pub(super) fn fill_rule(w: &mut Writer<'_>, r: &Rule) -> Result {
+    let selector = r.selector();
+    w.put_u32(rule::PRIORITY, r.priority())?;
+    w.put_u32(rule::ACTION, r.action() as u32)?;
+    if let Some((network, bits)) = selector.from {
+        w.put_bytes(rule::FROM_ADDR, network.octets())?;
+        w.put_u32(rule::FROM_PREFIX, bits.into())?;
+    }
+    if let Some(vip) = selector.vip {
+        w.put_bytes(rule::VIP_ADDR, vip.octets())?;
+    }
+    if let Some(ports) = selector.ports {
+        w.put_be16(rule::VIP_PORT, ports.first())?;
+        if ports.single().is_none() {
+            w.put_be16(rule::VIP_PORT_LAST, ports.last())?;
+        }
+    }
+    if let Some(proto) = selector.proto {
+        w.put_u32(rule::PROTO, proto.number().into())?;
+    }
+    let (packets, bytes) = r.traffic();
+    w.put_uint(rule::PACKETS, packets)?;
+    w.put_uint(rule::BYTES, bytes)
+}
+
 // Listeners that miss a notification see their socket's overrun, as with every multicast.
 
 /// Tells listeners about a service.
@@ -244,6 +271,11 @@ pub(super) fn notify_endpoint(net: &Net, command: u8, s: &Service, e: &Endpoint)
     let _ = FAMILY.multicast(net, GROUP_EVENTS, command, GFP_KERNEL, |w| {
         fill_endpoint(w, s, e)
     });
+}
+
+/// Tells listeners about a rule.
+pub(super) fn notify_rule(net: &Net, command: u8, r: &Rule) {
+    let _ = FAMILY.multicast(net, GROUP_EVENTS, command, GFP_KERNEL, |w| fill_rule(w, r));
 }
 
 /// Tells listeners that there is a route. Any context.

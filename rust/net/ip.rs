@@ -278,6 +278,12 @@ pub fn udp_checksum_is_valid(skb: &mut SkBuff, l4_offset: u16) -> bool {
     transport_checksum_is_valid(skb, start, bindings::IPPROTO_UDP)
 }
 
+/// Whether the TCP checksum of an arrived packet, whose data starts at the IP header and whose TCP
+/// header is at `l4_offset`, is right.
+pub fn tcp_checksum_is_valid(skb: &mut SkBuff, l4_offset: u16) -> bool {
+    transport_checksum_is_valid(skb, l4_offset.into(), bindings::IPPROTO_TCP)
+}
+
 /// Whether the checksum of an arrived packet, whose data starts at the IP header and whose
 /// transport header of this protocol is at `start`, is right.
 fn transport_checksum_is_valid(skb: &mut SkBuff, start: u32, protocol: u32) -> bool {

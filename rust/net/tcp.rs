@@ -52,6 +52,7 @@ pub use self::{
     refusal::Refusal,
     reset::{
         send_probe,
+        send_refusal,
         send_reset, //
     },
     steer::{

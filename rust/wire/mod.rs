@@ -43,6 +43,7 @@ pub mod least;
 pub mod maglev;
 pub mod parse;
 pub mod ports;
+pub mod prefixes;
 pub mod record;
 pub mod report;
 pub mod seq;

@@ -86,6 +86,28 @@ impl fmt::Debug for Flags {
     }
 }
 
+/// What answers a segment with `len` bytes of data for which there is no connection: control bits,
+/// sequence and acknowledgment number (RFC 9293 section 3.10.7.1). None if it is a RST.
+pub fn refusal(
+    flags: Flags,
+    seq: SeqNum,
+    ack: SeqNum,
+    len: u32,
+) -> Option<(Flags, SeqNum, SeqNum)> {
+    if flags.contains(Flags::RST) {
+        return None;
+    }
+    if flags.contains(Flags::ACK) {
+        return Some((Flags::RST, ack, SeqNum(0)));
+    }
+    let end = seq
+        .0
+        .wrapping_add(len)
+        .wrapping_add(u32::from(flags.contains(Flags::SYN)))
+        .wrapping_add(u32::from(flags.contains(Flags::FIN)));
+    Some((Flags::RST | Flags::ACK, SeqNum(0), SeqNum(end)))
+}
+
 /// A view of a TCP segment.
 #[derive(Clone, Debug)]
 pub struct Packet<T: AsRef<[u8]>> {
@@ -413,6 +435,26 @@ mod tests {
                 TcpOption::WindowScale(7),
             ]
         );
+    }
+
+    #[test]
+    fn refusals() {
+        let (seq, ack) = (SeqNum(u32::MAX), SeqNum(77));
+        let (rst, both) = (Flags::RST, Flags::RST | Flags::ACK);
+        for (flags, len, want) in [
+            (Flags::SYN, 0, Some((both, 0, 0))),
+            (Flags::SYN, 100, Some((both, 0, 100))),
+            (Flags::FIN | Flags::SYN, 1, Some((both, 0, 2))),
+            (Flags(0), 0, Some((both, 0, u32::MAX))),
+            (Flags::ACK, 100, Some((rst, 77, 0))),
+            (Flags::SYN | Flags::ACK, 0, Some((rst, 77, 0))),
+            (Flags::RST, 0, None),
+            (both, 0, None),
+        ] {
+            let got = refusal(flags, seq, ack, len);
+            let want = want.map(|(flags, seq, ack)| (flags, SeqNum(seq), SeqNum(ack)));
+            assert_eq!(got, want, "{flags:?}");
+        }
     }
 
     #[test]

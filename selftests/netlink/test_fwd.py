@@ -5,6 +5,7 @@
 import errno
 import os
 import pathlib
+import struct
 import subprocess
 import sys
 
@@ -36,6 +37,12 @@ ALLOTMENT = ALLOTTED + [("ALLOTMENT_SCHEME", u32(1)), ("ALLOTMENT_AGE", u32(1000
 TUPLE = [("ROUTE_PROTO", u32(6)), ("ROUTE_CLIENT_ADDR", ip("198.51.100.7")), ("ROUTE_CLIENT_PORT", be16(40000)),
          ("ROUTE_VIP_ADDR", ip("192.0.2.10")), ("ROUTE_VIP_PORT", be16(80))]
 ROUTE = TUPLE + [("ROUTE_HOST_ADDR", ip("127.0.0.2"))]
+PRIORITY = [("RULE_PRIORITY", u32(10))]
+FROM = [("RULE_FROM_ADDR", ip("198.51.100.0")), ("RULE_FROM_PREFIX", u32(24))]
+TO = [("RULE_VIP_ADDR", ip("192.0.2.10")), ("RULE_VIP_PORT", be16(80)), ("RULE_VIP_PORT_LAST", be16(81)),
+      ("RULE_PROTO", u32(6))]
+ACTION = [("RULE_ACTION", u32(1))]
+RULE = PRIORITY + ACTION + FROM + TO
 
 MISS = [(name.replace("ROUTE", "MISS"), value) for name, value in TUPLE]
 
@@ -58,6 +65,11 @@ REQUESTS = [
     Request("ROUTE_NEW", ROUTE),
     Request("ROUTE_DEL", TUPLE),
     Request("ROUTE_GET", TUPLE, privileged=False),
+    # What depends on each other is among the special cases.
+    Request("RULE_NEW", RULE, optional=tuple(name for name, _ in PRIORITY + FROM + TO)),
+    Request("RULE_DEL", PRIORITY),
+    Request("RULE_FLUSH", []),
+    Request("RULE_GET", PRIORITY, privileged=False),
 ]
 
 
@@ -118,6 +130,33 @@ SPECIAL = [
          errno.ENOENT, "no such service"),
     Case("none there", "ALLOTMENT_DEL", ALLOTTED, errno.ENOENT, "the service has no allotment"),
     Case("none there", "ALLOTMENT_GET", ALLOTTED, errno.ENOENT, "the service has no allotment"),
+    Case("action 0", "RULE_NEW", [("RULE_ACTION", u32(0))], errno.ERANGE, "integer out of range", attr="RULE_ACTION"),
+    Case("action 4", "RULE_NEW", [("RULE_ACTION", u32(4))], errno.ERANGE, "integer out of range", attr="RULE_ACTION"),
+    Case("a prefix without address", "RULE_NEW", ACTION + FROM[1:], errno.EINVAL, "a prefix without an address",
+         attr="RULE_FROM_PREFIX"),
+    Case("a prefix of 33 bits", "RULE_NEW", ACTION + replaced(FROM, "RULE_FROM_PREFIX", u32(33)), errno.ERANGE,
+         "longer than the address", attr="RULE_FROM_PREFIX"),
+    Case("a prefix of 129 bits", "RULE_NEW", ACTION + replaced(FROM, "RULE_FROM_PREFIX", u32(129)), errno.ERANGE,
+         "integer out of range", attr="RULE_FROM_PREFIX"),
+    Case("bits behind the prefix", "RULE_NEW", ACTION + replaced(FROM, "RULE_FROM_PREFIX", u32(20)), errno.EINVAL,
+         "has bits behind its prefix", attr="RULE_FROM_ADDR"),
+    Case("a port without address", "RULE_NEW", ACTION + TO[1:2] + TO[3:], errno.EINVAL,
+         "a port is one of an address and a protocol", attr="RULE_VIP_PORT"),
+    Case("a port without protocol", "RULE_NEW", ACTION + TO[:2], errno.EINVAL,
+         "a port is one of an address and a protocol", attr="RULE_VIP_PORT"),
+    Case("a last port alone", "RULE_NEW", ACTION + TO[:1] + TO[2:], errno.EINVAL, "the last port is before the first",
+         attr="RULE_VIP_PORT_LAST"),
+    Case("last port before the first", "RULE_NEW", replaced(RULE, "RULE_VIP_PORT_LAST", be16(79)), errno.EINVAL,
+         "the last port is before the first", attr="RULE_VIP_PORT_LAST"),
+    Case("of two families", "RULE_NEW", ACTION + [("RULE_FROM_ADDR", ip("2001:db8::"))] + TO[:1], errno.EAFNOSUPPORT,
+         "not of the VIP's address family", attr="RULE_FROM_ADDR"),
+    Case("to a multicast address", "RULE_NEW", ACTION + [("RULE_VIP_ADDR", ip("224.0.0.1"))], errno.EINVAL,
+         "not a unicast address", attr="RULE_VIP_ADDR"),
+    Case("protocol ICMP", "RULE_NEW", ACTION + [("RULE_PROTO", u32(1))], errno.EINVAL,
+         "protocol must be TCP (6) or UDP (17)", attr="RULE_PROTO"),
+    Case("unknown", "RULE_DEL", PRIORITY, errno.ENOENT, "no such rule"),
+    Case("unknown", "RULE_GET", PRIORITY, errno.ENOENT, "no such rule"),
+    Case("an attribute", "RULE_FLUSH", PRIORITY, errno.EINVAL, "Unknown attribute type"),
     Case("protocol ICMP", "SERVICE_NEW", replaced(SERVICE, "SERVICE_PROTO", u32(1)), errno.EINVAL,
          "protocol must be TCP (6) or UDP (17)", attr="SERVICE_PROTO"),
     Case("protocol 256", "SERVICE_NEW", replaced(SERVICE, "SERVICE_PROTO", u32(256)), errno.ERANGE,
@@ -271,7 +310,7 @@ def ipv6(ktap, fwd, accepted, state, empty):
         got = dict(genl.attributes(answer.replies[0][4:])) if answer.replies else {}
         ktap.result(all(got.get(fwd.attr(key)) == value for key, value in attrs),
                     f"{command.lower()}: the reply names the IPv6 object", str(got))
-    ktap.result(all(len(entries) == 1 for entries in state().values()), "dumps have the IPv6 entries", str(state()))
+    ktap.result([len(entries) for entries in state().values()] == [1, 1, 1, 0], "dumps have the IPv6 entries", str(state()))
     accepted("IPv6, with endpoint and route", "SERVICE_DEL", in_ipv6(VIP, there, here))
     ktap.result(state() == empty, "all of IPv6 is gone again", str(state()))
 
@@ -387,6 +426,44 @@ def states(ktap, fwd, accepted, state):
     result("a route to an endpoint before is none of a new one", 3, 2, 0, 0)
 
 
+def rules(ktap, fwd, accepted, listener):
+    """Rules as they are shown, by priority; the one beyond the last, in a namespace that is thrown away then."""
+    def shown():
+        return [dict(genl.attributes(reply[4:])) for reply in fwd.dump("RULE_GET").replies]
+
+    answer = accepted("whole", "RULE_NEW", RULE)
+    sent = {fwd.attr(key): value for key, value in RULE}
+    got = dict(genl.attributes(answer.replies[0][4:])) if answer.replies else {}
+    ktap.result(sent.items() <= got.items() and [got] == shown(), "rule_new: the answer is the rule", str(got))
+    accepted("of all", "RULE_NEW", ACTION + [("RULE_PRIORITY", u32(3))])
+    accepted("without priority", "RULE_NEW", ACTION + [("RULE_FROM_ADDR", ip("2001:db8::1"))])
+    got = [(rule[fwd.attr("RULE_PRIORITY")], rule.get(fwd.attr("RULE_FROM_PREFIX"))) for rule in shown()]
+    ktap.result(got == [(u32(3), None), (u32(10), u32(24)), (u32(20), u32(128))], "rules are by priority", str(got))
+    answer = fwd.do("RULE_NEW", RULE)
+    ktap.result(answer.error == errno.EEXIST and answer.text == "another rule has this priority", "rule_new: exists")
+    accepted("the one in the middle", "RULE_DEL", PRIORITY)
+    accepted("last of all priorities", "RULE_NEW", ACTION + [("RULE_PRIORITY", u32(0xffffffff))])
+    answer = fwd.do("RULE_NEW", ACTION)
+    ktap.result(answer.error == errno.ERANGE and answer.text == "no priority is behind the last, name one",
+                "rule_new: behind the last", answer.text)
+    listener.events()
+    accepted("all", "RULE_FLUSH", [])
+    events = [event[0] for event in listener.events()]
+    ktap.result(shown() == [] and events == [fwd.ids["NLB_FWD_CMD_RULE_DEL_NTF"]] * 3, "rule_flush: all are gone", str(events))
+    accepted("none", "RULE_FLUSH", [])
+
+    def full():
+        os.unshare(os.CLONE_NEWNET)
+        own = genl.Family("nlb-fwd")
+        said = {own.do("RULE_NEW", ACTION + [("RULE_FROM_ADDR", struct.pack(">I", 0x0a000000 + number))]).error
+                for number in range(1024)}
+        answer = own.do("RULE_NEW", ACTION)
+        return said, len(own.dump("RULE_GET").replies), genl.name_of(answer.error), answer.text
+
+    said = genl.in_child(full)
+    ktap.result(said == str(({0}, 1024, "ENOSPC", "too many rules")), "rules have a bound", said)
+
+
 def hashed(ktap):
     """The 257th service for consistent hashing is refused, in a namespace that is thrown away then."""
     def answers():
@@ -427,6 +504,7 @@ def main():
         "ENDPOINT_GET": ("VIP_ADDR", "VIP_PORT", "PROTO", "HOST_ADDR", "SOURCE_ADDR", "WEIGHT", "STATE",
                          "MAX_ROUTES", "BACKUP", "FORWARD", "HOST_PORT"),
         "ROUTE_GET": ("PROTO", "CLIENT_ADDR", "CLIENT_PORT", "VIP_ADDR", "VIP_PORT", "HOST_ADDR"),
+        "RULE_GET": ("PRIORITY", "ACTION", "FROM_ADDR", "FROM_PREFIX", "VIP_ADDR", "VIP_PORT", "VIP_PORT_LAST", "PROTO"),
     }
 
     def state():
@@ -453,6 +531,7 @@ def main():
                     f"{name.lower()} is sent", str(events))
 
     full = state()
+    del full["RULE_GET"]
     ktap.result(all(len(entries) == 1 for entries in full.values()), "each dump has one entry", str(full))
     for command, attrs in (("SERVICE_GET", VIP), ("ENDPOINT_GET", HOST), ("ROUTE_GET", TUPLE)):
         answer = accepted("good", command, attrs)
@@ -471,6 +550,7 @@ def main():
 
     picked(ktap, fwd, accepted, listener)
     peek(ktap, fwd, accepted, state)
+    rules(ktap, fwd, accepted, listener)
     hashed(ktap)
 
     accepted("a new weight", "ENDPOINT_SET", HOST + [("ENDPOINT_WEIGHT", u32(5))])

@@ -60,6 +60,7 @@ restored_elsewhere() {
 		forwarder = []
 		peer = []
 		keep = []
+		rule = []
 		service = []
 	EOC
 	)" ]

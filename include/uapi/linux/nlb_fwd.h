@@ -147,6 +147,20 @@ enum nlb_fwd_allotment_state {
 	NLB_FWD_ALLOTMENT_STATE_OVER,
 };
 
+/**
+ * enum nlb_fwd_rule_action - What happens to a packet without a route.
+ * @NLB_FWD_RULE_ACTION_DROP: It is dropped without a word.
+ * @NLB_FWD_RULE_ACTION_REJECT: Its sender is told that nobody is there: by a
+ *   RST, or ICMP "port unreachable".
+ * @NLB_FWD_RULE_ACTION_ACCEPT: It goes on; rules behind this one are not
+ *   looked at.
+ */
+enum nlb_fwd_rule_action {
+	NLB_FWD_RULE_ACTION_DROP = 1,
+	NLB_FWD_RULE_ACTION_REJECT,
+	NLB_FWD_RULE_ACTION_ACCEPT,
+};
+
 enum {
 	NLB_FWD_A_SERVICE_VIP_ADDR = 1,
 	NLB_FWD_A_SERVICE_VIP_PORT,
@@ -255,6 +269,22 @@ enum {
 };
 
 enum {
+	NLB_FWD_A_RULE_PRIORITY = 1,
+	NLB_FWD_A_RULE_ACTION,
+	NLB_FWD_A_RULE_FROM_ADDR,
+	NLB_FWD_A_RULE_FROM_PREFIX,
+	NLB_FWD_A_RULE_VIP_ADDR,
+	NLB_FWD_A_RULE_VIP_PORT,
+	NLB_FWD_A_RULE_VIP_PORT_LAST,
+	NLB_FWD_A_RULE_PROTO,
+	NLB_FWD_A_RULE_PACKETS,
+	NLB_FWD_A_RULE_BYTES,
+
+	__NLB_FWD_A_RULE_MAX,
+	NLB_FWD_A_RULE_MAX = (__NLB_FWD_A_RULE_MAX - 1)
+};
+
+enum {
 	NLB_FWD_A_COUNTER_NAME = 1,
 	NLB_FWD_A_COUNTER_VALUE,
 
@@ -298,6 +328,12 @@ enum {
 	NLB_FWD_CMD_MISS_SET,
 	NLB_FWD_CMD_MISS_NTF,
 	NLB_FWD_CMD_LIMIT_NTF,
+	NLB_FWD_CMD_RULE_NEW,
+	NLB_FWD_CMD_RULE_DEL,
+	NLB_FWD_CMD_RULE_FLUSH,
+	NLB_FWD_CMD_RULE_GET,
+	NLB_FWD_CMD_RULE_NTF,
+	NLB_FWD_CMD_RULE_DEL_NTF,
 
 	__NLB_FWD_CMD_MAX,
 	NLB_FWD_CMD_MAX = (__NLB_FWD_CMD_MAX - 1)

@@ -17,6 +17,7 @@ use crate::{
         addr::FourTuple,
         ipv4,
         ipv6,
+        parse::Parsed,
         seq::SeqNum,
         tcp, //
     },
@@ -49,6 +50,27 @@ pub fn send_reset(net: &Net, tuple: &FourTuple, seq: SeqNum, ack: SeqNum) -> Res
         tuple,
         &Packet::new(tuple, seq, ack, flags, None).ok_or(EINVAL)?,
     )
+}
+
+/// Answers a segment for which there is no connection, from the address that it was sent to: with what
+/// [`tcp::refusal`] says. Process context or softirq.
+///
+/// The packet's data starts at its IP header, from which `parsed` was made, and its TCP header is
+/// linear.
+///
+/// # Errors
+///
+/// As [`send_reset`]; `EINVAL` if the segment is none that is answered.
+pub fn send_refusal(net: &Net, skb: &SkBuff, parsed: &Parsed) -> Result {
+    let segment = skb.data().get(parsed.l4_offset..).ok_or(EINVAL)?;
+    let segment = tcp::Packet::new_checked(segment).map_err(|_| EINVAL)?;
+    let headers = parsed.l4_offset.saturating_add(segment.header_len());
+    // CAST: The longest packets are shorter.
+    let data = parsed.total_len.saturating_sub(headers) as u32;
+    let (flags, seq, ack) =
+        tcp::refusal(segment.flags(), segment.seq(), segment.ack(), data).ok_or(EINVAL)?;
+    let packet = Packet::new(&parsed.tuple, seq, ack, flags, None);
+    send(net, &parsed.tuple, &packet.ok_or(EINVAL)?)
 }
 
 /// Asks the client which byte it expects next: an ACK without data whose `seq` lies before that. As

@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! The family `nlb-fwd`: services, endpoints and routes.
+//! The family `nlb-fwd`: services, endpoints, routes and rules.
+
+mod rules;
+
+pub use rules::NewRule;
 
 use std::net::IpAddr;
 

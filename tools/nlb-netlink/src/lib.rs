@@ -4,7 +4,7 @@
 //!
 //! | handle       | family         | objects                             |
 //! |--------------|----------------|-------------------------------------|
-//! | [`Fwd`]      | `nlb-fwd`      | [`Service`] [`Endpoint`] [`Route`] [`Allotment`] [`Miss`] |
+//! | [`Fwd`]      | `nlb-fwd`      | [`Service`] [`Endpoint`] [`Route`] [`Rule`] [`Allotment`] [`Miss`] |
 //! | [`Tunnel`]   | `nlb-tunnel`   | [`Forwarder`] [`Mapping`]           |
 //! | [`Migrator`] | `nlb-migrator` | [`Peer`] [`Keep`] [`Migration`]     |
 //!
@@ -58,6 +58,7 @@ pub use crate::{
         Fwd,
         NewAllotment,
         NewEndpoint,
+        NewRule,
         NewService,
         Picking, //
     },
@@ -91,6 +92,7 @@ pub use crate::{
         Peer,
         PeerKey,
         Route,
+        Rule,
         Service,
         Stats, //
     },
@@ -109,6 +111,7 @@ pub use crate::{
             RouteEnd,
             RouteOrigin,
             RouteState,
+            RuleAction,
             Scheduler,
             ServiceMode, //
         },
@@ -126,6 +129,7 @@ pub use crate::{
     },
     value::{
         ConnectionKey,
+        Destination,
         Enumeration,
         FlowId,
         Named,

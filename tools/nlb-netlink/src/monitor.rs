@@ -35,6 +35,7 @@ use crate::{
         Migration,
         Miss,
         Route,
+        Rule,
         Service,
         Stats, //
     },
@@ -53,7 +54,7 @@ const ENOBUFS: i32 = 105;
 /// A multicast group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Group {
-    /// Services, endpoints and allotments of the forwarder, and the limits that it comes to.
+    /// Services, endpoints, allotments and rules of the forwarder, and the limits that it comes to.
     Services,
     /// Routes of the forwarder.
     Routes,
@@ -115,6 +116,10 @@ pub enum Event {
     Allotment(Allotment),
     /// An allotment was taken back.
     AllotmentDel(Allotment),
+    /// A rule was added.
+    Rule(Rule),
+    /// A rule was removed.
+    RuleDel(Rule),
     /// A route was added.
     Route(Route),
     /// A route was removed or expired.
@@ -144,6 +149,8 @@ impl Event {
             Self::EndpointDel(_) => "endpoint-del",
             Self::Allotment(_) => "allotment",
             Self::AllotmentDel(_) => "allotment-del",
+            Self::Rule(_) => "rule",
+            Self::RuleDel(_) => "rule-del",
             Self::Route(_) => "route",
             Self::RouteDel(_) => "route-del",
             Self::Miss(_) => "miss",
@@ -168,6 +175,8 @@ impl Event {
             (fwd::FAMILY, fwd::cmd::ALLOTMENT_DEL_NTF) => {
                 Self::AllotmentDel(Allotment::decode(attrs)?)
             }
+            (fwd::FAMILY, fwd::cmd::RULE_NTF) => Self::Rule(Rule::decode(attrs)?),
+            (fwd::FAMILY, fwd::cmd::RULE_DEL_NTF) => Self::RuleDel(Rule::decode(attrs)?),
             (fwd::FAMILY, fwd::cmd::ROUTE_NTF) => Self::Route(Route::decode(attrs)?),
             (fwd::FAMILY, fwd::cmd::ROUTE_DEL_NTF) => Self::RouteDel(Route::decode(attrs)?),
             (fwd::FAMILY, fwd::cmd::MISS_NTF) => Self::Miss(Miss::decode(attrs)?),
@@ -199,6 +208,7 @@ impl Serialize for Event {
             Self::Allotment(allotment) | Self::AllotmentDel(allotment) => {
                 map.serialize_entry("allotment", allotment)?;
             }
+            Self::Rule(rule) | Self::RuleDel(rule) => map.serialize_entry("rule", rule)?,
             Self::Route(route) | Self::RouteDel(route) => map.serialize_entry("route", route)?,
             Self::Miss(miss) => map.serialize_entry("miss", miss)?,
             Self::Limit(stats) => map.serialize_entry("limit", stats)?,

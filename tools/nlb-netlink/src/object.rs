@@ -117,6 +117,10 @@ macro_rules! object {
     };
 }
 
+mod rule;
+
+pub use rule::Rule;
+
 object! {
     /// A virtual service of the forwarder.
     Service: uapi::fwd::service,

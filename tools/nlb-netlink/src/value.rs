@@ -26,6 +26,7 @@ use crate::uapi::{
         RouteEnd,
         RouteOrigin,
         RouteState,
+        RuleAction,
         Scheduler,
         ServiceMode, //
     },
@@ -295,6 +296,43 @@ impl FromStr for ServiceKey {
     }
 }
 
+/// Where packets go: a VIP, written as an address, or ports of it, written as a service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Destination {
+    /// Virtual IP address.
+    pub vip: IpAddr,
+    /// Its ports, with the protocol; all of both when `None`.
+    pub ports: Option<(Ports, Proto)>,
+}
+
+impl fmt::Display for Destination {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.ports {
+            Some((ports, proto)) => ServiceKey::new(self.vip, ports, proto).fmt(f),
+            None => self.vip.fmt(f),
+        }
+    }
+}
+
+impl FromStr for Destination {
+    type Err = ParseError;
+
+    fn from_str(text: &str) -> Result<Self, ParseError> {
+        if let Ok(vip) = text.parse() {
+            return Ok(Self { vip, ports: None });
+        }
+        match text.parse::<ServiceKey>() {
+            Ok(key) => Ok(Self {
+                vip: key.vip,
+                ports: Some((key.ports, key.proto)),
+            }),
+            Err(_) => Err(ParseError(format!(
+                "`{text}` is no destination, expected VIP or VIP:PORT/PROTO like 192.0.2.10:80/tcp"
+            ))),
+        }
+    }
+}
+
 /// What identifies a connection or flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ConnectionKey {
@@ -420,6 +458,7 @@ enumeration! {
     RouteOrigin { L4 Migration Manual }
     RouteEnd { Expired Replaced Inactive Deleted Service Migration }
     MissState { Asked Pass Drop }
+    RuleAction { Drop Reject Accept }
     MappingSide { Forwarder Host }
     MappingState { Learning Confirmed }
     Algorithm { HmacSha256 HmacSha1 Aes128Cmac }
@@ -467,6 +506,21 @@ mod tests {
             "[2001:db8::1:80",
         ] {
             assert!(text.parse::<ServiceKey>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn destinations_are_written_as_they_are_read() {
+        for (text, same) in [
+            ("192.0.2.10", "192.0.2.10"),
+            ("2001:DB8::1", "2001:db8::1"),
+            ("192.0.2.10:80", "192.0.2.10:80/tcp"),
+            ("[2001:db8::1]:*/udp", "[2001:db8::1]:*/udp"),
+        ] {
+            assert_eq!(text.parse::<Destination>().unwrap().to_string(), same);
+        }
+        for text in ["", "any", "192.0.2.0/24", "[2001:db8::1]", "192.0.2.10:"] {
+            assert!(text.parse::<Destination>().is_err(), "{text}");
         }
     }
 

@@ -12,6 +12,7 @@ mod migration;
 mod miss;
 mod operation;
 mod peer;
+mod rule;
 mod service;
 
 pub(crate) use allotment::AllotmentCommand;
@@ -37,6 +38,7 @@ pub(crate) use peer::{
     KeyCommand,
     PeerCommand, //
 };
+pub(crate) use rule::RuleCommand;
 pub(crate) use service::ServiceCommand;
 
 use std::{
@@ -64,6 +66,8 @@ use nlb_netlink::{
     Proto,
     ServiceKey, //
 };
+
+use crate::prefix::Prefix;
 
 /// Configure and watch the nlb load balancer.
 ///
@@ -122,6 +126,12 @@ pub(crate) enum Object {
         #[command(subcommand)]
         command: Option<AllotmentCommand>,
     },
+    /// Whose packets services do not take
+    Rule {
+        /// What to do
+        #[command(subcommand)]
+        command: Option<RuleCommand>,
+    },
     /// Where the packets of each connection go
     Route {
         /// What to do
@@ -178,12 +188,12 @@ pub(crate) enum Object {
     /// Print the configuration as a file for apply
     ///
     /// All that the loaded modules have and a person has set, as TOML: forwarders, peers, keeps,
-    /// services with their endpoints. Secrets of keys are not in it, for the kernel does not tell them.
+    /// rules, services with their endpoints. Secrets of keys are not in it, for the kernel does not tell them.
     #[command(override_usage = "nlb save [secret-file FILE]")]
     Save(SaveArgs),
     /// Make the configuration what a file says
     ///
-    /// What the file does not have is removed, of the kinds it names (forwarder, peer, keep, service):
+    /// What the file does not have is removed, of the kinds it names (forwarder, peer, keep, rule, service):
     /// `keep = []` removes all keeps, a file without that word leaves them alone. Everything is checked
     /// first; if the kernel refuses a change, those before it are taken back. Weights, states and
     /// schedulers are changed in place, so no connection is cut.
@@ -240,7 +250,7 @@ pub(crate) enum RouteCommand {
     /// Show all routes, or those of a service, a client or a host
     #[command(
         visible_aliases = ["list", "ls"],
-        override_usage = "nlb route show [VIP:PORT/PROTO] [client ADDR:PORT] [host ADDR]"
+        override_usage = "nlb route show [VIP:PORT/PROTO] [client ADDR:PORT] [from PREFIX] [host ADDR]"
     )]
     Show {
         /// The service
@@ -249,16 +259,22 @@ pub(crate) enum RouteCommand {
         /// Address and port of the client
         #[arg(long, value_name = "ADDR:PORT")]
         client: Option<SocketAddr>,
+        /// Network of the clients
+        #[arg(long, value_name = "PREFIX")]
+        from: Option<Prefix>,
         /// Address of the host
         #[arg(long, value_name = "ADDR")]
         host: Option<IpAddr>,
     },
-    /// Remove all routes, or those of a service or a host
-    #[command(override_usage = "nlb route flush [VIP:PORT/PROTO] [host ADDR]")]
+    /// Remove all routes, or those of a service, of clients or a host
+    #[command(override_usage = "nlb route flush [VIP:PORT/PROTO] [from PREFIX] [host ADDR]")]
     Flush {
         /// The service
         #[arg(value_name = "VIP:PORT/PROTO")]
         service: Option<ServiceKey>,
+        /// Network of the clients
+        #[arg(long, value_name = "PREFIX")]
+        from: Option<Prefix>,
         /// Address of the host
         #[arg(long, value_name = "ADDR")]
         host: Option<IpAddr>,

@@ -15,6 +15,7 @@ mod miss;
 mod monitor;
 mod peer;
 mod route;
+mod rule;
 mod save;
 mod service;
 mod stats;
@@ -53,6 +54,7 @@ pub(crate) fn run(object: &Object, format: Format) -> Outcome {
         Object::Service { command } => service::run(command.as_ref(), format),
         Object::Endpoint { command } => endpoint::run(command.as_ref(), format),
         Object::Allotment { command } => allotment::run(command.as_ref(), format),
+        Object::Rule { command } => rule::run(command.as_ref(), format),
         Object::Route { command } => route::run(command.as_ref(), format),
         Object::Miss { command } => miss::run(command.as_ref(), format),
         Object::Forwarder { command } => forwarder::run(command.as_ref(), format),

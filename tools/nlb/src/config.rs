@@ -80,6 +80,7 @@ impl Setting {
         match self.value.as_deref() {
             None => Vec::new(),
             Some("true") => vec![self.keyword.to_owned()],
+            Some(value) if self.keyword == table::BARE => vec![value.to_owned()],
             Some(value) => vec![self.keyword.to_owned(), value.to_owned()],
         }
     }

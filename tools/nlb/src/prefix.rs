@@ -3,12 +3,15 @@
 //! Address prefixes, and the filters made of them.
 
 use std::{
+    fmt,
     net::{
         IpAddr,
         Ipv6Addr, //
     },
     str::FromStr,
 };
+
+use nlb_netlink::Rule;
 
 /// An address prefix: `10.0.0.0/8`, `2001:db8::/32`, or an address alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +34,51 @@ impl Prefix {
                 differ.checked_shr(128 - self.len).unwrap_or(0) == 0
             }
             _ => false,
+        }
+    }
+}
+
+impl fmt::Display for Prefix {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.addr, self.len) {
+            (IpAddr::V4(_), 32) | (IpAddr::V6(_), 128) => self.addr.fmt(f),
+            (addr, len) => write!(f, "{addr}/{len}"),
+        }
+    }
+}
+
+/// Where packets come from: a prefix, or `any`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Source(Option<Prefix>);
+
+impl Source {
+    /// Where packets come from that a rule is for.
+    pub(crate) fn of(rule: &Rule) -> Self {
+        Self(rule.from().map(|(addr, len)| Prefix { addr, len }))
+    }
+
+    /// The network and its bits.
+    pub(crate) fn network(&self) -> Option<(IpAddr, u32)> {
+        self.0.map(|prefix| (prefix.addr, prefix.len))
+    }
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Some(prefix) => prefix.fmt(f),
+            None => f.write_str("any"),
+        }
+    }
+}
+
+impl FromStr for Source {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "any" => Ok(Self(None)),
+            text => text.parse().map(|prefix| Self(Some(prefix))),
         }
     }
 }
@@ -107,6 +155,20 @@ mod tests {
         let all: Filter = "client=0.0.0.0/0".parse().unwrap();
         assert!(all.matches([255, 0, 0, 1].into()));
         assert!(!all.matches(IpAddr::V6(Ipv6Addr::LOCALHOST)));
+    }
+
+    #[test]
+    fn sources_are_written_as_they_are_read() {
+        for (text, same) in [
+            ("any", "any"),
+            ("10.0.0.0/8", "10.0.0.0/8"),
+            ("10.0.0.1/32", "10.0.0.1"),
+            ("2001:DB8::/32", "2001:db8::/32"),
+            ("0.0.0.0/0", "0.0.0.0/0"),
+        ] {
+            assert_eq!(text.parse::<Source>().unwrap().to_string(), same);
+        }
+        assert!("all".parse::<Source>().is_err());
     }
 
     #[test]

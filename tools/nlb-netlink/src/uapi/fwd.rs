@@ -379,6 +379,39 @@ impl AllotmentState {
     }
 }
 
+/// What happens to a packet without a route.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum RuleAction {
+    /// It is dropped without a word.
+    Drop = 1,
+    /// Its sender is told that nobody is there: by a RST, or ICMP "port unreachable".
+    Reject = 2,
+    /// It goes on; rules behind this one are not looked at.
+    Accept = 3,
+}
+
+impl RuleAction {
+    /// The value with this number, if there is one.
+    pub fn from_u32(value: u32) -> Option<Self> {
+        match value {
+            1 => Some(Self::Drop),
+            2 => Some(Self::Reject),
+            3 => Some(Self::Accept),
+            _ => None,
+        }
+    }
+
+    /// The name used in the specification, on the command line and in JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Drop => "drop",
+            Self::Reject => "reject",
+            Self::Accept => "accept",
+        }
+    }
+}
+
 /// Attributes of a service.
 pub mod service {
     /// Virtual IP address, 4 or 16 bytes, network order.
@@ -658,6 +691,45 @@ pub mod allotment {
     ];
 }
 
+/// Attributes of a rule.
+pub mod rule {
+    /// Place among the rules, of which the lowest that is for a packet decides. 10 behind the last
+    /// when absent at first.
+    pub const PRIORITY: u16 = 1;
+    /// The action.
+    pub const ACTION: u16 = 2;
+    /// Network that packets come from; any when absent.
+    pub const FROM_ADDR: u16 = 3;
+    /// Bits of it; all of the address, 32 or 128, when absent at first.
+    pub const FROM_PREFIX: u16 = 4;
+    /// Address that they go to; any when absent.
+    pub const VIP_ADDR: u16 = 5;
+    /// Port that they go to, of vip-addr with proto; any when absent.
+    pub const VIP_PORT: u16 = 6;
+    /// The last one of several, of which vip-port is the first.
+    pub const VIP_PORT_LAST: u16 = 7;
+    /// IP protocol, 6 (TCP) or 17 (UDP); both when absent.
+    pub const PROTO: u16 = 8;
+    /// Packets that it has decided about.
+    pub const PACKETS: u16 = 9;
+    /// The bytes.
+    pub const BYTES: u16 = 10;
+    /// Names, in the order of the ids, which begin at 1.
+    #[rustfmt::skip]
+    pub const NAMES: &[&str] = &[
+        "priority",
+        "action",
+        "from-addr",
+        "from-prefix",
+        "vip-addr",
+        "vip-port",
+        "vip-port-last",
+        "proto",
+        "packets",
+        "bytes",
+    ];
+}
+
 /// Attributes of a counter.
 pub mod counter {
     /// What is counted; drops are named drop-REASON.
@@ -748,6 +820,19 @@ pub mod cmd {
     pub const MISS_NTF: u8 = 26;
     /// These counters of refusals for want of room have grown in the last second.
     pub const LIMIT_NTF: u8 = 27;
+    /// Add a rule about packets that are for a service and have no route. The answer is that of
+    /// rule-get.
+    pub const RULE_NEW: u8 = 28;
+    /// Remove a rule.
+    pub const RULE_DEL: u8 = 29;
+    /// Remove all rules, at once.
+    pub const RULE_FLUSH: u8 = 30;
+    /// Show one rule, or all by priority.
+    pub const RULE_GET: u8 = 31;
+    /// A rule was added.
+    pub const RULE_NTF: u8 = 32;
+    /// A rule was removed.
+    pub const RULE_DEL_NTF: u8 = 33;
     /// Names, in the order of the ids, which begin at 1.
     #[rustfmt::skip]
     pub const NAMES: &[&str] = &[
@@ -778,6 +863,12 @@ pub mod cmd {
         "miss-set",
         "miss-ntf",
         "limit-ntf",
+        "rule-new",
+        "rule-del",
+        "rule-flush",
+        "rule-get",
+        "rule-ntf",
+        "rule-del-ntf",
     ];
     /// Names of the attributes each command takes or gives, in the same order.
     #[rustfmt::skip]
@@ -809,5 +900,11 @@ pub mod cmd {
         super::miss::NAMES,
         super::miss::NAMES,
         super::stats::NAMES,
+        super::rule::NAMES,
+        super::rule::NAMES,
+        super::rule::NAMES,
+        super::rule::NAMES,
+        super::rule::NAMES,
+        super::rule::NAMES,
     ];
 }

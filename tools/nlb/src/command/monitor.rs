@@ -22,6 +22,7 @@ use nlb_netlink::{
 };
 
 use super::{
+    rule,
     socket,
     Outcome, //
 };
@@ -74,6 +75,8 @@ fn line(event: &Event) -> String {
         Event::EndpointDel(object) => format!("deleted endpoint {}", endpoint(object)),
         Event::Allotment(object) => format!("allotment {}", allotment(object)),
         Event::AllotmentDel(object) => format!("deleted allotment {}", object.service()),
+        Event::Rule(object) => format!("rule {}", rule::line(object)),
+        Event::RuleDel(object) => format!("deleted rule {}", rule::line(object)),
         Event::Route(object) => format!("route {}", route(object)),
         Event::RouteDel(object) => format!("deleted route {}", route(object)),
         Event::Miss(object) => format!("miss {}", miss(object)),

@@ -29,6 +29,7 @@ use crate::{
         Column,
         Format, //
     },
+    prefix::Prefix,
 };
 
 const ENOENT: i32 = 2;
@@ -68,6 +69,7 @@ pub(super) fn run(command: Option<&RouteCommand>, format: Format) -> Outcome {
         Some(RouteCommand::Show {
             service: Some(service),
             client: Some(client),
+            from: None,
             host: None,
         }) if service.socket().is_some() => {
             format.list(&[fwd.route(&connection(service, *client)?)?], COLUMNS)?;
@@ -75,13 +77,19 @@ pub(super) fn run(command: Option<&RouteCommand>, format: Format) -> Outcome {
         Some(RouteCommand::Show {
             service,
             client,
+            from,
             host,
         }) => {
-            let routes = select(fwd.routes()?, service.as_ref(), *client, *host);
+            let mut routes = select(fwd.routes()?, service.as_ref(), *from, *host);
+            routes.retain(|route| client.is_none_or(|client| route.key().client == client));
             format.list(&routes, COLUMNS)?;
         }
-        Some(RouteCommand::Flush { service, host }) => {
-            for route in select(fwd.routes()?, service.as_ref(), None, *host) {
+        Some(RouteCommand::Flush {
+            service,
+            from,
+            host,
+        }) => {
+            for route in select(fwd.routes()?, service.as_ref(), *from, *host) {
                 match fwd.route_del(&route.key()) {
                     // It expired meanwhile.
                     Err(Error::Refused(refusal)) if refusal.errno == ENOENT => {}
@@ -98,7 +106,7 @@ pub(super) fn run(command: Option<&RouteCommand>, format: Format) -> Outcome {
 fn select(
     mut routes: Vec<Route>,
     of: Option<&ServiceKey>,
-    client: Option<SocketAddr>,
+    from: Option<Prefix>,
     host: Option<IpAddr>,
 ) -> Vec<Route> {
     routes.retain(|route| {
@@ -106,7 +114,7 @@ fn select(
             of.vip == route.vip_addr && of.ports.contains(route.vip_port) && of.proto == route.proto
         };
         of.is_none_or(is_of)
-            && client.is_none_or(|client| route.key().client == client)
+            && from.is_none_or(|from| from.contains(route.client_addr))
             && host.is_none_or(|host| route.host_addr == Some(host))
     });
     routes

@@ -32,6 +32,7 @@ use super::{
     table::{
         Kind,
         Shape,
+        BARE,
         LIMITS, //
     },
     Config,
@@ -107,9 +108,8 @@ impl Source<'_> {
         value: &Spanned<DeValue<'_>>,
     ) -> Result<Vec<Entry>, Failure> {
         let DeValue::Array(array) = value.get_ref() else {
-            let header = match shape.keyword {
-                Some("id") => format!("peer.{}", shape.table),
-                Some(_) => format!("service.{}", shape.table),
+            let header = match shape.kind.owner() {
+                Some(owner) => format!("{}.{}", owner.shape().table, shape.table),
                 None => shape.table.to_owned(),
             };
             let what = format!("there may be several of them: begin each with [[{header}]]");
@@ -172,7 +172,7 @@ impl Source<'_> {
         let id = |keyword: &str| {
             let command = find(&self.command, shape)?;
             let mut arguments = command.get_arguments();
-            let argument = arguments.find(|argument| argument.get_long() == Some(keyword))?;
+            let argument = arguments.find(|argument| is_it(argument, keyword))?;
             Some(argument.get_id().to_string())
         };
         let text = (shape.given)(&matches).unwrap_or(name.value);
@@ -249,17 +249,19 @@ impl Source<'_> {
         let mut line = vec!["nlb".to_owned()];
         line.extend(shape.object.iter().map(|&word| word.to_owned()));
         line.push("add".to_owned());
-        match (owner, shape.keyword) {
-            (Some(owner), Some(keyword)) => {
-                line.push(owner.to_owned());
-                line.push(format!("--{keyword}={}", name.value));
-            }
-            _ => line.push(name.value.clone()),
+        line.extend(owner.map(str::to_owned));
+        match shape.keyword {
+            Some(keyword) => line.push(format!("--{keyword}={}", name.value)),
+            None => line.push(name.value.clone()),
         }
         let command = find(&self.command, shape);
         for (keyword, given) in given {
             let mut arguments = command.iter().flat_map(|command| command.get_arguments());
-            let argument = arguments.find(|argument| argument.get_long() == Some(keyword));
+            let argument = arguments.find(|argument| is_it(argument, keyword));
+            if argument.is_some_and(clap::Arg::is_positional) {
+                line.push(given.value.clone());
+                continue;
+            }
             let takes = argument.is_some_and(|argument| argument.get_action().takes_values());
             match (takes, given.value.as_str()) {
                 (true, value) => line.push(format!("--{keyword}={value}")),
@@ -308,11 +310,21 @@ impl Source<'_> {
             _ => String::new(),
         };
         let argument = context(ContextKind::InvalidArg);
+        let bare = format!("<{}>", BARE.to_uppercase());
         let keyword = argument
             .strip_prefix("--")
-            .and_then(|text| text.split([' ', '=', ',']).next());
+            .and_then(|text| text.split([' ', '=', ',']).next())
+            .or((argument == bare).then_some(BARE));
         if error.kind() == ErrorKind::MissingRequiredArgument {
-            let missing = keyword.unwrap_or(&argument);
+            // One of several, like <--from <PREFIX>|--to <VIP>>.
+            let any: Vec<_> = argument
+                .split(['<', '>', '|', ' '])
+                .filter_map(|word| word.strip_prefix("--"))
+                .collect();
+            let missing = match any.split_last() {
+                Some((last, others @ [_, ..])) => format!("{} or {last}", others.join(", ")),
+                _ => keyword.unwrap_or(&argument).to_owned(),
+            };
             return self.mistake(span, format!("{} needs {missing}", shape.noun));
         }
         let (key, at) = match keyword.and_then(|keyword| Some((keyword, given.get(keyword)?))) {
@@ -377,6 +389,15 @@ impl Source<'_> {
                 }
                 Ok(())
             }
+            Kind::Rule if entry.get("to").is_some_and(|to| to.contains('/')) => {
+                match given.get("proto") {
+                    Some(given) => {
+                        let what = "proto is for rules without a port, which has one already";
+                        Err(self.mistake(&given.span, what))
+                    }
+                    None => Ok(()),
+                }
+            }
             Kind::Key if entry.get("secret-file") == Some("-") => {
                 let what = "the secret cannot come from standard input; name a file";
                 let at = given.get("secret-file").map_or(span, |given| &given.span);
@@ -384,6 +405,14 @@ impl Source<'_> {
             }
             _ => Ok(()),
         }
+    }
+}
+
+/// Whether a keyword of a file is an argument's.
+fn is_it(argument: &clap::Arg, keyword: &str) -> bool {
+    match argument.get_long() {
+        Some(long) => long == keyword,
+        None => argument.get_id() == keyword && keyword == BARE,
     }
 }
 

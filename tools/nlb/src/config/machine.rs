@@ -74,6 +74,7 @@ fn read_kind(kind: Kind) -> Result<Vec<Entry>, Error> {
         Kind::Forwarder => from(&Tunnel::open()?.forwarders()?),
         Kind::Peer => from(&Migrator::open()?.peers()?),
         Kind::Keep => from(&Migrator::open()?.keeps()?),
+        Kind::Rule => from(&Fwd::open()?.rules()?),
         Kind::Service => {
             let mut fwd = Fwd::open()?;
             let (services, endpoints) = (fwd.services()?, fwd.endpoints(None)?);
@@ -92,8 +93,10 @@ fn read_kind(kind: Kind) -> Result<Vec<Entry>, Error> {
         // Parts of others.
         Kind::Key | Kind::Endpoint => Vec::new(),
     };
-    // The kernel's tables are in no order.
-    entries.sort_by(|a, b| a.name.cmp(&b.name));
+    // The kernel's tables are in no order, but for rules.
+    if kind != Kind::Rule {
+        entries.sort_by(|a, b| a.name.cmp(&b.name));
+    }
     for entry in &mut entries {
         if entry.kind == Kind::Service {
             entry.parts.sort_by(|a, b| a.name.cmp(&b.name));

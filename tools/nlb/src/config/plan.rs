@@ -275,10 +275,8 @@ fn about(command: &str, owner: Option<&Entry>, entry: &Entry) -> Words {
     let shape = entry.kind.shape();
     let mut words: Words = shape.object.iter().map(|&word| word.to_owned()).collect();
     words.push(command.to_owned());
-    if let (Some(owner), Some(keyword)) = (owner, shape.keyword) {
-        words.push(owner.name.clone());
-        words.push(keyword.to_owned());
-    }
+    words.extend(owner.map(|owner| owner.name.clone()));
+    words.extend(shape.keyword.map(str::to_owned));
     words.push(entry.name.clone());
     words
 }

@@ -10,6 +10,7 @@ use std::fmt::Display;
 use clap::ArgMatches;
 use nlb_netlink::{
     Algorithm,
+    Destination,
     Endpoint,
     EndpointState,
     Forward,
@@ -17,6 +18,9 @@ use nlb_netlink::{
     Keep,
     Peer,
     PeerKey,
+    Proto,
+    Rule,
+    RuleAction,
     Scheduler,
     Service,
     ServiceKey,
@@ -27,6 +31,7 @@ use super::{
     Entry,
     Setting, //
 };
+use crate::prefix::Source;
 
 /// What a file manages, in the order in which it is printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +40,7 @@ pub(crate) enum Kind {
     Peer,
     Key,
     Keep,
+    Rule,
     Service,
     Endpoint,
 }
@@ -50,7 +56,7 @@ pub(crate) struct Shape {
     pub(crate) name: (&'static str, &'static str),
     /// The object on the command line.
     pub(crate) object: &'static [&'static str],
-    /// The keyword of the name of a part, which follows the owner's there.
+    /// The keyword of the name, if it has one there; that of a part follows the owner's.
     pub(crate) keyword: Option<&'static str>,
     /// Name of the parts it has.
     pub(crate) part: Option<Kind>,
@@ -197,6 +203,16 @@ const KEEP: &[Attribute<Keep>] = &[attribute::<u32, _>("bytes", Nothing, Anew, |
     text(keep.bytes)
 })];
 
+const RULE: &[Attribute<Rule>] = &[
+    attribute::<RuleAction, _>(BARE, Nothing, Anew, |rule| text(rule.action)),
+    attribute::<Source, _>("from", Is("any"), Anew, |rule| text(Some(Source::of(rule)))),
+    attribute::<Destination, _>("to", Nothing, Anew, |rule| text(rule.to())),
+    attribute::<Proto, _>("proto", Nothing, Anew, |rule| match rule.vip_port {
+        Some(_) => None,
+        None => text(rule.proto),
+    }),
+];
+
 const SERVICE: &[Attribute<Service>] = &[
     attribute::<ServiceMode, _>("mode", Is("l4"), Anew, |service| text(service.mode)),
     attribute::<Scheduler, _>("scheduler", IsInMode("l4", "wrr"), Set, |service| {
@@ -244,6 +260,9 @@ const ENDPOINT: &[Attribute<Endpoint>] = &[
     attribute::<std::net::IpAddr, _>("source", Any, Anew, |endpoint| text(endpoint.source_addr)),
 ];
 
+/// The attribute that the command line has without its keyword.
+pub(crate) const BARE: &str = "action";
+
 /// Numbers that are smaller than the largest of their type.
 pub(crate) const LIMITS: &[(&str, u64)] = &[
     ("weight", 100),
@@ -257,7 +276,7 @@ pub(crate) const LIMITS: &[(&str, u64)] = &[
 ];
 
 /// All kinds; [`Kind`] is the index.
-pub(crate) static SHAPES: [Shape; 6] = [
+pub(crate) static SHAPES: [Shape; 7] = [
     Shape {
         kind: Kind::Forwarder,
         table: "forwarder",
@@ -303,6 +322,17 @@ pub(crate) static SHAPES: [Shape; 6] = [
         attributes: &KEEP,
     },
     Shape {
+        kind: Kind::Rule,
+        table: "rule",
+        noun: "a rule",
+        name: ("priority", "10"),
+        object: &["rule"],
+        keyword: Some("priority"),
+        part: None,
+        given: |matches| given::<u32>(matches, "priority"),
+        attributes: &RULE,
+    },
+    Shape {
         kind: Kind::Service,
         table: "service",
         noun: "a service",
@@ -329,12 +359,13 @@ pub(crate) static SHAPES: [Shape; 6] = [
 impl Kind {
     /// How it is written.
     pub(crate) fn shape(self) -> &'static Shape {
-        let [forwarder, peer, key, keep, service, endpoint] = &SHAPES;
+        let [forwarder, peer, key, keep, rule, service, endpoint] = &SHAPES;
         match self {
             Self::Forwarder => forwarder,
             Self::Peer => peer,
             Self::Key => key,
             Self::Keep => keep,
+            Self::Rule => rule,
             Self::Service => service,
             Self::Endpoint => endpoint,
         }
@@ -342,8 +373,14 @@ impl Kind {
 
     /// The kinds that are no parts of others.
     pub(crate) fn wholes() -> impl Iterator<Item = Self> {
-        let wholes = SHAPES.iter().filter(|shape| shape.keyword.is_none());
-        wholes.map(|shape| shape.kind)
+        let all = SHAPES.iter().map(|shape| shape.kind);
+        all.filter(|kind| kind.owner().is_none())
+    }
+
+    /// The kind whose parts these are.
+    pub(crate) fn owner(self) -> Option<Self> {
+        let mut owners = SHAPES.iter().filter(|shape| shape.part == Some(self));
+        owners.next().map(|shape| shape.kind)
     }
 }
 
@@ -438,6 +475,12 @@ impl From<&Keep> for Entry {
     fn from(keep: &Keep) -> Self {
         let vip = std::net::SocketAddr::new(keep.vip_addr, keep.vip_port);
         shown(Kind::Keep, KEEP, vip.to_string(), keep)
+    }
+}
+
+impl From<&Rule> for Entry {
+    fn from(rule: &Rule) -> Self {
+        shown(Kind::Rule, RULE, rule.priority.to_string(), rule)
     }
 }
 

@@ -1,40 +1,22 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Files, good and bad; plans, carried out on a model of the kernel.
+//! Files, good and bad, and plans.
 
-use std::collections::{
-    BTreeMap,
-    BTreeSet, //
-};
+mod model;
 
 use clap::CommandFactory;
-use nlb_netlink::{
-    Error,
-    Refusal, //
-};
-use proptest::prelude::*;
 
 use super::{
     file,
-    machine::{
-        carry_out,
-        words_of, //
-    },
-    plan::{
-        plan,
-        Words, //
-    },
-    print,
+    machine::words_of,
+    plan::plan,
     table::{
         Kind,
         SHAPES, //
     },
     Config, //
 };
-use crate::{
-    cli::Cli,
-    failure::Failure, //
-};
+use crate::cli::Cli;
 
 const EXAMPLE: &str = r#"
 [[forwarder]]
@@ -50,6 +32,17 @@ secret-file = "/etc/nlb.key"
 [[keep]]
 vip = "192.0.2.10:80"
 bytes = 4096
+
+[[rule]]
+priority = 10
+action = "reject"
+from = "198.51.100.0/24"
+to = "192.0.2.10:80-81"
+
+[[rule]]
+priority = 9
+action = "drop"
+proto = "udp"
 
 [[service]]
 vip = "192.0.2.10:80"
@@ -91,6 +84,8 @@ fn a_file_becomes_commands() {
             "nlb forwarder add 10.0.2.1",
             "nlb keep add 192.0.2.10:80 bytes 4096",
             "nlb peer add 10.0.2.2 port 4770 key 1 recv-id 1 algorithm hmac-sha256 secret-file /etc/nlb.key",
+            "nlb rule add priority 10 reject from 198.51.100.0/24 to 192.0.2.10:80-81/tcp",
+            "nlb rule add priority 9 drop from any proto udp",
             "nlb service add 192.0.2.10:80/tcp mode peek idle-timeout 0 fin-timeout 0 syn-timeout 0 miss-timeout 0 classifier 8080",
             "nlb endpoint add 192.0.2.10:80/tcp host 10.0.2.2 via tunnel weight 1 state active max-routes 0 backup no",
             "nlb service add [2001:db8::1]:53/udp mode l4 scheduler mh affinity 0 prefix 128 slow-start 0 idle-timeout 0",
@@ -110,7 +105,7 @@ fn what_is_wrong_is_told_with_its_place() {
         ),
         (
             "[[servce]]",
-            "f:1:3: unknown key `servce`; there are forwarder, peer, keep and service",
+            "f:1:3: unknown key `servce`; there are forwarder, peer, keep, rule and service",
         ),
         (
             "[service]",
@@ -168,6 +163,21 @@ fn what_is_wrong_is_told_with_its_place() {
         (
             "[[peer]]\naddr = \"10.0.2.2\"\n[[peer.key]]\nid = 1\nalgorithm = \"md5\"",
             "f:5:13: `md5` for algorithm is none of hmac-sha256, hmac-sha1, aes-128-cmac",
+        ),
+        ("[[rule]]\nfrom = \"any\"\naction = \"drop\"", "f:1:1: a rule needs its priority, like priority = 10"),
+        ("[[rule]]\npriority = 1\nfrom = \"any\"", "f:1:1: a rule needs action"),
+        ("[[rule]]\npriority = 1\naction = \"drop\"", "f:1:1: a rule needs from, to or proto"),
+        (
+            "[[rule]]\npriority = 1\naction = \"deny\"\nfrom = \"any\"",
+            "f:3:10: `deny` for action is none of drop, reject, accept",
+        ),
+        (
+            "[[rule]]\npriority = 1\naction = \"drop\"\nfrom = \"10.0.0.0/33\"",
+            "f:4:8: `10.0.0.0/33` is not a prefix, expected ADDR or ADDR/LENGTH",
+        ),
+        (
+            "[[rule]]\npriority = 1\naction = \"drop\"\nto = \"192.0.2.10:80\"\nproto = \"tcp\"",
+            "f:5:9: proto is for rules without a port, which has one already",
         ),
     ] {
         wrong.extend(other(text, what));
@@ -310,12 +320,12 @@ fn ports_of_a_service_that_goes_are_free() {
     assert_eq!(
         commands(&have, &want),
         [
-            format!("nlb service add 192.0.2.10:80-89/tcp {settings} fin-timeout 0 syn-timeout 0"),
+            format!("nlb service add 192.0.2.10:80-89/tcp {settings} fin-timeout 0 syn-timeout 0 miss-timeout 0"),
             format!("nlb service add 192.0.2.10:70-79/udp {settings}"),
             "nlb service del 192.0.2.10:8000-8999/tcp".to_owned(),
             "nlb service del 192.0.2.10:9000-9999/tcp".to_owned(),
             format!(
-                "nlb service add 192.0.2.10:8500-9500/tcp {settings} fin-timeout 0 syn-timeout 0"
+                "nlb service add 192.0.2.10:8500-9500/tcp {settings} fin-timeout 0 syn-timeout 0 miss-timeout 0"
             ),
             "nlb service del 192.0.2.10:70-79/tcp".to_owned(),
             "nlb service del 192.0.2.10:80/tcp".to_owned(),
@@ -378,241 +388,5 @@ fn keys_are_exchanged_without_a_moment_without() {
             (place, impossible.what.as_str()),
             (format!("{line}:1"), what)
         );
-    }
-}
-
-/// What the kernel has, as one line for each object: its words, by what identifies it.
-#[derive(Clone, Default, PartialEq, Debug)]
-struct Model {
-    objects: BTreeMap<String, BTreeMap<String, String>>,
-    /// The preferred keys.
-    used: BTreeSet<String>,
-    /// How many more commands it takes.
-    patience: Option<usize>,
-}
-
-fn refused(errno: i32) -> Failure {
-    Failure::Netlink(Error::Refused(Refusal {
-        errno,
-        text: None,
-        attribute: None,
-        code: None,
-    }))
-}
-
-impl Model {
-    fn run(&mut self, words: &Words) -> Result<(), Failure> {
-        if self.patience == Some(0) {
-            self.patience = None;
-            return Err(refused(12));
-        }
-        self.patience = self.patience.map(|left| left - 1);
-        let mut words: Vec<&str> = words.iter().map(String::as_str).collect();
-        let mut kind = words.remove(0);
-        if words[0] == "key" {
-            kind = "key";
-            words.remove(0);
-        }
-        let verb = words.remove(0);
-        let owner = words.remove(0).to_owned();
-        let id = match kind {
-            "endpoint" | "key" => format!("{kind} {owner} {}", words.drain(..2).nth(1).unwrap()),
-            _ => format!("{kind} {owner}"),
-        };
-        let mut settings = BTreeMap::new();
-        while !words.is_empty() {
-            let keyword = words.remove(0);
-            let value = match keyword {
-                "unauthenticated" => "true",
-                _ => words.remove(0),
-            };
-            settings.insert(keyword.to_owned(), value.to_owned());
-        }
-        let parent = format!("{} {owner}", if kind == "key" { "peer" } else { "service" });
-        match verb {
-            "add" if self.objects.contains_key(&id) => return Err(refused(17)),
-            "add" => {
-                let is_part = ["endpoint", "key"].contains(&kind);
-                if is_part && !self.objects.contains_key(&parent) {
-                    return Err(refused(2));
-                }
-                if kind == "peer" && settings.contains_key("key") {
-                    let mut key = settings.clone();
-                    key.remove("port");
-                    settings.retain(|keyword, _| keyword == "port");
-                    let name = format!("key {owner} {}", key.remove("key").unwrap());
-                    self.used.insert(name.clone());
-                    self.objects.insert(name, key);
-                }
-                if kind == "key" {
-                    let peer = self.objects.get_mut(&parent).unwrap();
-                    if peer.remove("unauthenticated").is_some() {
-                        self.used.insert(id.clone());
-                    }
-                }
-                self.objects.insert(id, settings);
-            }
-            "set" => self
-                .objects
-                .get_mut(&id)
-                .ok_or(refused(2))?
-                .extend(settings),
-            "use" => {
-                self.used
-                    .retain(|used| !used.starts_with(&format!("key {owner} ")));
-                self.used.insert(id);
-            }
-            "del" => {
-                if self.objects.remove(&id).is_none() {
-                    return Err(refused(2));
-                }
-                let parts = match kind {
-                    "peer" => format!("key {owner} "),
-                    "service" => format!("endpoint {owner} "),
-                    _ => "-".to_owned(),
-                };
-                self.objects.retain(|own, _| !own.starts_with(&parts));
-                self.used.retain(|own| self.objects.contains_key(own));
-            }
-            _ => panic!("{verb}"),
-        }
-        Ok(())
-    }
-
-    /// How many hosts of a service get connections.
-    fn hosts(&self, service: &str) -> usize {
-        let hosts = self.objects.iter().filter(|(id, settings)| {
-            id.starts_with(&format!("endpoint {service} "))
-                && settings["state"] == "active"
-                && settings["weight"] != "0"
-        });
-        hosts.count()
-    }
-}
-
-/// A model with a configuration in it.
-fn model(config: &Config) -> Model {
-    let mut model = Model::default();
-    for step in plan(&Config::default(), config).unwrap() {
-        model.run(&step.words).unwrap();
-    }
-    model
-}
-
-/// The text of some configuration.
-fn any_file() -> impl Strategy<Value = String> {
-    let endpoint = (
-        0u8..4,
-        prop_oneof![Just("active"), Just("draining"), Just("inactive")],
-        0u8..3,
-    )
-        .prop_map(|(host, state, weight)| {
-            (host, format!("state = \"{state}\"\nweight = {weight}\n"))
-        });
-    let endpoints = prop::collection::btree_map(0u8..4, endpoint, 0..4);
-    let service = (
-        prop::bool::ANY,
-        prop_oneof![Just("wrr"), Just("lc"), Just("mh")],
-        endpoints,
-    );
-    let services = prop::collection::btree_map(80u16..84, service, 0..4);
-    let forwarders = prop::collection::btree_set(1u8..4, 0..4);
-    let keeps = prop::collection::btree_map(80u16..83, 1u16..4, 0..3);
-    let keys = prop::collection::btree_set(0u8..4, 0..3);
-    let peers = prop::collection::btree_map(1u8..4, keys, 0..3);
-    (services, forwarders, keeps, peers).prop_map(|(services, forwarders, keeps, peers)| {
-        let mut out = String::new();
-        for (table, empty) in [
-            ("service", services.is_empty()),
-            ("forwarder", forwarders.is_empty()),
-            ("keep", keeps.is_empty()),
-            ("peer", peers.is_empty()),
-        ] {
-            if empty {
-                out += &format!("{table} = []\n");
-            }
-        }
-        for (port, (peek, scheduler, endpoints)) in services {
-            let mode = match peek {
-                true => "mode = \"peek\"".to_owned(),
-                false => format!("scheduler = \"{scheduler}\""),
-            };
-            out += &format!("[[service]]\nvip = \"192.0.2.10:{port}\"\n{mode}\n");
-            for (host, (_, rest)) in endpoints {
-                out += &format!("[[service.endpoint]]\nhost = \"10.0.{host}.2\"\n{rest}");
-            }
-        }
-        for host in forwarders {
-            out += &format!("[[forwarder]]\naddr = \"10.0.{host}.1\"\n");
-        }
-        for (port, bytes) in keeps {
-            out += &format!("[[keep]]\nvip = \"192.0.2.10:{port}\"\nbytes = {bytes}\n");
-        }
-        for (host, keys) in peers {
-            out += &format!("[[peer]]\naddr = \"10.0.{host}.2\"\n");
-            if keys.is_empty() {
-                out += "unauthenticated = true\n";
-            }
-            for id in keys {
-                out += &format!("[[peer.key]]\nid = {id}\nsecret-file = \"/a 'b/{id}\"\n");
-            }
-        }
-        out
-    })
-}
-
-proptest! {
-    // Each of them parses many lines of the command line.
-    #![proptest_config(ProptestConfig::with_cases(48))]
-
-    #[test]
-    fn what_was_saved_changes_nothing(text in any_file()) {
-        let config = parsed(&text);
-        let saved = print::toml(&config);
-        prop_assert!(commands(&config, &parsed(&saved)).is_empty(), "{}", saved);
-        prop_assert_eq!(print::toml(&parsed(&saved)), saved);
-    }
-
-    #[test]
-    fn a_plan_leads_to_what_is_wanted(old in any_file(), new in any_file()) {
-        let (old, new) = (parsed(&old), parsed(&new));
-        let mut machine = model(&old);
-        let steps = plan(&old, &new).unwrap();
-        let services: Vec<_> = new.of(Kind::Service).map(|entry| entry.name.clone()).collect();
-        let (before, after) = (machine.clone(), model(&new));
-        // One that is made anew is without endpoints, one that had or is to have none, too.
-        let anew = |name: &str| steps.iter().any(|step| step.words[..3] == ["service", "del", name]);
-        let served: Vec<_> = services
-            .iter()
-            .filter(|name| before.hosts(name) > 0 && after.hosts(name) > 0 && !anew(name))
-            .collect();
-        let mut run = |words: &Words| {
-            machine.run(words)?;
-            assert!(served.iter().all(|name| machine.hosts(name) > 0), "{words:?}");
-            Ok(())
-        };
-        prop_assert!(carry_out(&steps, &mut run).is_ok());
-        prop_assert_eq!(machine, after);
-    }
-
-    #[test]
-    fn a_plan_that_breaks_leaves_nothing_behind(
-        old in any_file(),
-        new in any_file(),
-        patience in 0usize..30,
-    ) {
-        let (old, new) = (parsed(&old), parsed(&new));
-        let mut machine = model(&old);
-        let before = machine.clone();
-        let steps = plan(&old, &new).unwrap();
-        machine.patience = Some(patience);
-        match carry_out(&steps, &mut |words| machine.run(words)) {
-            Ok(()) => prop_assert!(patience >= steps.len()),
-            // Secrets of keys that are gone are nowhere.
-            Err(broken) if !broken.left.is_empty() => {
-                prop_assert!(broken.left.iter().all(|left| left.starts_with("nlb peer")), "{:?}", broken.left);
-            }
-            Err(_) => prop_assert_eq!(machine, before),
-        }
     }
 }

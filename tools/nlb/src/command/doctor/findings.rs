@@ -526,7 +526,8 @@ fn drops(facts: &Facts, report: &mut Report) {
         for counter in stats
             .counters
             .iter()
-            .filter(|own| own.name.starts_with("drop-"))
+            // What rules drop shall be dropped.
+            .filter(|own| own.name.starts_with("drop-") && own.name != "drop-rule")
         {
             let past = before
                 .and_then(|before| before.get(&counter.name))
