@@ -159,6 +159,13 @@ impl<E: Candidate + Send + Sync + 'static> Clients<E> {
         Some(&client.endpoint)
     }
 
+    /// Where a client's last connection went, and until when (jiffies) that counts, whether or not
+    /// another one may go there. Nothing changes by that.
+    fn look<'a>(&'a self, guard: &'a rcu::Guard, key: &Key, now: u64) -> Option<(&'a Arc<E>, u64)> {
+        let client = self.table.get(guard, key)?;
+        (!client.is_expired(now)).then(|| (&client.endpoint, client.expires.load(Relaxed)))
+    }
+
     /// Remembers that a client's connection goes to `endpoint`, and returns it; or that to which
     /// another CPU has sent a connection of this client at the same moment. `Full`, `NoMemory`.
     fn remember<'a>(
@@ -245,6 +252,20 @@ impl Forwarder {
             self.stats.inc(Counter::AffinityFull);
             endpoint
         }))
+    }
+
+    /// Where the last connection of a client of this service went, and until when (jiffies) that counts,
+    /// whether or not another one may go there.
+    pub(crate) fn affinity_of<'a>(
+        &'a self,
+        service: &Service,
+        guard: &'a rcu::Guard,
+        tuple: &FourTuple,
+        now: u64,
+    ) -> Option<(&'a Arc<Endpoint>, u64)> {
+        let Affinity { timeout, prefix } = service.affinity();
+        let key = Key::new(tuple.client(), prefix, service.key());
+        self.clients.look(guard, &key, now).filter(|_| timeout > 0)
     }
 }
 
@@ -345,6 +366,12 @@ mod tests {
         let got = clients.remember(&guard, &key, &first, 0, 100)?;
         assert!(Arc::ptr_eq(got, &first));
         assert!(clients.find(&guard, &other, 0, 100).is_none());
+        // To look changes nothing, also of what no connection may have any more.
+        first.keeps.store(0, Relaxed);
+        assert!(matches!(clients.look(&guard, &key, 99), Some((_, 100))));
+        assert!(matches!(clients.look(&guard, &key, 99), Some((_, 100))));
+        assert!(clients.look(&guard, &key, 100).is_none());
+        first.keeps.store(1, Relaxed);
         // Who comes second at the same moment goes where the first went.
         let got = clients.remember(&guard, &key, &second, 0, 100)?;
         assert!(Arc::ptr_eq(got, &first));

@@ -194,7 +194,9 @@ impl<E: Candidate> Allotment<E> {
     pub(crate) fn pick(&self, now: u64) -> (Option<&Arc<E>>, bool) {
         let picked = match self.state(now) {
             AllotmentState::Over => None,
-            AllotmentState::Valid | AllotmentState::Low => self.next(),
+            AllotmentState::Valid | AllotmentState::Low => {
+                self.next(&self.turn, |share| self.take_token(share))
+            }
         };
         let state = match picked {
             Some(_) => self.state(now),
@@ -217,29 +219,43 @@ impl<E: Candidate> Allotment<E> {
         false
     }
 
-    fn next(&self) -> Option<&Arc<E>> {
-        for _ in 0..LOOKS {
-            let slot = wrr::pick(&self.turns, self.turn.fetch_add(1u32, Relaxed))?;
-            let endpoint = self.take(self.shares.get(usize::from(slot))?);
-            if endpoint.is_some() {
-                return endpoint;
+    /// The endpoint that a connection would get at `now` (jiffies) which there is not: it takes no token,
+    /// and nobody's turn passes.
+    pub(crate) fn would_pick(&self, now: u64) -> Option<&Arc<E>> {
+        match self.state(now) {
+            AllotmentState::Over => None,
+            AllotmentState::Valid | AllotmentState::Low => {
+                let turn = Atomic::new(self.turn.load(Relaxed));
+                self.next(&turn, |share| share.left() > 0)
             }
         }
-        self.shares.iter().find_map(|share| self.take(share))
     }
 
-    /// The endpoint of a share, if it may get a connection.
-    fn take<'a>(&self, share: &'a Share<E>) -> Option<&'a Arc<E>> {
-        if share.amount == 0 || !share.endpoint.keeps_clients() {
-            return None;
+    /// The endpoint whose turn it is, of those that take connections and have what `take` wants of them.
+    fn next(&self, turn: &Atomic<u32>, take: impl Fn(&Share<E>) -> bool) -> Option<&Arc<E>> {
+        let may = |share: &Share<E>| {
+            share.amount > 0 && share.endpoint.keeps_clients() && take(share) //
+        };
+        for _ in 0..LOOKS {
+            let slot = wrr::pick(&self.turns, turn.fetch_add(1u32, Relaxed))?;
+            let share = self.shares.get(usize::from(slot))?;
+            if may(share) {
+                return Some(&share.endpoint);
+            }
         }
+        let share = self.shares.iter().find(|share| may(share))?;
+        Some(&share.endpoint)
+    }
+
+    /// Takes a token of a share, where there are tokens.
+    fn take_token(&self, share: &Share<E>) -> bool {
         if self.scheme == AllotmentScheme::Tokens {
             if !share.take() {
-                return None;
+                return false;
             }
             let _ = self.left.fetch_sub(1u32, Relaxed);
         }
-        Some(&share.endpoint)
+        true
     }
 
     /// The last state that was noticed, if user space was not told of it. It is told now.
@@ -409,6 +425,20 @@ mod tests {
         assert_eq!(picks(&allotment, 1, over - 1), 1);
         assert_eq!(picks(&allotment, 1, over), 0);
         assert_eq!(allotment.state(over), AllotmentState::Over);
+        Ok(())
+    }
+
+    #[test]
+    fn who_only_asks_takes_nothing() -> Result {
+        let allotment = allotment(AllotmentScheme::Tokens, &[2, 1])?;
+        for left in [3, 2, 1] {
+            assert_eq!(allotment.left(), Some(left));
+            let would = allotment.would_pick(1000).map(Arc::as_ptr);
+            assert_eq!(would, allotment.would_pick(1000).map(Arc::as_ptr));
+            assert_eq!(would, allotment.pick(1000).0.map(Arc::as_ptr));
+        }
+        assert!(allotment.would_pick(1000).is_none());
+        assert_eq!(allotment.take_news(), Some(AllotmentState::Over));
         Ok(())
     }
 

@@ -8,6 +8,7 @@ mod forward;
 mod misses;
 mod rules;
 mod services;
+mod trace;
 
 pub(crate) use fill::{
     is_anybody_asked,
@@ -53,6 +54,7 @@ use allotments::{
     allotment_set, //
 };
 use fill::{
+    changes_source,
     fill_counters,
     fill_endpoint,
     fill_route,
@@ -115,6 +117,7 @@ use services::{
     service_new,
     service_set, //
 };
+use trace::trace_get;
 
 static GROUPS: [MulticastGroup; 3] = [
     MulticastGroup::new(uapi::MCGRP_EVENTS),
@@ -122,7 +125,7 @@ static GROUPS: [MulticastGroup; 3] = [
     MulticastGroup::new(uapi::MCGRP_MISSES),
 ];
 
-static OPS: Ops<28> = Ops::new([
+static OPS: Ops<29> = Ops::new([
     Op::doit(cmd::SERVICE_NEW, &uapi::SERVICE_NEW_DO, service_new).admin(),
     Op::doit(cmd::SERVICE_DEL, &uapi::SERVICE_DEL_DO, service_del).admin(),
     Op::doit(cmd::SERVICE_GET, &uapi::SERVICE_GET_DO, service_get),
@@ -158,6 +161,7 @@ static OPS: Ops<28> = Ops::new([
     Op::doit(cmd::RULE_FLUSH, &uapi::RULE_FLUSH_DO, rule_flush).admin(),
     Op::doit(cmd::RULE_GET, &uapi::RULE_GET_DO, rule_get),
     Op::dump(cmd::RULE_GET, &uapi::RULE_GET_DUMP, rule_dump),
+    Op::doit(cmd::TRACE_GET, &uapi::TRACE_GET_DO, trace_get),
 ]);
 
 pub(crate) static FAMILY: Family = Family::new(uapi::FAMILY, 1, &OPS, &GROUPS);

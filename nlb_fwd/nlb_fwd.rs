@@ -29,6 +29,7 @@ mod slow_start;
 mod state;
 mod stats;
 mod steer;
+mod trace;
 mod uapi;
 mod way;
 

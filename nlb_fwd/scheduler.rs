@@ -126,14 +126,39 @@ impl<E: Candidate> Schedule<E> {
         turn: &Atomic<u32>,
         tuple: &FourTuple,
     ) -> Result<&Arc<E>, NoEndpoint> {
+        self.pick_by(turn, &self.overflow, tuple)
+    }
+
+    /// The endpoint that a connection would get which there is not: nobody's turn passes.
+    pub(crate) fn would_pick(
+        &self,
+        turn: &Atomic<u32>,
+        tuple: &FourTuple,
+    ) -> Result<&Arc<E>, NoEndpoint> {
+        let copy = |turn: &Atomic<u32>| Atomic::new(turn.load(Relaxed));
+        self.pick_by(&copy(turn), &copy(&self.overflow), tuple)
+    }
+
+    #[inline]
+    fn pick_by(
+        &self,
+        turn: &Atomic<u32>,
+        overflow: &Atomic<u32>,
+        tuple: &FourTuple,
+    ) -> Result<&Arc<E>, NoEndpoint> {
         self.pick_of(&self.regular, regular, turn, tuple)
-            .or_else(|error| self.pick_backup(tuple, error))
+            .or_else(|error| self.pick_backup(overflow, tuple, error))
     }
 
     /// The endpoint for a connection that only a backup can take, for which there is a reason.
     #[cold]
-    fn pick_backup(&self, tuple: &FourTuple, error: NoEndpoint) -> Result<&Arc<E>, NoEndpoint> {
-        self.pick_of(&self.backups, backup, &self.overflow, tuple)
+    fn pick_backup(
+        &self,
+        overflow: &Atomic<u32>,
+        tuple: &FourTuple,
+        error: NoEndpoint,
+    ) -> Result<&Arc<E>, NoEndpoint> {
+        self.pick_of(&self.backups, backup, overflow, tuple)
             .map_err(|backups| match (error, backups) {
                 (NoEndpoint::Nobody, NoEndpoint::Nobody) => NoEndpoint::Nobody,
                 _ => NoEndpoint::Overflow,

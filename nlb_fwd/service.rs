@@ -329,6 +329,16 @@ impl Service {
         schedule.pick(&self.turn, tuple)
     }
 
+    /// As [`Service::pick`], for a connection that there is not.
+    pub(crate) fn would_pick<'a>(
+        &'a self,
+        guard: &'a rcu::Guard,
+        tuple: &FourTuple,
+    ) -> Result<&'a Arc<Endpoint>, NoEndpoint> {
+        let schedule = self.schedule.get(guard).ok_or(NoEndpoint::Nobody)?;
+        schedule.would_pick(&self.turn, tuple)
+    }
+
     /// Replaces the endpoints. Waits for readers; the caller excludes other changes.
     fn set_endpoints(&self, endpoints: KVec<Arc<Endpoint>>) -> Result {
         let schedule = Schedule::new(self.scheduler(), endpoints)?;

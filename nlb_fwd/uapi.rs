@@ -310,6 +310,111 @@ impl RuleAction {
     }
 }
 
+/// What happens to a packet that opens a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub(crate) enum TraceOutcome {
+    /// It follows the route that there is.
+    Route = 1,
+    /// It makes a route to the endpoint that is picked.
+    NewRoute = 2,
+    /// It goes to the classifier.
+    Classifier = 3,
+    /// A rule drops it.
+    DropRule = 4,
+    /// A rule refuses it.
+    RejectRule = 5,
+    /// It is for no service and goes to the local stack.
+    NoService = 6,
+    /// No endpoint takes connections; it goes to the local stack.
+    NoEndpoint = 7,
+    /// It is dropped, for all endpoints are full.
+    Overflow = 8,
+    /// It is dropped, for there are as many routes as there may be.
+    TableFull = 9,
+    /// It is dropped, for there is no way to the host.
+    NoWay = 10,
+}
+
+impl TraceOutcome {
+    /// The value with this number, if there is one.
+    pub(crate) fn from_u32(value: u32) -> Option<Self> {
+        match value {
+            1 => Some(Self::Route),
+            2 => Some(Self::NewRoute),
+            3 => Some(Self::Classifier),
+            4 => Some(Self::DropRule),
+            5 => Some(Self::RejectRule),
+            6 => Some(Self::NoService),
+            7 => Some(Self::NoEndpoint),
+            8 => Some(Self::Overflow),
+            9 => Some(Self::TableFull),
+            10 => Some(Self::NoWay),
+            _ => None,
+        }
+    }
+}
+
+/// Who picks the endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub(crate) enum TraceChoice {
+    /// The client's last connection went there.
+    Affinity = 1,
+    /// Its turn in the allotment.
+    Allotment = 2,
+    /// The scheduler.
+    Scheduler = 3,
+    /// The scheduler, among the backup endpoints, for no other can.
+    Backup = 4,
+}
+
+impl TraceChoice {
+    /// The value with this number, if there is one.
+    pub(crate) fn from_u32(value: u32) -> Option<Self> {
+        match value {
+            1 => Some(Self::Affinity),
+            2 => Some(Self::Allotment),
+            3 => Some(Self::Scheduler),
+            4 => Some(Self::Backup),
+            _ => None,
+        }
+    }
+}
+
+/// Why packets of a connection do not take the fast path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub(crate) enum TraceSlow {
+    /// It is not for this way of forwarding.
+    Ipip = 1,
+    /// The host has not confirmed the flow id yet.
+    Learning = 2,
+    /// There is something to be done on the way, such as IPsec.
+    Work = 3,
+    /// Somebody has a hook where packets leave.
+    PostRouting = 4,
+    /// The device is no Ethernet.
+    Link = 5,
+    /// The link-layer address of the next hop is not known.
+    Neighbour = 6,
+}
+
+impl TraceSlow {
+    /// The value with this number, if there is one.
+    pub(crate) fn from_u32(value: u32) -> Option<Self> {
+        match value {
+            1 => Some(Self::Ipip),
+            2 => Some(Self::Learning),
+            3 => Some(Self::Work),
+            4 => Some(Self::PostRouting),
+            5 => Some(Self::Link),
+            6 => Some(Self::Neighbour),
+            _ => None,
+        }
+    }
+}
+
 /// Attributes of a service.
 pub(crate) mod service {
     /// Virtual IP address, 4 or 16 bytes, network order.
@@ -403,6 +508,9 @@ pub(crate) mod endpoint {
     pub(crate) const BACKUP: u16 = 16;
     /// Last port of a service with several.
     pub(crate) const VIP_PORT_LAST: u16 = 17;
+    /// Sixteenths of the weight that count now; absent when all do, for there is no slow start
+    /// under way.
+    pub(crate) const SLOW_START_STEP: u16 = 18;
 }
 
 /// Attributes of a route.
@@ -519,6 +627,51 @@ pub(crate) mod rule {
     pub(crate) const BYTES: u16 = 10;
 }
 
+/// Attributes of a trace.
+pub(crate) mod trace {
+    /// The proto.
+    pub(crate) const PROTO: u16 = 1;
+    /// The client addr.
+    pub(crate) const CLIENT_ADDR: u16 = 2;
+    /// The client port.
+    pub(crate) const CLIENT_PORT: u16 = 3;
+    /// The vip addr.
+    pub(crate) const VIP_ADDR: u16 = 4;
+    /// The vip port.
+    pub(crate) const VIP_PORT: u16 = 5;
+    /// The outcome.
+    pub(crate) const OUTCOME: u16 = 6;
+    /// Port of the service that the packet is for.
+    pub(crate) const SERVICE_PORT: u16 = 7;
+    /// The last one, if the service has several.
+    pub(crate) const SERVICE_PORT_LAST: u16 = 8;
+    /// Priority of the rule that decides about it.
+    pub(crate) const RULE: u16 = 9;
+    /// State of its connection's route. If the outcome is another one than route, it is one that
+    /// was closed, and gives way.
+    pub(crate) const ROUTE_STATE: u16 = 10;
+    /// Host that the client's last connection went to.
+    pub(crate) const AFFINITY_HOST: u16 = 11;
+    /// Milliseconds for which that counts.
+    pub(crate) const AFFINITY_EXPIRES: u16 = 12;
+    /// State of the service's allotment.
+    pub(crate) const ALLOTMENT_STATE: u16 = 13;
+    /// Who picks the endpoint.
+    pub(crate) const CHOICE: u16 = 14;
+    /// Host that the packet goes to.
+    pub(crate) const HOST_ADDR: u16 = 15;
+    /// How it gets there.
+    pub(crate) const FORWARD: u16 = 16;
+    /// Source address of the packets to the host, if not the client's.
+    pub(crate) const SOURCE_ADDR: u16 = 17;
+    /// Index of the device that it leaves by.
+    pub(crate) const IFINDEX: u16 = 18;
+    /// Longest packet of the client that the way carries, in bytes.
+    pub(crate) const MTU: u16 = 19;
+    /// Why later packets do not take the fast path; absent if they do.
+    pub(crate) const SLOW: u16 = 20;
+}
+
 /// Attributes of a counter.
 pub(crate) mod counter {
     /// What is counted; drops are named drop-REASON.
@@ -610,6 +763,9 @@ pub(crate) mod cmd {
     pub(crate) const RULE_NTF: u8 = 32;
     /// A rule was removed.
     pub(crate) const RULE_DEL_NTF: u8 = 33;
+    /// Tell what would happen to a packet that opens this connection, a TCP SYN or a datagram.
+    /// Nothing changes.
+    pub(crate) const TRACE_GET: u8 = 34;
 }
 
 /// Policy of the nests with attributes of a allotment-share, indexed by attribute id.
@@ -1214,3 +1370,18 @@ pub(crate) static RULE_GET_DO: [Policy; 2] = [
 
 /// Policy of the dump request of `rule-get`, indexed by attribute id.
 pub(crate) static RULE_GET_DUMP: [Policy; 1] = [Policy::reject()];
+
+/// Policy of the do request of `trace-get`, indexed by attribute id.
+pub(crate) static TRACE_GET_DO: [Policy; 6] = [
+    Policy::reject(),
+    // proto
+    Policy::u32_max(255),
+    // client-addr
+    Policy::binary(4, 16),
+    // client-port
+    Policy::be16_min(1),
+    // vip-addr
+    Policy::binary(4, 16),
+    // vip-port
+    Policy::be16_min(1),
+];

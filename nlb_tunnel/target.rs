@@ -115,5 +115,6 @@ impl Target {
         self.routes
             .route_at_hand(packet)?
             .next_hop(state.net(), state.rcu())
+            .ok()
     }
 }

@@ -12,6 +12,7 @@ use crate::{
     miss::Miss,
     route::Route,
     rule::Rule,
+    scheduler::Candidate,
     service::{
         Service,
         ServiceKey, //
@@ -44,9 +45,12 @@ use nlb::{
         Net, //
     },
     time,
-    wire::addr::{
-        FourTuple,
-        Proto, //
+    wire::{
+        addr::{
+            FourTuple,
+            Proto, //
+        },
+        slow_start, //
     },
 };
 
@@ -95,7 +99,7 @@ pub(super) fn fill_service(w: &mut Writer<'_>, s: &Service) -> Result {
 }
 
 /// Whether packets to the host are from this machine.
-fn changes_source(forward: Forward) -> bool {
+pub(super) fn changes_source(forward: Forward) -> bool {
     match forward {
         Forward::Tunnel | Forward::Ipip | Forward::Nat => true,
         Forward::Direct | Forward::HalfNat => false,
@@ -118,6 +122,9 @@ pub(super) fn fill_endpoint(w: &mut Writer<'_>, s: &Service, e: &Endpoint) -> Re
     w.put_u32(endpoint::STATE, settings.state as u32)?;
     w.put_u32(endpoint::MAX_ROUTES, settings.max_routes)?;
     w.put_u32(endpoint::BACKUP, settings.backup.into())?;
+    if e.step() < slow_start::STEPS {
+        w.put_u32(endpoint::SLOW_START_STEP, e.step())?;
+    }
     w.put_u32(endpoint::ROUTES, e.routes())?;
     w.put_u32(endpoint::ACTIVE_ROUTES, e.active())?;
     w.put_uint(endpoint::CONNECTIONS, e.traffic.connections())?;

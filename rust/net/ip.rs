@@ -23,7 +23,10 @@ pub use fragment::{
     permit_fragments,
     Defragment, //
 };
-pub use next_hop::NextHop;
+pub use next_hop::{
+    NextHop,
+    NoNextHop, //
+};
 pub use report::{
     icmp_checksum_is_valid,
     send_icmp_error_about,

@@ -70,6 +70,7 @@ REQUESTS = [
     Request("RULE_DEL", PRIORITY),
     Request("RULE_FLUSH", []),
     Request("RULE_GET", PRIORITY, privileged=False),
+    Request("TRACE_GET", [(name.replace("ROUTE_", "TRACE_"), value) for name, value in TUPLE], privileged=False),
 ]
 
 
@@ -267,6 +268,9 @@ SPECIAL = [
          errno.EAFNOSUPPORT, "not of the VIP's address family", attr="ENDPOINT_SOURCE_ADDR"),
     Case("IPv6 client", "ROUTE_NEW", replaced(ROUTE, "ROUTE_CLIENT_ADDR", ip("2001:db8::7")),
          errno.EAFNOSUPPORT, "not of the VIP's address family", attr="ROUTE_CLIENT_ADDR"),
+    Case("IPv6 client", "TRACE_GET", [(name.replace("ROUTE_", "TRACE_"), value) for name, value in
+         replaced(TUPLE, "ROUTE_CLIENT_ADDR", ip("2001:db8::7"))], errno.EAFNOSUPPORT,
+         "not of the VIP's address family", attr="TRACE_CLIENT_ADDR"),
     Case("IPv6 host", "ROUTE_NEW", replaced(ROUTE, "ROUTE_HOST_ADDR", ip("2001:db8::2")),
          errno.EAFNOSUPPORT, "not of the VIP's address family", attr="ROUTE_HOST_ADDR"),
     Case("unknown host", "ENDPOINT_SET", replaced(HOST, "ENDPOINT_HOST_ADDR", ip("127.0.0.9")) +

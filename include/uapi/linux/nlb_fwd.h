@@ -161,6 +161,74 @@ enum nlb_fwd_rule_action {
 	NLB_FWD_RULE_ACTION_ACCEPT,
 };
 
+/**
+ * enum nlb_fwd_trace_outcome - What happens to a packet that opens a
+ *   connection.
+ * @NLB_FWD_TRACE_OUTCOME_ROUTE: It follows the route that there is.
+ * @NLB_FWD_TRACE_OUTCOME_NEW_ROUTE: It makes a route to the endpoint that is
+ *   picked.
+ * @NLB_FWD_TRACE_OUTCOME_CLASSIFIER: It goes to the classifier.
+ * @NLB_FWD_TRACE_OUTCOME_DROP_RULE: A rule drops it.
+ * @NLB_FWD_TRACE_OUTCOME_REJECT_RULE: A rule refuses it.
+ * @NLB_FWD_TRACE_OUTCOME_NO_SERVICE: It is for no service and goes to the
+ *   local stack.
+ * @NLB_FWD_TRACE_OUTCOME_NO_ENDPOINT: No endpoint takes connections; it goes
+ *   to the local stack.
+ * @NLB_FWD_TRACE_OUTCOME_OVERFLOW: It is dropped, for all endpoints are full.
+ * @NLB_FWD_TRACE_OUTCOME_TABLE_FULL: It is dropped, for there are as many
+ *   routes as there may be.
+ * @NLB_FWD_TRACE_OUTCOME_NO_WAY: It is dropped, for there is no way to the
+ *   host.
+ */
+enum nlb_fwd_trace_outcome {
+	NLB_FWD_TRACE_OUTCOME_ROUTE = 1,
+	NLB_FWD_TRACE_OUTCOME_NEW_ROUTE,
+	NLB_FWD_TRACE_OUTCOME_CLASSIFIER,
+	NLB_FWD_TRACE_OUTCOME_DROP_RULE,
+	NLB_FWD_TRACE_OUTCOME_REJECT_RULE,
+	NLB_FWD_TRACE_OUTCOME_NO_SERVICE,
+	NLB_FWD_TRACE_OUTCOME_NO_ENDPOINT,
+	NLB_FWD_TRACE_OUTCOME_OVERFLOW,
+	NLB_FWD_TRACE_OUTCOME_TABLE_FULL,
+	NLB_FWD_TRACE_OUTCOME_NO_WAY,
+};
+
+/**
+ * enum nlb_fwd_trace_choice - Who picks the endpoint.
+ * @NLB_FWD_TRACE_CHOICE_AFFINITY: The client's last connection went there.
+ * @NLB_FWD_TRACE_CHOICE_ALLOTMENT: Its turn in the allotment.
+ * @NLB_FWD_TRACE_CHOICE_SCHEDULER: The scheduler.
+ * @NLB_FWD_TRACE_CHOICE_BACKUP: The scheduler, among the backup endpoints, for
+ *   no other can.
+ */
+enum nlb_fwd_trace_choice {
+	NLB_FWD_TRACE_CHOICE_AFFINITY = 1,
+	NLB_FWD_TRACE_CHOICE_ALLOTMENT,
+	NLB_FWD_TRACE_CHOICE_SCHEDULER,
+	NLB_FWD_TRACE_CHOICE_BACKUP,
+};
+
+/**
+ * enum nlb_fwd_trace_slow - Why packets of a connection do not take the fast
+ *   path.
+ * @NLB_FWD_TRACE_SLOW_IPIP: It is not for this way of forwarding.
+ * @NLB_FWD_TRACE_SLOW_LEARNING: The host has not confirmed the flow id yet.
+ * @NLB_FWD_TRACE_SLOW_WORK: There is something to be done on the way, such as
+ *   IPsec.
+ * @NLB_FWD_TRACE_SLOW_POST_ROUTING: Somebody has a hook where packets leave.
+ * @NLB_FWD_TRACE_SLOW_LINK: The device is no Ethernet.
+ * @NLB_FWD_TRACE_SLOW_NEIGHBOUR: The link-layer address of the next hop is not
+ *   known.
+ */
+enum nlb_fwd_trace_slow {
+	NLB_FWD_TRACE_SLOW_IPIP = 1,
+	NLB_FWD_TRACE_SLOW_LEARNING,
+	NLB_FWD_TRACE_SLOW_WORK,
+	NLB_FWD_TRACE_SLOW_POST_ROUTING,
+	NLB_FWD_TRACE_SLOW_LINK,
+	NLB_FWD_TRACE_SLOW_NEIGHBOUR,
+};
+
 enum {
 	NLB_FWD_A_SERVICE_VIP_ADDR = 1,
 	NLB_FWD_A_SERVICE_VIP_PORT,
@@ -203,6 +271,7 @@ enum {
 	NLB_FWD_A_ENDPOINT_MAX_ROUTES,
 	NLB_FWD_A_ENDPOINT_BACKUP,
 	NLB_FWD_A_ENDPOINT_VIP_PORT_LAST,
+	NLB_FWD_A_ENDPOINT_SLOW_START_STEP,
 
 	__NLB_FWD_A_ENDPOINT_MAX,
 	NLB_FWD_A_ENDPOINT_MAX = (__NLB_FWD_A_ENDPOINT_MAX - 1)
@@ -285,6 +354,32 @@ enum {
 };
 
 enum {
+	NLB_FWD_A_TRACE_PROTO = 1,
+	NLB_FWD_A_TRACE_CLIENT_ADDR,
+	NLB_FWD_A_TRACE_CLIENT_PORT,
+	NLB_FWD_A_TRACE_VIP_ADDR,
+	NLB_FWD_A_TRACE_VIP_PORT,
+	NLB_FWD_A_TRACE_OUTCOME,
+	NLB_FWD_A_TRACE_SERVICE_PORT,
+	NLB_FWD_A_TRACE_SERVICE_PORT_LAST,
+	NLB_FWD_A_TRACE_RULE,
+	NLB_FWD_A_TRACE_ROUTE_STATE,
+	NLB_FWD_A_TRACE_AFFINITY_HOST,
+	NLB_FWD_A_TRACE_AFFINITY_EXPIRES,
+	NLB_FWD_A_TRACE_ALLOTMENT_STATE,
+	NLB_FWD_A_TRACE_CHOICE,
+	NLB_FWD_A_TRACE_HOST_ADDR,
+	NLB_FWD_A_TRACE_FORWARD,
+	NLB_FWD_A_TRACE_SOURCE_ADDR,
+	NLB_FWD_A_TRACE_IFINDEX,
+	NLB_FWD_A_TRACE_MTU,
+	NLB_FWD_A_TRACE_SLOW,
+
+	__NLB_FWD_A_TRACE_MAX,
+	NLB_FWD_A_TRACE_MAX = (__NLB_FWD_A_TRACE_MAX - 1)
+};
+
+enum {
 	NLB_FWD_A_COUNTER_NAME = 1,
 	NLB_FWD_A_COUNTER_VALUE,
 
@@ -334,6 +429,7 @@ enum {
 	NLB_FWD_CMD_RULE_GET,
 	NLB_FWD_CMD_RULE_NTF,
 	NLB_FWD_CMD_RULE_DEL_NTF,
+	NLB_FWD_CMD_TRACE_GET,
 
 	__NLB_FWD_CMD_MAX,
 	NLB_FWD_CMD_MAX = (__NLB_FWD_CMD_MAX - 1)

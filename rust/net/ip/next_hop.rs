@@ -40,12 +40,29 @@ pub struct NextHop<'a> {
     neighbour: NonNull<bindings::neighbour>,
 }
 
+/// Why packets cannot be handed to the next hop without the network layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoNextHop {
+    /// There is something to be done on the way: IPsec, a lightweight tunnel.
+    Work,
+    /// A hook of `POST_ROUTING` wants to see them.
+    PostRouting,
+    /// The link is no Ethernet.
+    Link,
+    /// Its link-layer address is not known.
+    Neighbour,
+}
+
 impl Route {
     /// The next hop, if packets can be handed to it without the network layer: it is a neighbour on
     /// an Ethernet whose address is known, there is nothing to be done on the way (IPsec,
     /// lightweight tunnels), and no hook of `POST_ROUTING` in `net` wants to see them.
     #[inline]
-    pub fn next_hop<'a>(self, net: &'a Net, guard: &'a rcu::Guard) -> Option<NextHop<'a>> {
+    pub fn next_hop<'a>(
+        self,
+        net: &'a Net,
+        guard: &'a rcu::Guard,
+    ) -> Result<NextHop<'a>, NoNextHop> {
         let v4 = self.destination().is_v4();
         let dst = self.as_raw();
         // What has to be done on the way is in these: IPsec in the one, MPLS and the like in the
@@ -53,7 +70,9 @@ impl Route {
         // SAFETY: The route is valid; the pointers are written in one piece.
         let (output, tunnel) = unsafe {
             (
-                (&raw const (*dst).output).read_volatile()?,
+                (&raw const (*dst).output)
+                    .read_volatile()
+                    .ok_or(NoNextHop::Work)?,
                 (&raw const (*dst).lwtstate).read_volatile(),
             )
         };
@@ -62,30 +81,41 @@ impl Route {
         } else {
             bindings::ip6_output
         };
-        if !tunnel.is_null()
-            || !ptr::fn_addr_eq(output, usual as Output)
-            || net.has_post_routing(v4, guard)
-        {
-            return None;
+        if !tunnel.is_null() || !ptr::fn_addr_eq(output, usual as Output) {
+            return Err(NoNextHop::Work);
+        }
+        if net.has_post_routing(v4, guard) {
+            return Err(NoNextHop::PostRouting);
         }
         // SAFETY: The route is valid, and RCU keeps its device.
         let dev: &'a NetDevice = unsafe { NetDevice::from_raw(bindings::dst_dev_rcu(dst)) };
         if !dev.is_ethernet() {
-            return None;
+            return Err(NoNextHop::Link);
         }
         let neighbour = NonNull::new(if v4 {
             self.neighbour_ipv4(dev)
         } else {
             self.neighbour_ipv6(dev)
-        })?;
+        })
+        .ok_or(NoNextHop::Neighbour)?;
         // SAFETY: It was found under RCU; the state is written in one piece.
         let state = unsafe { (&raw const (*neighbour.as_ptr()).nud_state).read_volatile() };
+        if u32::from(state) & bindings::NUD_VALID == 0 {
+            return Err(NoNextHop::Neighbour);
+        }
         // INVARIANT: As just looked up, under RCU.
-        (u32::from(state) & bindings::NUD_VALID != 0).then(|| NextHop {
+        Ok(NextHop {
             dst: self.into_dst(),
             dev,
             neighbour,
         })
+    }
+
+    /// Index of the device that packets leave by.
+    pub fn ifindex(&self, _guard: &rcu::Guard) -> u32 {
+        // SAFETY: The route is valid, and RCU keeps its device.
+        let dev: &NetDevice = unsafe { NetDevice::from_raw(bindings::dst_dev_rcu(self.as_raw())) };
+        dev.ifindex()
     }
 
     /// The neighbour on this way by `dev`, which is the route's, or null. Under RCU.

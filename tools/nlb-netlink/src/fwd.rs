@@ -20,7 +20,8 @@ use crate::{
         Miss,
         Route,
         Service,
-        Stats, //
+        Stats,
+        Trace, //
     },
     uapi::fwd::{
         allotment,
@@ -31,6 +32,7 @@ use crate::{
         route,
         service,
         stats,
+        trace,
         AllotmentScheme,
         EndpointState,
         Forward,
@@ -279,6 +281,13 @@ impl Fwd {
     pub fn misses(&mut self) -> Result<Vec<Miss>> {
         let request = Request::new(cmd::MISS_GET);
         self.connection.dump(request, miss::NAMES, Miss::decode)
+    }
+
+    /// What would happen to a packet that opens a connection. Nothing changes.
+    pub fn trace(&mut self, key: &ConnectionKey) -> Result<Trace> {
+        // The attributes have the numbers of a route's.
+        let request = route_request(cmd::TRACE_GET, key);
+        self.connection.get(&request, trace::NAMES, Trace::decode)
     }
 
     /// The counters.

@@ -94,7 +94,8 @@ pub use crate::{
         Route,
         Rule,
         Service,
-        Stats, //
+        Stats,
+        Trace, //
     },
     sockets::{
         TcpConnection,
@@ -113,7 +114,10 @@ pub use crate::{
             RouteState,
             RuleAction,
             Scheduler,
-            ServiceMode, //
+            ServiceMode,
+            TraceChoice,
+            TraceOutcome,
+            TraceSlow, //
         },
         migrator::{
             Algorithm,

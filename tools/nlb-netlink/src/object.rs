@@ -118,8 +118,10 @@ macro_rules! object {
 }
 
 mod rule;
+mod trace;
 
 pub use rule::Rule;
+pub use trace::Trace;
 
 object! {
     /// A virtual service of the forwarder.
@@ -211,6 +213,8 @@ object! {
         max_routes: u32 = MAX_ROUTES, attr::u32;
         /// Whether it gets only what no other endpoint can take.
         backup: bool = BACKUP, boolean;
+        /// Sixteenths of the weight that count now; all do when absent.
+        slow_start_step: u32 = SLOW_START_STEP, attr::u32;
         /// Connections or flows since the endpoint was added.
         connections: u64 = CONNECTIONS, attr::uint;
         /// Packets sent to the host.

@@ -28,7 +28,10 @@ use crate::uapi::{
         RouteState,
         RuleAction,
         Scheduler,
-        ServiceMode, //
+        ServiceMode,
+        TraceChoice,
+        TraceOutcome,
+        TraceSlow, //
     },
     migrator::{
         Algorithm,
@@ -459,6 +462,11 @@ enumeration! {
     RouteEnd { Expired Replaced Inactive Deleted Service Migration }
     MissState { Asked Pass Drop }
     RuleAction { Drop Reject Accept }
+    TraceChoice { Affinity Allotment Scheduler Backup }
+    TraceOutcome {
+        Route NewRoute Classifier DropRule RejectRule NoService NoEndpoint Overflow TableFull NoWay
+    }
+    TraceSlow { Ipip Learning Work PostRouting Link Neighbour }
     MappingSide { Forwarder Host }
     MappingState { Learning Confirmed }
     Algorithm { HmacSha256 HmacSha1 Aes128Cmac }

@@ -31,7 +31,8 @@ pub(crate) use operation::{
     DoctorArgs,
     SaveArgs,
     SortBy,
-    TopArgs, //
+    TopArgs,
+    TraceArgs, //
 };
 pub(crate) use peer::{
     KeyArgs,
@@ -199,6 +200,13 @@ pub(crate) enum Object {
     /// schedulers are changed in place, so no connection is cut.
     #[command(override_usage = "nlb apply {FILE|-} [dry-run]")]
     Apply(ApplyArgs),
+    /// Tell what would happen to a packet, and why
+    ///
+    /// Of a TCP SYN, or a datagram, from a client to a VIP: service, route, rule, affinity, allotment,
+    /// each endpoint, the way to the host, and whether later packets take the fast path. Nothing
+    /// changes by it.
+    #[command(override_usage = "nlb trace CLIENT:PORT VIP:PORT/PROTO")]
+    Trace(TraceArgs),
     /// Show how much there is to do, per second, for each service, endpoint and forwarder
     #[command(
         override_usage = "nlb top [interval S] [sort {name|active|connections|packets|bytes}] [once]"

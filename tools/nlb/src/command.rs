@@ -20,6 +20,7 @@ mod save;
 mod service;
 mod stats;
 mod top;
+mod trace;
 
 use std::{
     io,
@@ -66,6 +67,7 @@ pub(crate) fn run(object: &Object, format: Format) -> Outcome {
         Object::Monitor(args) => monitor::run(args, format),
         Object::Save(args) => save::run(args, format),
         Object::Apply(args) => apply::run(args, format),
+        Object::Trace(args) => trace::run(args, format),
         Object::Top(args) => top::run(args, format),
         Object::Doctor(args) => doctor::run(args, format),
         Object::Completion { shell } => {

@@ -412,6 +412,149 @@ impl RuleAction {
     }
 }
 
+/// What happens to a packet that opens a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum TraceOutcome {
+    /// It follows the route that there is.
+    Route = 1,
+    /// It makes a route to the endpoint that is picked.
+    NewRoute = 2,
+    /// It goes to the classifier.
+    Classifier = 3,
+    /// A rule drops it.
+    DropRule = 4,
+    /// A rule refuses it.
+    RejectRule = 5,
+    /// It is for no service and goes to the local stack.
+    NoService = 6,
+    /// No endpoint takes connections; it goes to the local stack.
+    NoEndpoint = 7,
+    /// It is dropped, for all endpoints are full.
+    Overflow = 8,
+    /// It is dropped, for there are as many routes as there may be.
+    TableFull = 9,
+    /// It is dropped, for there is no way to the host.
+    NoWay = 10,
+}
+
+impl TraceOutcome {
+    /// The value with this number, if there is one.
+    pub fn from_u32(value: u32) -> Option<Self> {
+        match value {
+            1 => Some(Self::Route),
+            2 => Some(Self::NewRoute),
+            3 => Some(Self::Classifier),
+            4 => Some(Self::DropRule),
+            5 => Some(Self::RejectRule),
+            6 => Some(Self::NoService),
+            7 => Some(Self::NoEndpoint),
+            8 => Some(Self::Overflow),
+            9 => Some(Self::TableFull),
+            10 => Some(Self::NoWay),
+            _ => None,
+        }
+    }
+
+    /// The name used in the specification, on the command line and in JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Route => "route",
+            Self::NewRoute => "new-route",
+            Self::Classifier => "classifier",
+            Self::DropRule => "drop-rule",
+            Self::RejectRule => "reject-rule",
+            Self::NoService => "no-service",
+            Self::NoEndpoint => "no-endpoint",
+            Self::Overflow => "overflow",
+            Self::TableFull => "table-full",
+            Self::NoWay => "no-way",
+        }
+    }
+}
+
+/// Who picks the endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum TraceChoice {
+    /// The client's last connection went there.
+    Affinity = 1,
+    /// Its turn in the allotment.
+    Allotment = 2,
+    /// The scheduler.
+    Scheduler = 3,
+    /// The scheduler, among the backup endpoints, for no other can.
+    Backup = 4,
+}
+
+impl TraceChoice {
+    /// The value with this number, if there is one.
+    pub fn from_u32(value: u32) -> Option<Self> {
+        match value {
+            1 => Some(Self::Affinity),
+            2 => Some(Self::Allotment),
+            3 => Some(Self::Scheduler),
+            4 => Some(Self::Backup),
+            _ => None,
+        }
+    }
+
+    /// The name used in the specification, on the command line and in JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Affinity => "affinity",
+            Self::Allotment => "allotment",
+            Self::Scheduler => "scheduler",
+            Self::Backup => "backup",
+        }
+    }
+}
+
+/// Why packets of a connection do not take the fast path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum TraceSlow {
+    /// It is not for this way of forwarding.
+    Ipip = 1,
+    /// The host has not confirmed the flow id yet.
+    Learning = 2,
+    /// There is something to be done on the way, such as IPsec.
+    Work = 3,
+    /// Somebody has a hook where packets leave.
+    PostRouting = 4,
+    /// The device is no Ethernet.
+    Link = 5,
+    /// The link-layer address of the next hop is not known.
+    Neighbour = 6,
+}
+
+impl TraceSlow {
+    /// The value with this number, if there is one.
+    pub fn from_u32(value: u32) -> Option<Self> {
+        match value {
+            1 => Some(Self::Ipip),
+            2 => Some(Self::Learning),
+            3 => Some(Self::Work),
+            4 => Some(Self::PostRouting),
+            5 => Some(Self::Link),
+            6 => Some(Self::Neighbour),
+            _ => None,
+        }
+    }
+
+    /// The name used in the specification, on the command line and in JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ipip => "ipip",
+            Self::Learning => "learning",
+            Self::Work => "work",
+            Self::PostRouting => "post-routing",
+            Self::Link => "link",
+            Self::Neighbour => "neighbour",
+        }
+    }
+}
+
 /// Attributes of a service.
 pub mod service {
     /// Virtual IP address, 4 or 16 bytes, network order.
@@ -527,6 +670,9 @@ pub mod endpoint {
     pub const BACKUP: u16 = 16;
     /// Last port of a service with several.
     pub const VIP_PORT_LAST: u16 = 17;
+    /// Sixteenths of the weight that count now; absent when all do, for there is no slow start
+    /// under way.
+    pub const SLOW_START_STEP: u16 = 18;
     /// Names, in the order of the ids, which begin at 1.
     #[rustfmt::skip]
     pub const NAMES: &[&str] = &[
@@ -547,6 +693,7 @@ pub mod endpoint {
         "max-routes",
         "backup",
         "vip-port-last",
+        "slow-start-step",
     ];
 }
 
@@ -730,6 +877,75 @@ pub mod rule {
     ];
 }
 
+/// Attributes of a trace.
+pub mod trace {
+    /// The proto.
+    pub const PROTO: u16 = 1;
+    /// The client addr.
+    pub const CLIENT_ADDR: u16 = 2;
+    /// The client port.
+    pub const CLIENT_PORT: u16 = 3;
+    /// The vip addr.
+    pub const VIP_ADDR: u16 = 4;
+    /// The vip port.
+    pub const VIP_PORT: u16 = 5;
+    /// The outcome.
+    pub const OUTCOME: u16 = 6;
+    /// Port of the service that the packet is for.
+    pub const SERVICE_PORT: u16 = 7;
+    /// The last one, if the service has several.
+    pub const SERVICE_PORT_LAST: u16 = 8;
+    /// Priority of the rule that decides about it.
+    pub const RULE: u16 = 9;
+    /// State of its connection's route. If the outcome is another one than route, it is one that
+    /// was closed, and gives way.
+    pub const ROUTE_STATE: u16 = 10;
+    /// Host that the client's last connection went to.
+    pub const AFFINITY_HOST: u16 = 11;
+    /// Milliseconds for which that counts.
+    pub const AFFINITY_EXPIRES: u16 = 12;
+    /// State of the service's allotment.
+    pub const ALLOTMENT_STATE: u16 = 13;
+    /// Who picks the endpoint.
+    pub const CHOICE: u16 = 14;
+    /// Host that the packet goes to.
+    pub const HOST_ADDR: u16 = 15;
+    /// How it gets there.
+    pub const FORWARD: u16 = 16;
+    /// Source address of the packets to the host, if not the client's.
+    pub const SOURCE_ADDR: u16 = 17;
+    /// Index of the device that it leaves by.
+    pub const IFINDEX: u16 = 18;
+    /// Longest packet of the client that the way carries, in bytes.
+    pub const MTU: u16 = 19;
+    /// Why later packets do not take the fast path; absent if they do.
+    pub const SLOW: u16 = 20;
+    /// Names, in the order of the ids, which begin at 1.
+    #[rustfmt::skip]
+    pub const NAMES: &[&str] = &[
+        "proto",
+        "client-addr",
+        "client-port",
+        "vip-addr",
+        "vip-port",
+        "outcome",
+        "service-port",
+        "service-port-last",
+        "rule",
+        "route-state",
+        "affinity-host",
+        "affinity-expires",
+        "allotment-state",
+        "choice",
+        "host-addr",
+        "forward",
+        "source-addr",
+        "ifindex",
+        "mtu",
+        "slow",
+    ];
+}
+
 /// Attributes of a counter.
 pub mod counter {
     /// What is counted; drops are named drop-REASON.
@@ -833,6 +1049,9 @@ pub mod cmd {
     pub const RULE_NTF: u8 = 32;
     /// A rule was removed.
     pub const RULE_DEL_NTF: u8 = 33;
+    /// Tell what would happen to a packet that opens this connection, a TCP SYN or a datagram.
+    /// Nothing changes.
+    pub const TRACE_GET: u8 = 34;
     /// Names, in the order of the ids, which begin at 1.
     #[rustfmt::skip]
     pub const NAMES: &[&str] = &[
@@ -869,6 +1088,7 @@ pub mod cmd {
         "rule-get",
         "rule-ntf",
         "rule-del-ntf",
+        "trace-get",
     ];
     /// Names of the attributes each command takes or gives, in the same order.
     #[rustfmt::skip]
@@ -906,5 +1126,6 @@ pub mod cmd {
         super::rule::NAMES,
         super::rule::NAMES,
         super::rule::NAMES,
+        super::trace::NAMES,
     ];
 }

@@ -3,6 +3,7 @@
 //! The grammar of what is about the configuration as a whole.
 
 use std::{
+    net::SocketAddr,
     path::PathBuf,
     time::Duration, //
 };
@@ -11,6 +12,7 @@ use clap::{
     Args,
     ValueEnum, //
 };
+use nlb_netlink::ServiceKey;
 
 /// Arguments of `save`.
 #[derive(Args)]
@@ -28,6 +30,17 @@ pub(crate) struct ApplyArgs {
     /// Print the commands that would be run, in their order, and change nothing
     #[arg(long)]
     pub(crate) dry_run: bool,
+}
+
+/// Arguments of `trace`.
+#[derive(Args)]
+pub(crate) struct TraceArgs {
+    /// Address and port of the client
+    #[arg(value_name = "CLIENT:PORT")]
+    pub(crate) client: SocketAddr,
+    /// Where it connects to, like 192.0.2.10:80/tcp; tcp when left out
+    #[arg(value_name = "VIP:PORT/PROTO")]
+    pub(crate) service: ServiceKey,
 }
 
 /// Arguments of `top`.

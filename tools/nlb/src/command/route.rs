@@ -2,10 +2,7 @@
 
 //! `nlb route`.
 
-use std::net::{
-    IpAddr,
-    SocketAddr, //
-};
+use std::net::IpAddr;
 
 use nlb_netlink::{
     Error,
@@ -65,7 +62,9 @@ pub(super) fn run(command: Option<&RouteCommand>, format: Format) -> Outcome {
             client,
             host,
         }) => fwd.route_add(&connection(service, *client)?, *host)?,
-        Some(RouteCommand::Del { service, client }) => fwd.route_del(&connection(service, *client)?)?,
+        Some(RouteCommand::Del { service, client }) => {
+            fwd.route_del(&connection(service, *client)?)?
+        }
         Some(RouteCommand::Show {
             service: Some(service),
             client: Some(client),

@@ -149,6 +149,7 @@ fn lbu() -> Facts {
         host_port: None,
         max_routes: None,
         backup: None,
+        slow_start_step: None,
         source_addr: Some(LBU.into()),
         weight: Some(1),
         state: Some(Named::Known(EndpointState::Active)),

@@ -1,0 +1,249 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What would happen to a packet that opens a connection, for somebody who asks.
+//!
+//! It goes the way of [`crate::hook`] and changes nothing: no turn passes, no token is taken, nothing
+//! is counted, no client remembered.
+
+use crate::{
+    endpoint::Endpoint,
+    route::Route,
+    rule::Rule,
+    scheduler::{
+        Candidate,
+        NoEndpoint, //
+    },
+    service::Service,
+    state::Forwarder,
+    uapi::{
+        AllotmentState,
+        Forward,
+        RouteState,
+        RuleAction,
+        ServiceMode,
+        TraceChoice,
+        TraceOutcome,
+        TraceSlow, //
+    },
+};
+use kernel::sync::{
+    rcu,
+    Arc, //
+};
+use nlb::{
+    net::{
+        ip::{
+            self,
+            NoNextHop, //
+        },
+        Net, //
+    },
+    time,
+    wire::{
+        addr::{
+            Addr,
+            FourTuple, //
+        },
+        ipip,
+        tcp::Flags,
+        tcp_state::{
+            State,
+            Step, //
+        },
+    },
+};
+use nlb_tunnel::Target;
+
+/// The way to a host.
+pub(crate) struct WayOut {
+    /// How packets get there.
+    pub(crate) forward: Forward,
+    /// The host.
+    pub(crate) host: Addr,
+    /// The address of this machine that it is reached from.
+    pub(crate) source: Addr,
+    /// Index of the device that they leave by, and the longest one of the client's that fits; none if
+    /// no route leads to the host.
+    pub(crate) link: Option<(u32, u32)>,
+    /// Why they do not take the fast path, once the connection has a route.
+    pub(crate) slow: Option<TraceSlow>,
+}
+
+/// What a packet meets. All that is there lives as long as the RCU read side is held.
+pub(crate) struct Trace<'a> {
+    pub(crate) outcome: TraceOutcome,
+    pub(crate) service: Option<&'a Arc<Service>>,
+    /// The rule that decides about it.
+    pub(crate) rule: Option<&'a Arc<Rule>>,
+    /// The route of its connection; with another outcome, one that gives way.
+    pub(crate) route: Option<&'a Arc<Route>>,
+    /// Where the client's last connection went, and for how many milliseconds that counts.
+    pub(crate) affinity: Option<(&'a Arc<Endpoint>, u64)>,
+    /// How the service's allotment is.
+    pub(crate) allotment: Option<AllotmentState>,
+    /// Who has picked the endpoint.
+    pub(crate) choice: Option<TraceChoice>,
+    pub(crate) way: Option<WayOut>,
+}
+
+impl Forwarder {
+    /// What would happen to a packet of this connection now: to a TCP SYN, or a datagram.
+    pub(crate) fn trace<'a>(
+        &'a self,
+        net: &Net,
+        tuple: &FourTuple,
+        guard: &'a rcu::Guard,
+    ) -> Trace<'a> {
+        let mut trace = Trace {
+            outcome: TraceOutcome::NoService,
+            service: None,
+            rule: None,
+            route: self.route_of(tuple, guard),
+            affinity: None,
+            allotment: None,
+            choice: None,
+            way: None,
+        };
+        if let Some(route) = trace.route.filter(|route| !gives_way(route)) {
+            trace.service = Some(route.service());
+            trace.follow(net, route, guard);
+            return trace;
+        }
+        trace.service = self.service_of(tuple, guard);
+        if let Some(service) = trace.service {
+            trace.outcome = self.open_trace(&mut trace, net, service, tuple, guard);
+        }
+        trace
+    }
+
+    /// The same, of one that has no route.
+    fn open_trace<'a>(
+        &'a self,
+        trace: &mut Trace<'a>,
+        net: &Net,
+        service: &'a Service,
+        tuple: &FourTuple,
+        guard: &'a rcu::Guard,
+    ) -> TraceOutcome {
+        let rules = self.rules.get(guard);
+        trace.rule = rules.and_then(|rules| rules.first(tuple));
+        match trace.rule.map(|rule| rule.action()) {
+            Some(RuleAction::Drop) => return TraceOutcome::DropRule,
+            Some(RuleAction::Reject) => return TraceOutcome::RejectRule,
+            Some(RuleAction::Accept) | None => {}
+        }
+        if service.mode() == ServiceMode::Peek {
+            return TraceOutcome::Classifier;
+        }
+        let now = time::jiffies();
+        let allotment = service.allotment(guard);
+        trace.allotment = allotment.map(|allotment| allotment.state(now));
+        let client = self.affinity_of(service, guard, tuple, now);
+        trace.affinity = client.map(|(endpoint, expires)| {
+            let left = time::jiffies_to_ms(expires.saturating_sub(now));
+            (endpoint, left)
+        });
+        let client = client.map(|(endpoint, _)| endpoint);
+        let allotted = || allotment.and_then(|allotment| allotment.would_pick(now));
+        let picked = if let Some(endpoint) = client.filter(|endpoint| endpoint.keeps_clients()) {
+            Ok((endpoint, TraceChoice::Affinity))
+        } else if let Some(endpoint) = allotted() {
+            Ok((endpoint, TraceChoice::Allotment))
+        } else {
+            service.would_pick(guard, tuple).map(|endpoint| {
+                let choice = match endpoint.is_backup() {
+                    true => TraceChoice::Backup,
+                    false => TraceChoice::Scheduler,
+                };
+                (endpoint, choice)
+            })
+        };
+        let (endpoint, choice) = match picked {
+            Ok(picked) => picked,
+            Err(NoEndpoint::Nobody) => return TraceOutcome::NoEndpoint,
+            Err(NoEndpoint::Overflow) => return TraceOutcome::Overflow,
+        };
+        trace.choice = Some(choice);
+        let forward = endpoint.forward();
+        let learns = forward == Forward::Tunnel;
+        let way = way_out(net, endpoint.target(), forward, learns, guard);
+        let leads = way.link.is_some();
+        trace.way = Some(way);
+        if self.routes.is_full() {
+            TraceOutcome::TableFull
+        } else if leads {
+            TraceOutcome::NewRoute
+        } else {
+            TraceOutcome::NoWay
+        }
+    }
+}
+
+impl Trace<'_> {
+    /// Of a packet that follows a route.
+    fn follow(&mut self, net: &Net, route: &Route, guard: &rcu::Guard) {
+        let mapping = route.way().mapping();
+        let learns = mapping.is_some_and(|mapping| !mapping.is_confirmed());
+        self.way = route
+            .target()
+            .map(|target| way_out(net, target, route.way().forward(), learns, guard));
+        self.outcome = match self.way.as_ref().and_then(|way| way.link) {
+            Some(_) => TraceOutcome::Route,
+            None => TraceOutcome::NoWay,
+        };
+    }
+}
+
+/// Whether a packet that opens a connection takes the place of a route.
+fn gives_way(route: &Route) -> bool {
+    let state = match route.shown_state() {
+        RouteState::SynRecv => State::SynRecv,
+        RouteState::Established => State::Established,
+        RouteState::FinWait => State::FinWait,
+        RouteState::Closed => State::Close,
+        RouteState::Udp => State::Udp,
+    };
+    state.step(Flags::SYN) == Step::Replace
+}
+
+/// The way to a host, which may have to learn the connections' flow ids.
+fn way_out(
+    net: &Net,
+    target: &Target,
+    forward: Forward,
+    learns: bool,
+    guard: &rcu::Guard,
+) -> WayOut {
+    let (host, source) = (target.host(), target.source());
+    // As the target has it remembered, but new.
+    let next = match forward {
+        Forward::Direct => ip::Route::lookup_neighbour(net, Some(source), host),
+        _ => ip::Route::lookup(net, Some(source), host),
+    };
+    let overhead = match forward {
+        Forward::Ipip => ipip::overhead(host.is_v4()) as u32,
+        _ => 0,
+    };
+    let next = next.ok();
+    let link = next
+        .as_ref()
+        .map(|next| (next.ifindex(guard), next.mtu().saturating_sub(overhead)));
+    let slow = match (forward, next) {
+        (Forward::Ipip, _) => Some(TraceSlow::Ipip),
+        (Forward::Tunnel, _) if learns => Some(TraceSlow::Learning),
+        (_, Some(next)) => next.next_hop(net, guard).err().map(|reason| match reason {
+            NoNextHop::Work => TraceSlow::Work,
+            NoNextHop::PostRouting => TraceSlow::PostRouting,
+            NoNextHop::Link => TraceSlow::Link,
+            NoNextHop::Neighbour => TraceSlow::Neighbour,
+        }),
+        (_, None) => None,
+    };
+    WayOut {
+        forward,
+        host,
+        source,
+        link,
+        slow,
+    }
+}

@@ -1,0 +1,142 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+# long
+#
+# nlb trace: what would happen to a packet is what happens then, with the reason; and who asks changes nothing.
+
+. "$(dirname "$0")/lib.sh"
+
+lbu() { ns lbu nlb "$@"; }
+is() { [ "$1" = "$2" ] || ! echo "is $1, not $2"; }
+# says FILTER PORT/PROTO [CLIENT_PORT]: of a packet of the client.
+says() {
+	lbu -j trace "$CLIENT:${3:-20000}" "$VIP:$2" >"$tmp/trace"
+	jq -ce "$1" "$tmp/trace" >/dev/null || ! cat "$tmp/trace"
+}
+# The service's state, what its endpoints, allotment and rules have, and all counters.
+everything() {
+	lbu -j service show
+	lbu -j endpoint show
+	lbu -j route show
+	lbu -j rule show
+	lbu -j allotment show | jq 'map(del(.expires))'
+	lbu -j stats show fwd
+}
+standings() { jq -c '[.endpoints[].standing]' "$tmp/trace"; }
+
+nothing_changes() {
+	service 9400/udp rr 1 1 1
+	lbu service set $VIP:9400/udp affinity 600
+	lbu allotment set $VIP:9400/udp scheme tokens age 3600000 share "${endpoints[1]}=2"
+	lbu rule add accept from 10.0.0.0/8
+	everything >"$tmp/before"
+	for _ in 1 2 3; do
+		says '.outcome == "new-route" and .choice == "allotment" and .host_addr == "10.0.2.3" and .rule == 10' 9400/udp
+		is "$(standings)" '["no-share","picked","no-share"]'
+	done
+	everything | diff "$tmp/before" -
+	# A token each, then by affinity, which comes first.
+	send 9400 20000 1
+	wait_for 20 routes_are 1
+	says '.outcome == "new-route" and .choice == "affinity" and .affinity_host == "10.0.2.3" and .affinity_expires > 500000' \
+		9400/udp 20001
+	set_endpoint 9400/udp 1 state draining
+	says '.choice == "scheduler" and .affinity_host == "10.0.2.3" and .host_addr != "10.0.2.3"' 9400/udp 20001
+	is "$(jq -r '.endpoints[1].standing' "$tmp/trace")" draining
+	lbu rule flush
+	lbu service del $VIP:9400/udp
+}
+routes_are() { [ "$(lbu -j route show | jq length)" = "$1" ]; }
+
+# Six connections, each of which goes where it was said.
+comes_true() {
+	local scheduler port said
+	service 9401/udp wrr 1 3 1
+	for scheduler in wrr lc mh; do
+		lbu service set $VIP:9401/udp scheduler $scheduler
+		for port in 20000 20001 20002 20003; do
+			says '.outcome == "new-route" and .choice == "scheduler"' 9401/udp $port
+			said=$(jq -r .host_addr "$tmp/trace")
+			send 9401 $port 1
+			wait_for 20 goes_to "$said" $port
+		done
+		lbu route flush
+	done
+}
+goes_to() { [ "$(lbu -j route show $VIP:9401/udp client "$CLIENT:$2" | jq -r '.[0].host_addr')" = "$1" ]; }
+
+reasons() {
+	lbu route flush
+	service 9402/udp wrr 1 0 1 1
+	set_endpoint 9402/udp 0 max-routes 1
+	set_endpoint 9402/udp 2 backup yes
+	set_endpoint 9402/udp 3 state inactive
+	says '.host_addr == "10.0.2.2"' 9402/udp
+	is "$(standings)" '["picked","no-weight","backup","inactive"]'
+	send 9402 20000 1
+	wait_for 20 routes_are 1
+	says '.outcome == "new-route" and .choice == "backup" and .host_addr == "10.0.2.4"' 9402/udp 20001
+	is "$(standings)" '["full","no-weight","picked","inactive"]'
+	lbu trace $CLIENT:20001 $VIP:9402/udp | tee "$tmp/text"
+	grep -qx "endpoint   10.0.2.2 weight 1 active 1: full: 1 active routes of 1" "$tmp/text"
+	grep -qx "endpoint   10.0.2.4 weight 1 active 0: picked by backup" "$tmp/text"
+	grep -qx "way        tunnel to 10.0.2.4 from 10.0.2.1 dev host1 mtu 1500" "$tmp/text"
+	set_endpoint 9402/udp 2 state draining
+	says '.outcome == "overflow"' 9402/udp 20001
+	set_endpoint 9402/udp 0 weight 0
+	says '.outcome == "no-endpoint" and (has("host_addr") | not)' 9402/udp 20001
+	says '.outcome == "no-service" and .endpoints == []' 9402/tcp
+	lbu rule add reject to $VIP:9402/udp
+	lbu rule add drop from any to $VIP priority 5
+	says '.outcome == "drop-rule" and .rule == 5 and .by.action == "drop"' 9402/udp 20001
+	lbu rule del priority 5
+	says '.outcome == "reject-rule"' 9402/udp 20001
+	# A connection that has a route is not the rule's.
+	says '.outcome == "route" and (has("rule") | not)' 9402/udp
+	lbu rule flush
+	lbu service add "$VIP:*/tcp" mode peek classifier 8080
+	says '.outcome == "classifier" and .service_port == 1 and .service_port_last == 65535 and .of.classifier_port == 8080' 7/tcp
+	lbu service del "$VIP:*/tcp"
+	lbu service del $VIP:9402/udp
+}
+
+# An established connection, one that was closed, and what keeps packets from the fast path.
+ways() {
+	service 9403/tcp wrr 1
+	listen 9403
+	says '.outcome == "new-route" and .slow == "learning"' 9403/tcp
+	hold 9403 1
+	local port
+	port=$(lbu -j route show | jq '.[0].client_port')
+	says '.outcome == "route" and .fast_path and .route_state == "established" and .forward == "tunnel" and .mtu == 1500' \
+		9403/tcp "$port"
+	ns lbu nft 'add table inet slow; add chain inet slow out { type filter hook postrouting priority 0; }'
+	says '.fast_path == false and .slow == "post-routing"' 9403/tcp "$port"
+	ns lbu nft delete table inet slow
+	ip -n lbu neigh replace $HOST1 dev host1 nud failed
+	says '.slow == "neighbour"' 9403/tcp "$port"
+	ip -n lbu neigh del $HOST1 dev host1
+	kill $holder
+	closed() { says '.route_state == "fin-wait" and .outcome == "new-route" and .choice == "scheduler"' 9403/tcp "$port"; }
+	wait_for 20 closed
+	lbu service del $VIP:9403/tcp
+	service 9404/udp wrr 0 0 0
+	lbu endpoint add $VIP:9404/udp host 10.0.3.2 via ipip
+	says '.slow == "ipip" and .mtu == 1480 and .forward == "ipip"' 9404/udp
+	ip -n lbu link set host2 down
+	says '.outcome == "no-way" and .choice == "scheduler" and (has("mtu") | not)' 9404/udp
+	ip -n lbu link set host2 up
+	not lbu trace $CLIENT:1 "[$VIP6]:53/udp" 2>"$tmp/err"
+	grep -q "not of the VIP's address family" "$tmp/err"
+	lbu service add "[$VIP6]:*/udp"
+	lbu -j trace "[2001:db8:1::2]:7" "[$VIP6]:53/udp" | jq -e '.outcome == "no-endpoint" and .service_port_last == 65535'
+}
+
+ktap_begin
+load_modules nlb_fwd
+five_endpoints
+ktap_run "who asks changes nothing" nothing_changes
+ktap_run "what is said comes true" comes_true
+ktap_run "why an endpoint is picked or not, rules, and nobody" reasons
+ktap_run "routes, ways and the fast path" ways
+ktap_end

@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! What would happen to a packet.
+
+use std::net::{
+    IpAddr,
+    SocketAddr, //
+};
+
+use serde::Serialize;
+
+use crate::{
+    attr::{
+        self,
+        Attrs, //
+    },
+    error::Malformed,
+    uapi,
+    uapi::fwd::{
+        AllotmentState,
+        Forward,
+        RouteState,
+        TraceChoice,
+        TraceOutcome,
+        TraceSlow, //
+    },
+    value::{
+        ConnectionKey,
+        Named,
+        Ports,
+        Proto,
+        ServiceKey, //
+    },
+};
+
+object! {
+    /// What would happen to a packet that opens a connection.
+    Trace: uapi::fwd::trace,
+    required {
+        /// TCP or UDP.
+        proto: Proto = PROTO, Proto::decode;
+        /// Address of the client.
+        client_addr: IpAddr = CLIENT_ADDR, attr::addr;
+        /// Port of the client.
+        client_port: u16 = CLIENT_PORT, attr::be16;
+        /// Virtual IP address.
+        vip_addr: IpAddr = VIP_ADDR, attr::addr;
+        /// Port of it.
+        vip_port: u16 = VIP_PORT, attr::be16;
+        /// What happens.
+        outcome: Named<TraceOutcome> = OUTCOME, Named::decode;
+    }
+    optional {
+        /// Port of the service that it is for.
+        service_port: u16 = SERVICE_PORT, attr::be16;
+        /// The last one, if the service has several.
+        service_port_last: u16 = SERVICE_PORT_LAST, attr::be16;
+        /// Priority of the rule that decides about it.
+        rule: u32 = RULE, attr::u32;
+        /// State of the route that its connection has, or had.
+        route_state: Named<RouteState> = ROUTE_STATE, Named::decode;
+        /// Host that the client's last connection went to.
+        affinity_host: IpAddr = AFFINITY_HOST, attr::addr;
+        /// Milliseconds for which that counts.
+        affinity_expires: u64 = AFFINITY_EXPIRES, attr::uint;
+        /// State of the service's allotment.
+        allotment_state: Named<AllotmentState> = ALLOTMENT_STATE, Named::decode;
+        /// Who picks the endpoint.
+        choice: Named<TraceChoice> = CHOICE, Named::decode;
+        /// Host that the packet goes to.
+        host_addr: IpAddr = HOST_ADDR, attr::addr;
+        /// How it gets there.
+        forward: Named<Forward> = FORWARD, Named::decode;
+        /// Source address of the packets to the host, if not the client's.
+        source_addr: IpAddr = SOURCE_ADDR, attr::addr;
+        /// Index of the device that it leaves by.
+        ifindex: u32 = IFINDEX, attr::u32;
+        /// Longest packet that the way carries.
+        mtu: u32 = MTU, attr::u32;
+        /// Why later packets do not take the fast path.
+        slow: Named<TraceSlow> = SLOW, Named::decode;
+    }
+    flags {}
+}
+
+impl Trace {
+    /// The connection.
+    pub fn key(&self) -> ConnectionKey {
+        ConnectionKey {
+            proto: self.proto,
+            client: SocketAddr::new(self.client_addr, self.client_port),
+            vip: SocketAddr::new(self.vip_addr, self.vip_port),
+        }
+    }
+
+    /// The service that the packet is for.
+    pub fn service(&self) -> Option<ServiceKey> {
+        let ports = Ports::shown(self.service_port?, self.service_port_last);
+        Some(ServiceKey::new(self.vip_addr, ports, self.proto))
+    }
+}

@@ -1,0 +1,531 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! `nlb trace`.
+
+use std::{
+    collections::HashMap,
+    io::{
+        self,
+        Write, //
+    },
+    net::IpAddr, //
+};
+
+use nlb_netlink::{
+    AllotmentState,
+    ConnectionKey,
+    Endpoint,
+    EndpointState,
+    Error,
+    Fwd,
+    Links,
+    Named,
+    Rule,
+    Service,
+    Trace,
+    TraceChoice,
+    TraceOutcome,
+    TraceSlow, //
+};
+use serde::Serialize;
+
+use super::{
+    connection,
+    rule,
+    Outcome, //
+};
+use crate::{
+    cli::TraceArgs,
+    failure::Failure,
+    output::{
+        maybe,
+        milliseconds,
+        Format, //
+    },
+};
+
+const ENOENT: i32 = 2;
+
+/// What would happen to a packet, with what there is to know about it.
+#[derive(Debug, Serialize)]
+struct Traced {
+    #[serde(flatten)]
+    trace: Trace,
+    /// Whether later packets take the fast path, if there is a way.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fast_path: Option<bool>,
+    /// Name of the device that it leaves by.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    device: Option<String>,
+    /// The service.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    of: Option<Service>,
+    /// The rule that decides about it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    by: Option<Rule>,
+    /// The endpoints, if one has to be picked.
+    endpoints: Vec<Candidate>,
+}
+
+/// An endpoint, and why it is picked or is not.
+#[derive(Debug, Serialize)]
+struct Candidate {
+    #[serde(flatten)]
+    endpoint: Endpoint,
+    /// What it has of the allotment, if connections go by that.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    share: Option<u32>,
+    standing: Standing,
+}
+
+/// Why an endpoint is picked or is not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+enum Standing {
+    Picked,
+    Inactive,
+    Draining,
+    Full,
+    Backup,
+    NoWeight,
+    NoShare,
+    /// Nothing is against it.
+    Other,
+}
+
+pub(super) fn run(args: &TraceArgs, format: Format) -> Outcome {
+    let traced = trace(&connection(&args.service, args.client)?)?;
+    if format.is_json() {
+        format.json(&traced)?;
+    } else {
+        let mut out = io::stdout().lock();
+        for (what, text) in lines(&traced) {
+            writeln!(out, "{what:<10} {text}")?;
+        }
+        out.flush()?;
+    }
+    Ok(())
+}
+
+/// Nothing, if it is gone meanwhile.
+fn there<T>(result: Result<T, Error>) -> Result<Option<T>, Error> {
+    match result {
+        Err(error) if error.errno() == Some(ENOENT) => Ok(None),
+        other => other.map(Some),
+    }
+}
+
+fn trace(key: &ConnectionKey) -> Result<Traced, Failure> {
+    let mut fwd = Fwd::open()?;
+    let trace = fwd.trace(key)?;
+    let service = trace.service();
+    let of = match &service {
+        Some(service) => there(fwd.service(service))?,
+        None => None,
+    };
+    let by = match trace.rule {
+        Some(priority) => there(fwd.rule(priority))?,
+        None => None,
+    };
+    let device = match trace.ifindex {
+        Some(index) => device(index)?,
+        None => None,
+    };
+    let nobody = matches!(
+        trace.outcome,
+        Named::Known(TraceOutcome::NoEndpoint | TraceOutcome::Overflow)
+    );
+    let picks = nobody || trace.choice.is_some();
+    let mut endpoints = Vec::new();
+    if let Some(service) = service.filter(|_| picks) {
+        let goes_by_shares = matches!(
+            trace.allotment_state,
+            Some(Named::Known(AllotmentState::Valid | AllotmentState::Low))
+        );
+        let shares = match goes_by_shares {
+            true => there(fwd.allotment(&service))?.map(|allotment| allotment.shares),
+            false => None,
+        };
+        let shares: Option<HashMap<_, _>> = shares.map(|shares| {
+            let each = shares.iter().map(|share| (share.host_addr, share.amount));
+            each.collect()
+        });
+        let all = there(fwd.endpoints(Some(&service)))?.unwrap_or_default();
+        endpoints.extend(all.into_iter().map(|endpoint| {
+            let share = shares.as_ref().map(|shares| {
+                let share = shares.get(&endpoint.host_addr);
+                share.copied().unwrap_or(0)
+            });
+            let picked = trace.choice.is_some() && trace.host_addr == Some(endpoint.host_addr);
+            Candidate {
+                standing: standing(&endpoint, picked, share, trace.choice),
+                endpoint,
+                share,
+            }
+        }));
+    }
+    Ok(Traced {
+        fast_path: trace.mtu.map(|_| trace.slow.is_none()),
+        trace,
+        device,
+        of,
+        by,
+        endpoints,
+    })
+}
+
+fn device(index: u32) -> Result<Option<String>, Failure> {
+    let links = Links::open()?.links()?;
+    let mut found = links.into_iter().filter(|link| link.index == index);
+    Ok(found.next().map(|link| link.name))
+}
+
+/// In the order in which the kernel asks.
+fn standing(
+    endpoint: &Endpoint,
+    picked: bool,
+    share: Option<u32>,
+    choice: Option<Named<TraceChoice>>,
+) -> Standing {
+    let max = endpoint.max_routes.unwrap_or(0);
+    let by_scheduler = matches!(
+        choice,
+        None | Some(Named::Known(TraceChoice::Scheduler | TraceChoice::Backup))
+    );
+    match endpoint.state {
+        _ if picked => Standing::Picked,
+        Some(Named::Known(EndpointState::Inactive)) => Standing::Inactive,
+        Some(Named::Known(EndpointState::Draining)) => Standing::Draining,
+        _ if by_scheduler && endpoint.weight == Some(0) => Standing::NoWeight,
+        _ if max > 0 && endpoint.active_routes.unwrap_or(0) >= max => Standing::Full,
+        _ if endpoint.backup == Some(true) && choice != Some(Named::Known(TraceChoice::Backup)) => {
+            Standing::Backup
+        }
+        _ if share == Some(0) && !by_scheduler => Standing::NoShare,
+        _ => Standing::Other,
+    }
+}
+
+/// What is printed, with what it is about.
+fn lines(traced: &Traced) -> Vec<(&'static str, String)> {
+    let trace = &traced.trace;
+    let key = trace.key();
+    let mut lines = vec![(
+        "packet",
+        format!("{} > {}/{}", key.client, key.vip, key.proto),
+    )];
+    lines.push(("service", service(traced)));
+    if let Some(state) = trace.route_state {
+        let gives_way = trace.outcome != Named::Known(TraceOutcome::Route)
+            && trace.outcome != Named::Known(TraceOutcome::NoWay);
+        let what = if gives_way {
+            ", gives way to a new connection"
+        } else {
+            ""
+        };
+        lines.push(("route", format!("state {state}{what}")));
+    }
+    match (&traced.by, trace.rule) {
+        (Some(own), _) => lines.push(("rule", rule::line(own))),
+        (None, Some(priority)) => lines.push(("rule", format!("priority {priority}"))),
+        (None, None) => {}
+    }
+    if let Some(host) = trace.affinity_host {
+        let expires = milliseconds(trace.affinity_expires);
+        lines.push(("affinity", format!("{host}, for {expires}")));
+    }
+    if let Some(state) = trace.allotment_state {
+        lines.push(("allotment", format!("state {state}")));
+    }
+    for candidate in &traced.endpoints {
+        lines.push(("endpoint", endpoint(candidate, trace.choice)));
+    }
+    if let Some(host) = trace.host_addr {
+        lines.push(("way", way(traced, host)));
+        if let Some(fast) = fast(trace) {
+            lines.push(("fast path", fast.to_owned()));
+        }
+    }
+    lines.push(("outcome", outcome(traced)));
+    lines
+}
+
+fn service(traced: &Traced) -> String {
+    let Some(key) = traced.trace.service() else {
+        return "none".to_owned();
+    };
+    let Some(service) = &traced.of else {
+        return key.to_string();
+    };
+    let classifier = service
+        .classifier_port
+        .map(|port| format!(" classifier {port}"));
+    let scheduler = service
+        .scheduler
+        .map(|scheduler| format!(" scheduler {scheduler}"));
+    format!(
+        "{key} mode {}{}{}",
+        maybe(service.mode),
+        scheduler.unwrap_or_default(),
+        classifier.unwrap_or_default()
+    )
+}
+
+fn endpoint(candidate: &Candidate, choice: Option<Named<TraceChoice>>) -> String {
+    let Candidate {
+        endpoint,
+        share,
+        standing,
+    } = candidate;
+    let active = endpoint.active_routes.unwrap_or(0);
+    let why = match standing {
+        Standing::Picked => format!("picked by {}", maybe(choice)),
+        Standing::Inactive => "inactive".to_owned(),
+        Standing::Draining => "draining".to_owned(),
+        Standing::Full => format!(
+            "full: {active} active routes of {}",
+            maybe(endpoint.max_routes)
+        ),
+        Standing::Backup => "a backup, and another can take it".to_owned(),
+        Standing::NoWeight => "weight 0".to_owned(),
+        Standing::NoShare => "nothing left of the allotment".to_owned(),
+        Standing::Other => "another time".to_owned(),
+    };
+    let share = share.map(|share| format!(" share {share}"));
+    let step = endpoint
+        .slow_start_step
+        .map(|step| format!(" ({step}/16 by slow start)"));
+    format!(
+        "{} weight {}{}{} active {active}: {why}",
+        endpoint.host_addr,
+        maybe(endpoint.weight),
+        step.unwrap_or_default(),
+        share.unwrap_or_default()
+    )
+}
+
+fn way(traced: &Traced, host: IpAddr) -> String {
+    let trace = &traced.trace;
+    let from = trace.source_addr.map(|source| format!(" from {source}"));
+    let device = match (&traced.device, trace.ifindex) {
+        (Some(name), _) => format!(" dev {name}"),
+        (None, Some(index)) => format!(" dev {index}"),
+        (None, None) => String::new(),
+    };
+    let mtu = trace.mtu.map(|mtu| format!(" mtu {mtu}"));
+    format!(
+        "{} to {host}{}{device}{}",
+        maybe(trace.forward),
+        from.unwrap_or_default(),
+        mtu.unwrap_or_default()
+    )
+}
+
+fn fast(trace: &Trace) -> Option<&'static str> {
+    trace.mtu?;
+    Some(match trace.slow {
+        None => "yes, behind the first packet",
+        Some(Named::Known(slow)) => match slow {
+            TraceSlow::Ipip => "no: not with ipip",
+            TraceSlow::Learning => "no: the host has not confirmed the flow id yet",
+            TraceSlow::Work => "no: the way does more than lead there (IPsec, encapsulation)",
+            TraceSlow::PostRouting => "no: there are hooks in POST_ROUTING",
+            TraceSlow::Link => "no: the device is no Ethernet",
+            TraceSlow::Neighbour => "no: the link-layer address of the next hop is not known",
+        },
+        Some(Named::Unknown(_)) => "no",
+    })
+}
+
+fn outcome(traced: &Traced) -> String {
+    let outcome = traced.trace.outcome;
+    let Named::Known(known) = outcome else {
+        return outcome.to_string();
+    };
+    let what = match known {
+        TraceOutcome::Route => "follows its route",
+        TraceOutcome::NewRoute => "makes a route",
+        TraceOutcome::Classifier => "goes to the classifier (pass-peek)",
+        TraceOutcome::DropRule => "dropped by the rule (drop-rule)",
+        TraceOutcome::RejectRule => "refused by the rule (reject-rule)",
+        TraceOutcome::NoService => "goes to the local stack, for no service",
+        TraceOutcome::NoEndpoint => {
+            "goes to the local stack, no endpoint takes any (pass-no-endpoint)"
+        }
+        TraceOutcome::Overflow => "dropped, all endpoints are full (drop-overflow)",
+        TraceOutcome::TableFull => "dropped, the route table is full (drop-table-full)",
+        TraceOutcome::NoWay => "dropped, no route leads to the host (drop-no-route)",
+    };
+    what.to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use nlb_netlink::Proto;
+
+    use super::*;
+
+    fn trace(outcome: TraceOutcome) -> Trace {
+        Trace {
+            proto: Proto::TCP,
+            client_addr: [198, 51, 100, 7].into(),
+            client_port: 40000,
+            vip_addr: [192, 0, 2, 10].into(),
+            vip_port: 8005,
+            outcome: Named::Known(outcome),
+            service_port: Some(8000),
+            service_port_last: Some(8999),
+            rule: None,
+            route_state: None,
+            affinity_host: None,
+            affinity_expires: None,
+            allotment_state: None,
+            choice: None,
+            host_addr: None,
+            forward: None,
+            source_addr: None,
+            ifindex: None,
+            mtu: None,
+            slow: None,
+        }
+    }
+
+    fn host(last: u8) -> Endpoint {
+        Endpoint {
+            vip_addr: [192, 0, 2, 10].into(),
+            vip_port: 8000,
+            proto: Proto::TCP,
+            host_addr: [10, 0, 2, last].into(),
+            vip_port_last: Some(8999),
+            source_addr: None,
+            forward: None,
+            host_port: None,
+            weight: Some(1),
+            state: Some(Named::Known(EndpointState::Active)),
+            routes: Some(0),
+            active_routes: Some(5),
+            max_routes: Some(0),
+            backup: Some(false),
+            slow_start_step: None,
+            connections: None,
+            packets: None,
+            bytes: None,
+        }
+    }
+
+    #[test]
+    fn why_an_endpoint_is_picked_or_not() {
+        let of = |change: fn(&mut Endpoint), share, choice| {
+            let mut endpoint = host(2);
+            change(&mut endpoint);
+            standing(&endpoint, false, share, choice)
+        };
+        let by = |choice| Some(Named::Known(choice));
+        let (scheduler, allotment) = (by(TraceChoice::Scheduler), by(TraceChoice::Allotment));
+        assert_eq!(of(|_| (), None, scheduler), Standing::Other);
+        assert_eq!(standing(&host(2), true, None, scheduler), Standing::Picked);
+        let inactive = |own: &mut Endpoint| own.state = Some(Named::Known(EndpointState::Inactive));
+        assert_eq!(of(inactive, None, scheduler), Standing::Inactive);
+        let draining = |own: &mut Endpoint| own.state = Some(Named::Known(EndpointState::Draining));
+        assert_eq!(of(draining, None, scheduler), Standing::Draining);
+        assert_eq!(
+            of(|own| own.max_routes = Some(5), None, None),
+            Standing::Full
+        );
+        assert_eq!(
+            of(|own| own.max_routes = Some(6), None, None),
+            Standing::Other
+        );
+        assert_eq!(
+            of(|own| own.weight = Some(0), None, scheduler),
+            Standing::NoWeight
+        );
+        assert_eq!(
+            of(|own| own.weight = Some(0), Some(1), allotment),
+            Standing::Other
+        );
+        assert_eq!(
+            of(|own| own.backup = Some(true), None, scheduler),
+            Standing::Backup
+        );
+        let backup = by(TraceChoice::Backup);
+        assert_eq!(
+            of(|own| own.backup = Some(true), None, backup),
+            Standing::Other
+        );
+        assert_eq!(of(|_| (), Some(0), allotment), Standing::NoShare);
+        assert_eq!(of(|_| (), Some(0), scheduler), Standing::Other);
+    }
+
+    #[test]
+    fn lines_of_a_new_connection() {
+        let mut slow = host(3);
+        slow.slow_start_step = Some(4);
+        let candidate = |endpoint, standing| Candidate {
+            endpoint,
+            share: None,
+            standing,
+        };
+        let traced = Traced {
+            trace: Trace {
+                choice: Some(Named::Known(TraceChoice::Scheduler)),
+                host_addr: Some([10, 0, 2, 2].into()),
+                ifindex: Some(7),
+                mtu: Some(1500),
+                slow: Some(Named::Known(TraceSlow::Neighbour)),
+                route_state: Some(Named::Unknown(9)),
+                ..trace(TraceOutcome::NewRoute)
+            },
+            fast_path: Some(false),
+            device: Some("eth0".to_owned()),
+            of: None,
+            by: None,
+            endpoints: vec![
+                candidate(host(2), Standing::Picked),
+                candidate(slow, Standing::Other),
+            ],
+        };
+        let text: Vec<_> = lines(&traced)
+            .iter()
+            .map(|(what, text)| format!("{what}: {text}"))
+            .collect();
+        assert_eq!(
+            text,
+            [
+                "packet: 198.51.100.7:40000 > 192.0.2.10:8005/tcp",
+                "service: 192.0.2.10:8000-8999/tcp",
+                "route: state unknown-9, gives way to a new connection",
+                "endpoint: 10.0.2.2 weight 1 active 5: picked by scheduler",
+                "endpoint: 10.0.2.3 weight 1 (4/16 by slow start) active 5: another time",
+                "way: - to 10.0.2.2 dev eth0 mtu 1500",
+                "fast path: no: the link-layer address of the next hop is not known",
+                "outcome: makes a route",
+            ]
+        );
+        let json = serde_json::to_value(&traced).unwrap();
+        assert_eq!(json["outcome"], "new-route");
+        assert_eq!(json["endpoints"][1]["standing"], "other");
+        assert_eq!(json["endpoints"][1]["host_addr"], "10.0.2.3");
+    }
+
+    #[test]
+    fn a_rule_and_no_service() {
+        let mut traced = Traced {
+            trace: Trace {
+                rule: Some(10),
+                ..trace(TraceOutcome::RejectRule)
+            },
+            fast_path: None,
+            device: None,
+            of: None,
+            by: None,
+            endpoints: Vec::new(),
+        };
+        let last = |traced: &Traced| lines(traced).pop().unwrap().1;
+        assert_eq!(last(&traced), "refused by the rule (reject-rule)");
+        assert!(lines(&traced).contains(&("rule", "priority 10".to_owned())));
+        traced.trace = trace(TraceOutcome::NoService);
+        traced.trace.service_port = None;
+        assert!(lines(&traced).contains(&("service", "none".to_owned())));
+    }
+}
