@@ -1,6 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
-# long
+# debug
 #
 # Rules: whose packets a service does not take, what those hear who send them, and what goes on.
 

@@ -1,6 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
-# long
+# debug
 #
 # nlb trace: what would happen to a packet is what happens then, with the reason; and who asks changes nothing.
 
