@@ -336,11 +336,11 @@ object! {
 impl Route {
     /// What identifies the route.
     pub fn key(&self) -> ConnectionKey {
-        let service = ServiceKey::new(self.vip_addr, self.vip_port, self.proto);
-        ConnectionKey::new(
-            &service,
-            SocketAddr::new(self.client_addr, self.client_port),
-        )
+        ConnectionKey {
+            proto: self.proto,
+            client: SocketAddr::new(self.client_addr, self.client_port),
+            vip: SocketAddr::new(self.vip_addr, self.vip_port),
+        }
     }
 }
 
@@ -373,11 +373,11 @@ object! {
 impl Miss {
     /// What identifies the connection.
     pub fn key(&self) -> ConnectionKey {
-        let service = ServiceKey::new(self.vip_addr, self.vip_port, self.proto);
-        ConnectionKey::new(
-            &service,
-            SocketAddr::new(self.client_addr, self.client_port),
-        )
+        ConnectionKey {
+            proto: self.proto,
+            client: SocketAddr::new(self.client_addr, self.client_port),
+            vip: SocketAddr::new(self.vip_addr, self.vip_port),
+        }
     }
 }
 
