@@ -26,6 +26,20 @@ nobody_left() { [ -z "$(strangers)" ]; }
 touch /run/nlb-first-net
 mount --bind /proc/self/ns/net /run/nlb-first-net
 
+# The kernel rewrites its own code where the first netfilter hook of a kind comes and where the last one goes. QEMU
+# before 8.1 may run what has been replaced when another processor was about to at that moment, and the kernel dies of
+# an int3 that is not there any more. Our modules come and go under traffic; with hooks that stay, nothing is rewritten.
+if (($(nproc) > 1)); then
+	for hook in prerouting input forward output postrouting; do
+		hooks+="chain $hook { type filter hook $hook priority 0; }"$'\n'
+	done
+	nft "table inet stay { $hooks }
+		table netdev stay {
+			chain ingress { type filter hook ingress device lo priority 0; }
+			chain egress { type filter hook egress device lo priority 0; }
+		}"
+fi
+
 part=1 parts=1
 if [ "${1:-}" = --part ]; then
 	part=${2%/*} parts=${2#*/}
