@@ -18,6 +18,9 @@ use super::{
     Setting, //
 };
 
+/// As many rules as the kernel takes.
+const MAX_RULES: usize = 1024;
+
 /// Words of the command line, without the program.
 pub(crate) type Words = Vec<String>;
 
@@ -62,23 +65,32 @@ pub(crate) fn plan(have: &Config, want: &Config) -> Result<Vec<Step>, Impossible
     for kind in &want.kinds {
         let old: HashMap<_, _> = have.of(*kind).map(|entry| (&entry.name, entry)).collect();
         let new: HashMap<_, _> = want.of(*kind).map(|entry| (&entry.name, entry)).collect();
-        let mut to_go: Vec<_> = have
+        let to_go: Vec<_> = have
             .of(*kind)
             .filter(|entry| !new.contains_key(&entry.name))
             .collect();
+        let to_come: Vec<_> = want
+            .of(*kind)
+            .filter(|entry| !old.contains_key(&entry.name))
+            .collect();
         for entry in want.of(*kind) {
-            match old.get(&entry.name) {
-                Some(old) => phases.change(old, entry)?,
-                None if to_go.iter().any(|old| exclude(old, entry)) => {
-                    let (in_the_way, others) = to_go.iter().partition(|old| exclude(old, entry));
-                    to_go = others;
-                    phases.replace(in_the_way, entry)?;
-                }
-                None => phases.add(None, entry)?,
+            if let Some(old) = old.get(&entry.name) {
+                phases.change(old, entry)?;
             }
         }
-        for entry in to_go {
-            phases.remove(None, entry);
+        let no_room = *kind == Kind::Rule && old.len() + to_come.len() > MAX_RULES;
+        let excludes = |one: &Entry, other: &Entry| no_room || exclude(one, other);
+        for entry in &to_go {
+            match to_come.iter().any(|new| excludes(entry, new)) {
+                true => phases.make_way(entry),
+                false => phases.remove(None, entry),
+            }
+        }
+        for entry in to_come {
+            match to_go.iter().any(|old| excludes(old, entry)) {
+                true => phases.come_after(entry)?,
+                false => phases.add(None, entry)?,
+            }
         }
     }
     let Phases {
@@ -98,10 +110,13 @@ impl Phases {
         Ok(())
     }
 
-    /// An entry that cannot be while some others are.
-    fn replace(&mut self, others: Vec<&Entry>, entry: &Entry) -> Result<(), Impossible> {
-        let gone = others.into_iter().map(|other| removed(None, other, None));
-        self.anew.extend(gone);
+    /// An entry that others cannot be beside of, before these.
+    fn make_way(&mut self, entry: &Entry) {
+        self.anew.push(removed(None, entry, None));
+    }
+
+    /// One of these.
+    fn come_after(&mut self, entry: &Entry) -> Result<(), Impossible> {
         self.anew.extend(added(None, entry)?);
         Ok(())
     }

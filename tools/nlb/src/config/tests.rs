@@ -306,14 +306,63 @@ fn changes_come_in_an_order_that_does_no_harm() {
         .any(|line| line.contains("forwarder") || line.contains("10.0.4.2")));
 }
 
+/// Services with these ports.
+fn services(ports: &[&str]) -> Config {
+    let all = ports
+        .iter()
+        .map(|ports| format!("[[service]]\nvip = \"192.0.2.10:{ports}\"\nidle-timeout = 9\n"));
+    parsed(&all.collect::<String>())
+}
+
+/// The first words of the commands from one configuration to another.
+fn beginnings(have: &Config, want: &Config, words: usize) -> Vec<String> {
+    let beginning = |line: String| line.split(' ').take(words).collect::<Vec<_>>().join(" ");
+    commands(have, want).into_iter().map(beginning).collect()
+}
+
 #[test]
-fn ports_of_a_service_that_goes_are_free() {
-    let services = |names: &[&str]| {
-        let all = names
-            .iter()
-            .map(|vip| format!("[[service]]\nvip = \"192.0.2.10:{vip}\"\nidle-timeout = 9\n"));
+fn a_range_is_split_and_put_together() {
+    let whole = services(&["8000-8999"]);
+    let parts = services(&["8000-8499", "8500-8999"]);
+    let command = |what, ports| format!("nlb service {what} 192.0.2.10:{ports}/tcp");
+    assert_eq!(
+        beginnings(&whole, &parts, 4),
+        [
+            command("del", "8000-8999"),
+            command("add", "8000-8499"),
+            command("add", "8500-8999"),
+        ]
+    );
+    assert_eq!(
+        beginnings(&parts, &whole, 4),
+        [
+            command("del", "8000-8499"),
+            command("del", "8500-8999"),
+            command("add", "8000-8999"),
+        ]
+    );
+}
+
+#[test]
+fn rules_come_first_unless_there_is_no_room() {
+    let rules = |priorities: std::ops::Range<u32>| {
+        let all = priorities.map(|priority| {
+            format!("[[rule]]\npriority = {priority}\naction = \"drop\"\nfrom = \"10.0.0.0/8\"\n")
+        });
         parsed(&all.collect::<String>())
     };
+    let what = |have: u32, want: u32| {
+        let lines = beginnings(&rules(0..have), &rules(have..have + want), 3);
+        let dels = lines.iter().filter(|line| *line == "nlb rule del").count();
+        assert_eq!((lines.len() - dels, dels), (want as usize, have as usize));
+        lines.first().cloned()
+    };
+    assert_eq!(what(512, 512).as_deref(), Some("nlb rule add"));
+    assert_eq!(what(512, 513).as_deref(), Some("nlb rule del"));
+}
+
+#[test]
+fn ports_of_a_service_that_goes_are_free() {
     let have = services(&["8000-8999", "9000-9999", "*", "70-79", "80"]);
     let want = services(&["8500-9500", "*", "80-89", "70-79/udp"]);
     let settings = "mode l4 scheduler wrr affinity 0 prefix 32 slow-start 0 idle-timeout 9";
