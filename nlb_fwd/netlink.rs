@@ -385,6 +385,8 @@ fn dump_endpoints_of(dump: &mut Dump<'_>, service: &Service, next: &mut u64) -> 
 fn endpoint_dump(dump: &mut Dump<'_>) -> Result {
     let forwarder = forwarder(dump.request())?;
     let key = endpoint_dump_key(dump.request())?;
+    // What a chunk shows is of the generation that it is marked with.
+    let _lock = forwarder.config.lock();
     dump.set_generation(forwarder.config_generation());
     let [position, next, ..] = dump.state();
     let (mut position, mut next) = (Position(*position), *next);

@@ -168,6 +168,8 @@ pub(super) fn allotment_dump_start(dump: &mut Dump<'_>) -> Result {
 pub(super) fn allotment_dump(dump: &mut Dump<'_>) -> Result {
     let forwarder = forwarder(dump.request())?;
     let key = service_key(dump.request())?;
+    // What a chunk shows is of the generation that it is marked with.
+    let _lock = forwarder.config.lock();
     dump.set_generation(forwarder.config_generation());
     let Some(service) = forwarder.service(&key) else {
         return Ok(());

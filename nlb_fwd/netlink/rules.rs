@@ -111,10 +111,12 @@ fn ports(req: &Request<'_>) -> Result<Option<Ports>> {
     match (req.be16(rule::VIP_PORT), req.be16(rule::VIP_PORT_LAST)) {
         (None, None) => Ok(None),
         (Some(port), None) => Ok(Some(Ports::one(port))),
-        (first, Some(last)) => {
-            let ports = first.and_then(|first| Ports::new(first, last));
+        (None, Some(_)) => {
+            Err(req.bad_attr(EINVAL, rule::VIP_PORT_LAST, c"a last port without a first"))
+        }
+        (Some(first), Some(last)) => {
             let text = c"the last port is before the first";
-            ports
+            Ports::new(first, last)
                 .map(Some)
                 .ok_or_else(|| req.bad_attr(EINVAL, rule::VIP_PORT_LAST, text))
         }
@@ -164,6 +166,8 @@ pub(super) fn rule_get(req: &Request<'_>) -> Result {
 /// Dumps all rules. What the dump remembers is the priority of the next one.
 pub(super) fn rule_dump(dump: &mut Dump<'_>) -> Result {
     let forwarder = forwarder(dump.request())?;
+    // What a chunk shows is of the generation that it is marked with.
+    let _lock = forwarder.config.lock();
     dump.set_generation(forwarder.rule_generation());
     let [next, ..] = dump.state();
     let begin = *next;

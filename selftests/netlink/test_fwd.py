@@ -145,7 +145,7 @@ SPECIAL = [
          "a port is one of an address and a protocol", attr="RULE_VIP_PORT"),
     Case("a port without protocol", "RULE_NEW", ACTION + TO[:2], errno.EINVAL,
          "a port is one of an address and a protocol", attr="RULE_VIP_PORT"),
-    Case("a last port alone", "RULE_NEW", ACTION + TO[:1] + TO[2:], errno.EINVAL, "the last port is before the first",
+    Case("a last port alone", "RULE_NEW", ACTION + TO[:1] + TO[2:], errno.EINVAL, "a last port without a first",
          attr="RULE_VIP_PORT_LAST"),
     Case("last port before the first", "RULE_NEW", replaced(RULE, "RULE_VIP_PORT_LAST", be16(79)), errno.EINVAL,
          "the last port is before the first", attr="RULE_VIP_PORT_LAST"),
