@@ -51,7 +51,7 @@ use kernel::{
     },
 };
 use nlb::{
-    errno::EDQUOT,
+    errno::{EADDRINUSE, EDQUOT},
     net::{
         netfilter::{
             HookOps,
@@ -307,7 +307,13 @@ impl Forwarder {
 
     /// Has a service be found by its name, and by packets. The caller holds `config`.
     fn insert_service(&self, key: &ServiceKey, service: &Arc<Service>) -> Result {
-        self.services.insert(key, service.clone(), GFP_KERNEL)?;
+        // Of services with several ports, the table tells those apart that begin with different ones.
+        self.services
+            .insert(key, service.clone(), GFP_KERNEL)
+            .map_err(|error| match error {
+                InsertError::Exists => EADDRINUSE.into(),
+                error => Error::from(error),
+            })?;
         if key.ports.single().is_some() {
             return Ok(());
         }

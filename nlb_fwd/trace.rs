@@ -169,7 +169,8 @@ impl Forwarder {
         let way = way_out(net, endpoint.target(), forward, learns, guard);
         let leads = way.link.is_some();
         trace.way = Some(way);
-        if self.routes.is_full() {
+        // A closed route makes way for the new one.
+        if trace.route.is_none() && self.routes.is_full() {
             TraceOutcome::TableFull
         } else if leads {
             TraceOutcome::NewRoute

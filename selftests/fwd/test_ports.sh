@@ -1,5 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
+# debug
 #
 # Services with several ports and with all: which one a packet is for, what their connections share, and which port of
 # the host they get to.
@@ -68,7 +69,7 @@ order_ipv6() {
 
 refused() {
 	one $VIP:8000-8999/tcp 10.0.2.2
-	for ports in 7000-8000 8999-9000 8100-8200 7000-9999; do
+	for ports in 7000-8000 8999-9000 8100-8200 8000-8100 7000-9999; do
 		refuses "the ports overlap those of another service (attribute vip-port-last)" lbu service add "$VIP:$ports/tcp"
 	done
 	refuses "service exists" lbu service add $VIP:8000-8999/tcp

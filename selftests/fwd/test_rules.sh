@@ -185,6 +185,8 @@ while True:
 # Rules come and go while packets do; listeners are told.
 under_load() {
 	local n
+	# Without an endpoint no packet gets a route that others would follow, and each is judged.
+	lbu service add $VIP:9304/udp
 	background lbu "$tmp/events" nlb -j monitor services
 	local monitor=$!
 	wait_for 20 grep -qs Watching "$tmp/events"
@@ -194,7 +196,7 @@ for port in itertools.cycle(range(20000, 30000)):
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
         s.bind(('$CLIENT', port))
         try:
-            s.sendto(b'?', ('$VIP', 9303))
+            s.sendto(b'?', ('$VIP', 9304))
         except OSError:
             pass"
 	local flood=$!

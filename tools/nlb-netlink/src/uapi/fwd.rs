@@ -897,8 +897,8 @@ pub mod trace {
     pub const SERVICE_PORT_LAST: u16 = 8;
     /// Priority of the rule that decides about it.
     pub const RULE: u16 = 9;
-    /// State of its connection's route. If the outcome is another one than route, it is one that
-    /// was closed, and gives way.
+    /// State of its connection's route. If choice or another outcome than route and no-way is
+    /// there, it is one that was closed, and gives way.
     pub const ROUTE_STATE: u16 = 10;
     /// Host that the client's last connection went to.
     pub const AFFINITY_HOST: u16 = 11;

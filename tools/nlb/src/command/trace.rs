@@ -216,8 +216,12 @@ fn lines(traced: &Traced) -> Vec<(&'static str, String)> {
     )];
     lines.push(("service", service(traced)));
     if let Some(state) = trace.route_state {
-        let gives_way = trace.outcome != Named::Known(TraceOutcome::Route)
-            && trace.outcome != Named::Known(TraceOutcome::NoWay);
+        let gives_way = match trace.outcome {
+            Named::Known(TraceOutcome::Route) => false,
+            // Of a new one, if somebody was picked.
+            Named::Known(TraceOutcome::NoWay) => trace.choice.is_some(),
+            _ => true,
+        };
         let what = if gives_way {
             ", gives way to a new connection"
         } else {
