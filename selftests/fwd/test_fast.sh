@@ -220,6 +220,9 @@ bridge_and_bond() {
 		addr add $LBU_TO_HOST1/24 dev host1
 		addr add $LBU_TO_HOST2/24 dev host2
 	EOF
+	# The bridge may have had another address than its port.
+	ip -n client neigh flush dev lbu
+	ip -n host1 neigh flush dev lbu
 	wait_for 10 ns client ping -q -c 1 -W 1 $LBU
 	wait_for 10 ns lbu ping -q -c 1 -W 1 $HOST1
 	takes 10 7000 10

@@ -67,7 +67,7 @@ more_than_fits() {
 	mkfifo "$tmp/go"
 	flood "$1" "$2" &
 	flood=$!
-	classifier --to $HOST1 --peek 1000 --timeout 8000
+	classifier --to $HOST1 --peek 1000 --timeout 20000
 	client --bytes 2000
 	# Almost as long as packets are held.
 	slow_answers 2700ms
