@@ -1,0 +1,453 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! The host's side: the health and load infrastructure 1202, which keeps the table and tells load balancing units
+//! what changes in it.
+
+mod config;
+mod directives;
+mod peers;
+
+pub use config::{AgentConfig, Event};
+
+use crate::{
+    load::Smoother,
+    random::Random,
+    row::{AppId, Directive, Health, Row},
+    seal::{Keys, Opener, Sealer},
+    table::{Refused, Table},
+    wire::{self, Heartbeat, Message, Operation},
+    Counters, Transmit,
+};
+use directives::{Directives, Wish};
+use peers::Peers;
+use std::{
+    collections::{BTreeMap, VecDeque},
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+/// Datagrams that may wait for [`Agent::poll_transmit`]; snapshots are not begun beyond it.
+const QUEUE_MAX: usize = 2048;
+/// Changes that may wait to be put into one message; should the caller never poll, heartbeats repair the rest.
+const OPERATIONS_MAX: usize = 4096;
+/// How often goodbye is said, and after which time again.
+const GOODBYES: u32 = 3;
+const GOODBYE_INTERVAL: Duration = Duration::from_millis(100);
+
+/// A host's state machine. See the crate's documentation for how it is driven.
+#[derive(Debug)]
+pub struct Agent {
+    config: AgentConfig,
+    keys: Keys,
+    sealer: Sealer,
+    opener: Opener,
+    random: Random,
+    table: Table,
+    loads: BTreeMap<AppId, Smoother>,
+    directives: Directives,
+    peers: Peers,
+    counters: Counters,
+    // Changes that are not sent yet, and what is to be sent.
+    operations: Vec<Operation>,
+    out: VecDeque<Transmit>,
+    events: VecDeque<Event>,
+    beat: u64,
+    heartbeat_at: Instant,
+    // The time of another goodbye, and how many are left.
+    leaving: Option<(Instant, u32)>,
+    is_gone: bool,
+}
+
+impl Agent {
+    /// A host begins a life with an empty table. `seed` is secret and random.
+    pub fn new(now: Instant, config: AgentConfig, keys: Keys, seed: [u8; 32]) -> Self {
+        Self {
+            sealer: Sealer::new(config.host, config.epoch),
+            opener: Opener::new(false, config.max_lbus),
+            random: Random::new(seed),
+            table: Table::new(config.chunks, config.max_rows),
+            loads: BTreeMap::new(),
+            directives: Directives::new(now),
+            peers: Peers::new(now, &config),
+            counters: Counters::default(),
+            operations: Vec::new(),
+            out: VecDeque::new(),
+            events: VecDeque::new(),
+            beat: 0,
+            heartbeat_at: now,
+            leaving: None,
+            is_gone: false,
+            config,
+            keys,
+        }
+    }
+
+    /// The table.
+    pub fn table(&self) -> &Table {
+        &self.table
+    }
+
+    /// What happened how often.
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// The keys, to rotate them.
+    pub fn keys_mut(&mut self) -> &mut Keys {
+        &mut self.keys
+    }
+
+    /// The load balancing units that have asked for the table in this life and were heard of lately.
+    pub fn lbus(&self) -> impl Iterator<Item = u32> + '_ {
+        self.peers.ids()
+    }
+
+    /// An application has started: "a row is added as each application is spun up". The current state is that of
+    /// the target: nobody has been told another one.
+    pub fn add(&mut self, now: Instant, mut row: Row) -> Result<AppId, Refused> {
+        let wanted = row.status.target;
+        row.status.target = self.effective(wanted, row.status.health);
+        row.status.current = row.status.target;
+        let operation = self.table.add(row)?;
+        let app = operation.app;
+        self.directives.add(app, wanted, operation.generation);
+        self.changed(now, operation);
+        Ok(app)
+    }
+
+    /// It was closed down.
+    pub fn remove(&mut self, now: Instant, app: AppId) -> Result<(), Refused> {
+        let operation = self.table.delete(app)?;
+        self.loads.remove(&app);
+        self.directives.remove(app);
+        self.changed(now, operation);
+        Ok(())
+    }
+
+    /// Its health is this now. It is sent at once.
+    pub fn set_health(&mut self, now: Instant, app: AppId, health: Health) -> Result<(), Refused> {
+        self.set(now, app, Some(health), None, None)
+    }
+
+    /// Its capacity is this now.
+    pub fn set_capacity(&mut self, now: Instant, app: AppId, capacity: u8) -> Result<(), Refused> {
+        self.set(now, app, None, Some(capacity), None)
+    }
+
+    /// What load balancing units shall do with it, as far as its health allows. When they all do,
+    /// [`Event::DirectiveReached`] says so.
+    pub fn set_target(
+        &mut self,
+        now: Instant,
+        app: AppId,
+        target: Directive,
+    ) -> Result<(), Refused> {
+        self.set(now, app, None, None, Some(target))
+    }
+
+    /// Its load was measured. It is smoothed, and sent rarely.
+    pub fn set_load(&mut self, now: Instant, app: AppId, load: u8) -> Result<(), Refused> {
+        if self.table.row(app).is_none() {
+            return Err(Refused::Missing);
+        }
+        let smoother = self.loads.entry(app).or_default();
+        smoother.sample(&self.config.load, now, load);
+        self.tell_load(now, app);
+        Ok(())
+    }
+
+    /// The host is about to shut down. Everything that is known of it will be forgotten at once; to lose no new
+    /// connection, let the applications drain first. [`Event::Gone`] follows.
+    pub fn shut_down(&mut self, now: Instant) {
+        if self.leaving.is_none() && !self.is_gone {
+            self.flush();
+            self.leaving = Some((now, GOODBYES));
+            self.handle_timeout(now);
+        }
+    }
+
+    fn effective(&self, wanted: Directive, health: Health) -> Directive {
+        if self.config.drain_when_failing
+            && health == Health::Failing
+            && wanted == Directive::Active
+        {
+            Directive::Draining
+        } else {
+            wanted
+        }
+    }
+
+    fn set(
+        &mut self,
+        now: Instant,
+        app: AppId,
+        health: Option<Health>,
+        capacity: Option<u8>,
+        wanted: Option<Directive>,
+    ) -> Result<(), Refused> {
+        let mut status = self.table.row(app).ok_or(Refused::Missing)?.status;
+        let old = status.target;
+        status.health = health.unwrap_or(status.health);
+        status.capacity = capacity.unwrap_or(status.capacity);
+        let wanted = wanted.unwrap_or_else(|| self.directives.wanted(app));
+        status.target = self.effective(wanted, status.health);
+        let operation = self.table.update(app, status)?;
+        self.directives.want(app, wanted);
+        if let Some(operation) = operation {
+            if status.target != old {
+                let wish = Wish {
+                    since: now,
+                    generation: operation.generation,
+                    target: status.target,
+                    differs: status.target != status.current,
+                };
+                self.directives.change(app, wish, &self.config);
+            }
+            self.changed(now, operation);
+        }
+        Ok(())
+    }
+
+    fn tell_load(&mut self, now: Instant, app: AppId) {
+        let Some(smoother) = self.loads.get_mut(&app) else {
+            return;
+        };
+        let load = smoother.tell(&self.config.load, now);
+        if let (Some(load), Some(row)) = (load, self.table.row(app)) {
+            let status = crate::row::Status { load, ..row.status };
+            if let Ok(Some(operation)) = self.table.update(app, status) {
+                self.changed(now, operation);
+            }
+        }
+    }
+
+    /// The table was changed: that is sent when the caller has done all its changes, and a heartbeat soon behind it
+    /// finds out where it was lost.
+    fn changed(&mut self, now: Instant, operation: Operation) {
+        if self.operations.len() < OPERATIONS_MAX {
+            self.operations.push(operation);
+        } else {
+            self.counters.add("changes-not-sent");
+        }
+        self.heartbeat_at = self.heartbeat_at.min(now + self.config.recheck);
+    }
+
+    /// Queues `message` for every load balancing unit.
+    fn tell_all(&mut self, message: &Message) {
+        let datagram: Arc<[u8]> = self.sealer.seal(&self.keys, message).into();
+        for to in &self.config.lbus {
+            self.out.push_back(Transmit {
+                to: *to,
+                datagram: datagram.clone(),
+            });
+        }
+    }
+
+    fn tell(&mut self, to: SocketAddr, message: &Message) {
+        let datagram = self.sealer.seal(&self.keys, message).into();
+        self.out.push_back(Transmit { to, datagram });
+    }
+
+    /// Puts the changes into as few row changes as they need.
+    fn flush(&mut self) {
+        let mut message = Vec::new();
+        let mut len = 2;
+        for operation in std::mem::take(&mut self.operations) {
+            let more = wire::operation_len(&operation);
+            if len + more > wire::BODY_MAX || message.len() == wire::OPERATIONS_MAX {
+                let full = std::mem::take(&mut message);
+                self.tell_all(&Message::RowChange(full));
+                len = 2;
+            }
+            len += more;
+            message.push(operation);
+        }
+        if !message.is_empty() {
+            self.tell_all(&Message::RowChange(message));
+        }
+    }
+
+    fn heartbeat(&mut self, now: Instant) {
+        self.flush();
+        let every = u64::from(self.config.name_every.max(1));
+        let name = self.config.name.clone();
+        let is_named = self.beat.is_multiple_of(every);
+        self.beat += 1;
+        let message = Message::Heartbeat(Heartbeat {
+            beat: self.beat,
+            age_limit: self.config.age_limit_ms(),
+            forward: false,
+            generations: self.table.chunks().iter().map(|c| c.generation).collect(),
+            name: name.filter(|_| is_named),
+        });
+        self.tell_all(&message);
+        self.heartbeat_at = now + self.config.heartbeat_interval;
+    }
+
+    /// A datagram has come from `from`.
+    pub fn handle_datagram(&mut self, now: Instant, from: SocketAddr, datagram: &[u8]) {
+        let opened = match self.opener.open(&self.keys, datagram) {
+            Ok(opened) => opened,
+            Err(error) => return self.counters.add(error.name()),
+        };
+        // An old request costs an answer at most, and an old answer has the number of no postulate.
+        self.opener.prove(opened.sender, opened.epoch);
+        let message = match Message::decode(opened.number, opened.body) {
+            Ok(message) => message,
+            Err(error) => return self.counters.add(error.name()),
+        };
+        if self.leaving.is_some() || self.is_gone {
+            return self.counters.add("message-when-leaving");
+        }
+        match message {
+            Message::GetSnapshot(get) if get.host == self.config.host || get.host == 0 => {
+                self.counters.add("get-snapshot");
+                if self.peers.heard(now, opened.sender, from) {
+                    self.events.push_back(Event::LbuFound {
+                        lbu: opened.sender,
+                        from,
+                    });
+                }
+                let jitter = if get.host == 0 {
+                    self.random.up_to(self.config.jitter)
+                } else {
+                    Duration::ZERO
+                };
+                self.peers.asked(now + jitter, opened.sender, &get);
+            }
+            Message::PostulateWrong(wrong)
+                if wrong.host == self.config.host && wrong.epoch == self.config.epoch =>
+            {
+                self.counters.add("postulate-wrong");
+                // Who has never asked for the table has nothing of it, whatever it says.
+                if !self.peers.is_known(opened.sender) {
+                    self.opener.forget(opened.sender);
+                    return self.counters.add("message-of-stranger");
+                }
+                self.peers.heard(now, opened.sender, from);
+                if !self.directives.answer(opened.sender, &wrong) {
+                    self.counters.add("postulate-forgotten");
+                }
+            }
+            _ => return self.counters.add("message-for-others"),
+        }
+        self.handle_timeout(now);
+    }
+
+    /// The time of [`Self::poll_timeout`] has come; earlier or later does no harm.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        if self.is_gone {
+            return;
+        }
+        if let Some((at, left)) = self.leaving {
+            if at > now {
+                return;
+            }
+            if left == 0 {
+                self.leaving = None;
+                self.is_gone = true;
+                self.events.push_back(Event::Gone);
+            } else {
+                self.tell_all(&Message::Goodbye);
+                self.leaving = Some((now + GOODBYE_INTERVAL, left - 1));
+            }
+            return;
+        }
+        let due: Vec<_> = self
+            .loads
+            .iter()
+            .filter(|(_, load)| load.due(&self.config.load).is_some_and(|at| at <= now))
+            .map(|(app, _)| *app)
+            .collect();
+        for app in due {
+            self.tell_load(now, app);
+        }
+        for lbu in self.peers.lost(now, &self.config) {
+            self.opener.forget(lbu);
+            self.events.push_back(Event::LbuLost { lbu });
+        }
+        self.settle(now);
+        if self.heartbeat_at <= now {
+            self.heartbeat(now);
+        }
+        self.answer(now);
+        self.postulate(now);
+    }
+
+    /// Directives that all load balancing units follow are the current ones.
+    fn settle(&mut self, now: Instant) {
+        let lbus: Vec<_> = self.peers.ids().collect();
+        for app in self.directives.settled(now, &lbus, &self.config) {
+            let Some(row) = self.table.row(app) else {
+                continue;
+            };
+            let mut status = row.status;
+            status.current = status.target;
+            if let Ok(Some(operation)) = self.table.update(app, status) {
+                self.changed(now, operation);
+            }
+            self.events.push_back(Event::DirectiveReached {
+                app,
+                directive: status.current,
+            });
+        }
+    }
+
+    fn postulate(&mut self, now: Instant) {
+        let mut postulates = self.directives.postulates(now, &self.config);
+        if self.peers.is_anybody_there(now, &self.config) && postulates.is_empty() {
+            postulates.push(self.directives.empty_postulate());
+        }
+        if !postulates.is_empty() {
+            self.flush();
+        }
+        for postulate in postulates {
+            self.tell_all(&Message::Postulate(postulate));
+        }
+    }
+
+    /// Sends the snapshots whose time has come.
+    fn answer(&mut self, now: Instant) {
+        while let Some((to, lbu, get)) = self.peers.due(now, &self.config) {
+            if self.out.len() > QUEUE_MAX {
+                self.counters.add("snapshot-not-sent");
+                continue;
+            }
+            self.flush();
+            let age_limit = self.config.age_limit_ms();
+            for snapshot in peers::snapshots(&self.table, lbu, &get, age_limit) {
+                self.tell(to, &Message::Snapshot(snapshot));
+            }
+        }
+    }
+
+    /// When [`Self::handle_timeout`] has to be called, if nothing happens before.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        if self.is_gone {
+            return None;
+        }
+        if let Some((at, _)) = self.leaving {
+            return Some(at);
+        }
+        let load = self.loads.values().filter_map(|l| l.due(&self.config.load));
+        let others = [
+            self.directives.timeout(&self.config),
+            self.peers.timeout(&self.config),
+        ];
+        load.chain(others.into_iter().flatten())
+            .chain([self.heartbeat_at])
+            .min()
+    }
+
+    /// The next datagram to be sent.
+    pub fn poll_transmit(&mut self) -> Option<Transmit> {
+        self.flush();
+        self.out.pop_front()
+    }
+
+    /// The next thing that the caller should know.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+}

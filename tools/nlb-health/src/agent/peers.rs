@@ -1,0 +1,171 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! The load balancing units that a host knows: those that have asked for its table. Nobody else has any of it in
+//! this life.
+
+use super::AgentConfig;
+use crate::{
+    row::{AppId, Row},
+    table::Table,
+    wire::{self, GetSnapshot, Snapshot},
+};
+use std::{collections::BTreeMap, net::SocketAddr, time::Instant};
+
+#[derive(Debug)]
+struct Peer {
+    from: SocketAddr,
+    heard: Instant,
+    /// A request, and when to answer it.
+    asked: Option<(Instant, GetSnapshot)>,
+    answered: Option<Instant>,
+}
+
+#[derive(Debug)]
+pub(super) struct Peers {
+    peers: BTreeMap<u32, Peer>,
+    /// When to ask who is there.
+    presence: Instant,
+}
+
+impl Peers {
+    pub(super) fn new(now: Instant, config: &AgentConfig) -> Self {
+        Self {
+            peers: BTreeMap::new(),
+            presence: now + config.presence_interval,
+        }
+    }
+
+    pub(super) fn ids(&self) -> impl Iterator<Item = u32> + '_ {
+        self.peers.keys().copied()
+    }
+
+    pub(super) fn is_known(&self, lbu: u32) -> bool {
+        self.peers.contains_key(&lbu)
+    }
+
+    /// Whether it is new. Their number is bounded by that of the senders whose datagrams are opened.
+    pub(super) fn heard(&mut self, now: Instant, lbu: u32, from: SocketAddr) -> bool {
+        let is_new = !self.peers.contains_key(&lbu);
+        let peer = self.peers.entry(lbu).or_insert(Peer {
+            from,
+            heard: now,
+            asked: None,
+            answered: None,
+        });
+        peer.from = from;
+        peer.heard = now;
+        is_new
+    }
+
+    /// It wants a snapshot at `at`, or what it wanted before, too.
+    pub(super) fn asked(&mut self, at: Instant, lbu: u32, get: &GetSnapshot) {
+        if let Some(peer) = self.peers.get_mut(&lbu) {
+            let (at, chunks) = match &peer.asked {
+                Some((earlier, before)) => (at.min(*earlier), before.chunks | get.chunks),
+                None => (at, get.chunks),
+            };
+            peer.asked = Some((at, GetSnapshot { chunks, ..*get }));
+        }
+    }
+
+    /// Somebody who is to be answered now.
+    pub(super) fn due(
+        &mut self,
+        now: Instant,
+        config: &AgentConfig,
+    ) -> Option<(SocketAddr, u32, GetSnapshot)> {
+        let (lbu, peer) = self
+            .peers
+            .iter_mut()
+            .find(|(_, peer)| peer.answer_at(config).is_some_and(|at| at <= now))?;
+        let (_, get) = peer.asked.take()?;
+        peer.answered = Some(now);
+        Some((peer.from, *lbu, get))
+    }
+
+    /// Those that have not been heard for too long; they are forgotten.
+    pub(super) fn lost(&mut self, now: Instant, config: &AgentConfig) -> Vec<u32> {
+        let is_lost = |peer: &Peer| now >= peer.heard + config.forget_after;
+        let lost = self.peers.iter().filter(|(_, peer)| is_lost(peer));
+        let lost: Vec<_> = lost.map(|(lbu, _)| *lbu).collect();
+        for lbu in &lost {
+            self.peers.remove(lbu);
+        }
+        lost
+    }
+
+    /// It is time to ask, for somebody was not heard of.
+    pub(super) fn is_anybody_there(&mut self, now: Instant, config: &AgentConfig) -> bool {
+        if now < self.presence {
+            return false;
+        }
+        self.presence = now + config.presence_interval;
+        self.peers
+            .values()
+            .any(|peer| now >= peer.heard + config.presence_interval)
+    }
+
+    pub(super) fn timeout(&self, config: &AgentConfig) -> Option<Instant> {
+        self.peers
+            .values()
+            .flat_map(|peer| {
+                [
+                    peer.answer_at(config),
+                    Some(peer.heard + config.forget_after),
+                ]
+            })
+            .flatten()
+            .chain([self.presence])
+            .min()
+    }
+}
+
+impl Peer {
+    fn answer_at(&self, config: &AgentConfig) -> Option<Instant> {
+        let (at, _) = self.asked?;
+        let next = self.answered.map(|at| at + config.snapshot_interval);
+        Some(next.map_or(at, |next| next.max(at)))
+    }
+}
+
+/// The parts of the chunks that `lbu` wants.
+pub(super) fn snapshots(
+    table: &Table,
+    lbu: u32,
+    get: &GetSnapshot,
+    age_limit: u32,
+) -> Vec<Snapshot> {
+    let chunks = table.chunks();
+    let mut snapshots = Vec::new();
+    for (number, chunk) in chunks.iter().enumerate() {
+        if get.chunks >> number & 1 == 0 {
+            continue;
+        }
+        let mut parts: Vec<Vec<(AppId, Row)>> = vec![Vec::new()];
+        let mut len = wire::SNAPSHOT_HEAD;
+        for (app, row) in &chunk.rows {
+            let more = wire::row_len(row);
+            if len + more > wire::BODY_MAX {
+                parts.push(Vec::new());
+                len = wire::SNAPSHOT_HEAD;
+            }
+            len += more;
+            if let Some(part) = parts.last_mut() {
+                part.push((*app, row.clone()));
+            }
+        }
+        let count = parts.len() as u16;
+        snapshots.extend((0..).zip(parts).map(|(part, rows)| Snapshot {
+            lbu,
+            request: get.request,
+            age_limit,
+            chunks: chunks.len() as u8,
+            chunk: number as u8,
+            generation: chunk.generation,
+            parts: count,
+            part,
+            rows,
+        }));
+    }
+    snapshots
+}

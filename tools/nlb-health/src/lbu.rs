@@ -1,0 +1,598 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! The load balancing unit's side: the health and load handler 314, which keeps the consolidated cache and repairs
+//! it by itself.
+//!
+//! Two lives of a host may be known at a time. The rows of the present one are in the cache. Of one that is said to
+//! be later, rows are gathered aside; it takes the first one's place when all its chunks are here, which the host has
+//! sent in answer to a random number: so it cannot be an old one that somebody plays again.
+
+mod config;
+mod life;
+
+pub use config::{Down, Event, LbuConfig};
+
+use crate::{
+    cache::{Cache, Full},
+    random::Random,
+    row::{AppId, Directive},
+    seal::{Keys, Opener, Sealer},
+    wire::{Change, GetSnapshot, Heartbeat, Message, Operation, Postulate},
+    wire::{PostulateWrong, Postulated, Snapshot},
+    Counters, Transmit,
+};
+use life::Life;
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
+
+/// Events that may wait for [`Lbu::poll_event`].
+const EVENTS_MAX: usize = 65536;
+/// Datagrams that may wait for [`Lbu::poll_transmit`].
+const QUEUE_MAX: usize = 65536;
+/// How long hosts may answer a request to all.
+const SOLICITED: Duration = Duration::from_secs(10);
+
+#[derive(Debug)]
+struct Host {
+    /// The life whose rows are in the cache.
+    current: Option<Life>,
+    /// The life that says it is later.
+    next: Option<Life>,
+    /// A life that has ended with a goodbye, and until when late datagrams of it may come.
+    gone: Option<(u64, Instant)>,
+}
+
+impl Host {
+    fn deadline(&self) -> Option<Instant> {
+        let current = self.current.iter();
+        let current = current.flat_map(|life| [life.get_at, Some(life.expiry())]);
+        // Its chunks grow old only when they are used.
+        let next = self.next.iter();
+        let next = next.flat_map(|life| [life.get_at, Some(life.heard + life.age_limit)]);
+        let gone = self.gone.map(|(_, until)| until);
+        current.chain(next).flatten().chain(gone).min()
+    }
+}
+
+/// A load balancing unit's state machine. See the crate's documentation for how it is driven.
+#[derive(Debug)]
+pub struct Lbu {
+    config: LbuConfig,
+    keys: Keys,
+    sealer: Sealer,
+    opener: Opener,
+    random: Random,
+    hosts: BTreeMap<u32, Host>,
+    // Of each host, when something has to be done, and the same by time.
+    deadlines: BTreeMap<u32, Instant>,
+    timers: BTreeSet<(Instant, u32)>,
+    cache: Cache,
+    applied: u64,
+    solicited: Option<(u64, Instant)>,
+    counters: Counters,
+    out: VecDeque<Transmit>,
+    events: VecDeque<Event>,
+}
+
+/// Calls `$call` of the cache with a report that makes events of changes.
+macro_rules! in_cache {
+    ($lbu:ident, $method:ident, $($argument:expr),*) => {{
+        let events = &mut $lbu.events;
+        $lbu.cache.$method($($argument,)* &mut |host, app, change, version| {
+            push(events, Event::Row { host, app, change, version }, version)
+        })
+    }};
+}
+
+fn push(events: &mut VecDeque<Event>, event: Event, version: u64) {
+    if events.len() >= EVENTS_MAX {
+        events.clear();
+        events.push_back(Event::Overflow { version });
+    } else {
+        events.push_back(event);
+    }
+}
+
+impl Lbu {
+    /// A load balancing unit begins a life with an empty cache. `seed` is secret and random.
+    pub fn new(config: LbuConfig, keys: Keys, seed: [u8; 32]) -> Self {
+        Self {
+            sealer: Sealer::new(config.lbu, config.epoch),
+            opener: Opener::new(true, config.limits.hosts),
+            random: Random::new(seed),
+            hosts: BTreeMap::new(),
+            deadlines: BTreeMap::new(),
+            timers: BTreeSet::new(),
+            cache: Cache::new(config.limits),
+            applied: 0,
+            solicited: None,
+            counters: Counters::default(),
+            out: VecDeque::new(),
+            events: VecDeque::new(),
+            config,
+            keys,
+        }
+    }
+
+    /// The cache.
+    pub fn cache(&self) -> &Cache {
+        &self.cache
+    }
+
+    /// What happened how often.
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// The keys, to rotate them.
+    pub fn keys_mut(&mut self) -> &mut Keys {
+        &mut self.keys
+    }
+
+    /// The name of a host, if it has one.
+    pub fn name(&self, host: u32) -> Option<&str> {
+        self.hosts.get(&host)?.current.as_ref()?.name.as_deref()
+    }
+
+    /// Where a host was last heard from.
+    pub fn address(&self, host: u32) -> Option<SocketAddr> {
+        Some(self.hosts.get(&host)?.current.as_ref()?.from)
+    }
+
+    /// Asks all hosts at `to`, a multicast group, for their tables: after a start, not to wait for their heartbeats.
+    pub fn solicit(&mut self, now: Instant, to: SocketAddr) {
+        let request = self.random.id();
+        self.solicited = Some((request, now + SOLICITED));
+        let get = GetSnapshot {
+            host: 0,
+            request,
+            chunks: u16::MAX,
+        };
+        self.tell(to, &Message::GetSnapshot(get));
+    }
+
+    /// Everything up to this version of the cache is in force in the forwarder. Postulates are right from then on.
+    pub fn applied(&mut self, version: u64) {
+        self.applied = self.applied.max(version);
+    }
+
+    fn tell(&mut self, to: SocketAddr, message: &Message) {
+        if self.out.len() >= QUEUE_MAX {
+            return self.counters.add("datagram-not-sent");
+        }
+        let datagram = self.sealer.seal(&self.keys, message).into();
+        self.out.push_back(Transmit { to, datagram });
+    }
+
+    fn event(&mut self, event: Event) {
+        push(&mut self.events, event, self.cache.version());
+    }
+
+    /// A datagram has come from `from`.
+    pub fn handle_datagram(&mut self, now: Instant, from: SocketAddr, datagram: &[u8]) {
+        // Nothing is done with what is too old.
+        self.handle_timeout(now);
+        let opened = match self.opener.open(&self.keys, datagram) {
+            Ok(opened) => opened,
+            Err(error) => return self.counters.add(error.name()),
+        };
+        let message = match Message::decode(opened.number, opened.body) {
+            Ok(message) => message,
+            Err(error) => return self.counters.add(error.name()),
+        };
+        let (id, epoch) = (opened.sender, opened.epoch);
+        // Their number is bounded by that of the senders.
+        let host = self.hosts.entry(id).or_insert(Host {
+            current: None,
+            next: None,
+            gone: None,
+        });
+        if host.gone.is_some_and(|(gone, _)| epoch <= gone) {
+            return self.counters.add("message-of-the-gone");
+        }
+        let is_current = host.current.as_ref().is_some_and(|l| l.epoch == epoch);
+        if !is_current && host.next.as_ref().is_none_or(|l| l.epoch != epoch) {
+            host.next = Some(Life::new(now, epoch, from, &self.config));
+        }
+        if let Some(life) = self.life(id, is_current) {
+            life.from = from;
+        }
+        match message {
+            Message::Heartbeat(beat) => self.heartbeat(now, id, is_current, beat),
+            Message::Goodbye if is_current => self.goodbye(now, id, epoch),
+            // It may be an old one. If not, the heartbeats end.
+            Message::Goodbye => self.counters.add("goodbye-unproven"),
+            Message::RowChange(operations) => self.row_change(now, id, is_current, operations),
+            Message::Snapshot(snapshot) => self.snapshot(now, id, is_current, snapshot),
+            Message::Postulate(postulate) => {
+                let wrong = self.postulate(now, id, epoch, &postulate);
+                self.tell(from, &Message::PostulateWrong(wrong));
+            }
+            Message::GetSnapshot(_) | Message::PostulateWrong(_) => {}
+        }
+        self.act(now, id);
+    }
+
+    fn life(&mut self, id: u32, is_current: bool) -> Option<&mut Life> {
+        let host = self.hosts.get_mut(&id)?;
+        if is_current {
+            host.current.as_mut()
+        } else {
+            host.next.as_mut()
+        }
+    }
+
+    fn heartbeat(&mut self, now: Instant, id: u32, is_current: bool, beat: Heartbeat) {
+        self.counters.add("heartbeat");
+        let config = self.config.clone();
+        let Some(life) = self.life(id, is_current) else {
+            return;
+        };
+        if beat.beat <= life.beat {
+            return self.counters.add("heartbeat-late");
+        }
+        if !life.describe(beat.age_limit, beat.generations.len(), &config) {
+            return self.counters.add("chunks-contradict");
+        }
+        life.beat = beat.beat;
+        life.heard = now;
+        for (chunk, generation) in life.chunks.iter_mut().zip(beat.generations) {
+            chunk.heard_of = chunk.heard_of.max(generation);
+            if chunk.have == Some(generation) {
+                chunk.confirmed = Some(now);
+            }
+        }
+        life.schedule(now, &config);
+        if let Some(name) = beat.name.filter(|name| life.name.as_ref() != Some(name)) {
+            life.name = Some(name.clone());
+            if is_current {
+                self.event(Event::Name { host: id, name });
+            }
+        }
+    }
+
+    fn row_change(&mut self, now: Instant, id: u32, is_current: bool, operations: Vec<Operation>) {
+        self.counters.add("row-change");
+        for operation in operations {
+            let Some(life) = self.life(id, is_current) else {
+                return;
+            };
+            life.heard = now;
+            let Some(chunk) = life.chunk_of(operation.app) else {
+                continue;
+            };
+            let generation = operation.generation;
+            chunk.heard_of = chunk.heard_of.max(generation);
+            // Before all chunks are here, only the next snapshot brings more.
+            if !is_current || chunk.have != Some(generation - 1) {
+                continue;
+            }
+            let row = self.cache.row(id, operation.app);
+            let fits = match operation.change {
+                Change::Add(_) => row.is_none(),
+                Change::Update(_) | Change::Delete => row.is_some(),
+            };
+            let done = match operation.change {
+                // A host contradicts itself.
+                _ if !fits => Err(Full),
+                Change::Add(row) => in_cache!(self, add, id, operation.app, row),
+                Change::Update(status) => {
+                    in_cache!(self, update, id, operation.app, status);
+                    Ok(())
+                }
+                Change::Delete => {
+                    in_cache!(self, remove, id, operation.app);
+                    Ok(())
+                }
+            };
+            if done.is_err() && fits {
+                self.event(Event::Full { host: id });
+            }
+            let Some(chunk) = self
+                .life(id, is_current)
+                .and_then(|l| l.chunk_of(operation.app))
+            else {
+                continue;
+            };
+            if done.is_ok() {
+                chunk.have = Some(generation);
+                chunk.confirmed = Some(now);
+            } else {
+                // What it had may be used until it is too old.
+                chunk.have = None;
+                self.counters.add("row-change-refused");
+            }
+        }
+        let config = self.config.clone();
+        if let Some(life) = self.life(id, is_current) {
+            life.schedule(now, &config);
+        }
+    }
+
+    fn snapshot(&mut self, now: Instant, id: u32, is_current: bool, snapshot: Snapshot) {
+        if snapshot.lbu != self.config.lbu {
+            return self.counters.add("message-for-others");
+        }
+        self.counters.add("snapshot");
+        let config = self.config.clone();
+        let solicited = self.solicited.filter(|(_, until)| now < *until);
+        let Some(life) = self.life(id, is_current) else {
+            return;
+        };
+        if solicited.is_some_and(|(request, _)| request == snapshot.request) {
+            life.adopt(snapshot.request);
+        }
+        if !life.has_asked(snapshot.request) {
+            return self.counters.add("snapshot-unasked");
+        }
+        if !life.describe(snapshot.age_limit, usize::from(snapshot.chunks), &config) {
+            return self.counters.add("chunks-contradict");
+        }
+        life.heard = now;
+        let (number, chunks) = (u32::from(snapshot.chunk), u32::from(snapshot.chunks));
+        let rows = life.part(snapshot, config.limits.rows_per_host);
+        if let Some(rows) = rows {
+            let is_part = |app: AppId| app.0 % chunks == number;
+            let index = number as usize;
+            if is_current {
+                if in_cache!(self, replace, id, is_part, rows).is_err() {
+                    self.empty(id, index);
+                    self.event(Event::Full { host: id });
+                }
+            } else if let Some(life) = self.life(id, false) {
+                life.chunks[index].staged = Some(rows);
+            }
+            if let Some(life) = self.life(id, is_current) {
+                let chunk = &mut life.chunks[index];
+                chunk.confirmed = chunk.have.map(|_| now);
+            }
+        }
+        if let Some(life) = self.life(id, is_current) {
+            life.schedule(now, &config);
+            if !is_current && life.chunks.iter().all(|chunk| chunk.staged.is_some()) {
+                self.promote(id);
+            }
+        }
+    }
+
+    /// All of the next life is here: it is the current one.
+    fn promote(&mut self, id: u32) {
+        let Some(host) = self.hosts.get_mut(&id) else {
+            return;
+        };
+        let Some(mut life) = host.next.take() else {
+            return;
+        };
+        self.opener.prove(id, life.epoch);
+        let name = life.name.clone();
+        let staged = life
+            .chunks
+            .iter_mut()
+            .filter_map(|chunk| chunk.staged.take());
+        let rows = staged.flatten().collect();
+        host.current = Some(life);
+        host.gone = None;
+        let all = |_| true;
+        let done = in_cache!(self, replace, id, all, rows);
+        self.event(Event::HostUp { host: id });
+        if let Some(name) = name {
+            self.event(Event::Name { host: id, name });
+        }
+        if done.is_err() {
+            let chunks = self.life(id, true).map_or(0, |life| life.chunks.len());
+            (0..chunks).for_each(|index| self.empty(id, index));
+            self.event(Event::Full { host: id });
+        }
+    }
+
+    /// Nothing of this chunk of the current life may be used.
+    fn empty(&mut self, id: u32, index: usize) {
+        let Some(life) = self.life(id, true) else {
+            return;
+        };
+        let chunks = life.chunks.len();
+        let Some(chunk) = life.chunks.get_mut(index) else {
+            return;
+        };
+        chunk.have = None;
+        chunk.confirmed = None;
+        let is_part = |app: AppId| app.0 as usize % chunks == index;
+        // There is room for nothing.
+        let _ = in_cache!(self, replace, id, is_part, BTreeMap::new());
+    }
+
+    fn goodbye(&mut self, now: Instant, id: u32, epoch: u64) {
+        self.counters.add("goodbye");
+        self.down(id, Down::Goodbye);
+        let limit = self.config.age_limit;
+        if let Some(host) = self.hosts.get_mut(&id) {
+            host.next.take_if(|life| life.epoch <= epoch);
+            host.gone = Some((epoch, now + limit));
+        }
+    }
+
+    fn down(&mut self, id: u32, why: Down) {
+        let current = self.hosts.get_mut(&id).and_then(|h| h.current.take());
+        if current.is_some() {
+            let all = |_| true;
+            let _ = in_cache!(self, replace, id, all, BTreeMap::new());
+            self.event(Event::HostDown { host: id, why });
+        }
+    }
+
+    /// FIG. 15, 1518: is this what is in the cache, and in force?
+    fn postulate(
+        &mut self,
+        now: Instant,
+        id: u32,
+        epoch: u64,
+        postulate: &Postulate,
+    ) -> PostulateWrong {
+        self.counters.add("postulate");
+        let rows = postulate.rows.iter();
+        let rows = rows
+            .filter_map(|row| self.is_wrong(id, epoch, row))
+            .collect();
+        let wrong = PostulateWrong {
+            host: id,
+            epoch,
+            postulate: postulate.postulate,
+            rows,
+        };
+        let config = self.config.clone();
+        if let Some(host) = self.hosts.get_mut(&id) {
+            for life in [&mut host.current, &mut host.next].into_iter().flatten() {
+                if life.epoch == epoch {
+                    life.heard = now;
+                    life.schedule(now, &config);
+                }
+            }
+        }
+        wrong
+    }
+
+    fn is_wrong(
+        &mut self,
+        id: u32,
+        epoch: u64,
+        postulated: &Postulated,
+    ) -> Option<(AppId, Option<Directive>)> {
+        let Postulated {
+            app,
+            target,
+            generation,
+        } = *postulated;
+        let in_force = if self.config.in_force_at_once {
+            u64::MAX
+        } else {
+            self.applied
+        };
+        let host = self.hosts.get_mut(&id)?;
+        if let Some(next) = host.next.as_mut().filter(|life| life.epoch == epoch) {
+            // Of this life there is nothing in the cache yet; nothing older than this will get there.
+            if let Some(chunk) = next.chunk_of(app) {
+                chunk.heard_of = chunk.heard_of.max(generation);
+            }
+            if host.current.is_some() || next.chunks.iter().any(|chunk| chunk.staged.is_some()) {
+                return Some((app, None));
+            }
+        }
+        let mut is_caught_up = true;
+        if let Some(current) = host.current.as_mut() {
+            if current.epoch != epoch {
+                return Some((app, None));
+            }
+            if let Some(chunk) = current.chunk_of(app) {
+                chunk.heard_of = chunk.heard_of.max(generation);
+                // One of which nothing is here comes from a snapshot that is new enough.
+                is_caught_up = chunk.have.is_none_or(|have| have >= generation);
+            }
+        }
+        match self.cache.row(id, app) {
+            Some(cached) => {
+                let state = cached.row.status.target;
+                let is_right = is_caught_up && state == target && cached.directed <= in_force;
+                (!is_right).then(|| (app, Some(state).filter(|_| cached.directed <= in_force)))
+            }
+            None => {
+                let is_right =
+                    is_caught_up && target != Directive::Active && self.cache.removed() <= in_force;
+                (!is_right).then_some((app, None))
+            }
+        }
+    }
+
+    /// The time of [`Self::poll_timeout`] has come; earlier or later does no harm.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        while let Some((at, id)) = self.timers.first().copied() {
+            if at > now {
+                break;
+            }
+            self.act(now, id);
+        }
+    }
+
+    /// Does what is due for a host, and notes when something will be.
+    fn act(&mut self, now: Instant, id: u32) {
+        self.age(now, id);
+        let mut gets = Vec::new();
+        if let Some(host) = self.hosts.get_mut(&id) {
+            host.gone.take_if(|(_, until)| *until <= now);
+            host.next.take_if(|life| life.heard + life.age_limit <= now);
+            if host.current.is_none() && host.next.is_none() && host.gone.is_none() {
+                self.hosts.remove(&id);
+                self.opener.forget(id);
+            } else {
+                for life in [&mut host.current, &mut host.next].into_iter().flatten() {
+                    if life.get_at.is_some_and(|at| at <= now) {
+                        let (request, chunks) = life.request(now, &mut self.random, &self.config);
+                        gets.push((life.from, request, chunks));
+                    }
+                }
+            }
+        }
+        for (to, request, chunks) in gets {
+            self.counters.add("get-snapshot");
+            let get = GetSnapshot {
+                host: id,
+                request,
+                chunks,
+            };
+            self.tell(to, &Message::GetSnapshot(get));
+        }
+        let deadline = self.hosts.get(&id).and_then(Host::deadline);
+        if let Some(old) = self.deadlines.remove(&id) {
+            self.timers.remove(&(old, id));
+        }
+        if let Some(at) = deadline {
+            self.deadlines.insert(id, at);
+            self.timers.insert((at, id));
+        }
+    }
+
+    /// Nothing stale is trusted.
+    fn age(&mut self, now: Instant, id: u32) {
+        let Some(life) = self.life(id, true) else {
+            return;
+        };
+        let limit = life.age_limit;
+        let is_old = |confirmed: Instant| confirmed + limit <= now;
+        let old: Vec<_> = life
+            .chunks
+            .iter()
+            .enumerate()
+            .filter(|(_, chunk)| chunk.confirmed.is_some_and(is_old))
+            .map(|(index, _)| index)
+            .collect();
+        for index in old {
+            self.counters.add("chunk-aged");
+            self.empty(id, index);
+        }
+        let config = self.config.clone();
+        if let Some(life) = self.life(id, true) {
+            if is_old(life.heard) {
+                self.down(id, Down::Aged);
+            } else {
+                life.schedule(now, &config);
+            }
+        }
+    }
+
+    /// When [`Self::handle_timeout`] has to be called, if nothing happens before.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.timers.first().map(|(at, _)| *at)
+    }
+
+    /// The next datagram to be sent.
+    pub fn poll_transmit(&mut self) -> Option<Transmit> {
+        self.out.pop_front()
+    }
+
+    /// The next thing that the caller should know.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+}

@@ -1,0 +1,459 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! The machines, the network between them, and what has to hold.
+
+use nlb_health::{
+    agent::{self, Agent, AgentConfig},
+    lbu::{self, Lbu, LbuConfig},
+    row::{AppId, Directive},
+    seal::Keys,
+    Transmit,
+};
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BTreeSet, BinaryHeap},
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+/// The longest that the network delays anything.
+const DELAY_MAX: Duration = Duration::from_millis(250);
+pub(crate) const AGE_LIMIT: Duration = Duration::from_millis(2000);
+/// Datagrams that are kept to be played again.
+const RECORDED: usize = 400;
+
+/// xorshift64*.
+pub(crate) struct Random(u64);
+
+impl Random {
+    pub(crate) fn next(&mut self) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 16
+    }
+
+    pub(crate) fn below(&mut self, bound: usize) -> usize {
+        self.next() as usize % bound.max(1)
+    }
+
+    pub(crate) fn percent(&mut self, percent: u64) -> bool {
+        self.next() % 100 < percent
+    }
+
+    fn up_to(&mut self, most: Duration) -> Duration {
+        Duration::from_micros(self.next() % (most.as_micros() as u64 + 1))
+    }
+}
+
+#[derive(Clone, Copy)]
+pub(crate) struct Size {
+    pub(crate) hosts: u32,
+    pub(crate) lbus: u32,
+    pub(crate) chaos_s: u64,
+}
+
+/// A datagram under way.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Datagram {
+    at: Instant,
+    order: u64,
+    from: SocketAddr,
+    to: SocketAddr,
+    bytes: Arc<[u8]>,
+}
+
+#[derive(Default)]
+pub(crate) struct Faults {
+    pub(crate) lost: u64,
+    pub(crate) doubled: u64,
+    pub(crate) late: u64,
+    /// From, to.
+    pub(crate) cut: BTreeSet<(SocketAddr, SocketAddr)>,
+}
+
+pub(crate) struct Host {
+    pub(crate) agent: Option<Agent>,
+    epoch: u64,
+    /// Physical endpoints of which the host knows that they get no new connection.
+    closed: BTreeSet<SocketAddr>,
+}
+
+pub(crate) struct Unit {
+    pub(crate) lbu: Option<Lbu>,
+    epoch: u64,
+    /// When something of a host was last delivered.
+    heard: BTreeMap<u32, Instant>,
+    /// What the forwarder does: the endpoints of each host to which it sends new connections. It lags behind.
+    plane: BTreeMap<(u32, AppId), (SocketAddr, Directive)>,
+    apply_at: Option<Instant>,
+}
+
+pub(crate) struct World {
+    pub(crate) now: Instant,
+    pub(crate) random: Random,
+    pub(crate) faults: Faults,
+    pub(crate) hosts: Vec<Host>,
+    pub(crate) units: Vec<Unit>,
+    size: Size,
+    net: BinaryHeap<Reverse<Datagram>>,
+    recorded: Vec<Datagram>,
+    order: u64,
+    keys: Keys,
+}
+
+pub(crate) fn host_address(index: usize) -> SocketAddr {
+    SocketAddr::from(([10, 0, 0, index as u8 + 1], 4771))
+}
+
+pub(crate) fn unit_address(index: usize) -> SocketAddr {
+    SocketAddr::from(([10, 1, 0, index as u8 + 1], 4771))
+}
+
+impl World {
+    pub(crate) fn new(seed: u64, size: Size) -> Self {
+        let mut world = Self {
+            now: Instant::now(),
+            random: Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1),
+            faults: Faults::default(),
+            hosts: Vec::new(),
+            units: Vec::new(),
+            size,
+            net: BinaryHeap::new(),
+            recorded: Vec::new(),
+            order: 0,
+            keys: Keys::new(7, b"a secret of all machines").unwrap(),
+        };
+        for index in 0..size.hosts as usize {
+            world.hosts.push(Host {
+                agent: None,
+                epoch: 0,
+                closed: BTreeSet::new(),
+            });
+            world.start_host(index);
+        }
+        for index in 0..size.lbus as usize {
+            world.units.push(Unit {
+                lbu: None,
+                epoch: 0,
+                heard: BTreeMap::new(),
+                plane: BTreeMap::new(),
+                apply_at: None,
+            });
+            world.start_unit(index);
+        }
+        world
+    }
+
+    pub(crate) fn chaos_time(&self) -> Duration {
+        Duration::from_secs(self.size.chaos_s)
+    }
+
+    fn seed(&mut self) -> [u8; 32] {
+        let mut seed = [0; 32];
+        seed[..8].copy_from_slice(&self.random.next().to_be_bytes());
+        seed
+    }
+
+    pub(crate) fn start_host(&mut self, index: usize) {
+        let lbus = (0..self.size.lbus as usize).map(unit_address).collect();
+        let seed = self.seed();
+        let host = &mut self.hosts[index];
+        host.epoch += 1;
+        host.closed.clear();
+        let config = AgentConfig {
+            name: Some(format!("host{index}.example")),
+            name_every: 3,
+            heartbeat_interval: Duration::from_millis(500),
+            age_limit: AGE_LIMIT,
+            margin: DELAY_MAX,
+            recheck: Duration::from_millis(100),
+            postulate_delay: Duration::from_millis(50),
+            postulate_interval: Duration::from_millis(200),
+            presence_interval: Duration::from_secs(3),
+            max_rows: 40,
+            ..AgentConfig::new(index as u32 + 1, host.epoch, lbus)
+        };
+        host.agent = Some(Agent::new(self.now, config, self.keys.clone(), seed));
+    }
+
+    pub(crate) fn start_unit(&mut self, index: usize) {
+        let seed = self.seed();
+        let unit = &mut self.units[index];
+        unit.epoch += 1;
+        let config = LbuConfig {
+            retry_max: Duration::from_secs(1),
+            ..LbuConfig::new(index as u32 + 1, unit.epoch)
+        };
+        unit.lbu = Some(Lbu::new(config, self.keys.clone(), seed));
+    }
+
+    /// With its forwarder.
+    pub(crate) fn crash_unit(&mut self, index: usize) {
+        let unit = &mut self.units[index];
+        unit.lbu = None;
+        unit.heard.clear();
+        unit.plane.clear();
+        unit.apply_at = None;
+    }
+
+    fn send(&mut self, from: SocketAddr, transmit: Transmit) {
+        let copies = 1 + u64::from(self.random.percent(self.faults.doubled));
+        for _ in 0..copies {
+            if self.random.percent(self.faults.lost)
+                || self.faults.cut.contains(&(from, transmit.to))
+            {
+                continue;
+            }
+            let most = if self.random.percent(self.faults.late) {
+                DELAY_MAX
+            } else {
+                Duration::from_millis(2)
+            };
+            let at = self.now + self.random.up_to(most);
+            self.put(at, from, transmit.to, transmit.datagram.clone());
+        }
+    }
+
+    fn put(&mut self, at: Instant, from: SocketAddr, to: SocketAddr, bytes: Arc<[u8]>) {
+        self.order += 1;
+        self.net.push(Reverse(Datagram {
+            at,
+            order: self.order,
+            from,
+            to,
+            bytes,
+        }));
+    }
+
+    /// Something that was delivered before comes again, perhaps changed.
+    pub(crate) fn replay(&mut self) {
+        if self.recorded.is_empty() {
+            return;
+        }
+        let index = self.random.below(self.recorded.len());
+        let old = self.recorded[index].clone();
+        let mut bytes = old.bytes.to_vec();
+        if self.random.percent(30) {
+            let at = self.random.below(bytes.len());
+            bytes[at] ^= 1 << self.random.below(8);
+        }
+        // From somewhere else.
+        let from = SocketAddr::from(([10, 9, 0, 1], 9));
+        self.put(self.now, from, old.to, bytes.into());
+    }
+
+    fn deliver(&mut self, datagram: Datagram) {
+        let (from, to) = (datagram.from, datagram.to);
+        let genuine = !from.ip().to_string().starts_with("10.9.");
+        if let Some(index) = (0..self.hosts.len()).find(|i| host_address(*i) == to) {
+            if let Some(agent) = &mut self.hosts[index].agent {
+                agent.handle_datagram(self.now, from, &datagram.bytes);
+            }
+        } else if let Some(index) = (0..self.units.len()).find(|i| unit_address(*i) == to) {
+            let unit = &mut self.units[index];
+            if let Some(lbu) = &mut unit.lbu {
+                lbu.handle_datagram(self.now, from, &datagram.bytes);
+                if let Some(host) = (0..self.hosts.len()).find(|i| host_address(*i) == from) {
+                    unit.heard.insert(host as u32 + 1, self.now);
+                }
+            }
+        }
+        if genuine {
+            if self.recorded.len() < RECORDED {
+                self.recorded.push(datagram);
+            } else {
+                let index = self.random.below(RECORDED);
+                self.recorded[index] = datagram;
+            }
+        }
+    }
+
+    /// Sends what the machines want sent, and hears what they say.
+    pub(crate) fn drain(&mut self) {
+        for index in 0..self.hosts.len() {
+            let mut sent = Vec::new();
+            let host = &mut self.hosts[index];
+            let Some(agent) = &mut host.agent else {
+                continue;
+            };
+            sent.extend(std::iter::from_fn(|| agent.poll_transmit()));
+            let mut is_gone = false;
+            while let Some(event) = agent.poll_event() {
+                match event {
+                    agent::Event::DirectiveReached { app, directive } => {
+                        let row = agent.table().row(app).unwrap();
+                        assert_eq!(directive, row.status.current);
+                        if directive != Directive::Active {
+                            host.closed.insert(row.identity.physical);
+                        }
+                    }
+                    agent::Event::Gone => is_gone = true,
+                    _ => {}
+                }
+            }
+            // A target that is active again welcomes connections before all know.
+            let rows = agent.table().rows();
+            for (_, row) in rows.filter(|(_, row)| row.status.target == Directive::Active) {
+                host.closed.remove(&row.identity.physical);
+            }
+            if is_gone {
+                host.agent = None;
+            }
+            for transmit in sent {
+                self.send(host_address(index), transmit);
+            }
+        }
+        for index in 0..self.units.len() {
+            let mut sent = Vec::new();
+            let delay = self.random.up_to(Duration::from_millis(100));
+            let unit = &mut self.units[index];
+            let Some(lbu) = &mut unit.lbu else {
+                continue;
+            };
+            sent.extend(std::iter::from_fn(|| lbu.poll_transmit()));
+            while let Some(event) = lbu.poll_event() {
+                assert!(!matches!(event, lbu::Event::Full { .. }));
+                if let lbu::Event::Row { .. } = event {
+                    unit.apply_at.get_or_insert(self.now + delay);
+                }
+            }
+            if unit.apply_at.is_some_and(|at| at <= self.now) {
+                unit.apply_at = None;
+                unit.plane = lbu
+                    .cache()
+                    .hosts()
+                    .flat_map(|host| lbu.cache().host(host).map(move |row| (host, row)))
+                    .map(|(host, (app, cached))| {
+                        let row = &cached.row;
+                        ((host, app), (row.identity.physical, row.status.target))
+                    })
+                    .collect();
+                lbu.applied(lbu.cache().version());
+            }
+            for transmit in sent {
+                self.send(unit_address(index), transmit);
+            }
+        }
+    }
+
+    fn next(&self) -> Option<Instant> {
+        let hosts = self.hosts.iter().flat_map(|host| &host.agent);
+        let units = self.units.iter();
+        self.net
+            .peek()
+            .map(|Reverse(datagram)| datagram.at)
+            .into_iter()
+            .chain(hosts.filter_map(Agent::poll_timeout))
+            .chain(units.flat_map(|unit| {
+                let timeout = unit.lbu.as_ref().and_then(Lbu::poll_timeout);
+                [timeout, unit.apply_at].into_iter().flatten()
+            }))
+            .min()
+    }
+
+    /// Until `end`.
+    pub(crate) fn run_until(&mut self, end: Instant) {
+        self.drain();
+        let mut steps = 0;
+        while let Some(at) = self.next().filter(|at| *at <= end) {
+            // A timeout that stays in the past would go on for ever.
+            steps = if at > self.now { 0 } else { steps + 1 };
+            assert!(steps < 5000, "time stands still");
+            self.now = self.now.max(at);
+            while self.net.peek().is_some_and(|Reverse(d)| d.at <= self.now) {
+                let Reverse(datagram) = self.net.pop().unwrap();
+                self.deliver(datagram);
+            }
+            for host in &mut self.hosts {
+                if let Some(agent) = &mut host.agent {
+                    if agent.poll_timeout().is_some_and(|at| at <= self.now) {
+                        agent.handle_timeout(self.now);
+                    }
+                }
+            }
+            for unit in &mut self.units {
+                if let Some(lbu) = &mut unit.lbu {
+                    if lbu.poll_timeout().is_some_and(|at| at <= self.now) {
+                        lbu.handle_timeout(self.now);
+                    }
+                }
+            }
+            self.drain();
+            self.check_safe();
+        }
+        self.now = end;
+    }
+
+    /// What holds at every moment.
+    fn check_safe(&self) {
+        for (index, unit) in self.units.iter().enumerate() {
+            let Some(lbu) = &unit.lbu else {
+                continue;
+            };
+            for host in lbu.cache().hosts() {
+                let heard = unit.heard.get(&host).expect("a host that never spoke");
+                assert!(
+                    self.now.duration_since(*heard) <= AGE_LIMIT,
+                    "unit {index} uses what host {host} said too long ago"
+                );
+            }
+            for ((host, app), (physical, directive)) in &unit.plane {
+                let closed = &self.hosts[*host as usize - 1].closed;
+                assert!(
+                    *directive != Directive::Active || !closed.contains(physical),
+                    "unit {index} sends new connections to {app} of host {host}, which believes it does not"
+                );
+            }
+        }
+    }
+
+    /// Everything is up, nothing is lost, but somebody still plays old datagrams.
+    pub(crate) fn quiet(&mut self) {
+        self.faults = Faults::default();
+        for index in 0..self.hosts.len() {
+            if self.hosts[index].agent.is_none() {
+                self.start_host(index);
+            }
+        }
+        for index in 0..self.units.len() {
+            if self.units[index].lbu.is_none() {
+                self.start_unit(index);
+            }
+        }
+        for _ in 0..60 {
+            self.replay();
+            self.run_until(self.now + Duration::from_millis(100));
+        }
+    }
+
+    pub(crate) fn check_equal(&self) {
+        for (index, unit) in self.units.iter().enumerate() {
+            let lbu = unit.lbu.as_ref().unwrap();
+            for (number, host) in self.hosts.iter().enumerate() {
+                let table: Vec<_> = {
+                    let agent = host.agent.as_ref().unwrap();
+                    let mut rows: Vec<_> = agent.table().rows().collect();
+                    rows.sort_by_key(|(app, _)| *app);
+                    rows
+                };
+                let cache: Vec<_> = lbu
+                    .cache()
+                    .host(number as u32 + 1)
+                    .map(|(app, cached)| (app, &cached.row))
+                    .collect();
+                assert_eq!(cache, table, "unit {index}, host {number}");
+                for (app, row) in table {
+                    assert_eq!(row.status.target, row.status.current, "{number}: {app}");
+                    let mut found = lbu.cache().of_type(&row.identity.app_type);
+                    assert!(found.any(|(h, a, _)| (h, a) == (number as u32 + 1, app)));
+                }
+            }
+            // By type, there is nothing else.
+            let types = lbu.cache().types();
+            let all: usize = types.map(|of| lbu.cache().of_type(of).count()).sum();
+            assert_eq!(all, lbu.cache().len());
+        }
+    }
+}
