@@ -412,6 +412,8 @@ impl World {
     /// Everything is up, nothing is lost, but somebody still plays old datagrams.
     pub(crate) fn quiet(&mut self) {
         self.faults = Faults::default();
+        // Who is leaving leaves.
+        self.run_until(self.now + Duration::from_secs(1));
         for index in 0..self.hosts.len() {
             if self.hosts[index].agent.is_none() {
                 self.start_host(index);
