@@ -386,7 +386,7 @@ impl Message {
                     };
                     Ok((app, directive))
                 });
-                let rows = rows.collect::<Result<_, _>>()?;
+                let rows = rows.collect::<Result<Vec<_>, _>>()?;
                 rising(&rows)?;
                 Self::PostulateWrong(PostulateWrong {
                     host,
@@ -412,7 +412,7 @@ fn count(from: &mut Reader<'_>) -> Result<usize, Error> {
     Ok(count)
 }
 
-fn rising<T>(rows: &Vec<(AppId, T)>) -> Result<(), Error> {
+fn rising<T>(rows: &[(AppId, T)]) -> Result<(), Error> {
     check(rows.is_sorted_by(|a, b| a.0 < b.0), Error::Order)
 }
 
@@ -465,7 +465,7 @@ fn snapshot(from: &mut Reader<'_>) -> Result<Snapshot, Error> {
         check(app.0 % u32::from(chunks) == u32::from(chunk), Error::Chunk)?;
         Ok((app, row::row(from)?))
     });
-    let rows = rows.collect::<Result<_, _>>()?;
+    let rows = rows.collect::<Result<Vec<_>, _>>()?;
     rising(&rows)?;
     // Only a chunk without rows has a part without any, and only a new one has never been changed.
     check(!rows.is_empty() || parts == 1, Error::Count)?;

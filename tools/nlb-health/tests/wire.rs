@@ -1,0 +1,281 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! Messages are what they were when they come out again; nothing else is taken.
+
+mod common;
+
+use nlb_health::{
+    row::{AppId, AppType, Directive, Health, Identity, Row, Status},
+    wire::*,
+};
+use proptest::{collection::vec, option, prelude::*, sample::select};
+use std::net::{IpAddr, SocketAddr};
+
+fn directive() -> impl Strategy<Value = Directive> {
+    select(&[Directive::Active, Directive::Inactive, Directive::Draining][..])
+}
+
+fn status() -> impl Strategy<Value = Status> {
+    let health = select(&[Health::Unknown, Health::Healthy, Health::Failing][..]);
+    (health, 0..=100u8, 0..=99u8, directive(), directive()).prop_map(
+        |(health, load, capacity, target, current)| Status {
+            health,
+            load,
+            capacity,
+            target,
+            current,
+        },
+    )
+}
+
+fn address() -> impl Strategy<Value = SocketAddr> {
+    let ip = prop_oneof![
+        (1..=223u8, any::<[u8; 3]>()).prop_map(|(a, [b, c, d])| IpAddr::from([a, b, c, d])),
+        any::<[u8; 15]>().prop_map(|tail| {
+            let mut ip = [0x20; 16];
+            ip[1..].copy_from_slice(&tail);
+            IpAddr::from(ip)
+        }),
+    ];
+    (ip, any::<u16>()).prop_map(SocketAddr::from)
+}
+
+fn row() -> impl Strategy<Value = Row> {
+    (
+        (address(), 1..=255u8, "[a-z0-9.+-]{0,31}", "[ -~é]{0,100}"),
+        address(),
+        status(),
+    )
+        .prop_map(
+            |((vip, transport, protocol, detail), physical, status)| Row {
+                identity: Identity {
+                    app_type: AppType {
+                        vip,
+                        transport,
+                        protocol,
+                        detail,
+                    },
+                    physical,
+                },
+                status,
+            },
+        )
+}
+
+/// By rising id.
+fn rising<T>(mut rows: Vec<(u32, T)>) -> Vec<(AppId, T)> {
+    rows.sort_by_key(|(app, _)| *app);
+    rows.dedup_by_key(|(app, _)| *app);
+    rows.into_iter().map(|(app, t)| (AppId(app), t)).collect()
+}
+
+fn operation() -> impl Strategy<Value = Operation> {
+    let change = prop_oneof![
+        row().prop_map(Change::Add),
+        status().prop_map(Change::Update),
+        Just(Change::Delete),
+    ];
+    (any::<u32>(), 1..=u64::MAX, change).prop_map(|(app, generation, change)| Operation {
+        app: AppId(app),
+        generation,
+        change,
+    })
+}
+
+fn message() -> impl Strategy<Value = Message> {
+    let id = 1..=u64::MAX;
+    let age_limit = AGE_LIMIT_MIN..=AGE_LIMIT_MAX;
+    let name = option::of("[a-z0-9_-]{1,63}(\\.[a-z0-9-]{1,20}){0,3}");
+    let generations = vec(any::<u64>(), 1..=16);
+    prop_oneof![
+        (
+            id.clone(),
+            age_limit.clone(),
+            any::<bool>(),
+            generations,
+            name
+        )
+            .prop_map(
+                |(beat, age_limit, forward, generations, name)| Message::Heartbeat(Heartbeat {
+                    beat,
+                    age_limit,
+                    forward,
+                    generations,
+                    name,
+                })
+            ),
+        Just(Message::Goodbye),
+        vec(operation(), 1..4).prop_map(Message::RowChange),
+        (any::<u32>(), id.clone(), 1..=u16::MAX).prop_map(|(host, request, chunks)| {
+            Message::GetSnapshot(GetSnapshot {
+                host,
+                request,
+                chunks,
+            })
+        }),
+        (
+            1..=u32::MAX,
+            id.clone(),
+            age_limit,
+            1..=16u8,
+            id.clone(),
+            vec((0..1000u32, row()), 1..4)
+        )
+            .prop_map(|(lbu, request, age_limit, chunks, generation, rows)| {
+                let chunk = (request % u64::from(chunks)) as u8;
+                let place = |(n, row)| (n * u32::from(chunks) + u32::from(chunk), row);
+                Message::Snapshot(Snapshot {
+                    lbu,
+                    request,
+                    age_limit,
+                    chunks,
+                    chunk,
+                    generation,
+                    parts: PARTS_MAX,
+                    part: (request % 256) as u16,
+                    rows: rising(rows.into_iter().map(place).collect()),
+                })
+            }),
+        (
+            id.clone(),
+            vec((any::<u32>(), (directive(), id.clone())), 0..=POSTULATE_MAX)
+        )
+            .prop_map(|(postulate, rows)| {
+                let rows = rising(rows).into_iter();
+                let rows = rows.map(|(app, (target, generation))| Postulated {
+                    app,
+                    target,
+                    generation,
+                });
+                Message::Postulate(Postulate {
+                    postulate,
+                    rows: rows.collect(),
+                })
+            }),
+        (
+            1..=u32::MAX,
+            id.clone(),
+            id,
+            vec((any::<u32>(), option::of(directive())), 0..90)
+        )
+            .prop_map(|(host, epoch, postulate, rows)| Message::PostulateWrong(
+                PostulateWrong {
+                    host,
+                    epoch,
+                    postulate,
+                    rows: rising(rows),
+                }
+            )),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn what_is_encoded_is_decoded(message in message()) {
+        let mut body = Vec::new();
+        message.encode(&mut body);
+        prop_assert!(body.len() <= BODY_MAX);
+        prop_assert_eq!(Message::decode(message.number(), &body), Ok(message.clone()));
+        // Neither shorter nor longer.
+        for len in 0..body.len() {
+            prop_assert!(Message::decode(message.number(), &body[..len]).is_err());
+        }
+        body.push(0);
+        prop_assert!(Message::decode(message.number(), &body).is_err());
+    }
+
+    #[test]
+    fn what_is_changed_is_refused_or_something_else(
+        message in message(),
+        changes in vec((any::<usize>(), any::<u8>()), 1..4),
+    ) {
+        let mut bytes = vec![message.number()];
+        message.encode(&mut bytes);
+        for (at, value) in changes {
+            let at = at % bytes.len();
+            bytes[at] = value;
+        }
+        common::body(&bytes);
+    }
+
+    #[test]
+    fn any_bytes(bytes in vec(any::<u8>(), 0..200)) {
+        common::body(&bytes);
+    }
+}
+
+/// One wrong field each, in a message that is right otherwise.
+#[test]
+fn what_is_malformed_has_a_name() {
+    let beat = |at: usize, value: u8| {
+        let mut body = Vec::new();
+        let beat = Heartbeat {
+            beat: 1,
+            age_limit: 5000,
+            forward: false,
+            generations: vec![3],
+            name: Some("a.b".to_owned()),
+        };
+        Message::Heartbeat(beat).encode(&mut body);
+        body[at] = value;
+        Message::decode(1, &body)
+    };
+    assert!(beat(0, 0).is_ok());
+    assert_eq!(beat(7, 0), Err(Error::Id));
+    assert_eq!(beat(8, 1), Err(Error::AgeLimit));
+    assert_eq!(beat(12, 2), Err(Error::Reserved));
+    assert_eq!(beat(13, 0), Err(Error::Chunk));
+    assert_eq!(beat(13, 17), Err(Error::Chunk));
+    assert_eq!(beat(14, 2), Err(Error::Name));
+    assert_eq!(beat(14, 4), Err(Error::Short));
+    assert_eq!(beat(14, 0), Err(Error::Long));
+    assert_eq!(beat(15, 1), Err(Error::Reserved));
+    assert_eq!(beat(24, b'.'), Err(Error::Name));
+    assert_eq!(Message::decode(8, &[]), Err(Error::Type));
+    assert_eq!(Message::decode(3, &[0, 0]), Err(Error::Count));
+    assert_eq!(Message::decode(3, &[0, 92]), Err(Error::Count));
+
+    let add = |at: usize, value: u8| {
+        let mut body = Vec::new();
+        let row = Row {
+            identity: Identity {
+                app_type: AppType {
+                    vip: SocketAddr::from(([192, 0, 2, 10], 80)),
+                    transport: 6,
+                    protocol: "http".to_owned(),
+                    detail: "/a".to_owned(),
+                },
+                physical: SocketAddr::from(([10, 0, 2, 2], 80)),
+            },
+            status: Status {
+                health: Health::Healthy,
+                load: 100,
+                capacity: 99,
+                target: Directive::Active,
+                current: Directive::Active,
+            },
+        };
+        let operation = Operation {
+            app: AppId(1),
+            generation: 1,
+            change: Change::Add(row),
+        };
+        Message::RowChange(vec![operation]).encode(&mut body);
+        body[at] = value;
+        Message::decode(3, &body)
+    };
+    assert!(add(0, 0).is_ok());
+    assert_eq!(add(2, 4), Err(Error::Operation));
+    assert_eq!(add(14, 0), Err(Error::Generation));
+    assert_eq!(add(15, 3), Err(Error::Health));
+    assert_eq!(add(16, 101), Err(Error::Load));
+    assert_eq!(add(17, 100), Err(Error::Load));
+    assert_eq!(add(18, 0), Err(Error::Directive));
+    assert_eq!(add(19, 4), Err(Error::Directive));
+    assert_eq!(add(20, 0), Err(Error::Protocol));
+    assert_eq!(add(23, 5), Err(Error::Address));
+    assert_eq!(add(24, 224), Err(Error::Address));
+    assert_eq!(add(37, b'H'), Err(Error::Protocol));
+    assert_eq!(add(41, 0xff), Err(Error::Detail));
+    assert_eq!(add(41, 7), Err(Error::Detail));
+}
