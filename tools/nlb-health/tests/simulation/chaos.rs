@@ -10,7 +10,7 @@ const DIRECTIVES: [Directive; 3] = [Directive::Active, Directive::Inactive, Dire
 
 fn row(world: &mut World, host: usize) -> Row {
     let service = world.random.below(3) as u8;
-    let app = world.random.below(30) as u8;
+    let app = world.random.below(10) as u8;
     let target = DIRECTIVES[world.random.below(3)];
     let long = world.random.below(256);
     Row {
