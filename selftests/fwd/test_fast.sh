@@ -272,13 +272,13 @@ while True:
             s.send(bytes(300))
         except OSError:
             pass
-    time.sleep(0.001)"
-	wait_for 20 all_flow
+    time.sleep(0.01)"
+	wait_for 60 all_flow
 	ip -n lbu link del here
 	# Nothing is left to be sent there.
 	local before
 	before=$(counter lbu fwd drop-no-route)
-	wait_for 20 more_lost "$before"
+	wait_for 60 more_lost "$before"
 	kill $!
 	for port in 7004 7005 7006; do
 		ns lbu nlb service del "$VIP:$port/udp"

@@ -24,7 +24,7 @@ moved_while_busy() {
 	while ((count_left > 0)); do
 		size=$((count_left < batch ? count_left : batch))
 		part=$seed-$host-$count_left
-		start classifier lbu classifier $VIP 80 --to "$host" --serve 1-60000 --seed "$part"
+		start classifier lbu classifier $VIP 80 --to "$host" --serve 1-60000 --seed "$part" --timeout 20000
 		wait_listen lbu 80
 		watch
 		client --count $size --parallel 8 --bytes "$bytes" --seed "$part" "$@" >"$tmp/clients.log" || {
@@ -32,7 +32,10 @@ moved_while_busy() {
 			holds --connections $size || :
 			return 1
 		}
-		holds --connections $size --moved $size
+		holds --connections $size --moved $size || {
+			grep -v '"error": null' "$tmp/classifier.log"
+			return 1
+		}
 		migrated $size
 		stop classifier
 		count_left=$((count_left - size))
