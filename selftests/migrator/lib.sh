@@ -107,6 +107,13 @@ holds() {
 	[ -z "$capture_missed" ] || fail "not everything was captured:$capture_missed"
 	"$invariants" --port 80 "$@" "$tmp"/sent-*.pcap
 }
+# all_moved N: so for N connections, each of which has moved; or what kept the others.
+all_moved() {
+	holds --connections "$1" --moved "$1" || {
+		grep -v '"error": null' "$tmp/classifier.log"
+		return 1
+	}
+}
 
 # reports NAME FILTER: the lines of a program's log that are reports and pass jq's FILTER, as an array.
 reports() { jq -nR "[inputs | fromjson? // empty | select($2)]" "$tmp/$1.log"; }

@@ -32,10 +32,7 @@ moved_while_busy() {
 			holds --connections $size || :
 			return 1
 		}
-		holds --connections $size --moved $size || {
-			grep -v '"error": null' "$tmp/classifier.log"
-			return 1
-		}
+		all_moved $size
 		migrated $size
 		stop classifier
 		count_left=$((count_left - size))

@@ -100,7 +100,7 @@ many() {
 	classifier --to $HOST1
 	watch
 	client --count 100 --parallel 20 --bytes 30000
-	holds --connections 100 --moved 100
+	all_moved 100
 	migrated 100
 	wait_for 10 no_routes
 	stop classifier
