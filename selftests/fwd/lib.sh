@@ -1,9 +1,20 @@
 # SPDX-License-Identifier: GPL-2.0
 # shellcheck shell=bash
 #
-# What the tests of schedulers share: five endpoints, and clients that count.
+# What the tests of services, schedulers and rules share: five endpoints, and clients that count.
 
 . "$(dirname "${BASH_SOURCE[0]}")/../lib.sh"
+
+lbu() { ns lbu nlb "$@"; }
+is() { [ "$1" = "$2" ] || ! echo "is $1, not $2"; }
+# refuses TEXT COMMAND...
+refuses() {
+	local text=$1
+	shift
+	not "$@" 2>"$tmp/err"
+	grep -qF -- "$text" "$tmp/err" || ! cat "$tmp/err"
+}
+routes_are() { [ "$(lbu -j route show | jq length)" = "$1" ]; }
 
 # Addresses of host1 and host2 that serve as five endpoints.
 endpoints=(10.0.2.2 10.0.2.3 10.0.2.4 10.0.3.2 10.0.3.3)
@@ -33,6 +44,19 @@ for port in range($2, $2 + $3):
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
         s.bind(('${4:-$CLIENT}', port))
         s.sendto(b'?', ('$VIP', $1))"
+}
+
+# flood PORT: the same from 10,000 ports again and again, until $! is killed.
+flood() {
+	background client "$tmp/flood" python3 -c "
+import socket, itertools
+for port in itertools.cycle(range(20000, 30000)):
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
+        s.bind(('$CLIENT', port))
+        try:
+            s.sendto(b'?', ('$VIP', $1))
+        except OSError:
+            pass"
 }
 
 # flows PORT COUNT [CLIENT]: the same from port 20000 on, without other routes, and where it went: "PORT HOST".

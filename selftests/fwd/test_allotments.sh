@@ -13,12 +13,6 @@ got() {
 		[inputs | split(" ")[1]] as $went
 		| [$hosts | split(" ")[] as $host | [$went[] | select(. == $host)] | length | tostring] | join(" ")' "$tmp/flows"
 }
-is() {
-	[ "$1" = "$2" ] || {
-		echo "is $1, not $2"
-		return 1
-	}
-}
 allot() { ns lbu nlb allotment set "$VIP:$1/udp" scheme "$2" age "$3" "${@:4}"; }
 shown() { ns lbu nlb -j allotment show "$VIP:$1/udp" | jq -c ".[0] | $2"; }
 # The states that listeners were told of.
@@ -90,15 +84,7 @@ too_old() {
 goes() {
 	local n
 	service 9203/udp wrr 1 1 1
-	background client "$tmp/flood" python3 -c "
-import socket, itertools
-for port in itertools.cycle(range(20000, 30000)):
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
-        s.bind(('$CLIENT', port))
-        try:
-            s.sendto(b'?', ('$VIP', 9203))
-        except ConnectionRefusedError:
-            pass"
+	flood 9203
 	local flood=$!
 	for ((n = 0; n < 10; n++)); do
 		allot 9203 tokens 3600000 share "${endpoints[n % 3]}=7"

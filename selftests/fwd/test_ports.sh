@@ -7,14 +7,6 @@
 
 . "$(dirname "$0")/lib.sh"
 
-lbu() { ns lbu nlb "$@"; }
-# refuses TEXT COMMAND...
-refuses() {
-	local text=$1
-	shift
-	not "$@" 2>"$tmp/err"
-	grep -qF -- "$text" "$tmp/err" || ! cat "$tmp/err"
-}
 # one PORTS/PROTO HOST: a service with one endpoint.
 one() {
 	lbu service add "$1"
@@ -33,8 +25,6 @@ went() {
 	lbu -j route show | jq -r 'sort_by(.vip_port) | map("\(.vip_port) \(.host_addr)") | join(", ")' | tee "$tmp/went"
 	lbu route flush
 }
-routes_are() { [ "$(lbu -j route show | jq length)" = "$1" ]; }
-is() { [ "$1" = "$2" ] || ! echo "is $1, not $2"; }
 
 order() {
 	one $VIP:9000-9009/udp 10.0.2.2

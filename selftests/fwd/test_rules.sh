@@ -6,15 +6,6 @@
 
 . "$(dirname "$0")/lib.sh"
 
-lbu() { ns lbu nlb "$@"; }
-is() { [ "$1" = "$2" ] || ! echo "is $1, not $2"; }
-# refuses TEXT COMMAND...
-refuses() {
-	local text=$1
-	shift
-	not "$@" 2>"$tmp/err"
-	grep -qF -- "$text" "$tmp/err" || ! cat "$tmp/err"
-}
 # heard PROTO/PORT[/SOURCE[/VIP]]...: of each, what who asks there hears: the host's name, "refused" or "nothing".
 heard() {
 	ns client python3 - "$@" <<-'END'
@@ -160,7 +151,6 @@ goes_on() {
 		lbu rule flush
 	done
 }
-routes_are() { [ "$(lbu -j route show | jq length)" = "$1" ]; }
 decided() { (($(counter lbu fwd "$1-rule") > $2)); }
 
 # In mode peek it is as for any other service: the classifier sees nothing of it.
@@ -190,15 +180,7 @@ under_load() {
 	background lbu "$tmp/events" nlb -j monitor services
 	local monitor=$!
 	wait_for 20 grep -qs Watching "$tmp/events"
-	background client "$tmp/flood" python3 -c "
-import socket, itertools
-for port in itertools.cycle(range(20000, 30000)):
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
-        s.bind(('$CLIENT', port))
-        try:
-            s.sendto(b'?', ('$VIP', 9304))
-        except OSError:
-            pass"
+	flood 9304
 	local flood=$!
 	for ((n = 0; n < 10; n++)); do
 		lbu rule add drop from 10.0.$n.0/24 priority 7

@@ -6,8 +6,6 @@
 
 . "$(dirname "$0")/lib.sh"
 
-lbu() { ns lbu nlb "$@"; }
-is() { [ "$1" = "$2" ] || ! echo "is $1, not $2"; }
 # says FILTER PORT/PROTO [CLIENT_PORT]: of a packet of the client.
 says() {
 	lbu -j trace "$CLIENT:${3:-20000}" "$VIP:$2" >"$tmp/trace"
@@ -46,7 +44,6 @@ nothing_changes() {
 	lbu rule flush
 	lbu service del $VIP:9400/udp
 }
-routes_are() { [ "$(lbu -j route show | jq length)" = "$1" ]; }
 
 # Six connections, each of which goes where it was said.
 comes_true() {
