@@ -219,6 +219,9 @@ bridge_and_bond() {
 		addr add $LBU/24 dev client
 		addr add $LBU_TO_HOST1/24 dev host1
 		addr add $LBU_TO_HOST2/24 dev host2
+		addr add $LBU6/64 dev client nodad
+		addr add $LBU_TO_HOST1_6/64 dev host1 nodad
+		addr add $LBU_TO_HOST2_6/64 dev host2 nodad
 	EOF
 	# The bridge may have had another address than its port.
 	ip -n client neigh flush dev lbu
@@ -226,6 +229,7 @@ bridge_and_bond() {
 	wait_for 10 ns client ping -q -c 1 -W 1 $LBU
 	wait_for 10 ns lbu ping -q -c 1 -W 1 $HOST1
 	takes 10 7000 10
+	TO=$VIP6 takes 10 7000 10
 }
 
 # A link that becomes narrower, and wide again.
