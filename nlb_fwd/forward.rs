@@ -14,7 +14,6 @@ use crate::{
     },
     way::{
         nat_port,
-        Flow,
         Way, //
     }, //
 };
@@ -53,7 +52,10 @@ use nlb::{
         tcp::Flags, //
     },
 };
-use nlb_tunnel::Target;
+use nlb_tunnel::{
+    Mapping,
+    Target, //
+};
 
 /// A packet that is not sent, and why.
 pub(crate) type Refused = (SkBuff, Counter, DropReason);
@@ -106,21 +108,25 @@ impl Forwarder {
         target: &Arc<Target>,
         (origin, flags): (RouteOrigin, Flags),
     ) -> Result<(), NoRoute> {
-        let add = |way| self.add_route(net, way, service, endpoint, origin, flags);
-        let flow = || Flow::new(tuple).map_err(|_| InsertError::NoMemory);
+        let add = |way, mapping| {
+            let route = Route::new(
+                (way, mapping),
+                service.clone(),
+                endpoint.cloned(),
+                origin,
+                flags,
+            );
+            self.add_route(net, &route.map_err(|_| InsertError::NoMemory)?)
+        };
+        let plain = |way| add(way, Mapping::plain(tuple, target));
         match endpoint.map(|endpoint| (endpoint.forward(), endpoint)) {
             None | Some((Forward::Tunnel, _)) => {
-                let mapping =
-                    nlb_tunnel::allocate(net, tuple, target, false).map_err(NoRoute::FlowId)?;
-                let added = add(Way::Tunnel(mapping.clone()));
-                if added.is_err() {
-                    nlb_tunnel::release(net, &mapping);
-                }
-                added
+                let mapping = Mapping::tunnelled(tuple, target).map_err(NoRoute::FlowId)?;
+                add(Way::Tunnel, mapping)
             }
-            Some((Forward::Direct, _)) => add(Way::Direct(flow()?)),
-            Some((Forward::Ipip, _)) => add(Way::Ipip(flow()?)),
-            Some((Forward::HalfNat, _)) => add(Way::HalfNat(flow()?)),
+            Some((Forward::Direct, _)) => plain(Way::Direct),
+            Some((Forward::Ipip, _)) => plain(Way::Ipip),
+            Some((Forward::HalfNat, _)) => plain(Way::HalfNat),
             Some((Forward::Nat, endpoint)) => {
                 let guard = rcu::read_lock();
                 for _ in 0..TRIES {
@@ -129,7 +135,7 @@ impl Forwarder {
                     if answers.is_some_and(|tuple| self.replies.get(&guard, &tuple).is_some()) {
                         continue;
                     }
-                    match add(Way::Nat(flow()?, port)) {
+                    match plain(Way::Nat(port)) {
                         // Another CPU has just taken it.
                         Err(NoRoute::Reply) => {}
                         other => return other,
@@ -139,13 +145,14 @@ impl Forwarder {
             }
         }
     }
+
     /// Sends a packet of a client the way of its route.
     #[inline]
     pub(crate) fn send(&self, state: &HookState<'_>, route: &Route, skb: SkBuff, parsed: &Parsed) {
         let net = state.net();
         let sent = match route.way() {
-            Way::Tunnel(mapping) => return nlb_tunnel::send(state, mapping, skb, parsed),
-            Way::Ipip(_) => {
+            Way::Tunnel => return nlb_tunnel::send(state, route.mapping(), skb, parsed),
+            Way::Ipip => {
                 // CAST: Small.
                 let overhead = ipip::overhead(parsed.tuple.is_v4()) as u32;
                 transmit(state, route, skb, parsed, overhead, |next, mut skb| {
@@ -154,7 +161,7 @@ impl Forwarder {
                     next.send_ipip(net, skb, parsed.l4_offset as u16)
                 })
             }
-            Way::Direct(_) | Way::HalfNat(_) | Way::Nat(..) => {
+            Way::Direct | Way::HalfNat | Way::Nat(_) => {
                 transmit(state, route, skb, parsed, 0, |next, skb| {
                     next.output(net, skb) //
                 })
@@ -172,7 +179,7 @@ impl Forwarder {
     /// Counts a packet that the network layer was given, and what it said.
     #[inline]
     fn count_sent(&self, route: &Route, parsed: &Parsed, sent: Result) {
-        route.way().usage().count(parsed.total_len);
+        route.mapping().usage().count(parsed.total_len);
         if sent.is_err() {
             self.stats.inc(Counter::DropOutput);
         }
@@ -189,11 +196,11 @@ impl Forwarder {
         parsed: &Parsed,
     ) -> Result<(), Arrival> {
         match route.way() {
-            Way::Tunnel(mapping) => {
-                return nlb_tunnel::send_at_once(state, mapping, packet, parsed);
+            Way::Tunnel => {
+                return nlb_tunnel::send_at_once(state, route.mapping(), packet, parsed);
             }
-            Way::Ipip(_) => return Err(packet),
-            Way::Direct(_) | Way::HalfNat(_) | Way::Nat(..) => {}
+            Way::Ipip => return Err(packet),
+            Way::Direct | Way::HalfNat | Way::Nat(_) => {}
         }
         let next = route.endpoint().and_then(|endpoint| {
             let next = endpoint.target().next_hop(state, &packet)?;
@@ -218,14 +225,14 @@ impl Forwarder {
 /// What is in the headers of a packet of a client on its way to the host. (In the tunnel it is
 /// otherwise.)
 #[inline]
-fn changed(way: &Way, endpoint: &Endpoint, parsed: &Parsed) -> Rewrite {
+fn changed(way: Way, endpoint: &Endpoint, parsed: &Parsed) -> Rewrite {
     let port = || endpoint.host_port().unwrap_or(parsed.tuple.vip_port());
     let host = || (endpoint.host(), port());
     match way {
-        Way::Tunnel(_) | Way::Direct(_) | Way::Ipip(_) => rewritten(parsed, None, None),
-        Way::HalfNat(_) => rewritten(parsed, None, Some(host())),
-        Way::Nat(_, port) => {
-            let from = (endpoint.target().source(), *port);
+        Way::Tunnel | Way::Direct | Way::Ipip => rewritten(parsed, None, None),
+        Way::HalfNat => rewritten(parsed, None, Some(host())),
+        Way::Nat(port) => {
+            let from = (endpoint.target().source(), port);
             rewritten(parsed, Some(from), Some(host()))
         }
     }

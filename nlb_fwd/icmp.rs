@@ -17,7 +17,8 @@ use crate::{
     route::Route,
     state::Forwarder,
     stats::Counter,
-    uapi::Forward, //
+    uapi::Forward,
+    way::Way, //
 };
 use kernel::prelude::*;
 use nlb::{
@@ -73,14 +74,11 @@ impl Forwarder {
                 return Err(skb);
             }
             self.stats.inc(Counter::IcmpErrors);
-            let sent = match route.way().mapping() {
-                Some(mapping) => {
-                    nlb_tunnel::carry(state, mapping, skb, &report);
-                    return Ok(Verdict::Stolen);
-                }
-                None => to_host(state.net(), route, skb, &report),
-            };
-            return Ok(self.passed_on(sent));
+            if route.way() == Way::Tunnel {
+                nlb_tunnel::carry(state, route.mapping(), skb, &report);
+                return Ok(Verdict::Stolen);
+            }
+            return Ok(self.passed_on(to_host(state.net(), route, skb, &report)));
         }
         let Some(route) = self.route_answered(&tuple, state.rcu()) else {
             return Err(skb);
@@ -100,8 +98,8 @@ impl Forwarder {
         let ends = (report.destination, outer.source, outer.destination);
         let target = self
             .route_of(tuple, state.rcu())
-            .filter(|route| route.way().forward() == Forward::Ipip)
-            .and_then(|route| route.target())
+            .filter(|route| route.way() == Way::Ipip)
+            .map(|route| route.target())
             .filter(|target| (target.source(), target.source(), target.host()) == ends)
             // No packet from here has more headers.
             .filter(|_| outer.offset == overhead);
@@ -141,9 +139,7 @@ impl Forwarder {
 ///
 /// With nat it comes from this machine, as everything else that the host gets.
 fn to_host(net: &Net, route: &Route, mut skb: SkBuff, report: &Report) -> Result<Result, Refused> {
-    let Some(target) = route.target() else {
-        return Err(no_route(skb));
-    };
+    let target = route.target();
     let Ok(next) = target.route(net) else {
         return Err(no_route(skb));
     };

@@ -428,11 +428,14 @@ fn other_family(req: &Request<'_>, id: u16) -> Error {
     req.bad_attr(EAFNOSUPPORT, id, c"not of the VIP's address family")
 }
 
-fn find_route(req: &Request<'_>, forwarder: &Forwarder) -> Result<Arc<Route>> {
+fn find_route<'a>(
+    req: &Request<'_>,
+    forwarder: &'a Forwarder,
+    guard: &'a rcu::Guard,
+) -> Result<&'a Route> {
     let tuple = tuple(req)?;
     forwarder
-        .route_of(&tuple, &rcu::read_lock())
-        .cloned()
+        .route_of(&tuple, guard)
         .ok_or_else(|| req.error(ENOENT, c"no such route"))
 }
 
@@ -486,8 +489,9 @@ fn route_new(req: &Request<'_>) -> Result {
 
 fn route_del(req: &Request<'_>) -> Result {
     let forwarder = forwarder(req)?;
-    let route = find_route(req, &forwarder)?;
-    if !forwarder.remove_route(req.net(), &route, RouteEnd::Deleted) {
+    let guard = rcu::read_lock();
+    let route = find_route(req, &forwarder, &guard)?;
+    if !forwarder.remove_route(req.net(), route, RouteEnd::Deleted) {
         return Err(req.error(ENOENT, c"no such route"));
     }
     Ok(())
@@ -495,8 +499,10 @@ fn route_del(req: &Request<'_>) -> Result {
 
 fn route_get(req: &Request<'_>) -> Result {
     let forwarder = forwarder(req)?;
-    let route = find_route(req, &forwarder)?;
-    req.reply(|w| fill_route(w, &route))
+    req.reply(|w| {
+        let guard = rcu::read_lock();
+        fill_route(w, find_route(req, &forwarder, &guard)?)
+    })
 }
 
 fn route_dump(dump: &mut Dump<'_>) -> Result {
@@ -504,7 +510,7 @@ fn route_dump(dump: &mut Dump<'_>) -> Result {
     let table = &forwarder.routes;
     dump.set_generation(table.generation());
     dump.put_table(
-        |guard, position, f| table.scan(guard, position, |route| f(route)),
+        |guard, position, f| table.scan(guard, position, |route| f(route.value())),
         fill_route,
     );
     Ok(())

@@ -34,10 +34,13 @@ mod uapi;
 mod way;
 
 use kernel::prelude::*;
-use nlb::net::{
-    genetlink,
-    netfilter::IngressRegistration,
-    netns, //
+use nlb::{
+    net::{
+        genetlink,
+        netfilter::IngressRegistration,
+        netns, //
+    },
+    sync::object::CacheRegistration, //
 };
 
 module! {
@@ -55,16 +58,18 @@ module! {
 }
 
 /// What the module has registered, dropped in this order: nobody can come in by netlink or from
-/// the migrator, then hooks and tables go.
+/// the migrator, then hooks and tables go, and last their memory.
 struct Module {
     _netlink: genetlink::Registration,
     _plumber: nlb::plumb::Registration,
     _ingress: IngressRegistration<ingress::Ingress>,
     _netns: netns::Registration<state::Forwarder>,
+    _routes: CacheRegistration<route::Route>,
 }
 
 impl kernel::Module for Module {
     fn init(module: &'static ThisModule) -> Result<Self> {
+        let routes = route::CACHE.register()?;
         let netns = state::STATE.register()?;
         let plumber = nlb::plumb::Registration::new(&plumb::PLUMBER)?;
         let ingress = IngressRegistration::new()?;
@@ -74,6 +79,7 @@ impl kernel::Module for Module {
             _plumber: plumber,
             _ingress: ingress,
             _netns: netns,
+            _routes: routes,
         })
     }
 }

@@ -3,6 +3,7 @@
 //! Routes for connections that migrate: what `nlb_migrator` finds in `nlb_core`.
 
 use crate::{
+    route::Route,
     state::{
         Forwarder,
         STATE, //
@@ -15,10 +16,7 @@ use crate::{
 };
 use kernel::{
     prelude::*,
-    sync::{
-        rcu,
-        Arc, //
-    },
+    sync::rcu, //
 };
 use nlb::{
     errno::EHOSTDOWN,
@@ -48,7 +46,7 @@ impl plumb::Plumber for Plumber {
         let guard = rcu::read_lock();
         let forwarder = STATE.get(net, &guard).ok_or(ESRCH)?;
         let service = forwarder.service_of(tuple, &guard).ok_or(ENOENT)?;
-        let mapping = nlb_tunnel::mapping(net, flow_id).ok_or(ENOENT)?;
+        let mapping = nlb_tunnel::mapping(net, flow_id, &guard).ok_or(ENOENT)?;
         if mapping.tuple() != tuple {
             return Err(ENOENT);
         }
@@ -57,15 +55,22 @@ impl plumb::Plumber for Plumber {
             return Err(EHOSTDOWN.into());
         }
         // The connection is established, whatever packet comes next.
-        forwarder.add_route(
-            net,
-            Way::Tunnel(mapping),
-            service,
-            endpoint.as_ref(),
+        let route = Route::new(
+            (Way::Tunnel, mapping.heir()),
+            service.clone(),
+            endpoint,
             RouteOrigin::Migration,
             Flags::ACK,
         )?;
-        Ok(())
+        // First, so that whoever removes the route finds it among the flow ids.
+        if !nlb_tunnel::replace(net, mapping, &route) {
+            return Err(ENOENT);
+        }
+        let added = forwarder.add_route(net, &route);
+        if added.is_err() {
+            nlb_tunnel::release(net, route.mapping());
+        }
+        Ok(added?)
     }
 
     fn unplumb(&self, net: &Net, tuple: &FourTuple, flow_id: FlowId) {
@@ -84,20 +89,14 @@ impl plumb::Plumber for Plumber {
 }
 
 /// Calls `f` with the route that sends a connection the way of a flow id, if there is one.
-fn with_route(
-    net: &Net,
-    tuple: &FourTuple,
-    flow_id: FlowId,
-    f: impl FnOnce(&Forwarder, &Arc<crate::route::Route>),
-) {
+fn with_route(net: &Net, tuple: &FourTuple, flow_id: FlowId, f: impl FnOnce(&Forwarder, &Route)) {
     let guard = rcu::read_lock();
     let Some(forwarder) = STATE.get(net, &guard) else {
         return;
     };
-    let route = forwarder.route_of(tuple, &guard).filter(|route| {
-        let mapping = route.way().mapping();
-        mapping.is_some_and(|mapping| mapping.flow_id() == flow_id)
-    });
+    let route = forwarder
+        .route_of(tuple, &guard)
+        .filter(|route| route.mapping().flow_id() == Some(flow_id));
     if let Some(route) = route {
         f(forwarder, route);
     }

@@ -26,8 +26,7 @@ use kernel::{
             Atomic,
             Relaxed, //
         },
-        rcu,
-        Arc, //
+        rcu, //
     },
 };
 use nlb::{
@@ -40,7 +39,10 @@ use nlb::{
         skbuff::SkBuff,
         Net, //
     },
-    sync::rhashtable::InsertError,
+    sync::{
+        object::ObjectRef,
+        rhashtable::InsertError, //
+    },
     wire::{
         addr::{
             Addr,
@@ -57,7 +59,7 @@ impl Forwarder {
         &'a self,
         tuple: &FourTuple,
         guard: &'a rcu::Guard,
-    ) -> Option<&'a Arc<Route>> {
+    ) -> Option<&'a ObjectRef<Route>> {
         if self.replies.is_empty() {
             return None;
         }
@@ -68,7 +70,7 @@ impl Forwarder {
     ///
     /// A connection that was reset gives way to a new one. Errors: [`NoRoute::Reply`] if
     /// another one has the same replies, [`InsertError::Exists`] if this connection has a route.
-    pub(crate) fn add_reply(&self, net: &Net, route: &Arc<Route>) -> Result<(), NoRoute> {
+    pub(crate) fn add_reply(&self, net: &Net, route: &ObjectRef<Route>) -> Result<(), NoRoute> {
         let Some(tuple) = route.reply_tuple() else {
             return Ok(());
         };

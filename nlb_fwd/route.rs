@@ -22,7 +22,14 @@ use kernel::{
     },
 };
 use nlb::{
-    sync::read_once,
+    sync::{
+        object::{
+            Object,
+            ObjectCache,
+            ObjectRef, //
+        },
+        read_once, //
+    },
     time,
     wire::{
         addr::FourTuple,
@@ -34,7 +41,10 @@ use nlb::{
         },
     },
 };
-use nlb_tunnel::Target;
+use nlb_tunnel::{
+    Mapping,
+    Target, //
+};
 
 /// Seconds that an established connection of a migration may be silent while its host says when it has
 /// ended. As long as conntrack keeps such connections.
@@ -43,61 +53,88 @@ const MIGRATION_WATCHED: u32 = 5 * 24 * 3600;
 /// keepalive every two hours (RFC 1122 section 4.2.3.6) comes in time.
 const MIGRATION_UNWATCHED: u32 = (2 * 60 + 4) * 60;
 
-/// The route of a connection.
+/// The route of a connection: all that is known of it, in one piece of memory. The table of routes
+/// has it, and with some ways another one: that of flow ids, or that of replies.
 pub(crate) struct Route {
-    way: Way,
+    mapping: Mapping,
     service: Arc<Service>,
     /// None if the host is no endpoint of the service, which there may only be in the tunnel.
     endpoint: Option<Arc<Endpoint>>,
-    origin: RouteOrigin,
-    /// Number of the [`State`], with [`GONE`] and [`UNWATCHED`].
+    way: Way,
+    /// Number of the [`State`], with [`GONE`] and [`UNWATCHED`], and the origin from [`ORIGIN`] on.
     state: Atomic<u32>,
 }
 
+/// In a route's state, the bits of the [`State`].
+const STATE: u32 = 0xff;
 /// In a route's state, that the route is not counted (any more) with its endpoint.
 const GONE: u32 = 1 << 8;
 /// In a route's state, that nothing will be heard of the end of its connection.
 const UNWATCHED: u32 = 1 << 9;
+/// In a route's state, the first bit of the origin.
+const ORIGIN: u32 = 16;
+
+// There may be a million of them: see "What a route takes" in Documentation/forwarding.rst.
+const _: () = assert!(size_of::<Route>() <= 112);
+
+/// Memory for routes.
+pub(crate) static CACHE: ObjectCache<Route> = ObjectCache::new(c"nlb_route");
+
+impl Object for Route {
+    type Key = FourTuple;
+    type Part = Mapping;
+
+    #[inline]
+    fn key(&self) -> &FourTuple {
+        self.mapping.tuple()
+    }
+
+    fn part(&self) -> &Mapping {
+        &self.mapping
+    }
+}
 
 impl Route {
-    /// A route of the way's connection, in the state after a packet with `flags`.
+    /// A route of the mapping's connection, in the state after a packet with `flags`.
     pub(crate) fn new(
-        way: Way,
+        (way, mapping): (Way, Mapping),
         service: Arc<Service>,
         endpoint: Option<Arc<Endpoint>>,
         origin: RouteOrigin,
         flags: Flags,
-    ) -> Result<Arc<Self>> {
-        let state = State::initial(way.tuple().proto(), flags);
-        Ok(Arc::new(
-            Self {
-                way,
-                service,
-                endpoint,
-                origin,
-                state: Atomic::new(state as u32 | GONE),
-            },
-            GFP_ATOMIC,
-        )?)
+    ) -> Result<ObjectRef<Self>> {
+        let state = State::initial(mapping.tuple().proto(), flags);
+        let route = Self {
+            mapping,
+            service,
+            endpoint,
+            way,
+            state: Atomic::new(state as u32 | GONE | (origin as u32) << ORIGIN),
+        };
+        CACHE.make(route, GFP_ATOMIC)
     }
 
     /// The connection.
+    #[inline]
     pub(crate) fn tuple(&self) -> &FourTuple {
-        self.way.tuple()
+        self.mapping.tuple()
     }
 
     /// What to do with its packets.
     #[inline]
-    pub(crate) fn way(&self) -> &Way {
-        &self.way
+    pub(crate) fn way(&self) -> Way {
+        self.way
     }
 
-    /// The host; none that there is no endpoint for, but in the tunnel.
-    pub(crate) fn target(&self) -> Option<&Arc<Target>> {
-        match self.way.mapping() {
-            Some(mapping) => Some(mapping.target()),
-            None => self.endpoint.as_ref().map(|endpoint| endpoint.target()),
-        }
+    /// The host, packets and bytes to it, and in the tunnel the flow id.
+    #[inline]
+    pub(crate) fn mapping(&self) -> &Mapping {
+        &self.mapping
+    }
+
+    /// The host.
+    pub(crate) fn target(&self) -> &Arc<Target> {
+        self.mapping.target()
     }
 
     /// The service.
@@ -142,7 +179,7 @@ impl Route {
     }
 
     fn enter(&self, state: State) {
-        self.change(|number| state as u32 | number & (GONE | UNWATCHED));
+        self.change(|number| state as u32 | number & !STATE);
     }
 
     fn recount(&self, before: bool, after: bool) {
@@ -163,7 +200,7 @@ impl Route {
 
     /// Who plumbed the route.
     pub(crate) fn origin(&self) -> RouteOrigin {
-        self.origin
+        RouteOrigin::from_u32(read_once(&self.state) >> ORIGIN).unwrap_or(RouteOrigin::L4)
     }
 
     fn state(&self) -> State {
@@ -205,7 +242,7 @@ impl Route {
         if after != before {
             self.enter(after);
         }
-        self.way.usage().touch();
+        self.mapping.usage().touch();
     }
 
     /// Whether its connection was reset.
@@ -215,7 +252,7 @@ impl Route {
 
     /// What its replies have as addresses and ports, the sender as client, if they come here.
     pub(crate) fn reply_tuple(&self) -> Option<FourTuple> {
-        self.way.reply_tuple(self.endpoint.as_ref()?)
+        self.way.reply_tuple(self.tuple(), self.endpoint.as_ref()?)
     }
 
     /// The host says that the connection has ended: only its last packets are still to come.
@@ -248,7 +285,7 @@ impl Route {
             State::FinWait => configured.fin,
             State::Close => 0,
         };
-        let seconds = match (configured, self.origin, state) {
+        let seconds = match (configured, self.origin(), state) {
             (0, RouteOrigin::Migration, State::Established) if number & UNWATCHED == 0 => {
                 MIGRATION_WATCHED
             }
@@ -261,7 +298,7 @@ impl Route {
 
     /// Jiffies until the route expires if no packet comes.
     fn remaining(&self, now: u64) -> u64 {
-        let idle = now.saturating_sub(self.way.usage().used());
+        let idle = now.saturating_sub(self.mapping.usage().used());
         self.timeout().saturating_sub(idle)
     }
 
@@ -278,6 +315,7 @@ impl Route {
 
 /// The state in the number of a route's.
 fn state_of(number: u32) -> State {
+    // CAST: The bits of `STATE`.
     State::from_number(number as u8).unwrap_or(State::Established)
 }
 

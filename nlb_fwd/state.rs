@@ -67,15 +67,17 @@ use nlb::{
     random,
     sync::{
         family_table::FamilyTable,
+        object::ObjectRef,
         rcu::RcuCell,
         rhashtable::{
             InsertError,
+            ObjectTable,
             Position,
             Scan, //
         },
     },
     time,
-    wire::{addr::FourTuple, tcp::Flags},
+    wire::addr::FourTuple,
     work::{
         DelayedWork,
         Trigger, //
@@ -109,14 +111,14 @@ pub(crate) struct Forwarder {
     #[pin]
     wide: Wide,
     #[pin]
-    pub(crate) routes: FamilyTable<FourTuple, Arc<Route>>,
+    pub(crate) routes: ObjectTable<Route>,
     #[pin]
     pub(crate) clients: Clients<Endpoint>,
     /// None if there is no rule.
     pub(crate) rules: RcuCell<Rules>,
     /// Routes by what their replies have as addresses and ports, where these come here.
     #[pin]
-    pub(crate) replies: FamilyTable<FourTuple, Arc<Route>>,
+    pub(crate) replies: FamilyTable<FourTuple, ObjectRef<Route>>,
     /// The hosts that these come from.
     pub(crate) repliers: Repliers,
     /// Number of the next port to try for nat.
@@ -158,7 +160,7 @@ impl PerNet for Forwarder {
         try_pin_init!(Self {
             services <- FamilyTable::new(MAX_SERVICES),
             wide <- Wide::new(MAX_SERVICES),
-            routes <- FamilyTable::new(max_routes()),
+            routes <- ObjectTable::new(max_routes()),
             clients <- Clients::new(MAX_CLIENTS),
             rules: RcuCell::new(None),
             replies <- FamilyTable::new(max_routes()),
@@ -197,7 +199,7 @@ impl PerNet for Forwarder {
         // hide entries from a scan, once is not always enough.
         while !state.routes.is_empty() {
             state.routes.retain(|route| {
-                release(net, route);
+                nlb_tunnel::release(net, route.value().mapping());
                 false
             });
         }
@@ -240,13 +242,6 @@ fn run_expire(
         }
     }
     trigger.schedule(if done { EXPIRE_INTERVAL_MS } else { 1 });
-}
-
-/// Gives the flow id of a route back, if it has one.
-fn release(net: &Net, route: &Route) {
-    if let Some(mapping) = route.way().mapping() {
-        nlb_tunnel::release(net, mapping);
-    }
 }
 
 impl Forwarder {
@@ -383,50 +378,50 @@ impl Forwarder {
         &'a self,
         tuple: &FourTuple,
         guard: &'a rcu::Guard,
-    ) -> Option<&'a Arc<Route>> {
+    ) -> Option<&'a Route> {
         self.routes.get(guard, tuple)
     }
 
-    /// Makes a route, which owns the flow id of its way if that succeeds.
+    /// Adds a route, with a flow id if its way needs one and it has none.
     ///
-    /// `EEXIST` if the connection has one, `ENOSPC`, `ENOMEM`, [`NoRoute::Reply`]. Any context; the
-    /// caller holds the RCU read side from before it looked up the service.
-    pub(crate) fn add_route(
-        &self,
-        net: &Net,
-        way: Way,
-        service: &Arc<Service>,
-        endpoint: Option<&Arc<Endpoint>>,
-        origin: RouteOrigin,
-        flags: Flags,
-    ) -> Result<(), NoRoute> {
-        let route = Route::new(way, service.clone(), endpoint.cloned(), origin, flags)
-            .map_err(|_| InsertError::NoMemory)?;
-        self.add_reply(net, &route)?;
+    /// [`NoRoute::Table`], [`NoRoute::FlowId`], [`NoRoute::Reply`]. Any context; the caller holds the
+    /// RCU read side from before it looked up the service.
+    pub(crate) fn add_route(&self, net: &Net, route: &ObjectRef<Route>) -> Result<(), NoRoute> {
+        let needs_flow_id = route.way() == Way::Tunnel && route.mapping().flow_id().is_none();
+        if needs_flow_id {
+            nlb_tunnel::assign(net, route).map_err(NoRoute::FlowId)?;
+        }
+        let added = self.list_route(net, route);
+        if added.is_err() && needs_flow_id {
+            nlb_tunnel::release(net, route.mapping());
+        }
+        added
+    }
+
+    /// Puts a route into the tables by which its packets find it.
+    fn list_route(&self, net: &Net, route: &ObjectRef<Route>) -> Result<(), NoRoute> {
+        self.add_reply(net, route)?;
         route.added();
-        let inserted = self.routes.insert(route.tuple(), route.clone(), GFP_ATOMIC);
-        if let Err(error) = inserted {
+        if let Err(error) = self.routes.insert(route) {
             route.removed();
-            self.remove_reply(&route);
+            self.remove_reply(route);
             return Err(error.into());
         }
         route.count_connection();
-        self.stats.inc(match origin {
+        self.stats.inc(match route.origin() {
             RouteOrigin::L4 => Counter::RouteNew,
             RouteOrigin::Migration => Counter::RouteMigration,
             RouteOrigin::Manual => Counter::RouteManual,
         });
-        netlink::notify_route(net, &route);
-        self.misses.routed(net, &self.stats, &route);
+        netlink::notify_route(net, route);
+        self.misses.routed(net, &self.stats, route);
         Ok(())
     }
 
     /// Removes this very route and gives back what it has. False if that was done before. Any
     /// context.
     pub(crate) fn remove_route(&self, net: &Net, route: &Route, end: RouteEnd) -> bool {
-        let removed = self.routes.remove_if(route.tuple(), |other| {
-            core::ptr::eq::<Route>(&**other, route)
-        });
+        let removed = self.routes.remove(route);
         if removed {
             self.forget(net, route, end);
         }
@@ -438,7 +433,7 @@ impl Forwarder {
         route.removed();
         self.remove_reply(route);
         netlink::notify_route_end(net, route, end);
-        release(net, route);
+        nlb_tunnel::release(net, route.mapping());
     }
 
     /// Removes all routes of a service that gets no more of them. Process context.
@@ -446,6 +441,7 @@ impl Forwarder {
         // A table that shrinks meanwhile may hide entries from a scan.
         while service.routes() > 0 {
             self.routes.for_each(|route| {
+                let route = route.value();
                 if Arc::ptr_eq(route.service(), service) {
                     self.remove_route(net, route, RouteEnd::Service);
                 }
@@ -458,6 +454,7 @@ impl Forwarder {
         // As above.
         while endpoint.routes() > 0 {
             self.routes.for_each(|route| {
+                let route = route.value();
                 let points_there = route
                     .endpoint()
                     .is_some_and(|other| Arc::ptr_eq(other, endpoint));
@@ -473,6 +470,7 @@ impl Forwarder {
     fn expire(&self, net: &Net, guard: &rcu::Guard, positions: &mut Positions) -> bool {
         let now = time::jiffies();
         let done = self.routes.scan(guard, &mut positions.routes, |route| {
+            let route = route.value();
             if route.is_expired(now) && self.remove_route(net, route, RouteEnd::Expired) {
                 self.stats.inc(Counter::RouteExpired);
             }

@@ -76,7 +76,7 @@ pub(crate) struct Trace<'a> {
     /// The rule that decides about it.
     pub(crate) rule: Option<&'a Arc<Rule>>,
     /// The route of its connection; with another outcome, one that gives way.
-    pub(crate) route: Option<&'a Arc<Route>>,
+    pub(crate) route: Option<&'a Route>,
     /// Where the client's last connection went, and for how many milliseconds that counts.
     pub(crate) affinity: Option<(&'a Arc<Endpoint>, u64)>,
     /// How the service's allotment is.
@@ -183,11 +183,9 @@ impl Forwarder {
 impl Trace<'_> {
     /// Of a packet that follows a route.
     fn follow(&mut self, net: &Net, route: &Route, guard: &rcu::Guard) {
-        let mapping = route.way().mapping();
-        let learns = mapping.is_some_and(|mapping| !mapping.is_confirmed());
-        self.way = route
-            .target()
-            .map(|target| way_out(net, target, route.way().forward(), learns, guard));
+        let forward = route.way().forward();
+        let learns = forward == Forward::Tunnel && !route.mapping().is_confirmed();
+        self.way = Some(way_out(net, route.target(), forward, learns, guard));
         self.outcome = match self.way.as_ref().and_then(|way| way.link) {
             Some(_) => TraceOutcome::Route,
             None => TraceOutcome::NoWay,

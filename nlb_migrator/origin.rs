@@ -51,6 +51,7 @@ use nlb::{
     },
     plumb,
     sync::{
+        object::PartRef,
         rcu,
         semaphore::Permit, //
     },
@@ -92,7 +93,7 @@ struct Mover<'a> {
     read: &'a ReadData,
     frozen: Option<Frozen<'a>>,
     /// Flow id and mapping, ours until the route owns them.
-    mapping: Option<Arc<nlb_tunnel::Mapping>>,
+    mapping: Option<PartRef<nlb_tunnel::Mapping>>,
     plumbed: bool,
     timeout_ms: u32,
     /// The time that went into taking the connection out; waiting for the peer is not in it.
@@ -196,7 +197,7 @@ impl OriginOps for Mover<'_> {
         let mapping = self.mapping.as_ref().ok_or(Code::NoFlowId)?;
         self.send(&Record::Prepare(Prepare {
             forwarder: mapping.target().source(),
-            flow_id: mapping.flow_id(),
+            flow_id: self.transfer.flow_id,
             timeout_ms: self.timeout_ms,
             connection: self.outlook,
         }))
@@ -391,9 +392,9 @@ fn migrate(
 
     let target = nlb_tunnel::target(net, peer.addr, None)
         .map_err(|error| Reason::or_no_memory(error, Code::NoHost))?;
-    let mapping = nlb_tunnel::allocate(net, &tuple, &target, true)
+    let mapping = nlb_tunnel::allocate(net, &tuple, &target)
         .map_err(|error| Reason::or_no_memory(error, Code::NoFlowId))?;
-    let flow_id = mapping.flow_id();
+    let flow_id = mapping.flow_id().ok_or(Code::NoFlowId)?;
     let transfer = match transfer::prepare(shared, &peer, link, tuple, flow_id) {
         Ok(transfer) => transfer,
         Err(reason) => {

@@ -35,6 +35,11 @@ use nlb::{
         },
         Net, //
     },
+    sync::object::{
+        Object,
+        ObjectRef,
+        PartRef, //
+    },
     wire::{
         addr::{
             Addr,
@@ -64,35 +69,54 @@ pub fn neighbour(net: &Net, host: Addr) -> Result<Arc<Target>> {
     Target::neighbour(net, host)
 }
 
-/// Gives a free flow id to a connection to that host.
+/// Gives a free flow id to the mapping of an object, which is from [`Mapping::tunnelled`] and has
+/// none.
 ///
-/// `confirmed`: the host has the mapping already (from a migration), so packets take the compact
-/// form at once. The mapping stays until [`release`]. Any context. Errors: `ENOSPC`, `ENOMEM`,
-/// `EAFNOSUPPORT` if the host is of another family than the connection, `ESRCH` if the namespace is
-/// going away.
-pub fn allocate(
-    net: &Net,
-    tuple: &FourTuple,
-    target: &Arc<Target>,
-    confirmed: bool,
-) -> Result<Arc<Mapping>> {
+/// It stays until [`release`], and must be released before the module goes that has made the object.
+/// Any context. Errors: `ENOSPC`, `ENOMEM`, `ESRCH` if the namespace is going away.
+pub fn assign<T: Object<Part = Mapping>>(net: &Net, object: &ObjectRef<T>) -> Result {
     STATE
         .get(net, &rcu::read_lock())
         .ok_or(ESRCH)?
-        .allocate(net, tuple, target, confirmed)
+        .assign(net, object)
+}
+
+/// Gives a free flow id to a connection of a migration to that host, which has the mapping already,
+/// so that packets take the compact form at once.
+///
+/// The mapping stays until [`release`]. Any context. Errors as [`assign`], and `EAFNOSUPPORT` if the
+/// host is of another family than the connection.
+pub fn allocate(net: &Net, tuple: &FourTuple, target: &Arc<Target>) -> Result<PartRef<Mapping>> {
+    STATE
+        .get(net, &rcu::read_lock())
+        .ok_or(ESRCH)?
+        .allocate(net, tuple, target)
+}
+
+/// Puts the mapping of an object, which is from [`Mapping::heir`], in the place of the one whose heir
+/// it is. False if that has been released. Any context.
+pub fn replace<T: Object<Part = Mapping>>(
+    net: &Net,
+    mapping: &Mapping,
+    heir: &ObjectRef<T>,
+) -> bool {
+    STATE
+        .get(net, &rcu::read_lock())
+        .is_some_and(|tunnel| tunnel.replace(mapping, heir.to_part()))
 }
 
 /// Gives a flow id back. Packets under way with it are still sent. Does nothing if that was done
-/// before. Any context.
+/// before, or the mapping has none. Any context.
 pub fn release(net: &Net, mapping: &Mapping) {
     if let Some(tunnel) = STATE.get(net, &rcu::read_lock()) {
         tunnel.release(net, mapping);
     }
 }
 
-/// The mapping of a flow id that [`allocate`] gave. Any context.
-pub fn mapping(net: &Net, flow_id: FlowId) -> Option<Arc<Mapping>> {
-    STATE.get(net, &rcu::read_lock())?.mapping(flow_id)
+/// The mapping of a flow id that was given here, for as long as the RCU read side is held. Any
+/// context.
+pub fn mapping<'a>(net: &'a Net, flow_id: FlowId, guard: &'a rcu::Guard) -> Option<&'a Mapping> {
+    STATE.get(net, guard)?.flows.get(guard, flow_id)
 }
 
 /// Reads the headers of a packet whose data starts at the IP header, making them linear. `None` for

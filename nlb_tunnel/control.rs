@@ -67,24 +67,24 @@ fn send(net: &Net, route: Route, payload: &[u8]) -> Result {
     route.send_udp(net, skb, PORT, PORT)
 }
 
-/// What the host is to learn.
-fn learn(mapping: &Mapping) -> Learn {
-    Learn {
-        flow_id: mapping.flow_id(),
+/// What the host is to learn. `EINVAL` if there is no flow id.
+fn learn(mapping: &Mapping) -> Result<Learn> {
+    Ok(Learn {
+        flow_id: mapping.flow_id().ok_or(EINVAL)?,
         cookie: mapping.cookie(),
         tuple: *mapping.tuple(),
-    }
+    })
 }
 
 /// Sends a LEARN without a packet.
 pub(crate) fn send_learn(net: &Net, mapping: &Mapping, route: Route) -> Result {
-    send(net, route, learn(mapping).emit(&mut [0; LEARN6_LEN]))
+    send(net, route, learn(mapping)?.emit(&mut [0; LEARN6_LEN]))
 }
 
 /// Puts a LEARN in front of a client's packet, whose data starts at its IP header. Its checksum
 /// must be complete. `ENOMEM`.
 pub(crate) fn push_learn(skb: &mut SkBuff, mapping: &Mapping) -> Result {
-    push_header(skb, learn(mapping).emit(&mut [0; LEARN6_LEN]))
+    push_header(skb, learn(mapping)?.emit(&mut [0; LEARN6_LEN]))
 }
 
 /// Makes the data, an IP packet whose checksum is complete, a CARRY's. `ENOMEM`.

@@ -79,7 +79,7 @@ impl Tunnel {
     /// Counts a packet of a mapping that the network layer was given, and what it said.
     #[inline]
     fn count_sent(&self, mapping: &Mapping, parsed: &Parsed, sent: Result) {
-        mapping.usage.count(parsed.total_len);
+        mapping.usage().count(parsed.total_len);
         self.stats.inc(Counter::EncapPackets);
         self.stats.add(Counter::EncapBytes, parsed.total_len as u64);
         if sent.is_err() {
@@ -109,9 +109,8 @@ impl Tunnel {
         if !packet.fits_mtu(next.mtu(), l4_offset) {
             return Err(packet);
         }
-        let (source, destination) = (target.source(), target.host());
         let ready = packet.claim(len, l4_offset, |skb| {
-            encapsulate(skb, parsed, source, destination, mapping.flow_id()).map_err(|_| ENOMEM)
+            encapsulate_by(mapping, skb, parsed).map_err(|_| ENOMEM)
         });
         match ready {
             Ok(skb) => self.count_sent(mapping, parsed, next.output(skb)),
@@ -166,8 +165,7 @@ impl Tunnel {
         if !mapping.is_confirmed() {
             self.announce(net, mapping);
         }
-        let (source, destination) = (mapping.target().source(), mapping.target().host());
-        let ready = encapsulate(&mut skb, parsed, source, destination, mapping.flow_id())
+        let ready = encapsulate_by(mapping, &mut skb, parsed)
             .map_err(|_| ENOMEM)
             .and_then(|()| permit_fragments(net, &mut skb));
         if ready.is_err() {
@@ -235,6 +233,18 @@ impl Tunnel {
     }
 }
 
+/// Gives a packet of a mapping the compact form, as [`encapsulate`].
+#[inline]
+fn encapsulate_by(
+    mapping: &Mapping,
+    skb: &mut SkBuff,
+    parsed: &Parsed,
+) -> Result<(), error::DropReason> {
+    let target = mapping.target();
+    let id = mapping.flow_id().ok_or(error::DropReason::NoSpace)?;
+    encapsulate(skb, parsed, target.source(), target.host(), id)
+}
+
 /// Gives a client's packet, whose data starts at its IP header, the compact form.
 ///
 /// On an error nothing has changed: the TTL is used up, or memory is short.
@@ -269,8 +279,7 @@ fn send_compact(
     mut skb: SkBuff,
     parsed: &Parsed,
 ) -> Result<Result, Refused> {
-    let (source, destination) = (mapping.target().source(), mapping.target().host());
-    match encapsulate(&mut skb, parsed, source, destination, mapping.flow_id()) {
+    match encapsulate_by(mapping, &mut skb, parsed) {
         Ok(()) => Ok(route.output(state.net(), skb)),
         Err(_) => Err(no_memory(skb)),
     }

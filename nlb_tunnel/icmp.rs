@@ -264,7 +264,7 @@ impl Tunnel {
             About::Compact(flow_id) => (*flow_id, None),
             About::Learn(learn, _) => (learn.flow_id, Some(learn)),
         };
-        let mapping: &Mapping = self.flows.get(guard, &flow_id.value())?;
+        let mapping = self.flows.get(guard, flow_id)?;
         let quoted = &report.quoted.tuple;
         let fits = match learn {
             None => mapping.tuple().proto() == quoted.proto(),
@@ -292,10 +292,11 @@ impl Tunnel {
         if report.ttl <= 1 {
             return self.lose(skb, Counter::DropTtl, DropReason::IP_INHDR);
         }
-        let ready = skb
-            .trim(report.total_len as u32)
-            .and_then(|()| skb.checksum_help())
-            .and_then(|()| wrap(&mut skb, report, mapping.flow_id()));
+        let ready = mapping.flow_id().ok_or(EINVAL).and_then(|flow_id| {
+            skb.trim(report.total_len as u32)?;
+            skb.checksum_help()?;
+            wrap(&mut skb, report, flow_id)
+        });
         if ready.is_err() {
             return self.lose(skb, Counter::DropNoMemory, DropReason::NOMEM);
         }

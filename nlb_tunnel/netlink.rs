@@ -27,7 +27,10 @@ use crate::{
 };
 use kernel::{
     prelude::*,
-    sync::Arc, //
+    sync::{
+        rcu,
+        Arc, //
+    },
 };
 use nlb::{
     errno::EAFNOSUPPORT,
@@ -191,10 +194,12 @@ fn mapping_get(req: &Request<'_>) -> Result {
     let tunnel = tunnel(req)?;
     match req.require_u32(mapping::SIDE)? {
         side if side == MappingSide::Forwarder as u32 => {
-            let found = tunnel
-                .mapping(flow_id(req)?)
-                .ok_or_else(|| no_mapping(req))?;
-            req.reply(|w| fill_mapping(w, &found))
+            let flow_id = flow_id(req)?;
+            req.reply(|w| {
+                let guard = rcu::read_lock();
+                let found = tunnel.flows.get(&guard, flow_id);
+                fill_mapping(w, found.ok_or_else(|| no_mapping(req))?)
+            })
         }
         _ => {
             let found = tunnel
@@ -220,7 +225,7 @@ fn mapping_dump(dump: &mut Dump<'_>) -> Result {
         if wanted(MappingSide::Forwarder) {
             let table = &tunnel.flows;
             let done = dump.put_table(
-                |guard, position, f| table.scan(guard, position, |_, mapping| f(mapping)),
+                |guard, position, f| table.scan(guard, position, |mapping| f(mapping)),
                 fill_mapping,
             );
             if !done {
@@ -255,14 +260,14 @@ fn fill_mapping(w: &mut Writer<'_>, m: &Mapping) -> Result {
         MappingState::Learning
     };
     w.put_u32(mapping::SIDE, MappingSide::Forwarder as u32)?;
-    w.put_u32(mapping::FLOW_ID, m.flow_id().value())?;
+    w.put_u32(mapping::FLOW_ID, m.flow_id().map_or(0, FlowId::value))?;
     w.put_bytes(mapping::FORWARDER_ADDR, m.target().source().octets())?;
     w.put_bytes(mapping::HOST_ADDR, m.target().host().octets())?;
     fill_tuple(w, m.tuple())?;
     w.put_u32(mapping::STATE, state as u32)?;
-    w.put_uint(mapping::IDLE, m.usage.idle_ms())?;
-    w.put_uint(mapping::PACKETS, m.usage.packets())?;
-    w.put_uint(mapping::BYTES, m.usage.bytes())
+    w.put_uint(mapping::IDLE, m.usage().idle_ms())?;
+    w.put_uint(mapping::PACKETS, m.usage().packets())?;
+    w.put_uint(mapping::BYTES, m.usage().bytes())
 }
 
 fn fill_host_mapping(w: &mut Writer<'_>, m: &HostMapping) -> Result {

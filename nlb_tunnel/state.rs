@@ -10,7 +10,7 @@ use crate::{
         MAX_FORWARDERS, //
     },
     mapping::{
-        forwarder::Mapping,
+        forwarder::Flows,
         host::{
             HostKey,
             HostMapping, //
@@ -23,7 +23,6 @@ use kernel::{
     new_mutex,
     prelude::*,
     sync::{
-        atomic::Atomic,
         rcu,
         Arc,
         Mutex, //
@@ -42,13 +41,9 @@ use nlb::{
         },
         Net, //
     },
-    random,
     sync::{
         family_table::FamilyTable,
-        rhashtable::{
-            Position,
-            RcuHashTable, //
-        },
+        rhashtable::Position, //
     },
     wire::addr::Addr,
     work::{
@@ -77,11 +72,9 @@ pub(crate) struct Tunnel {
     /// This machine as host.
     #[pin]
     pub(crate) hosts: FamilyTable<HostKey, Arc<HostMapping>>,
-    /// This machine as forwarder, by flow id.
+    /// This machine as forwarder.
     #[pin]
-    pub(crate) flows: RcuHashTable<u32, Arc<Mapping>>,
-    /// Number of the next flow id to try.
-    pub(crate) next_flow: Atomic<u32>,
+    pub(crate) flows: Flows,
     pub(crate) stats: Stats,
     /// Serialises changes of the forwarders.
     #[pin]
@@ -107,8 +100,7 @@ impl PerNet for Tunnel {
         try_pin_init!(Self {
             forwarders <- FamilyTable::new(MAX_FORWARDERS),
             hosts <- FamilyTable::new(max_mappings()),
-            flows <- RcuHashTable::new(max_mappings()),
-            next_flow: Atomic::new(random::u32()),
+            flows <- Flows::new(max_mappings()),
             stats: Stats::new()?,
             config <- new_mutex!(()),
             expire: {

@@ -3,7 +3,9 @@
 //! Synchronisation, and data that many CPUs share.
 
 pub mod family_table;
+pub mod id_table;
 pub mod lock;
+pub mod object;
 pub mod percpu;
 pub mod rcu;
 pub mod rhashtable;

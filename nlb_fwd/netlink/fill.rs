@@ -199,20 +199,19 @@ pub(super) fn fill_counters(w: &mut Writer<'_>, of: impl Fn(Counter) -> u64) -> 
 }
 
 pub(super) fn fill_route(w: &mut Writer<'_>, r: &Route) -> Result {
-    let (way, usage) = (r.way(), r.way().usage());
+    let (way, usage) = (r.way(), r.mapping().usage());
     fill_tuple(w, r.tuple())?;
     w.put_u32(route::FORWARD, way.forward() as u32)?;
-    if let Some(target) = r.target() {
-        w.put_bytes(route::HOST_ADDR, target.host().octets())?;
-        if changes_source(way.forward()) {
-            w.put_bytes(route::FORWARDER_ADDR, target.source().octets())?;
-        }
+    let target = r.target();
+    w.put_bytes(route::HOST_ADDR, target.host().octets())?;
+    if changes_source(way.forward()) {
+        w.put_bytes(route::FORWARDER_ADDR, target.source().octets())?;
     }
     if let Some(port) = way.port() {
         w.put_be16(route::FORWARDER_PORT, port)?;
     }
-    if let Some(mapping) = way.mapping() {
-        w.put_u32(route::FLOW_ID, mapping.flow_id().value())?;
+    if let Some(flow_id) = r.mapping().flow_id() {
+        w.put_u32(route::FLOW_ID, flow_id.value())?;
     }
     w.put_u32(route::STATE, r.shown_state() as u32)?;
     w.put_u32(route::ORIGIN, r.origin() as u32)?;

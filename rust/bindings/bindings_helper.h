@@ -52,6 +52,7 @@
 #include <linux/tracepoint.h>
 #include <linux/udp.h>
 #include <linux/workqueue.h>
+#include <linux/xarray.h>
 #include <net/arp.h>
 #include <net/checksum.h>
 #include <net/dropreason.h>

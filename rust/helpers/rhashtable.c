@@ -14,11 +14,11 @@ __nlb_helper int nlb_helper_rhashtable_init(struct rhashtable *ht,
 	return rhashtable_init(ht, params);
 }
 
-__nlb_helper int nlb_helper_rhashtable_lookup_insert_fast(struct rhashtable *ht,
-							  struct rhash_head *obj,
-							  const struct rhashtable_params *params)
+__nlb_helper int nlb_helper_rhashtable_lookup_insert_key(struct rhashtable *ht, const void *key,
+							 struct rhash_head *obj,
+							 const struct rhashtable_params *params)
 {
-	return rhashtable_lookup_insert_fast(ht, obj, *params);
+	return rhashtable_lookup_insert_key(ht, key, obj, *params);
 }
 
 __nlb_helper int nlb_helper_rhashtable_remove_fast(struct rhashtable *ht, struct rhash_head *obj,

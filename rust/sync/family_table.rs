@@ -148,27 +148,27 @@ impl<K: FamilyKey, V: Send + Sync + 'static> FamilyTable<K, V> {
         mut f: impl FnMut(&V) -> Scan,
     ) -> bool {
         if position.0 & V6 == 0 {
-            if !self.v4.scan(guard, position, |_, value| f(value)) {
+            if !self.v4.scan(guard, position, |pair| f(pair.value())) {
                 return false;
             }
             *position = Position(V6);
         }
         let mut rest = Position(position.0 & !V6);
-        let done = self.v6.scan(guard, &mut rest, |_, value| f(value));
+        let done = self.v6.scan(guard, &mut rest, |pair| f(pair.value()));
         *position = Position(rest.0 | V6);
         done
     }
 
     /// As [`RcuHashTable::retain`].
     pub fn retain(&self, mut f: impl FnMut(&V) -> bool) {
-        self.v4.retain(|_, value| f(value));
-        self.v6.retain(|_, value| f(value));
+        self.v4.retain(|pair| f(pair.value()));
+        self.v6.retain(|pair| f(pair.value()));
     }
 
     /// As [`RcuHashTable::for_each`].
     pub fn for_each(&self, mut f: impl FnMut(&V)) {
-        self.v4.for_each(|_, value| f(value));
-        self.v6.for_each(|_, value| f(value));
+        self.v4.for_each(|pair| f(pair.value()));
+        self.v6.for_each(|pair| f(pair.value()));
     }
 }
 

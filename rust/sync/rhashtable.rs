@@ -5,11 +5,15 @@
 //! C header: [`include/linux/rhashtable.h`](srctree/include/linux/rhashtable.h)
 
 mod key;
+mod object;
+mod pair;
 mod scan;
 #[cfg(CONFIG_KUNIT = "y")]
 mod tests;
 
 pub use key::Key;
+pub use object::ObjectTable;
+pub use pair::RcuHashTable;
 pub use scan::{
     Position,
     Scan, //
@@ -19,14 +23,9 @@ use super::read_once;
 use crate::bindings;
 use core::{
     marker::PhantomData,
-    mem::{
-        offset_of,
-        size_of, //
-    },
     ptr, //
 };
 use kernel::{
-    alloc::Flags,
     error::{
         code,
         to_result, //
@@ -36,7 +35,6 @@ use kernel::{
         atomic::{
             Acquire,
             Atomic,
-            Full,
             Relaxed,
             Release, //
         },
@@ -67,58 +65,78 @@ impl From<InsertError> for Error {
     }
 }
 
-/// An entry as it lies in memory.
-#[repr(C)]
-struct Node<K, V> {
-    head: bindings::rhash_head,
-    key: K,
-    value: V,
-    rcu: Opaque<bindings::callback_head>,
-    /// The table's count of entries that wait to be freed.
-    pending: *const Atomic<i32>,
+/// What is in a table.
+///
+/// # Safety
+///
+/// `HEAD` is the offset of an `rhash_head` in it, which is the table's.
+pub unsafe trait Node: Send + Sync + Sized + 'static {
+    /// By what it is found.
+    type Key: Key;
+
+    /// Where its `rhash_head` is.
+    const HEAD: usize;
+
+    /// Its key, always the same.
+    fn key(&self) -> &Self::Key;
+
+    /// Lets go of a node that was taken out of a table, which is freed after an RCU grace period.
+    /// `pending` is of the table, and is not zero if the table's end has to wait for that.
+    ///
+    /// # Safety
+    ///
+    /// The node was in the table, and only the caller has taken it out.
+    unsafe fn retire(node: *mut Self, pending: &Atomic<i32>);
+
+    /// Lets go of a node when nobody else uses the table any more.
+    ///
+    /// # Safety
+    ///
+    /// The node was in the table.
+    unsafe fn destroy(node: *mut Self, pending: &Atomic<i32>);
 }
 
-/// A hash table from `K` to `V`, for lookups without locks in any context.
+/// A hash table of nodes, for lookups without locks in any context: an [`RcuHashTable`] or an
+/// [`ObjectTable`].
 ///
 /// It grows and shrinks by itself, up to a bound on the number of entries. A removed entry is freed
-/// after an RCU grace period, in softirq: dropping a `V` must not sleep. To change a value in
-/// place, it has to have atomics or locks inside.
+/// after an RCU grace period, in softirq: dropping it must not sleep. To change an entry in place, it
+/// has to have atomics or locks inside.
 ///
 /// # Invariants
 ///
-/// `ht` is initialised, and all its entries are heads of `Node<K, V>` from [`KBox`], each in the
-/// table once. A node that was unlinked is only freed after a grace period.
+/// `ht` is initialised, and all its entries are heads of `N`, each in the table once. A node that was
+/// unlinked is only freed after a grace period.
 #[pin_data(PinnedDrop)]
-pub struct RcuHashTable<K: Key, V: Send + Sync + 'static> {
+pub struct Table<N: Node> {
     #[pin]
     ht: Opaque<bindings::rhashtable>,
     /// Number of entries, counted before they are linked.
     count: Atomic<i32>,
     max: i32,
-    /// Number of entries which wait to be freed.
+    /// Number of entries which wait to be freed, or some other number if that is not known.
     pending: Atomic<i32>,
     /// Changes with each insertion and removal.
     generation: Atomic<u64>,
-    _entries: PhantomData<(K, V)>,
+    _nodes: PhantomData<N>,
 }
 
-// SAFETY: The table does its own locking; keys and values may be used by all threads.
-unsafe impl<K: Key, V: Send + Sync + 'static> Send for RcuHashTable<K, V> {}
+// SAFETY: The table does its own locking; nodes may be used by all threads.
+unsafe impl<N: Node> Send for Table<N> {}
 
 // SAFETY: As above.
-unsafe impl<K: Key, V: Send + Sync + 'static> Sync for RcuHashTable<K, V> {}
+unsafe impl<N: Node> Sync for Table<N> {}
 
-impl<K: Key, V: Send + Sync + 'static> RcuHashTable<K, V> {
+impl<N: Node> Table<N> {
     const PARAMS: bindings::rhashtable_params = {
-        assert!(size_of::<K>() <= u16::MAX as usize);
-        assert!(offset_of!(Node<K, V>, key) <= u16::MAX as usize);
+        assert!(N::HEAD <= u16::MAX as usize);
         // SAFETY: All zeroes are valid: numbers, `false` and `None`.
         let mut params: bindings::rhashtable_params = unsafe { core::mem::zeroed() };
-        params.key_len = size_of::<K>() as u16;
-        params.key_offset = offset_of!(Node<K, V>, key) as u16;
-        params.head_offset = offset_of!(Node<K, V>, head) as u16;
+        params.head_offset = N::HEAD as u16;
         params.automatic_shrinking = true;
         params.hashfn = Some(Self::hash_callback);
+        params.obj_hashfn = Some(Self::hash_node_callback);
+        params.obj_cmpfn = Some(Self::compare_callback);
         params
     };
 
@@ -130,7 +148,7 @@ impl<K: Key, V: Send + Sync + 'static> RcuHashTable<K, V> {
             count: Atomic::new(0),
             pending: Atomic::new(0),
             generation: Atomic::new(0),
-            _entries: PhantomData,
+            _nodes: PhantomData,
             ht <- Opaque::try_ffi_init(|ht| {
                 // SAFETY: `ht` is valid for writing, and the parameters fit to the nodes.
                 to_result(unsafe { bindings::rhashtable_init(ht, &Self::PARAMS) })
@@ -142,8 +160,28 @@ impl<K: Key, V: Send + Sync + 'static> RcuHashTable<K, V> {
     ///
     /// `data` must be a valid key.
     unsafe extern "C" fn hash_callback(data: *const c_void, _len: u32, seed: u32) -> u32 {
-        // SAFETY: The table calls this for the key of a node, or the one it is asked for.
-        unsafe { &*data.cast::<K>() }.hash(seed)
+        // SAFETY: The table calls this for the key it is asked for.
+        unsafe { &*data.cast::<N::Key>() }.hash(seed)
+    }
+
+    /// # Safety
+    ///
+    /// `node` must be a valid node.
+    unsafe extern "C" fn hash_node_callback(node: *const c_void, _len: u32, seed: u32) -> u32 {
+        // SAFETY: The table calls this for its nodes.
+        unsafe { &*node.cast::<N>() }.key().hash(seed)
+    }
+
+    /// # Safety
+    ///
+    /// `arg` must have a valid key, and `node` be a valid node.
+    unsafe extern "C" fn compare_callback(
+        arg: *mut bindings::rhashtable_compare_arg,
+        node: *const c_void,
+    ) -> c_int {
+        // SAFETY: The table calls this for its nodes and the key it is asked for.
+        let (node, key) = unsafe { (&*node.cast::<N>(), &*(*arg).key.cast::<N::Key>()) };
+        c_int::from(node.key() != key)
     }
 
     /// Number of entries, also of those that are just being inserted.
@@ -154,6 +192,11 @@ impl<K: Key, V: Send + Sync + 'static> RcuHashTable<K, V> {
     /// Whether there are no entries.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// Whether there are as many entries as there may be.
+    pub fn is_full(&self) -> bool {
+        self.len() >= self.max()
     }
 
     /// The bound on the number of entries.
@@ -231,10 +274,10 @@ impl<K: Key, V: Send + Sync + 'static> RcuHashTable<K, V> {
     ///
     /// `entry` is an entry found under the RCU read side `'a`.
     #[inline]
-    unsafe fn node<'a>(entry: *mut bindings::rhash_head) -> &'a Node<K, V> {
-        // CAST: By the type invariants, and `head` is the first field.
+    unsafe fn node<'a>(entry: *mut bindings::rhash_head) -> &'a N {
+        // CAST: By the type invariants.
         // SAFETY: By the type invariants, it is not freed before the read side is released.
-        unsafe { &*entry.cast() }
+        unsafe { &*entry.byte_sub(N::HEAD).cast() }
     }
 
     /// The current bucket table.
@@ -257,7 +300,7 @@ impl<K: Key, V: Send + Sync + 'static> RcuHashTable<K, V> {
 
     /// `rhashtable_lookup()`, with the hash function and the comparison compiled in.
     #[inline]
-    fn find<'a>(&'a self, guard: &'a rcu::Guard, key: &K) -> Option<&'a Node<K, V>> {
+    fn find<'a>(&'a self, guard: &'a rcu::Guard, key: &N::Key) -> Option<&'a N> {
         let mut tbl = self.table(guard);
         while !tbl.is_null() {
             // SAFETY: `tbl` is a table of `self`, and the read side is held; so are the entries.
@@ -267,7 +310,7 @@ impl<K: Key, V: Send + Sync + 'static> RcuHashTable<K, V> {
                     let mut entry = Self::first(bucket);
                     while !Self::is_end(entry) {
                         let node = Self::node(entry);
-                        if node.key == *key {
+                        if node.key() == key {
                             return Some(node);
                         }
                         entry = Self::next(entry);
@@ -285,58 +328,31 @@ impl<K: Key, V: Send + Sync + 'static> RcuHashTable<K, V> {
         None
     }
 
-    /// The value of `key`, for as long as the RCU read side is held.
-    #[inline]
-    pub fn get<'a>(&'a self, guard: &'a rcu::Guard, key: &K) -> Option<&'a V> {
-        self.find(guard, key).map(|node| &node.value)
-    }
-
-    /// Inserts an entry, unless there is one of this key. Any context, with flags that fit to it.
+    /// Links a node, unless there is one of its key or the table is full. Any context.
     ///
-    /// On an error `value` is dropped.
-    pub fn insert(&self, key: K, value: V, flags: Flags) -> Result<(), InsertError> {
+    /// # Safety
+    ///
+    /// The node is valid, in no table, and stays until it is retired or destroyed if it is linked.
+    unsafe fn link(&self, node: *mut N) -> Result<(), InsertError> {
         if self.count.fetch_add(1, Relaxed) >= self.max {
             self.count.fetch_sub(1, Relaxed);
             return Err(InsertError::Full);
         }
-        let result = self.insert_counted(key, value, flags);
-        if result.is_err() {
-            self.count.fetch_sub(1, Relaxed);
-        } else {
-            self.generation.fetch_add(1, Release);
-        }
-        result
-    }
-
-    fn insert_counted(&self, key: K, value: V, flags: Flags) -> Result<(), InsertError> {
-        let node = KBox::new(
-            Node {
-                head: bindings::rhash_head {
-                    next: ptr::null_mut(),
-                },
-                key,
-                value,
-                rcu: Opaque::uninit(),
-                pending: &self.pending,
-            },
-            flags,
-        )
-        .map_err(|_| InsertError::NoMemory)?;
-        let node = KBox::into_raw(node);
-        // INVARIANT: It is such a node, new, and `remove` waits before it frees it.
-        // SAFETY: The table is initialised with the same parameters, the node is filled.
+        // INVARIANT: By the safety requirements, and `unlink` has it wait before it is freed.
+        // SAFETY: The table is initialised with the same parameters, the node is valid.
         let ret = unsafe {
-            bindings::rhashtable_lookup_insert_fast(
+            bindings::rhashtable_lookup_insert_key(
                 self.ht.get(),
-                ptr::addr_of_mut!((*node).head),
+                ptr::from_ref((*node).key()).cast(),
+                node.byte_add(N::HEAD).cast(),
                 &Self::PARAMS,
             )
         };
         if ret == 0 {
+            self.generation.fetch_add(1, Release);
             return Ok(());
         }
-        // SAFETY: The node did not get into the table, so it is still ours.
-        drop(unsafe { KBox::from_raw(node) });
+        self.count.fetch_sub(1, Relaxed);
         Err(match Error::from_errno(ret) {
             code::EEXIST => InsertError::Exists,
             code::E2BIG => InsertError::Full,
@@ -344,29 +360,15 @@ impl<K: Key, V: Send + Sync + 'static> RcuHashTable<K, V> {
         })
     }
 
-    /// Removes the entry of `key`. False if there is none. Any context.
-    pub fn remove(&self, key: &K) -> bool {
-        self.remove_if(key, |_| true)
-    }
-
-    /// Removes the entry of `key` if `condition` holds of its value. Whether it did. Any context.
-    pub fn remove_if(&self, key: &K, condition: impl FnOnce(&V) -> bool) -> bool {
-        let guard = rcu::Guard::new();
-        match self.find(&guard, key) {
-            Some(node) if condition(&node.value) => self.unlink(&guard, node),
-            _ => false,
-        }
-    }
-
     /// Takes a node out of the table; false if somebody else did.
-    fn unlink(&self, _guard: &rcu::Guard, node: &Node<K, V>) -> bool {
+    fn unlink(&self, _guard: &rcu::Guard, node: &N) -> bool {
         let node = ptr::from_ref(node).cast_mut();
         // SAFETY: The table is initialised with the same parameters. The node was found under the
         // read side that is held, so it is not freed.
         let ret = unsafe {
             bindings::rhashtable_remove_fast(
                 self.ht.get(),
-                ptr::addr_of_mut!((*node).head),
+                node.byte_add(N::HEAD).cast(),
                 &Self::PARAMS,
             )
         };
@@ -375,43 +377,22 @@ impl<K: Key, V: Send + Sync + 'static> RcuHashTable<K, V> {
         }
         self.count.fetch_sub(1, Relaxed);
         self.generation.fetch_add(1, Release);
-        self.pending.fetch_add(1, Relaxed);
-        // SAFETY: The node is unlinked, and only we did it. `drop` waits for the callback, which
-        // uses the table.
-        unsafe {
-            bindings::call_rcu(
-                Opaque::cast_into(&raw const (*node).rcu),
-                Some(Self::free_callback),
-            )
-        };
+        // SAFETY: The node is unlinked, and only we did it.
+        unsafe { N::retire(node, &self.pending) };
         true
     }
 
     /// # Safety
     ///
-    /// `head` must be the `rcu` of an unlinked node, a grace period ago.
-    unsafe extern "C" fn free_callback(head: *mut bindings::callback_head) {
-        // SAFETY: `unlink` passed the `rcu` of a node.
-        let node = unsafe { head.byte_sub(offset_of!(Node<K, V>, rcu)) }.cast::<Node<K, V>>();
-        // SAFETY: The node is unlinked, and a grace period has passed since: nobody has it.
-        let node = unsafe { KBox::from_raw(node) };
-        let pending = node.pending;
-        drop(node);
-        // SAFETY: The table waits until this is zero before it goes.
-        unsafe { &*pending }.fetch_sub(1, Full);
-    }
-
-    /// # Safety
-    ///
-    /// `node` must be a node that nobody else has.
-    unsafe extern "C" fn destroy_callback(node: *mut c_void, _arg: *mut c_void) {
+    /// `node` must be a node that nobody else has from the table, and `pending` that of the table.
+    unsafe extern "C" fn destroy_callback(node: *mut c_void, pending: *mut c_void) {
         // SAFETY: The table calls this for each node, when nobody else uses it any more.
-        drop(unsafe { KBox::from_raw(node.cast::<Node<K, V>>()) });
+        unsafe { N::destroy(node.cast(), &*pending.cast::<Atomic<i32>>()) };
     }
 }
 
 #[pinned_drop]
-impl<K: Key, V: Send + Sync + 'static> PinnedDrop for RcuHashTable<K, V> {
+impl<N: Node> PinnedDrop for Table<N> {
     fn drop(self: Pin<&mut Self>) {
         // SAFETY: The table is initialised, and nobody can use it any more: it is borrowed for as
         // long as a value is.
@@ -419,10 +400,11 @@ impl<K: Key, V: Send + Sync + 'static> PinnedDrop for RcuHashTable<K, V> {
             bindings::rhashtable_free_and_destroy(
                 self.ht.get(),
                 Some(Self::destroy_callback),
-                ptr::null_mut(),
+                ptr::from_ref(&self.pending).cast_mut().cast(),
             )
         };
-        // The callbacks write to `pending`.
+        // The callbacks may write to `pending`, and what the nodes have may be needed by nobody else
+        // who outlives this.
         if self.pending.load(Acquire) != 0 {
             // SAFETY: A plain call; process context, as `rhashtable_free_and_destroy()`.
             unsafe { bindings::rcu_barrier() };

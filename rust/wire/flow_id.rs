@@ -55,6 +55,17 @@ impl FlowId {
         FlowId((source << 16) | destination)
     }
 
+    /// The number of a flow id: [`FlowId::nth`] of it is the flow id. Smaller than [`FlowId::COUNT`].
+    #[inline]
+    pub const fn number(self) -> u32 {
+        let source = self.source().wrapping_sub(FlowId::SOURCE_MIN);
+        let destination = self.destination().wrapping_sub(1);
+        // `nth` is made of these, and the greatest is `COUNT - 1`.
+        (source as u32)
+            .wrapping_mul(FlowId::DESTINATIONS)
+            .wrapping_add(destination as u32)
+    }
+
     /// The source port, host byte order.
     #[inline]
     pub const fn source(self) -> u16 {
@@ -83,34 +94,6 @@ impl fmt::Display for FlowId {
 impl fmt::Debug for FlowId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
-    }
-}
-
-/// The state of a flow id allocator: a counter.
-///
-/// Where several CPUs allocate, keep the counter in an atomic and use [`FlowId::nth`].
-#[derive(Clone, Debug, Default)]
-pub struct FlowIds {
-    counter: u32,
-}
-
-impl FlowIds {
-    /// An allocator whose first flow id is number `start`; start at a random number, so that ids
-    /// from before a reboot are not met again at once.
-    pub const fn new(start: u32) -> FlowIds {
-        FlowIds { counter: start }
-    }
-
-    /// The next flow id that is not `in_use`, looking at no more than `tries` of them.
-    pub fn next(&mut self, tries: u32, mut in_use: impl FnMut(FlowId) -> bool) -> Option<FlowId> {
-        for _ in 0..tries {
-            let id = FlowId::nth(self.counter);
-            self.counter = self.counter.wrapping_add(1);
-            if !in_use(id) {
-                return Some(id);
-            }
-        }
-        None
     }
 }
 
@@ -153,16 +136,7 @@ mod tests {
         let ids: HashSet<_> = (0..200_000).map(FlowId::nth).collect();
         assert_eq!(ids.len(), 200_000);
         assert!(ids.iter().all(|id| FlowId::new(id.value()) == Some(*id)));
-    }
-
-    #[test]
-    fn allocator_skips_ids_in_use_and_gives_up() {
-        let mut ids = FlowIds::new(u32::MAX);
-        let first = ids.next(1, |_| false).unwrap();
-        assert_eq!(first, FlowId::nth(u32::MAX));
-        let busy = [FlowId::nth(0), FlowId::nth(1)];
-        assert_eq!(ids.next(3, |id| busy.contains(&id)), Some(FlowId::nth(2)));
-        assert_eq!(ids.next(16, |_| true), None);
-        assert_eq!(ids.next(1, |_| false), Some(FlowId::nth(19)));
+        let ends = [0, 65534, 65535, FlowId::COUNT - 1];
+        assert!(ends.iter().all(|n| FlowId::nth(*n).number() == *n));
     }
 }

@@ -2,6 +2,8 @@
 
 //! Keys of hash tables.
 
+use crate::wire::addr::FourTuple;
+
 /// A key of a hash table.
 ///
 /// # Safety
@@ -34,6 +36,17 @@ unsafe impl Key for u64 {
     fn hash(&self, seed: u32) -> u32 {
         // CAST: The two halves.
         jhash2(&[*self as u32, (*self >> 32) as u32], seed)
+    }
+}
+
+// SAFETY: By its invariants, it has no padding.
+unsafe impl Key for FourTuple {
+    #[inline]
+    fn hash(&self, seed: u32) -> u32 {
+        match self.v4_words() {
+            Some(words) => jhash2(&words, seed),
+            None => jhash2(&self.words(), seed),
+        }
     }
 }
 

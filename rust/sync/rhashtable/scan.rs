@@ -3,8 +3,8 @@
 //! Going through all entries of a table, in bounded steps.
 
 use super::{
-    Key,
-    RcuHashTable, //
+    Node,
+    Table, //
 };
 use crate::bindings;
 use kernel::sync::rcu;
@@ -16,7 +16,7 @@ const BUCKETS_PER_STEP: u32 = 256;
 ///
 /// It stays meaningful when the table changes. An entry that is there all the time may still be
 /// missed, or come twice, if the table was resized meanwhile: then
-/// [`RcuHashTable::generation`] has changed, too.
+/// [`Table::generation`] has changed, too.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Position(pub u64);
 
@@ -47,7 +47,7 @@ pub enum Scan {
     Stop,
 }
 
-impl<K: Key, V: Send + Sync + 'static> RcuHashTable<K, V> {
+impl<N: Node> Table<N> {
     /// Shows entries from `position` on to `f`: a limited number, so that the RCU read side is not
     /// held for long. Any context.
     ///
@@ -56,7 +56,7 @@ impl<K: Key, V: Send + Sync + 'static> RcuHashTable<K, V> {
         &self,
         guard: &rcu::Guard,
         position: &mut Position,
-        mut f: impl FnMut(&K, &V) -> Scan,
+        mut f: impl FnMut(&N) -> Scan,
     ) -> bool {
         let (mut bucket, mut skip) = (position.bucket(), position.skip());
         let mut left = BUCKETS_PER_STEP;
@@ -103,7 +103,7 @@ impl<K: Key, V: Send + Sync + 'static> RcuHashTable<K, V> {
         tbl: *mut bindings::bucket_table,
         index: u32,
         skip: u32,
-        f: &mut impl FnMut(&K, &V) -> Scan,
+        f: &mut impl FnMut(&N) -> Scan,
     ) -> Result<(), u32> {
         // SAFETY: By the safety requirements.
         let mut entry = unsafe { Self::first(Self::bucket(tbl, index)) };
@@ -116,7 +116,7 @@ impl<K: Key, V: Send + Sync + 'static> RcuHashTable<K, V> {
                 entry = next;
                 continue;
             }
-            match f(&node.key, &node.value) {
+            match f(node) {
                 Scan::Continue => number = number.saturating_add(1),
                 Scan::Remove => {
                     self.unlink(guard, node);
@@ -130,11 +130,11 @@ impl<K: Key, V: Send + Sync + 'static> RcuHashTable<K, V> {
 
     /// Keeps the entries of which `f` holds, and removes the others. Process context: reschedules
     /// now and then. `f` must not sleep.
-    pub fn retain(&self, mut f: impl FnMut(&K, &V) -> bool) {
+    pub fn retain(&self, mut f: impl FnMut(&N) -> bool) {
         let mut position = Position::default();
         loop {
-            let done = self.scan(&rcu::Guard::new(), &mut position, |key, value| {
-                if f(key, value) {
+            let done = self.scan(&rcu::Guard::new(), &mut position, |node| {
+                if f(node) {
                     Scan::Continue
                 } else {
                     Scan::Remove
@@ -149,9 +149,9 @@ impl<K: Key, V: Send + Sync + 'static> RcuHashTable<K, V> {
     }
 
     /// Shows all entries to `f`. Process context: reschedules now and then. `f` must not sleep.
-    pub fn for_each(&self, mut f: impl FnMut(&K, &V)) {
-        self.retain(|key, value| {
-            f(key, value);
+    pub fn for_each(&self, mut f: impl FnMut(&N)) {
+        self.retain(|node| {
+            f(node);
             true
         });
     }

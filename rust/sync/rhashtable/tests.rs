@@ -136,13 +136,13 @@ mod cases {
         let (mut position, mut seen, mut sum) = (Position::default(), 0u32, 0u64);
         loop {
             let mut fresh = true;
-            let done = table.scan(&rcu::Guard::new(), &mut position, |_, value| {
+            let done = table.scan(&rcu::Guard::new(), &mut position, |pair| {
                 if !fresh {
                     return Scan::Stop;
                 }
                 fresh = false;
                 seen += 1;
-                sum += u64::from(value.1);
+                sum += u64::from(pair.value().1);
                 Scan::Continue
             });
             if done {
@@ -152,12 +152,12 @@ mod cases {
         assert_eq!(seen, N);
         assert_eq!(sum, u64::from(N) * u64::from(N - 1) / 2);
         // Removing while scanning.
-        table.retain(|_, value| value.1 % 10 == 0);
+        table.retain(|pair| pair.value().1 % 10 == 0);
         table.finish_resize();
-        table.retain(|_, value| value.1 % 10 == 0);
+        table.retain(|pair| pair.value().1 % 10 == 0);
         assert_eq!(table.len(), N / 10);
         let mut left = 0;
-        table.for_each(|_, _| left += 1);
+        table.for_each(|_| left += 1);
         assert_eq!(left, N / 10);
         drop(table);
         assert_eq!(dropped.load(Relaxed), N as i32);
