@@ -160,7 +160,7 @@ impl PerNet for Forwarder {
         try_pin_init!(Self {
             services <- FamilyTable::new(MAX_SERVICES),
             wide <- Wide::new(MAX_SERVICES),
-            routes <- ObjectTable::new(max_routes()),
+            routes <- ObjectTable::for_many(max_routes()),
             clients <- Clients::new(MAX_CLIENTS),
             rules: RcuCell::new(None),
             replies <- FamilyTable::new(max_routes()),
@@ -289,6 +289,7 @@ impl Forwarder {
         if self.service(&key).is_some() {
             return Err(EEXIST);
         }
+        self.routes.prepare()?;
         self.claim_table(scheduler)?;
         if let Err(error) = self.insert_service(&key, &service) {
             self.release_table(scheduler);

@@ -23,7 +23,10 @@ use super::read_once;
 use crate::bindings;
 use core::{
     marker::PhantomData,
-    ptr, //
+    ptr::{
+        self,
+        NonNull, //
+    }, //
 };
 use kernel::{
     error::{
@@ -35,6 +38,7 @@ use kernel::{
         atomic::{
             Acquire,
             Atomic,
+            Full,
             Relaxed,
             Release, //
         },
@@ -99,18 +103,22 @@ pub unsafe trait Node: Send + Sync + Sized + 'static {
 /// A hash table of nodes, for lookups without locks in any context: an [`RcuHashTable`] or an
 /// [`ObjectTable`].
 ///
-/// It grows and shrinks by itself, up to a bound on the number of entries. A removed entry is freed
+/// It grows and shrinks by itself, up to a bound on the number of entries; one for many entries is
+/// large from the beginning, and does not shrink, so that entries need not be moved all the time. A removed entry is freed
 /// after an RCU grace period, in softirq: dropping it must not sleep. To change an entry in place, it
 /// has to have atomics or locks inside.
 ///
 /// # Invariants
 ///
-/// `ht` is initialised, and all its entries are heads of `N`, each in the table once. A node that was
-/// unlinked is only freed after a grace period.
+/// `live` is null, or points to `ht`, which then is initialised. All its entries are heads of `N`,
+/// each in the table once. A node that was unlinked is only freed after a grace period.
 #[pin_data(PinnedDrop)]
 pub struct Table<N: Node> {
     #[pin]
     ht: Opaque<bindings::rhashtable>,
+    live: Atomic<*mut bindings::rhashtable>,
+    /// Held by who initialises `ht`.
+    claimed: Atomic<bool>,
     /// Number of entries, counted before they are linked.
     count: Atomic<i32>,
     max: i32,
@@ -128,32 +136,80 @@ unsafe impl<N: Node> Send for Table<N> {}
 unsafe impl<N: Node> Sync for Table<N> {}
 
 impl<N: Node> Table<N> {
-    const PARAMS: bindings::rhashtable_params = {
+    /// Parameters of a table of some size at the beginning, or of a usual one.
+    const fn params(first: Option<u16>) -> bindings::rhashtable_params {
         assert!(N::HEAD <= u16::MAX as usize);
         // SAFETY: All zeroes are valid: numbers, `false` and `None`.
         let mut params: bindings::rhashtable_params = unsafe { core::mem::zeroed() };
         params.head_offset = N::HEAD as u16;
-        params.automatic_shrinking = true;
         params.hashfn = Some(Self::hash_callback);
         params.obj_hashfn = Some(Self::hash_node_callback);
         params.obj_cmpfn = Some(Self::compare_callback);
+        match first {
+            Some(first) => params.nelem_hint = first,
+            None => params.automatic_shrinking = true,
+        }
         params
-    };
+    }
 
-    /// Makes an empty table for at most `max` entries. May sleep. Errors: `ENOMEM`, `EINVAL` if
-    /// `max` is 0 or above 2^31 - 1.
-    pub fn new(max: u32) -> impl PinInit<Self, Error> {
+    const USUAL: bindings::rhashtable_params = Self::params(None);
+    /// There is no larger number.
+    const LARGE: bindings::rhashtable_params = Self::params(Some(u16::MAX));
+
+    /// A table that has not been set up.
+    fn unready(max: u32) -> impl PinInit<Self, Error> {
         try_pin_init!(Self {
             max: i32::try_from(max).ok().filter(|m| *m > 0).ok_or(EINVAL)?,
             count: Atomic::new(0),
             pending: Atomic::new(0),
             generation: Atomic::new(0),
             _nodes: PhantomData,
-            ht <- Opaque::try_ffi_init(|ht| {
-                // SAFETY: `ht` is valid for writing, and the parameters fit to the nodes.
-                to_result(unsafe { bindings::rhashtable_init(ht, &Self::PARAMS) })
-            }),
+            ht: Opaque::uninit(),
+            live: Atomic::new(ptr::null_mut()),
+            claimed: Atomic::new(false),
         })
+    }
+
+    fn set_up(&self, params: &bindings::rhashtable_params) -> Result {
+        if self.claimed.xchg(true, Full) {
+            return Ok(());
+        }
+        let ht = self.ht.get();
+        // SAFETY: `ht` is valid for writing, nobody else has it, and the parameters fit to the nodes.
+        let result = to_result(unsafe { bindings::rhashtable_init(ht, params) });
+        match result {
+            // INVARIANT: It is initialised.
+            Ok(()) => self.live.store(ht, Release),
+            Err(_) => self.claimed.store(false, Release),
+        }
+        result
+    }
+
+    /// Makes an empty table for at most `max` entries. May sleep. Errors: `ENOMEM`, `EINVAL` if
+    /// `max` is 0 or above 2^31 - 1.
+    pub fn new(max: u32) -> impl PinInit<Self, Error> {
+        Self::unready(max).pin_chain(|table| table.set_up(&Self::USUAL))
+    }
+
+    /// As [`Table::new`], of a table for many entries, which takes no memory yet. Before
+    /// [`Table::prepare`] nothing can be inserted: [`InsertError::NoMemory`].
+    pub fn for_many(max: u32) -> impl PinInit<Self, Error> {
+        Self::unready(max)
+    }
+
+    /// Gives a table that is for many entries, and not prepared yet, its memory: one megabyte, with
+    /// which some 98,000 entries fit before it grows. Process context. `ENOMEM`.
+    ///
+    /// Whoever is so at the same moment as another one may return a moment before it is done.
+    pub fn prepare(&self) -> Result {
+        self.set_up(&Self::LARGE)
+    }
+
+    /// The hash table, if it has been set up.
+    #[inline]
+    fn live(&self) -> Option<NonNull<bindings::rhashtable>> {
+        // What it leads to depends on it.
+        NonNull::new(read_once(&self.live))
     }
 
     /// # Safety
@@ -280,11 +336,14 @@ impl<N: Node> Table<N> {
         unsafe { &*entry.byte_sub(N::HEAD).cast() }
     }
 
-    /// The current bucket table.
+    /// The current bucket table; null if the table has not been set up.
     #[inline]
     fn table(&self, _guard: &rcu::Guard) -> *mut bindings::bucket_table {
-        // SAFETY: The table is initialised; the pointer is written in one piece.
-        unsafe { ptr::addr_of!((*self.ht.get()).tbl).read_volatile() }
+        match self.live() {
+            // SAFETY: The table is initialised; the pointer is written in one piece.
+            Some(ht) => unsafe { ptr::addr_of!((*ht.as_ptr()).tbl).read_volatile() },
+            None => ptr::null_mut(),
+        }
     }
 
     /// The table that entries of `tbl` are being moved to, or null.
@@ -334,18 +393,19 @@ impl<N: Node> Table<N> {
     ///
     /// The node is valid, in no table, and stays until it is retired or destroyed if it is linked.
     unsafe fn link(&self, node: *mut N) -> Result<(), InsertError> {
+        let ht = self.live().ok_or(InsertError::NoMemory)?.as_ptr();
         if self.count.fetch_add(1, Relaxed) >= self.max {
             self.count.fetch_sub(1, Relaxed);
             return Err(InsertError::Full);
         }
         // INVARIANT: By the safety requirements, and `unlink` has it wait before it is freed.
-        // SAFETY: The table is initialised with the same parameters, the node is valid.
+        // SAFETY: The table is initialised, and has its parameters; the node is valid.
         let ret = unsafe {
             bindings::rhashtable_lookup_insert_key(
-                self.ht.get(),
+                ht,
                 ptr::from_ref((*node).key()).cast(),
                 node.byte_add(N::HEAD).cast(),
-                &Self::PARAMS,
+                &(*ht).p,
             )
         };
         if ret == 0 {
@@ -363,14 +423,13 @@ impl<N: Node> Table<N> {
     /// Takes a node out of the table; false if somebody else did.
     fn unlink(&self, _guard: &rcu::Guard, node: &N) -> bool {
         let node = ptr::from_ref(node).cast_mut();
-        // SAFETY: The table is initialised with the same parameters. The node was found under the
+        let Some(ht) = self.live().map(NonNull::as_ptr) else {
+            return false;
+        };
+        // SAFETY: The table is initialised, and has its parameters. The node was found under the
         // read side that is held, so it is not freed.
         let ret = unsafe {
-            bindings::rhashtable_remove_fast(
-                self.ht.get(),
-                node.byte_add(N::HEAD).cast(),
-                &Self::PARAMS,
-            )
+            bindings::rhashtable_remove_fast(ht, node.byte_add(N::HEAD).cast(), &(*ht).p)
         };
         if ret != 0 {
             return false;
@@ -394,11 +453,14 @@ impl<N: Node> Table<N> {
 #[pinned_drop]
 impl<N: Node> PinnedDrop for Table<N> {
     fn drop(self: Pin<&mut Self>) {
+        let Some(ht) = self.live() else {
+            return;
+        };
         // SAFETY: The table is initialised, and nobody can use it any more: it is borrowed for as
         // long as a value is.
         unsafe {
             bindings::rhashtable_free_and_destroy(
-                self.ht.get(),
+                ht.as_ptr(),
                 Some(Self::destroy_callback),
                 ptr::from_ref(&self.pending).cast_mut().cast(),
             )

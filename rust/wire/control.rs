@@ -112,19 +112,22 @@ impl Learn {
     pub fn emit<'a>(&self, to: &'a mut [u8; LEARN6_LEN]) -> &'a [u8] {
         let tuple = &self.tuple;
         let (client, vip) = (tuple.client(), tuple.vip());
-        let kind = if tuple.is_v4() { LEARN } else { LEARN6 };
+        let (kind, ports) = match (client.to_v4(), vip.to_v4()) {
+            (Some(client), Some(vip)) => {
+                field::put(to, 16, client);
+                field::put(to, 20, vip);
+                (LEARN, 24)
+            }
+            _ => {
+                field::put(to, 16, *client.as_bytes());
+                field::put(to, 32, *vip.as_bytes());
+                (LEARN6, 48)
+            }
+        };
         let protocol = tuple.proto().number();
-        let head = header(kind, protocol, self.flow_id, self.cookie);
-        let parts: [&[u8]; 5] = [
-            &head,
-            client.octets(),
-            vip.octets(),
-            &tuple.client_port().to_be_bytes(),
-            &tuple.vip_port().to_be_bytes(),
-        ];
-        for (to, from) in to.iter_mut().zip(parts.into_iter().flatten()) {
-            *to = *from;
-        }
+        field::put(to, 0, header(kind, protocol, self.flow_id, self.cookie));
+        let both = u32::from(tuple.client_port()) << 16 | u32::from(tuple.vip_port());
+        field::put(to, ports, both.to_be_bytes());
         field::range(to, 0, self.head_len())
     }
 
