@@ -41,7 +41,10 @@ use nlb::{
         },
         Net, //
     },
-    sync::rhashtable::InsertError,
+    sync::{
+        object::ObjectRef,
+        rhashtable::InsertError, //
+    },
     wire::{
         addr::{
             Addr,
@@ -98,7 +101,7 @@ const TRIES: u32 = 64;
 
 impl Forwarder {
     /// Makes the route of a connection to a host, the way that the endpoint says; the flow-id
-    /// tunnel if the host is none. As [`Forwarder::add_route`].
+    /// tunnel if the host is none. Errors as [`Forwarder::add_route`].
     pub(crate) fn open_route(
         &self,
         net: &Net,
@@ -107,7 +110,7 @@ impl Forwarder {
         endpoint: Option<&Arc<Endpoint>>,
         target: &Arc<Target>,
         (origin, flags): (RouteOrigin, Flags),
-    ) -> Result<(), NoRoute> {
+    ) -> Result<ObjectRef<Route>, NoRoute> {
         let add = |way, mapping| {
             let route = Route::new(
                 (way, mapping),
@@ -116,7 +119,8 @@ impl Forwarder {
                 origin,
                 flags,
             );
-            self.add_route(net, &route.map_err(|_| InsertError::NoMemory)?)
+            let route = route.map_err(|_| InsertError::NoMemory)?;
+            self.add_route(net, &route).map(|()| route)
         };
         let plain = |way| add(way, Mapping::plain(tuple, target));
         match endpoint.map(|endpoint| (endpoint.forward(), endpoint)) {

@@ -39,7 +39,10 @@ use nlb::{
             SkBuff, //
         }, //
     },
-    sync::rhashtable::InsertError,
+    sync::{
+        object::ObjectRef,
+        rhashtable::InsertError, //
+    },
     wire::{
         addr::{
             Addr,
@@ -160,7 +163,8 @@ impl Forwarder {
             return Verdict::Accept(skb);
         }
         match self.open(state, service, parsed) {
-            Ok(()) => {}
+            Ok(Some(route)) => return self.forward(state, &route, skb, parsed),
+            Ok(None) => {}
             Err(Counter::PassNoEndpoint) => {
                 self.stats.inc(Counter::PassNoEndpoint);
                 return Verdict::Accept(skb);
@@ -170,20 +174,20 @@ impl Forwarder {
                 return Verdict::Drop(skb, DropReason::NOMEM);
             }
         }
-        // The one just made, or that of another packet of this connection.
         match self.route_of(&parsed.tuple, state.rcu()) {
             Some(route) => self.forward(state, route, skb, parsed),
             None => Verdict::Drop(skb, DropReason::NO_SOCKET),
         }
     }
 
-    /// Chooses an endpoint for a new connection and makes the route. On failure, what to count.
-    fn open(
+    /// Chooses an endpoint for a new connection and makes the route. None if another packet of the
+    /// connection has just done so. On failure, what to count.
+    pub(crate) fn open(
         &self,
         state: &HookState<'_>,
         service: &Arc<Service>,
         parsed: &Parsed,
-    ) -> Result<(), Counter> {
+    ) -> Result<Option<ObjectRef<Route>>, Counter> {
         let endpoint = self.pick(service, state.rcu(), &parsed.tuple)?;
         let net = state.net();
         // Not by the error of the insertion: with a full table there is no need for a flow id.
@@ -199,7 +203,8 @@ impl Forwarder {
             (RouteOrigin::L4, parsed.flags),
         );
         match opened {
-            Ok(()) | Err(NoRoute::Table(InsertError::Exists)) => Ok(()),
+            Ok(route) => Ok(Some(route)),
+            Err(NoRoute::Table(InsertError::Exists)) => Ok(None),
             Err(NoRoute::Table(InsertError::Full)) => Err(Counter::DropTableFull),
             Err(NoRoute::FlowId(ENOMEM) | NoRoute::Table(InsertError::NoMemory)) => {
                 Err(Counter::DropNoMemory)

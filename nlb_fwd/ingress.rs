@@ -6,11 +6,13 @@
 //! packets come to behind the network layer, [`crate::hook`].
 
 use crate::{
+    route::Route,
     state::{
         Forwarder,
         STATE, //
     },
-    stats::Counter, //
+    stats::Counter,
+    uapi::ServiceMode, //
 };
 use kernel::prelude::*;
 use nlb::{
@@ -20,11 +22,17 @@ use nlb::{
             HookState,
             IngressHook, //
         },
-        skbuff::Arrival, //
+        skbuff::{
+            Arrival,
+            DropReason, //
+        },
     },
     wire::{
         addr::Proto,
-        parse::parse_ordinary, //
+        parse::{
+            parse_ordinary,
+            Parsed, //
+        }, //
     },
 };
 
@@ -63,7 +71,14 @@ impl Forwarder {
         let Some(parsed) = parse_ordinary(packet.data(), packet.frame()) else {
             return Err(packet);
         };
-        let Some(route) = self.route_of(&parsed.tuple, state.rcu()) else {
+        let route = self.route_of(&parsed.tuple, state.rcu());
+        if parsed.flags.is_initial_syn() {
+            return match route {
+                None => self.arrive_first(state, packet, &parsed),
+                Some(_) => Err(packet),
+            };
+        }
+        let Some(route) = route else {
             return Err(packet);
         };
         if nlb_tunnel::may_be_tunnelled(state, &parsed) {
@@ -74,8 +89,61 @@ impl Forwarder {
         if parsed.tuple.proto() == Proto::Tcp {
             route.step(parsed.flags);
         }
+        self.count_fast(route, &parsed);
+        Ok(())
+    }
+
+    #[inline]
+    fn count_fast(&self, route: &Route, parsed: &Parsed) {
         self.stats.inc(Counter::FastPackets);
-        self.count(route, &parsed);
+        self.count(route, parsed);
+    }
+
+    /// As [`Forwarder::arrive`], of a SYN without a route. If there is one afterwards, the ordinary
+    /// path finds it.
+    fn arrive_first(
+        &self,
+        state: &HookState<'_>,
+        packet: Arrival,
+        parsed: &Parsed,
+    ) -> Result<(), Arrival> {
+        let service = self
+            .service_of(&parsed.tuple, state.rcu())
+            .filter(|service| service.mode() == ServiceMode::L4);
+        let Some(service) = service else {
+            return Err(packet);
+        };
+        // Who floods a full table shall not cost more than that. What answers a route's packets is
+        // no new connection.
+        if self.routes.is_full()
+            || self.route_answered(&parsed.tuple, state.rcu()).is_some()
+            || !parsed.tuple.client().is_unicast()
+            || nlb_tunnel::may_be_tunnelled(state, parsed)
+        {
+            return Err(packet);
+        }
+        let Ok(rule) = self.accepting(state.rcu(), &parsed.tuple) else {
+            return Err(packet);
+        };
+        let opened = match self.open(state, service, parsed) {
+            Ok(Some(route)) => Ok(route),
+            // No turn has passed: the ordinary path does what is to be done.
+            Ok(None) | Err(Counter::PassNoEndpoint | Counter::DropOverflow) => return Err(packet),
+            Err(counter) => Err(counter),
+        };
+        if let Some(rule) = rule {
+            rule.count(parsed.total_len);
+        }
+        match opened {
+            Ok(route) => {
+                self.send_at_once(state, &route, packet, parsed)?;
+                self.count_fast(&route, parsed);
+            }
+            Err(counter) => {
+                self.stats.inc(counter);
+                packet.drop_reason(DropReason::NOMEM);
+            }
+        }
         Ok(())
     }
 }

@@ -478,7 +478,7 @@ fn route_new(req: &Request<'_>) -> Result {
         &target,
         (RouteOrigin::Manual, Flags::ACK),
     );
-    opened.map_err(|error| match error {
+    opened.map(drop).map_err(|error| match error {
         NoRoute::FlowId(error) => req.error(error, c"no flow id is free"),
         NoRoute::Table(InsertError::Exists) => req.error(EEXIST, c"route exists"),
         NoRoute::Table(InsertError::Full) => req.error(ENOSPC, c"route table is full"),

@@ -16,6 +16,7 @@ use kernel::{
     prelude::*,
     sync::{
         atomic::Relaxed,
+        rcu,
         Arc, //
     },
 };
@@ -126,6 +127,13 @@ impl Rule {
     /// Which packets it is for.
     pub(crate) fn selector(&self) -> &Selector {
         &self.selector
+    }
+
+    /// Counts a packet that it was the first for.
+    #[inline]
+    pub(crate) fn count(&self, bytes: usize) {
+        self.traffic.inc(0);
+        self.traffic.add(1, bytes as u64);
     }
 
     /// Packets that it was the first for, and their bytes.
@@ -351,6 +359,20 @@ impl Forwarder {
         }
     }
 
+    /// The rule that lets a packet without a route go on, if there is one for it. `Err` if another one
+    /// comes first.
+    #[inline]
+    pub(crate) fn accepting<'a>(
+        &'a self,
+        guard: &'a rcu::Guard,
+        tuple: &FourTuple,
+    ) -> Result<Option<&'a Rule>, RuleAction> {
+        match self.rules.get(guard).and_then(|rules| rules.first(tuple)) {
+            Some(rule) if rule.action != RuleAction::Accept => Err(rule.action),
+            rule => Ok(rule.map(|rule| &**rule)),
+        }
+    }
+
     fn judge_by(
         &self,
         rules: &Rules,
@@ -361,8 +383,7 @@ impl Forwarder {
         let Some(rule) = rules.first(&parsed.tuple) else {
             return Ok(skb);
         };
-        rule.traffic.inc(0);
-        rule.traffic.add(1, parsed.total_len as u64);
+        rule.count(parsed.total_len);
         match rule.action {
             RuleAction::Accept => return Ok(skb),
             RuleAction::Drop => self.stats.inc(Counter::DropRule),

@@ -165,8 +165,7 @@ impl Forwarder {
         };
         trace.choice = Some(choice);
         let forward = endpoint.forward();
-        let learns = forward == Forward::Tunnel;
-        let way = way_out(net, endpoint.target(), forward, learns, guard);
+        let way = way_out(net, endpoint.target(), forward, guard);
         let leads = way.link.is_some();
         trace.way = Some(way);
         // A closed route makes way for the new one.
@@ -184,8 +183,7 @@ impl Trace<'_> {
     /// Of a packet that follows a route.
     fn follow(&mut self, net: &Net, route: &Route, guard: &rcu::Guard) {
         let forward = route.way().forward();
-        let learns = forward == Forward::Tunnel && !route.mapping().is_confirmed();
-        self.way = Some(way_out(net, route.target(), forward, learns, guard));
+        self.way = Some(way_out(net, route.target(), forward, guard));
         self.outcome = match self.way.as_ref().and_then(|way| way.link) {
             Some(_) => TraceOutcome::Route,
             None => TraceOutcome::NoWay,
@@ -205,14 +203,8 @@ fn gives_way(route: &Route) -> bool {
     state.step(Flags::SYN) == Step::Replace
 }
 
-/// The way to a host, which may have to learn the connections' flow ids.
-fn way_out(
-    net: &Net,
-    target: &Target,
-    forward: Forward,
-    learns: bool,
-    guard: &rcu::Guard,
-) -> WayOut {
+/// The way to a host.
+fn way_out(net: &Net, target: &Target, forward: Forward, guard: &rcu::Guard) -> WayOut {
     let (host, source) = (target.host(), target.source());
     // As the target has it remembered, but new.
     let next = match forward {
@@ -229,7 +221,6 @@ fn way_out(
         .map(|next| (next.ifindex(guard), next.mtu().saturating_sub(overhead)));
     let slow = match (forward, next) {
         (Forward::Ipip, _) => Some(TraceSlow::Ipip),
-        (Forward::Tunnel, _) if learns => Some(TraceSlow::Learning),
         (_, Some(next)) => next.next_hop(net, guard).err().map(|reason| match reason {
             NoNextHop::Work => TraceSlow::Work,
             NoNextHop::PostRouting => TraceSlow::PostRouting,

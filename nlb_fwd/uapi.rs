@@ -388,16 +388,14 @@ impl TraceChoice {
 pub(crate) enum TraceSlow {
     /// It is not for this way of forwarding.
     Ipip = 1,
-    /// The host has not confirmed the flow id yet.
-    Learning = 2,
     /// There is something to be done on the way, such as IPsec.
-    Work = 3,
+    Work = 2,
     /// Somebody has a hook where packets leave.
-    PostRouting = 4,
+    PostRouting = 3,
     /// The device is no Ethernet.
-    Link = 5,
+    Link = 4,
     /// The link-layer address of the next hop is not known.
-    Neighbour = 6,
+    Neighbour = 5,
 }
 
 impl TraceSlow {
@@ -405,11 +403,10 @@ impl TraceSlow {
     pub(crate) fn from_u32(value: u32) -> Option<Self> {
         match value {
             1 => Some(Self::Ipip),
-            2 => Some(Self::Learning),
-            3 => Some(Self::Work),
-            4 => Some(Self::PostRouting),
-            5 => Some(Self::Link),
-            6 => Some(Self::Neighbour),
+            2 => Some(Self::Work),
+            3 => Some(Self::PostRouting),
+            4 => Some(Self::Link),
+            5 => Some(Self::Neighbour),
             _ => None,
         }
     }

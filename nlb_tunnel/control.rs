@@ -56,13 +56,11 @@ use nlb::{
     },
 };
 
-/// Room for the headers of a datagram: IP, UDP, and the link layer's.
-const HEADROOM: u16 = 128;
-
 /// Sends a datagram that consists of `payload`.
 fn send(net: &Net, route: Route, payload: &[u8]) -> Result {
     let len = u16::try_from(payload.len()).map_err(|_| EMSGSIZE)?;
-    let mut skb = SkBuff::alloc(HEADROOM, len, GFP_ATOMIC)?;
+    let headroom = Route::udp_headroom(route.destination().is_v4());
+    let mut skb = SkBuff::alloc(headroom, len, GFP_ATOMIC)?;
     skb.put(payload)?;
     route.send_udp(net, skb, PORT, PORT)
 }
@@ -84,19 +82,22 @@ pub(crate) fn send_learn(net: &Net, mapping: &Mapping, route: Route) -> Result {
 /// Puts a LEARN in front of a client's packet, whose data starts at its IP header. Its checksum
 /// must be complete. `ENOMEM`.
 pub(crate) fn push_learn(skb: &mut SkBuff, mapping: &Mapping) -> Result {
-    push_header(skb, learn(mapping)?.emit(&mut [0; LEARN6_LEN]))
+    let v4 = mapping.tuple().is_v4();
+    push_header(skb, v4, learn(mapping)?.emit(&mut [0; LEARN6_LEN]))
 }
 
 /// Makes the data, an IP packet whose checksum is complete, a CARRY's. `ENOMEM`.
 pub(crate) fn push_carry(skb: &mut SkBuff, id: FlowId) -> Result {
-    push_header(skb, &control::carry(id))
+    push_header(skb, false, &control::carry(id))
 }
 
-/// Puts the head of a message in front of the data, and makes room for the headers of a datagram.
-fn push_header(skb: &mut SkBuff, head: &[u8]) -> Result {
-    skb.cow_head(HEADROOM + LEARN6_LEN as u16)?;
+/// Puts the head of a message in front of the data, and makes room for the headers of a datagram,
+/// over IPv4 or over either.
+fn push_header(skb: &mut SkBuff, v4: bool, head: &[u8]) -> Result {
     // CAST: At most `LEARN6_LEN`.
-    skb.push(head.len() as u16)?.copy_from_slice(head);
+    let len = head.len() as u16;
+    skb.cow_head(Route::udp_headroom(v4).saturating_add(len))?;
+    skb.push(len)?.copy_from_slice(head);
     Ok(())
 }
 
@@ -362,7 +363,7 @@ mod tests {
             let learn = learn_of(vector.tuple);
             let mut skb = SkBuff::alloc(0, vector.inner.len() as u16, GFP_KERNEL)?;
             skb.put(vector.inner)?;
-            push_header(&mut skb, learn.emit(&mut [0; LEARN6_LEN]))?;
+            push_header(&mut skb, false, learn.emit(&mut [0; LEARN6_LEN]))?;
             let (message, packet) = Message::parse(skb.data()).map_err(|_| EINVAL)?;
             assert_eq!(message, Message::Learn(learn));
             assert_eq!(packet, Some(vector.inner));

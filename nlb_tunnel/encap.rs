@@ -97,10 +97,10 @@ impl Tunnel {
         packet: Arrival,
         parsed: &Parsed,
     ) -> Result<(), Arrival> {
-        let target = mapping.target();
         if !mapping.is_confirmed() {
-            return Err(packet);
+            return self.learn_at_once(state, mapping, packet, parsed);
         }
+        let target = mapping.target();
         let Some(next) = target.next_hop(state, &packet) else {
             return Err(packet);
         };
@@ -114,6 +114,35 @@ impl Tunnel {
         });
         match ready {
             Ok(skb) => self.count_sent(mapping, parsed, next.output(skb)),
+            Err(_) => self.stats.inc(Counter::DropNoMemory),
+        }
+        Ok(())
+    }
+
+    /// As [`Tunnel::send_at_once`], of a packet whose mapping the host may not know. What it is sent
+    /// in is this machine's own datagram, and leaves through the network layer.
+    fn learn_at_once(
+        &self,
+        state: &HookState<'_>,
+        mapping: &Mapping,
+        packet: Arrival,
+        parsed: &Parsed,
+    ) -> Result<(), Arrival> {
+        let Some(route) = mapping.target().route_at_hand(&packet) else {
+            return Err(packet);
+        };
+        // CAST: A packet is not longer, and its headers are short.
+        let (len, l4_offset) = (parsed.total_len as u32, parsed.l4_offset as u16);
+        if packet.is_gso() || !fits_learning(mapping, len, &route) {
+            return Err(packet);
+        }
+        let ready = packet.claim(len, l4_offset, |skb| learn_with(skb, mapping, parsed));
+        match ready {
+            Ok(skb) => {
+                self.stats.inc(Counter::EncapLearning);
+                let sent = route.send_udp(state.net(), skb, PORT, PORT);
+                self.count_sent(mapping, parsed, sent);
+            }
             Err(_) => self.stats.inc(Counter::DropNoMemory),
         }
         Ok(())
@@ -202,35 +231,41 @@ impl Tunnel {
         if skb.trim(parsed.total_len as u32).is_err() {
             return Err(no_memory(skb));
         }
-        let tuple = mapping.tuple();
-        let overhead = if tuple.is_v4() {
-            LEARN_OVERHEAD
-        } else {
-            LEARN6_OVERHEAD
-        };
-        if skb.is_gso() || skb.len().saturating_add(overhead) > route.mtu() {
+        if skb.is_gso() || !fits_learning(mapping, skb.len(), &route) {
             self.announce(net, mapping);
             return send_compact(state, route, mapping, skb, parsed);
         }
-        // The inner packet has a valid checksum of its own, and has passed a router.
-        let ready = skb
-            .checksum_help()
-            .and_then(|()| {
-                skb.rewrite(&Rewrite {
-                    source: tuple.client(),
-                    destination: tuple.vip(),
-                    source_port: tuple.client_port(),
-                    destination_port: tuple.vip_port(),
-                    ttl: parsed.ttl.wrapping_sub(1),
-                })
-            })
-            .and_then(|()| control::push_learn(&mut skb, mapping));
-        if ready.is_err() {
+        if learn_with(&mut skb, mapping, parsed).is_err() {
             return Err(no_memory(skb));
         }
         self.stats.inc(Counter::EncapLearning);
         Ok(route.send_udp(net, skb, PORT, PORT))
     }
+}
+
+/// Whether a packet of `len` bytes can go to the host inside a LEARN by this way.
+fn fits_learning(mapping: &Mapping, len: u32, route: &Route) -> bool {
+    let overhead = if mapping.tuple().is_v4() {
+        LEARN_OVERHEAD
+    } else {
+        LEARN6_OVERHEAD
+    };
+    len.saturating_add(overhead) <= route.mtu()
+}
+
+/// Makes a client's packet, without padding of the link layer, the payload of a datagram: a LEARN
+/// with the packet, which has a valid checksum of its own, and has passed a router. `ENOMEM`.
+fn learn_with(skb: &mut SkBuff, mapping: &Mapping, parsed: &Parsed) -> Result {
+    let tuple = mapping.tuple();
+    skb.checksum_help()?;
+    skb.rewrite(&Rewrite {
+        source: tuple.client(),
+        destination: tuple.vip(),
+        source_port: tuple.client_port(),
+        destination_port: tuple.vip_port(),
+        ttl: parsed.ttl.wrapping_sub(1),
+    })?;
+    control::push_learn(skb, mapping)
 }
 
 /// Gives a packet of a mapping the compact form, as [`encapsulate`].

@@ -108,6 +108,12 @@ impl Target {
         self.routes.route(net)
     }
 
+    /// The route that this CPU remembers, if it is valid, for an arriving packet.
+    #[inline]
+    pub(crate) fn route_at_hand(&self, packet: &Arrival) -> Option<Route> {
+        self.routes.route_at_hand(packet)
+    }
+
     /// The next hop on the route that this CPU remembers, if an arriving packet can be handed to it
     /// at once: see [`Route::next_hop`].
     #[inline]

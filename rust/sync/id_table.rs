@@ -144,7 +144,7 @@ impl<P: Send + Sync + 'static> IdTable<P> {
             min: 0,
             max: self.max.wrapping_sub(1),
         };
-        let mut id = 0;
+        let mut id;
         let header = part.into_raw();
         let lock = self.lock();
         // INVARIANT: The entry is from `into_raw`, and the reference goes with it.
@@ -152,16 +152,20 @@ impl<P: Send + Sync + 'static> IdTable<P> {
         // with these flags; nobody else has `turn`.
         let ret = unsafe {
             let (next, turn) = &mut *self.turn.get();
-            let ret = bindings::__xa_alloc_cyclic(
-                self.xa.get(),
-                &mut id,
-                header.as_ptr().cast(),
-                limit,
-                next,
-                bindings::GFP_ATOMIC,
-            );
-            if ret == 1 {
-                *turn = turn.wrapping_add(1);
+            let (xa, entry, gfp) = (self.xa.get(), header.as_ptr().cast(), bindings::GFP_ATOMIC);
+            // To look for one that is free costs more than what is usual: the next one is.
+            if *next == self.max {
+                (*next, *turn) = (0, turn.wrapping_add(1));
+            }
+            id = *next;
+            let mut ret = bindings::__xa_insert(xa, index(id), entry, gfp);
+            if ret == 0 {
+                *next = id.wrapping_add(1);
+            } else if Error::from_errno(ret) == code::EBUSY {
+                ret = bindings::__xa_alloc_cyclic(xa, &mut id, entry, limit, next, gfp);
+                if ret == 1 {
+                    *turn = turn.wrapping_add(1);
+                }
             }
             if ret >= 0 {
                 // It is in the table, and who removes it needs the lock.

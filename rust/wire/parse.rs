@@ -465,6 +465,9 @@ mod tests {
         assert_eq!(ordinary(&udp), Some(parse(&udp).unwrap()));
         let v6 = packet_v6(6, &tcp_segment());
         assert_eq!(ordinary(&v6), Some(parse(&v6).unwrap()));
+        let mut syn = tcp.clone();
+        syn[33] = 0x02;
+        assert_eq!(ordinary(&syn), Some(parse(&syn).unwrap()));
         // Padding of the link layer is not in the way.
         let padded = [&tcp[..], &[0; 2]].concat();
         assert_eq!(ordinary(&padded), Some(parse(&tcp).unwrap()));
@@ -477,7 +480,7 @@ mod tests {
             |b| b[8] = 0,
             |b| b[6] = 0x20,
             |b| b[9] = 1,
-            |b| b[33] = 0x02,
+            |b| b[33] = 0x12,
             |b| b[33] = 0x11,
             |b| b[33] = 0x04,
             |b| b[3] = 45,

@@ -151,6 +151,27 @@ goes_on() {
 		lbu rule flush
 	done
 }
+# While there is a route, new connections are opened at the ingress of devices; there it is the same.
+first_packets() {
+	local before n ask=()
+	hold 9300 1
+	service 9305-9306/tcp rr 1
+	lbu rule add accept from 10.0.1.2 priority 1
+	lbu rule add reject from 10.0.1.0/24 priority 2
+	before=$(counter lbu fwd fast-packets)
+	# By each processor, the way to the host may have to be looked up first. Nobody listens on the host.
+	for ((n = 0; n <= $(nproc); n++)); do ask+=(tcp/9305 tcp/9306); done
+	hear "${ask[*]/*/refused}" "${ask[@]}"
+	(($(counter lbu fwd fast-packets) > before))
+	is "$(counted 1) $(counted 2)" "${#ask[@]} 0"
+	is "$(lbu -j service show $VIP:9305-9306/tcp | jq '.[0].connections')" ${#ask[@]}
+	hear refused tcp/9305/10.0.1.3
+	is "$(counted 1) $(counted 2)" "${#ask[@]} 1"
+	is "$(lbu -j route show from 10.0.1.3)" "[]"
+	kill $holder
+	lbu rule flush
+	lbu service del $VIP:9305-9306/tcp
+}
 decided() { (($(counter lbu fwd "$1-rule") > $2)); }
 
 # In mode peek it is as for any other service: the classifier sees nothing of it.
@@ -232,6 +253,7 @@ ktap_run "reject: by RST and by ICMP, over IPv4 and IPv6" rejects
 ktap_run "reject: the numbers of a RST" numbers
 ktap_run "the lowest priority decides; saved and applied" order
 ktap_run "connections that have a route go on" goes_on
+ktap_run "connections opened at the ingress of devices" first_packets
 ktap_run "mode peek" peek
 ktap_run "rules change under load" under_load
 ktap_end

@@ -101,7 +101,7 @@ reasons() {
 ways() {
 	service 9403/tcp wrr 1
 	listen 9403
-	says '.outcome == "new-route" and .slow == "learning"' 9403/tcp
+	says '.outcome == "new-route" and .forward == "tunnel" and .slow != "ipip"' 9403/tcp
 	hold 9403 1
 	local port
 	port=$(lbu -j route show | jq '.[0].client_port')

@@ -212,7 +212,6 @@ enum nlb_fwd_trace_choice {
  * enum nlb_fwd_trace_slow - Why packets of a connection do not take the fast
  *   path.
  * @NLB_FWD_TRACE_SLOW_IPIP: It is not for this way of forwarding.
- * @NLB_FWD_TRACE_SLOW_LEARNING: The host has not confirmed the flow id yet.
  * @NLB_FWD_TRACE_SLOW_WORK: There is something to be done on the way, such as
  *   IPsec.
  * @NLB_FWD_TRACE_SLOW_POST_ROUTING: Somebody has a hook where packets leave.
@@ -222,7 +221,6 @@ enum nlb_fwd_trace_choice {
  */
 enum nlb_fwd_trace_slow {
 	NLB_FWD_TRACE_SLOW_IPIP = 1,
-	NLB_FWD_TRACE_SLOW_LEARNING,
 	NLB_FWD_TRACE_SLOW_WORK,
 	NLB_FWD_TRACE_SLOW_POST_ROUTING,
 	NLB_FWD_TRACE_SLOW_LINK,

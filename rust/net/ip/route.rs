@@ -54,8 +54,8 @@ use kernel::{
     sync::rcu, //
 };
 
-/// Room for a link-layer header, which saves the stack from making it.
-pub(super) const LINK_HEADROOM: u16 = 64;
+/// Room for the header of an Ethernet, which saves the stack from making it.
+pub(super) const LINK_HEADROOM: u16 = 16;
 
 /// Time to live of packets that begin here.
 const TTL: u8 = 64;
@@ -368,10 +368,24 @@ impl Route {
         sent(unsafe { bindings::ip_local_out(net.as_raw(), ptr::null_mut(), skb.into_raw()) })
     }
 
+    /// Bytes of the IP and UDP headers of a datagram.
+    const fn udp_headers(v4: bool) -> u16 {
+        let ip = if v4 {
+            HEADER_LEN
+        } else {
+            ipv6::HEADER_LEN as u16
+        };
+        ip + UDP_HEADER_LEN
+    }
+
+    /// Room in front of the payload with which [`Route::send_udp`] has to move nothing.
+    pub const fn udp_headroom(v4: bool) -> u16 {
+        Self::udp_headers(v4) + LINK_HEADROOM
+    }
+
     fn push_headers(&self, skb: &mut SkBuff, source_port: u16, destination_port: u16) -> Result {
-        // The longer of both.
-        const HEADERS: u16 = ipv6::HEADER_LEN as u16 + UDP_HEADER_LEN;
-        let payload_max = u32::from(u16::MAX - HEADERS);
+        let headers = Self::udp_headers(self.destination.is_v4());
+        let payload_max = u32::from(u16::MAX.saturating_sub(headers));
         if skb.len() > payload_max {
             return Err(EMSGSIZE);
         }
@@ -382,7 +396,7 @@ impl Route {
         skb.orphan();
         skb.clear_hash();
         skb.clear_tstamp();
-        skb.cow_head(HEADERS + LINK_HEADROOM)?;
+        skb.cow_head(headers + LINK_HEADROOM)?;
 
         let udp = skb.push(UDP_HEADER_LEN)?;
         for (to, from) in udp.iter_mut().zip(

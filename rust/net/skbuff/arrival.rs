@@ -72,6 +72,11 @@ impl Arrival {
             && handler.is_none()
     }
 
+    /// Frees the packet, and tells tracers why.
+    pub fn drop_reason(self, reason: DropReason) {
+        self.0.drop_reason(reason);
+    }
+
     /// Whether conntrack or IPsec, or what else has extensions, has noted something in it.
     #[inline]
     fn has_notes(&self) -> bool {

@@ -19,7 +19,7 @@ use super::{
 
 /// As [`parse`](super::parse), of packets that a router passes on by their addresses and ports alone: with the
 /// headers at hand, right as far as a router looks at them, without options or extension headers,
-/// with a TTL that lasts, and, if it is TCP, in the midst of a connection.
+/// with a TTL that lasts, and, if it is TCP, a client's first SYN or in the midst of a connection.
 #[inline(always)]
 pub fn parse_ordinary(header: &[u8], frame: Frame) -> Option<Parsed> {
     const EDGES: u8 = tcp::Flags::SYN.0 | tcp::Flags::FIN.0 | tcp::Flags::RST.0;
@@ -46,6 +46,9 @@ pub fn parse_ordinary(header: &[u8], frame: Frame) -> Option<Parsed> {
         _ => return None,
     };
     let parsed = parsed.ok()?;
-    let is_ordinary = parsed.l4_offset == ip_len && parsed.ttl > 1 && parsed.flags.0 & EDGES == 0;
+    let flags = parsed.flags;
+    let is_ordinary = parsed.l4_offset == ip_len
+        && parsed.ttl > 1
+        && (flags.0 & EDGES == 0 || flags.is_initial_syn());
     is_ordinary.then_some(parsed)
 }

@@ -466,7 +466,7 @@ enumeration! {
     TraceOutcome {
         Route NewRoute Classifier DropRule RejectRule NoService NoEndpoint Overflow TableFull NoWay
     }
-    TraceSlow { Ipip Learning Work PostRouting Link Neighbour }
+    TraceSlow { Ipip Work PostRouting Link Neighbour }
     MappingSide { Forwarder Host }
     MappingState { Learning Confirmed }
     Algorithm { HmacSha256 HmacSha1 Aes128Cmac }

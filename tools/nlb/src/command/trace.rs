@@ -331,7 +331,6 @@ fn fast(trace: &Trace) -> Option<&'static str> {
         None => "yes, behind the first packet",
         Some(Named::Known(slow)) => match slow {
             TraceSlow::Ipip => "no: not with ipip",
-            TraceSlow::Learning => "no: the host has not confirmed the flow id yet",
             TraceSlow::Work => "no: the way does more than lead there (IPsec, encapsulation)",
             TraceSlow::PostRouting => "no: there are hooks in POST_ROUTING",
             TraceSlow::Link => "no: the device is no Ethernet",
