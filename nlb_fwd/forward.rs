@@ -215,7 +215,7 @@ impl Forwarder {
         };
         // CAST: A packet is not longer, and its headers are short.
         let (len, l4_offset) = (parsed.total_len as u32, parsed.l4_offset as u16);
-        if !packet.fits_mtu(next.mtu(), l4_offset) {
+        if !next.carries(&packet, l4_offset) {
             return Err(packet);
         }
         match packet.claim(len, l4_offset, |skb| skb.rewrite(&to)) {

@@ -106,7 +106,7 @@ impl Tunnel {
         };
         // CAST: A packet is not longer, and its headers are short.
         let (len, l4_offset) = (parsed.total_len as u32, parsed.l4_offset as u16);
-        if !packet.fits_mtu(next.mtu(), l4_offset) {
+        if !next.carries(&packet, l4_offset) {
             return Err(packet);
         }
         let ready = packet.claim(len, l4_offset, |skb| {

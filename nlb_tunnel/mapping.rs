@@ -10,7 +10,10 @@ use kernel::sync::atomic::{
     Relaxed, //
 };
 use nlb::{
-    sync::read_once,
+    sync::{
+        add,
+        read_once, //
+    },
     time, //
 };
 
@@ -38,8 +41,8 @@ impl Usage {
     /// Counts packets, `bytes` together.
     #[inline]
     pub fn count(&self, bytes: usize) {
-        self.packets.fetch_add(1u64, Relaxed);
-        self.bytes.fetch_add(bytes as u64, Relaxed);
+        add(&self.packets, 1);
+        add(&self.bytes, bytes as u64);
         self.touch();
     }
 

@@ -14,6 +14,8 @@ pub mod timed;
 
 pub use lock::SpinLockBh;
 
+#[cfg(not(all(CONFIG_X86_64, not(CONFIG_UML))))]
+use kernel::sync::atomic::Relaxed;
 use kernel::sync::atomic::{
     Atomic,
     AtomicType, //
@@ -25,4 +27,22 @@ pub fn read_once<T: AtomicType>(atomic: &Atomic<T>) -> T {
     // SAFETY: The pointer is valid and aligned. Others write in one piece, and a volatile read is
     // the memory model's `READ_ONCE()`.
     unsafe { atomic.as_ptr().read_volatile() }
+}
+
+/// As [`Atomic::fetch_add`] with `Relaxed`, which is a function call, for those who do not want the
+/// value before.
+#[inline]
+pub fn add(counter: &Atomic<u64>, n: u64) {
+    #[cfg(all(CONFIG_X86_64, not(CONFIG_UML)))]
+    // SAFETY: The pointer is valid and aligned. This is what `atomic64_add()` does.
+    unsafe {
+        core::arch::asm!(
+            "lock add qword ptr [{counter}], {n}",
+            counter = in(reg) counter.as_ptr(),
+            n = in(reg) n,
+            options(nostack),
+        )
+    };
+    #[cfg(not(all(CONFIG_X86_64, not(CONFIG_UML))))]
+    counter.fetch_add(n, Relaxed);
 }

@@ -8,6 +8,7 @@ use super::{
     super::{
         netdevice::NetDevice,
         skbuff::{
+            Arrival,
             DropReason,
             SkBuff, //
         },
@@ -38,6 +39,8 @@ pub struct NextHop<'a> {
     dst: Dst,
     dev: &'a NetDevice,
     neighbour: NonNull<bindings::neighbour>,
+    /// Every link carries packets of so many bytes.
+    always: u32,
 }
 
 /// Why packets cannot be handed to the next hop without the network layer.
@@ -108,6 +111,7 @@ impl Route {
             dst: self.into_dst(),
             dev,
             neighbour,
+            always: if v4 { IPV4_MIN_MTU } else { IPV6_MIN_MTU },
         })
     }
 
@@ -153,14 +157,21 @@ impl Route {
     }
 }
 
+/// What every link carries that the kernel lets have addresses: RFC 791 section 3.2, RFC 8200
+/// section 5; `inetdev_valid_mtu()`, `addrconf_notify()`.
+const IPV4_MIN_MTU: u32 = 68;
+const IPV6_MIN_MTU: u32 = 1280;
+
 type Output =
     unsafe extern "C" fn(*mut bindings::net, *mut bindings::sock, *mut bindings::sk_buff) -> c_int;
 
 impl NextHop<'_> {
-    /// As [`Route::mtu`].
+    /// Whether an arrived packet, whose transport header is at `l4_offset`, is not longer than what
+    /// may go this way: [`Arrival::fits_mtu`]. Of the packets of clients, most are ACKs, which fit
+    /// everywhere.
     #[inline]
-    pub fn mtu(&self) -> u32 {
-        self.dst.mtu()
+    pub fn carries(&self, packet: &Arrival, l4_offset: u16) -> bool {
+        packet.len() <= self.always || packet.fits_mtu(self.dst.mtu(), l4_offset)
     }
 
     /// Hands an arrived packet, which has been readdressed and whose data starts at its IP header,

@@ -44,7 +44,8 @@ unsafe impl Key for FourTuple {
     #[inline]
     fn hash(&self, seed: u32) -> u32 {
         match self.v4_words() {
-            Some(words) => jhash2(&words, seed),
+            // Three words are one step, four are two.
+            Some([client, vip, ports, proto]) => jhash2(&[client, vip, ports], seed ^ proto),
             None => jhash2(&self.words(), seed),
         }
     }
