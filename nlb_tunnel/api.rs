@@ -73,7 +73,8 @@ pub fn neighbour(net: &Net, host: Addr) -> Result<Arc<Target>> {
 /// none.
 ///
 /// It stays until [`release`], and must be released before the module goes that has made the object.
-/// Any context. Errors: `ENOSPC`, `ENOMEM`, `ESRCH` if the namespace is going away.
+/// Any context. Errors: `ENOSPC`, `ENOMEM`, `EINVAL` if it has one, or had, `ESRCH` if the namespace is
+/// going away.
 pub fn assign<T: Object<Part = Mapping>>(net: &Net, object: &ObjectRef<T>) -> Result {
     STATE
         .get(net, &rcu::read_lock())

@@ -60,10 +60,13 @@ pub struct Mapping {
     /// The random number that a CONFIRM has to repeat.
     cookie: u64,
     usage: Usage,
-    /// Value of the flow id; 0 as long as there is none.
+    /// Value of the flow id; 0 as long as there is none, [`CLAIMED`] while it gets one.
     flow_id: Atomic<u32>,
     confirmed: Atomic<bool>,
 }
+
+/// No flow id has this value.
+const CLAIMED: u32 = 1;
 
 impl Mapping {
     fn with(tuple: &FourTuple, target: &Arc<Target>, cookie: u64) -> Self {
@@ -155,7 +158,9 @@ impl Object for Alone {
 /// The flow ids of a namespace, and what they stand for.
 ///
 /// Each has a place that it shares with others, of which one at a time is given. Places are given in
-/// turn, and in each turn all stand for other flow ids, so that none comes back soon.
+/// turn, and in each turn all stand for other flow ids. A fourth of `max` places, or more, is always
+/// free, so that each turn gives as many: a flow id does not come back before 25 million others
+/// were given (of 297 million, [`FlowId::COUNT`]), be the table ever so full.
 #[pin_data]
 pub(crate) struct Flows {
     #[pin]
@@ -166,12 +171,17 @@ pub(crate) struct Flows {
     first_turn: u32,
 }
 
+/// Places for up to `max` mappings.
+fn places(max: u32) -> u32 {
+    max.saturating_add(max.div_ceil(4))
+}
+
 impl Flows {
     /// None for up to `max` mappings, at most 2^24.
     pub(crate) fn new(max: u32) -> impl PinInit<Self, Error> {
         try_pin_init!(Self {
-            table <- IdTable::new(max, random::u32()),
-            bits: u32::BITS.saturating_sub(max.saturating_sub(1).leading_zeros()),
+            table <- IdTable::new(max, places(max), random::u32()),
+            bits: u32::BITS.saturating_sub(places(max).saturating_sub(1).leading_zeros()),
             first_turn: random::u32(),
         })
     }
@@ -203,32 +213,42 @@ impl Flows {
         self.table.generation()
     }
 
-    /// As [`IdTable::scan`].
+    /// As [`IdTable::scan`], of those whose flow ids are known already.
     pub(crate) fn scan(
         &self,
         guard: &rcu::Guard,
         position: &mut Position,
-        f: impl FnMut(&Mapping) -> Scan,
+        mut f: impl FnMut(&Mapping) -> Scan,
     ) -> bool {
-        self.table.scan(guard, position, f)
+        self.table.scan(guard, position, |mapping| {
+            if mapping.flow_id().is_none() {
+                return Scan::Continue;
+            }
+            f(mapping)
+        })
     }
 }
 
 impl Tunnel {
-    /// Gives a free flow id to an object's mapping. `ENOSPC` if there are too many, `ENOMEM`. Any
-    /// context.
+    /// Gives a free flow id to an object's mapping. `ENOSPC` if there are too many, `ENOMEM`; `EINVAL`
+    /// if it has one, or had. Any context.
     pub(crate) fn assign<T: Object<Part = Mapping>>(
         &self,
         net: &Net,
         object: &ObjectRef<T>,
     ) -> Result {
         let flows = &self.flows;
+        let flow_id = &object.part().flow_id;
+        if flow_id.cmpxchg(0, CLAIMED, Relaxed).is_err() {
+            return Err(EINVAL);
+        }
         flows
             .table
             .insert(object.to_part(), |mapping, place, turn| {
                 let flow_id = flows.flow_id(place, turn);
                 mapping.flow_id.store(flow_id.value(), Relaxed);
-            })?;
+            })
+            .inspect_err(|_| flow_id.store(0, Relaxed))?;
         netlink::notify_mapping(net, cmd::MAPPING_NTF, object.part());
         Ok(())
     }

@@ -47,9 +47,10 @@ const ENTRIES_PER_STEP: u32 = 1024;
 /// A table of parts of objects, each at a number of its own, for lookups without locks in any
 /// context.
 ///
-/// Numbers are given in turn, so that one that has become free is not given again soon; how often
-/// all have had their turn is told, so that longer numbers may take even longer to return. The table
-/// takes some 9 bytes for each entry, and has no more than one place for each number.
+/// Numbers are given in turn, and with more numbers than entries, one that has become free is not
+/// given again before all others that are free: as many as there are more, or more. How often all
+/// have had their turn is told, so that longer numbers may take even longer to return. The table
+/// takes some 9 bytes for each number between the ones that are in use.
 ///
 /// # Invariants
 ///
@@ -59,9 +60,12 @@ pub struct IdTable<P: Send + Sync + 'static> {
     #[pin]
     xa: Opaque<bindings::xarray>,
     /// Numbers are smaller than that.
+    numbers: u32,
+    /// No more entries.
     max: u32,
     /// The next number to try, and in which turn. Under the lock.
     turn: UnsafeCell<(u32, u32)>,
+    /// Grows under the lock.
     len: Atomic<u32>,
     /// Changes with each insertion and removal.
     generation: Atomic<u64>,
@@ -93,11 +97,12 @@ impl Drop for Locked<'_> {
 }
 
 impl<P: Send + Sync + 'static> IdTable<P> {
-    /// Makes an empty table for numbers from 0 to `max - 1`, which gives number `first` first.
-    /// `EINVAL` if `max` is 0.
-    pub fn new(max: u32, first: u32) -> impl PinInit<Self, Error> {
+    /// Makes an empty table for up to `max` entries at numbers from 0 to `numbers - 1`, which gives
+    /// number `first` first. `EINVAL` if `numbers` is 0.
+    pub fn new(max: u32, numbers: u32, first: u32) -> impl PinInit<Self, Error> {
         try_pin_init!(Self {
-            turn: UnsafeCell::new((first.checked_rem(max).ok_or(EINVAL)?, 0)),
+            turn: UnsafeCell::new((first.checked_rem(numbers).ok_or(EINVAL)?, 0)),
+            numbers,
             max,
             len: Atomic::new(0u32),
             generation: Atomic::new(0u64),
@@ -142,11 +147,14 @@ impl<P: Send + Sync + 'static> IdTable<P> {
     ) -> Result<(), InsertError> {
         let limit = bindings::xa_limit {
             min: 0,
-            max: self.max.wrapping_sub(1),
+            max: self.numbers.wrapping_sub(1),
         };
         let mut id;
-        let header = part.into_raw();
         let lock = self.lock();
+        if self.len() >= self.max {
+            return Err(InsertError::Full);
+        }
+        let header = part.into_raw();
         // INVARIANT: The entry is from `into_raw`, and the reference goes with it.
         // SAFETY: The table is initialised and the lock is held, which is not released meanwhile
         // with these flags; nobody else has `turn`.
@@ -154,7 +162,7 @@ impl<P: Send + Sync + 'static> IdTable<P> {
             let (next, turn) = &mut *self.turn.get();
             let (xa, entry, gfp) = (self.xa.get(), header.as_ptr().cast(), bindings::GFP_ATOMIC);
             // To look for one that is free costs more than what is usual: the next one is.
-            if *next == self.max {
+            if *next == self.numbers {
                 (*next, *turn) = (0, turn.wrapping_add(1));
             }
             id = *next;
@@ -170,6 +178,7 @@ impl<P: Send + Sync + 'static> IdTable<P> {
             if ret >= 0 {
                 // It is in the table, and who removes it needs the lock.
                 known(PartRef::part(header), id, *turn);
+                self.len.fetch_add(1u32, Relaxed);
             }
             ret
         };
@@ -180,7 +189,6 @@ impl<P: Send + Sync + 'static> IdTable<P> {
         }
         match to_result(ret) {
             Ok(()) => {
-                self.len.fetch_add(1u32, Relaxed);
                 self.generation.fetch_add(1, Release);
                 Ok(())
             }
@@ -262,7 +270,7 @@ impl<P: Send + Sync + 'static> IdTable<P> {
     /// The first entry from `id` on, and the number behind it.
     fn next(&self, id: u32) -> Option<(u32, NonNull<Header>)> {
         let mut at = index(id);
-        let (max, present) = (index(self.max), bindings::XA_PRESENT);
+        let (max, present) = (index(self.numbers), bindings::XA_PRESENT);
         // SAFETY: The table is initialised.
         let entry = unsafe { bindings::xa_find(self.xa.get(), &mut at, max, present) };
         let next = u32::try_from(at.saturating_add(1)).unwrap_or(u32::MAX);
@@ -301,6 +309,8 @@ impl<P: Send + Sync + 'static> PinnedDrop for IdTable<P> {
         while let Some((next, header)) = self.next(id) {
             self.give_up(header);
             id = next;
+            // SAFETY: A plain call; nothing is held, and tables are dropped in process context.
+            unsafe { bindings::cond_resched() };
         }
         // SAFETY: The table is initialised, and nobody uses it any more.
         unsafe { bindings::xa_destroy(self.xa.get()) };
@@ -370,9 +380,28 @@ mod tests {
     }
 
     #[test]
+    fn what_is_free_has_to_wait() -> Result {
+        let dropped = Arc::new(Atomic::new(0), GFP_KERNEL)?;
+        let table = KBox::pin_init(IdTable::<Numbered>::new(2, 5, 0), GFP_KERNEL)?;
+        let (stays, goes) = (thing(0, &dropped)?, thing(1, &dropped)?);
+        table.insert(stays.to_part(), note)?;
+        for id in [1, 2, 3, 4, 101, 102] {
+            table.insert(goes.to_part(), note)?;
+            assert_eq!(goes.part.id.load(Relaxed), id);
+            let more = table.insert(goes.to_part(), note);
+            assert_eq!(more, Err(InsertError::Full));
+            assert_eq!(table.len(), 2);
+            assert!(table.remove(id % 100, &goes.part));
+        }
+        drop((stays, goes, table));
+        assert_eq!(dropped.load(Relaxed), 2);
+        Ok(())
+    }
+
+    #[test]
     fn numbers_are_given_in_turn() -> Result {
         let dropped = Arc::new(Atomic::new(0), GFP_KERNEL)?;
-        let table = KBox::pin_init(IdTable::<Numbered>::new(4, 6), GFP_KERNEL)?;
+        let table = KBox::pin_init(IdTable::<Numbered>::new(4, 4, 6), GFP_KERNEL)?;
         let mut things = KVec::new();
         for (name, id) in [(0, 2), (1, 3), (2, 100), (3, 101)] {
             let thing = thing(name, &dropped)?;
