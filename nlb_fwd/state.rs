@@ -115,14 +115,16 @@ pub(crate) struct Forwarder {
     #[pin]
     wide: Wide,
     #[pin]
-    pub(crate) routes: ObjectTable<Route>,
-    #[pin]
     pub(crate) clients: Clients<Endpoint>,
     /// None if there is no rule.
     pub(crate) rules: RcuCell<Rules>,
     /// Routes by what their replies have as addresses and ports, where these come here.
     #[pin]
     pub(crate) replies: FamilyTable<FourTuple, ObjectRef<Route>>,
+    /// Behind `replies`: fields are dropped in their order, and this one waits until what `replies`
+    /// referred to is gone as well. Routes keep entries of the namespace's routing tables.
+    #[pin]
+    pub(crate) routes: ObjectTable<Route>,
     /// The hosts that these come from.
     pub(crate) repliers: Repliers,
     /// Number of the next port to try for nat.
