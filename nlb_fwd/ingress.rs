@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The fast path: packets of known connections, past the network layer in both directions.
+//! The fast path: packets of known connections, past the network layer in both directions, and first
+//! packets that open one.
 //!
 //! What needs anything but other addresses, ports and a lower TTL is left to the hook that all
 //! packets come to behind the network layer, [`crate::hook`].
@@ -113,6 +114,14 @@ impl Forwarder {
         let Some(service) = service else {
             return Err(packet);
         };
+        // Where someone filters what leaves, there is no fast path, and filters ahead of the ordinary
+        // one shall see a connection before it has a route.
+        if state
+            .net()
+            .has_post_routing(parsed.tuple.is_v4(), state.rcu())
+        {
+            return Err(packet);
+        }
         // Who floods a full table shall not cost more than that. What answers a route's packets is
         // no new connection.
         if self.routes.is_full()

@@ -131,6 +131,10 @@ impl Tunnel {
         let Some(route) = mapping.target().route_at_hand(&packet) else {
             return Err(packet);
         };
+        let v4 = route.destination().is_v4();
+        if state.net().has_post_routing(v4, state.rcu()) {
+            return Err(packet);
+        }
         // CAST: A packet is not longer, and its headers are short.
         let (len, l4_offset) = (parsed.total_len as u32, parsed.l4_offset as u16);
         if packet.is_gso() || !fits_learning(mapping, len, &route) {

@@ -49,7 +49,7 @@ impl Net {
     /// and Smack aside, which have their hooks always and judge packets of sockets. (SELinux, which has
     /// another priority, judges packets that are forwarded, too.)
     #[inline]
-    pub(crate) fn has_post_routing(&self, v4: bool, guard: &rcu::Guard) -> bool {
+    pub fn has_post_routing(&self, v4: bool, guard: &rcu::Guard) -> bool {
         self.any_hook(v4, HookNum::PostRouting, guard, |ops| {
             // Of the kernel itself, and no chain of nftables or program of BPF.
             let of_kernel = ops.hook_ops_type() == bindings::nf_hook_ops_type_NF_HOOK_OP_UNDEFINED;

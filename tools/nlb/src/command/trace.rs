@@ -328,7 +328,7 @@ fn way(traced: &Traced, host: IpAddr) -> String {
 fn fast(trace: &Trace) -> Option<&'static str> {
     trace.mtu?;
     Some(match trace.slow {
-        None => "yes, behind the first packet",
+        None => "yes",
         Some(Named::Known(slow)) => match slow {
             TraceSlow::Ipip => "no: not with ipip",
             TraceSlow::Work => "no: the way does more than lead there (IPsec, encapsulation)",
