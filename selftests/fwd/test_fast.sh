@@ -149,6 +149,38 @@ leaving_hooks() {
 	takes 10 7000 10
 }
 
+# Where someone filters what leaves, who filters what arrives sees connections before they have a route.
+arriving_hooks() {
+	# Nobody listens: after the host's answer the client sends nothing more.
+	l4 5202/tcp $HOST1
+	local n before
+	# By each processor, the ordinary path looks up the way to the host.
+	for ((n = 0; n <= 2 * $(nproc); n++)); do refused; done
+	ns lbu nft -f - <<-EOF
+		table ip seen {
+			chain in { type filter hook prerouting priority -500; tcp dport 5202 drop; }
+			chain out { type filter hook postrouting priority 0; }
+		}
+	EOF
+	before=$(opened)
+	not ns client timeout 3 bash -c "</dev/tcp/$VIP/5202"
+	[ "$(opened)" = "$before" ]
+	# Elsewhere connections are opened ahead of them.
+	ns lbu nft delete chain ip seen out
+	wait_for 20 refused
+	opened
+	[ "$(opened)" != "$before" ]
+	ns lbu nft delete table ip seen
+	ns lbu nlb service del "$VIP:5202/tcp"
+}
+refused() { ns client timeout 1 bash -c "</dev/tcp/$VIP/5202" 2>&1 | grep refused; }
+# What hosts were told of connections, and which there are.
+opened() {
+	echo "$(counter lbu tunnel learn-sent) $(counter lbu tunnel encap-learning)"
+	ns lbu nlb -j service show "$VIP:5202/tcp" | jq '.[0].connections'
+	ns lbu nlb -j route show "$VIP:5202/tcp" | jq -c 'map(.client_port)'
+}
+
 # Another link-layer address of the host is used as soon as it is known.
 new_neighbour() {
 	ip -n host1 link set lbu address 02:00:00:00:00:77
@@ -368,6 +400,7 @@ ktap_run "and so do the packets of a connection" tcp
 ktap_run "packets that others have, too" watched_packets
 ktap_run "what needs more is left to the ordinary path" other_packets
 ktap_run "hooks where packets leave see them" leaving_hooks
+ktap_run "hooks where packets arrive see what opens a connection" arriving_hooks
 ktap_run "another address of a neighbour" new_neighbour
 ktap_run "a VLAN" vlan
 ktap_run "a bridge and a bond" bridge_and_bond
