@@ -18,8 +18,8 @@ break_at() {
 }
 
 in_doubt() { migrations lbu | jq -e 'any(.phase == "committed")'; }
-# Or has come to its end there, where looking takes long.
-lives_there() { migrations host1 | jq -e 'any(.phase == "active" or .phase == "closed")'; }
+# The newest one, for those before it are shown for a while; or it has come to its end, where looking takes long.
+lives_there() { migrations host1 | jq -e 'last.phase | . == "active" or . == "closed"'; }
 staged_there() { migrations host1 | jq -e 'any(.phase == "staged")'; }
 
 # RECORD THERE: a connection on its way, of which the RECORD is lost; THERE holds at host1.
