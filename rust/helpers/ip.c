@@ -4,6 +4,8 @@
 #include <linux/ipv6.h>
 #include <net/ip.h>
 #include <net/icmp.h>
+#include <net/inet_ecn.h>
+#include <net/ip_tunnels.h>
 #include <net/netfilter/ipv6/nf_defrag_ipv6.h>
 #include <net/route.h>
 #include <net/udp.h>
@@ -16,6 +18,16 @@ __nlb_helper void nlb_helper_icmp_send(struct sk_buff *skb_in, int type, int cod
 __nlb_helper void nlb_helper_icmpv6_send(struct sk_buff *skb, u8 type, u8 code, __u32 info)
 {
 	icmpv6_send(skb, type, code, info);
+}
+
+__nlb_helper int nlb_helper_INET_ECN_decapsulate(struct sk_buff *skb, __u8 outer, __u8 inner)
+{
+	return INET_ECN_decapsulate(skb, outer, inner);
+}
+
+__nlb_helper int nlb_helper_iptunnel_pull_offloads(struct sk_buff *skb)
+{
+	return iptunnel_pull_offloads(skb);
 }
 
 __nlb_helper bool nlb_helper_ipv6_mod_enabled(void)

@@ -23,6 +23,10 @@ pub use fragment::{
     permit_fragments,
     Defragment, //
 };
+pub use ipip::{
+    parse_ipip,
+    take_out_ipip, //
+};
 pub use next_hop::{
     NextHop,
     NoNextHop, //

@@ -11,6 +11,7 @@ use super::{
     ipv6,
     parse::{
         self,
+        Frame,
         Parsed, //
     }, //
 };
@@ -91,7 +92,7 @@ pub fn emit<'a>(
     Ok(buffer)
 }
 
-/// What an ICMP error quotes of a packet with another one inside.
+/// A packet with another one inside.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Outer {
     /// Who put the outer header in front.
@@ -106,11 +107,46 @@ pub struct Outer {
     pub parsed: Parsed,
 }
 
+/// Reads the headers of a packet and of the one inside it. `header` are its first bytes, as many as
+/// [`parse::parse`] needs for both.
+///
+/// Errors: [`DropReason::Protocol`] if no TCP or UDP packet of the same family is inside,
+/// [`DropReason::Fragment`] if either is a fragment, [`DropReason::BadLength`] if the inner one does
+/// not fill the outer one, else as there.
+pub fn parse(header: &[u8], frame: Frame) -> Result<Outer, DropReason> {
+    let is_fragment = match ipv4::Packet::new_header(header) {
+        Ok(ip) => ip.is_fragment(),
+        Err(_) => ipv6::Packet::new_header(header)
+            .is_ok_and(|ip| ip.upper_layer() == Err(DropReason::Fragment)),
+    };
+    if is_fragment {
+        return Err(DropReason::Fragment);
+    }
+    let outer = parse_outer(header, |inner, offset| {
+        let len = frame.len.checked_sub(offset).ok_or(DropReason::Truncated)?;
+        parse::parse(inner, Frame { len, ..frame })
+    })?;
+    let filled = outer.offset.saturating_add(outer.parsed.total_len);
+    // A batch may be longer than its headers can say.
+    if filled != outer.total_len && !frame.gso {
+        return Err(DropReason::BadLength);
+    }
+    Ok(outer)
+}
+
 /// Reads the headers of a packet that was cut, as ICMP errors quote it, and of the one inside it, of
 /// which as much has to be there as [`parse::parse_quoted`] needs.
 ///
 /// Errors: [`DropReason::Protocol`] if no packet of the same family is inside, else as there.
 pub fn parse_quoted(bytes: &[u8]) -> Result<Outer, DropReason> {
+    parse_outer(bytes, |inner, _| parse::parse_quoted(inner))
+}
+
+/// Reads the outer header, and has `parse_inner` read what is behind it at this offset.
+fn parse_outer(
+    bytes: &[u8],
+    parse_inner: impl FnOnce(&[u8], usize) -> Result<Parsed, DropReason>,
+) -> Result<Outer, DropReason> {
     let (source, destination, protocol, offset, total_len, inside);
     match field::u8(bytes, 0) >> 4 {
         6 => {
@@ -135,7 +171,7 @@ pub fn parse_quoted(bytes: &[u8]) -> Result<Outer, DropReason> {
     if protocol != inside {
         return Err(DropReason::Protocol);
     }
-    let parsed = parse::parse_quoted(bytes.get(offset..).ok_or(DropReason::Truncated)?)?;
+    let parsed = parse_inner(bytes.get(offset..).ok_or(DropReason::Truncated)?, offset)?;
     if parsed.tuple.is_v4() != source.is_v4() {
         return Err(DropReason::Protocol);
     }
@@ -164,6 +200,58 @@ mod tests {
             emit(inner, inner.len(), source, destination, buffer)
         });
         assert_eq!(done, Ok(forward::COUNT));
+    }
+
+    #[test]
+    fn what_is_inside_is_read() {
+        for (vector, from, to) in forward::FORWARDED
+            .iter()
+            .map(|vector| (vector, vectors::FORWARDER, vectors::HOST))
+            .chain(
+                forward::FORWARDED_V6
+                    .iter()
+                    .map(|vector| (vector, vectors::FORWARDER_V6, vectors::HOST_V6)),
+            )
+        {
+            let (packet, inner) = (vector.ipip, vector.direct);
+            let outer = parse(packet, Frame::complete(packet.len())).unwrap();
+            assert_eq!((outer.source, outer.destination), (from, to));
+            assert_eq!(outer.total_len, packet.len());
+            assert_eq!(packet[outer.offset..], *inner);
+            assert_eq!(
+                Ok(outer.parsed),
+                parse::parse(inner, Frame::complete(inner.len()))
+            );
+            // The link layer has padded it.
+            let mut padded = packet.to_vec();
+            padded.extend([0; 9]);
+            assert_eq!(parse(&padded, Frame::complete(padded.len())), Ok(outer));
+            for len in 0..packet.len() {
+                assert!(parse(&packet[..len], Frame::complete(len)).is_err());
+            }
+            // What it carries ends ahead of it.
+            let mut longer = padded.clone();
+            if from.is_v4() {
+                longer[3] = longer[3].wrapping_add(1);
+            } else {
+                longer[5] = longer[5].wrapping_add(1);
+            }
+            assert_eq!(
+                parse(&longer, Frame::complete(longer.len())),
+                Err(DropReason::BadLength)
+            );
+            // Nothing is inside.
+            assert_eq!(
+                parse(inner, Frame::complete(inner.len())),
+                Err(DropReason::Protocol)
+            );
+        }
+        let mut fragment = forward::FORWARDED[0].ipip.to_vec();
+        fragment[6] |= 0x20;
+        assert_eq!(
+            parse(&fragment, Frame::complete(fragment.len())),
+            Err(DropReason::Fragment)
+        );
     }
 
     #[test]

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Packets sent inside other IP packets, to machines with the kernel's device `ipip` or `ip6tnl`.
+//! Packets sent inside other IP packets, to machines with the kernel's device `ipip` or `ip6tnl`, and
+//! taken out of them.
 //!
-//! C header: [`include/net/ip_tunnels.h`](srctree/include/net/ip_tunnels.h)
+//! C headers: [`include/net/ip_tunnels.h`](srctree/include/net/ip_tunnels.h),
+//! [`include/net/inet_ecn.h`](srctree/include/net/inet_ecn.h)
 
 use super::{
     super::{
@@ -23,7 +25,14 @@ use crate::{
     bindings,
     wire::{
         addr::Addr,
-        ipip, //
+        error,
+        ipip::{
+            self,
+            Outer, //
+        },
+        ipv4,
+        ipv6,
+        parse::MAX_EXTENDED_LEN, //
     }, //
 };
 use core::ptr;
@@ -97,6 +106,50 @@ fn push_header(skb: &mut SkBuff, source: Addr, destination: Addr, l4_offset: u16
     Ok(())
 }
 
+/// Reads the headers of a packet whose data starts at its IP header, and of the one inside it, and
+/// makes them linear. Errors as [`ipip::parse`].
+pub fn parse_ipip(skb: &mut SkBuff) -> Result<Outer, error::DropReason> {
+    let len = skb.len().min(2 * MAX_EXTENDED_LEN as u32);
+    skb.may_pull(len).map_err(|_| error::DropReason::NoSpace)?;
+    ipip::parse(skb.data(), skb.frame())
+}
+
+/// Takes the packet out that is inside this one, as [`parse_ipip`] has found it.
+///
+/// A congestion mark of the outer header becomes one of the inner header (RFC 6040 section 4.2).
+/// `ENOMEM`; `EINVAL` if the outer header has such a mark and the inner one says that the connection
+/// does not know it, so that the packet has to be dropped.
+pub fn take_out_ipip(skb: &mut SkBuff, outer: &Outer) -> Result {
+    // CAST: What is linear is not longer.
+    let offset = outer.offset as u16;
+    if !skb.is_gso() {
+        // CAST: As long as a packet.
+        skb.trim(outer.total_len as u32)?;
+    }
+    // CAST: As above.
+    let headers = offset.saturating_add(outer.parsed.l4_offset as u16);
+    skb.ensure_writable(headers).map_err(|_| ENOMEM)?;
+    let marks = traffic_class(skb.data());
+    skb.pull_rcsum(offset).map_err(|_| ENOMEM)?;
+    skb.reset_network_header();
+    skb.clear_hash();
+    // SAFETY: By the type invariants of the packet.
+    to_result(unsafe { bindings::iptunnel_pull_offloads(skb.as_raw()) })?;
+    let inner = traffic_class(skb.data());
+    // SAFETY: By the type invariants of the packet, whose network header is set and writable.
+    match unsafe { bindings::INET_ECN_decapsulate(skb.as_raw(), marks, inner) } {
+        0 | 1 => Ok(()),
+        _ => Err(EINVAL),
+    }
+}
+
+/// The traffic class of a packet, with its congestion mark.
+fn traffic_class(header: &[u8]) -> u8 {
+    let v4 = ipv4::Packet::new_header(header).map(|ip| ip.tos());
+    let v6 = || ipv6::Packet::new_header(header).map(|ip| ip.traffic_class());
+    v4.or_else(|_| v6()).unwrap_or(0)
+}
+
 #[kunit_tests(nlb_core_ipip)]
 mod tests {
     use super::*;
@@ -137,6 +190,38 @@ mod tests {
             assert_eq!(skb.data(), vector.ipip);
             assert_eq!(clone.data(), inner);
             clone.consume();
+            // And out again.
+            skb.set_protocol(if source.is_v4() { 0x0800 } else { 0x86dd });
+            let clone = skb.try_clone(GFP_KERNEL)?;
+            let outer = parse_ipip(&mut skb).map_err(|_| EINVAL)?;
+            take_out_ipip(&mut skb, &outer)?;
+            assert_eq!(skb.data(), inner);
+            assert_eq!(clone.data(), vector.ipip);
+            clone.consume();
+            skb.consume();
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn congestion_marks_come_out() -> Result {
+        // Which mark the inner header has, and what it has then; CE does not pass to a connection
+        // that knows nothing of it.
+        for (inner, after) in [(0, None), (1, Some(3)), (2, Some(3)), (3, Some(3))] {
+            let packet = FORWARDED[0].ipip;
+            let mut skb = SkBuff::alloc(0, packet.len() as u16, GFP_KERNEL)?;
+            skb.put(packet)?;
+            skb.set_protocol(0x0800);
+            let bytes = skb.data_mut(packet.len() as u16)?;
+            for (at, mark) in [(1, 3), (21, inner)] {
+                if let Some(byte) = bytes.get_mut(at) {
+                    *byte = *byte & !3 | mark;
+                }
+            }
+            let outer = parse_ipip(&mut skb).map_err(|_| EINVAL)?;
+            let taken = take_out_ipip(&mut skb, &outer);
+            assert_eq!(taken.is_ok(), after.is_some());
+            assert_eq!(traffic_class(skb.data()) & 3, after.unwrap_or(inner));
             skb.consume();
         }
         Ok(())
