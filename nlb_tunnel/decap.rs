@@ -6,6 +6,7 @@ use crate::{
     control,
     device,
     icmp,
+    ipip,
     mapping::host::{
         vip_device,
         HostKey,
@@ -115,7 +116,7 @@ impl Hook for PreRouting {
     fn run(state: &HookState<'_>, mut skb: SkBuff) -> Verdict {
         match parse_reason(&mut skb) {
             Ok(parsed) => receive(state, skb, &parsed),
-            Err(error::DropReason::Protocol) => icmp::receive(state, skb),
+            Err(error::DropReason::Protocol) => receive_other(state, skb),
             Err(error::DropReason::Fragment) => receive_fragment(state, skb),
             Err(_) => Verdict::Accept(skb),
         }
@@ -189,9 +190,15 @@ fn receive_fragment(state: &HookState<'_>, skb: SkBuff) -> Verdict {
                 tunnel.stats.inc(Counter::Defragmented);
                 receive(state, skb, &parsed)
             }
-            None => Verdict::Accept(skb),
+            None => receive_other(state, skb),
         },
     }
+}
+
+/// Takes what is neither TCP nor UDP, if it is the tunnel's.
+#[cold]
+fn receive_other(state: &HookState<'_>, skb: SkBuff) -> Verdict {
+    ipip::receive(state, skb).unwrap_or_else(|skb| icmp::receive(state, skb))
 }
 
 impl Tunnel {

@@ -22,6 +22,7 @@ mod device;
 mod encap;
 mod forwarder;
 mod icmp;
+mod ipip;
 mod mapping;
 mod netlink;
 mod state;

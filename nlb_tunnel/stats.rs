@@ -26,10 +26,12 @@ nlb::counters! {
     IcmpStrange = "icmp-strange",
     /// CARRY datagrams: ICMP errors about hosts' replies, sent on to the hosts.
     CarrySent = "carry-sent",
-    /// Packets taken from forwarders, in either form.
+    /// Packets taken from forwarders, in any form.
     DecapPackets = "decap-packets",
     /// Bytes of these packets.
     DecapBytes = "decap-bytes",
+    /// Packets of these that came by IPIP, without a flow id.
+    DecapIpip = "decap-ipip",
     /// Packets of forwarders that came in fragments.
     Defragmented = "defragmented",
     /// LEARN datagrams accepted.
@@ -69,6 +71,8 @@ nlb::counters! {
     DropFragment = "drop-fragment",
     /// A packet of another protocol than its mapping is for.
     DropProtocol = "drop-protocol",
+    /// A packet by IPIP with a congestion mark that its connection does not know (RFC 6040).
+    DropCongestion = "drop-congestion",
     /// The VIP of the mapping is on no nlb device.
     DropNoVip = "drop-no-vip",
     /// A LEARN or CARRY from a machine that is no forwarder of ours.
