@@ -251,6 +251,13 @@ impl Candidate for Endpoint {
         max == 0 || self.active() < max
     }
 
+    fn does_without_routes(&self) -> bool {
+        match self.forward {
+            Forward::Tunnel | Forward::Direct | Forward::Ipip => true,
+            Forward::HalfNat | Forward::Nat => false,
+        }
+    }
+
     /// Weight 0 does not matter, as with IPVS: such an endpoint gets no new clients.
     fn keeps_clients(&self) -> bool {
         let is_active = self.state.load(Relaxed) == EndpointState::Active as u32;

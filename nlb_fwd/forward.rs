@@ -153,31 +153,42 @@ impl Forwarder {
     /// Sends a packet of a client the way of its route.
     #[inline]
     pub(crate) fn send(&self, state: &HookState<'_>, route: &Route, skb: SkBuff, parsed: &Parsed) {
-        let net = state.net();
-        let sent = match route.way() {
-            Way::Tunnel => return nlb_tunnel::send(state, route.mapping(), skb, parsed),
-            Way::Ipip => {
-                // CAST: Small.
-                let overhead = ipip::overhead(parsed.tuple.is_v4()) as u32;
-                transmit(state, route, skb, parsed, overhead, |next, mut skb| {
-                    // Without padding of the link layer.
-                    skb.trim(parsed.total_len as u32)?;
-                    next.send_ipip(net, skb, parsed.l4_offset as u16)
-                })
-            }
-            Way::Direct | Way::HalfNat | Way::Nat(_) => {
-                transmit(state, route, skb, parsed, 0, |next, skb| {
-                    next.output(net, skb) //
-                })
-            }
+        let sent = match (route.way(), route.endpoint()) {
+            (Way::Tunnel, _) => return nlb_tunnel::send(state, route.mapping(), skb, parsed),
+            (way, Some(endpoint)) => transmit(state, endpoint, way, skb, parsed),
+            (_, None) => Err(no_route(skb)),
         };
         match sent {
             Ok(sent) => self.count_sent(route, parsed, sent),
-            Err((skb, counter, reason)) => {
-                self.stats.inc(counter);
-                skb.drop_reason(reason);
-            }
+            Err(refused) => self.refuse(refused),
         }
+    }
+
+    /// Sends a packet of a client to an endpoint that does without routes. Into the tunnel it would
+    /// need a flow id: it goes by IPIP instead, which the host takes from its forwarders.
+    pub(crate) fn send_stateless(
+        &self,
+        state: &HookState<'_>,
+        endpoint: &Endpoint,
+        skb: SkBuff,
+        parsed: &Parsed,
+    ) {
+        let way = match endpoint.forward() {
+            Forward::Tunnel | Forward::Ipip => Way::Ipip,
+            Forward::Direct => Way::Direct,
+            Forward::HalfNat | Forward::Nat => return self.refuse(no_route(skb)),
+        };
+        match transmit(state, endpoint, way, skb, parsed) {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) => self.stats.inc(Counter::DropOutput),
+            Err(refused) => self.refuse(refused),
+        }
+    }
+
+    /// Drops a packet that is not sent.
+    fn refuse(&self, (skb, counter, reason): Refused) {
+        self.stats.inc(counter);
+        skb.drop_reason(reason);
     }
 
     /// Counts a packet that the network layer was given, and what it said.
@@ -242,28 +253,37 @@ fn changed(way: Way, endpoint: &Endpoint, parsed: &Parsed) -> Rewrite {
     }
 }
 
-/// Has `output` send a packet to the host of its route, which gets `overhead` bytes more. What the
-/// network layer said to the packet, if it came so far.
+/// Sends a packet to an endpoint, not in the tunnel. What the network layer said to the packet, if it
+/// came so far.
 #[inline]
 fn transmit(
     state: &HookState<'_>,
-    route: &Route,
+    endpoint: &Endpoint,
+    way: Way,
     mut skb: SkBuff,
     parsed: &Parsed,
-    overhead: u32,
-    output: impl FnOnce(ip::Route, SkBuff) -> Result,
 ) -> Result<Result, Refused> {
-    let next = route.endpoint().and_then(|endpoint| {
-        let next = endpoint.target().route(state.net()).ok()?;
-        Some((next, changed(route.way(), endpoint, parsed)))
-    });
-    let Some((next, to)) = next else {
+    let net = state.net();
+    let Ok(next) = endpoint.target().route(net) else {
         return Err(no_route(skb));
     };
+    let overhead = match way {
+        // CAST: Small.
+        Way::Ipip => ipip::overhead(parsed.tuple.is_v4()) as u32,
+        _ => 0,
+    };
     let mtu = next.mtu().saturating_sub(overhead);
-    match ready(state, &mut skb, parsed, mtu, &to) {
-        Ok(()) => Ok(output(next, skb)),
-        Err((counter, reason)) => Err((skb, counter, reason)),
+    let to = changed(way, endpoint, parsed);
+    if let Err((counter, reason)) = ready(state, &mut skb, parsed, mtu, &to) {
+        return Err((skb, counter, reason));
+    }
+    if way != Way::Ipip {
+        return Ok(next.output(net, skb));
+    }
+    // Without padding of the link layer.
+    match skb.trim(parsed.total_len as u32) {
+        Ok(()) => Ok(next.send_ipip(net, skb, parsed.l4_offset as u16)),
+        Err(_) => Err((skb, Counter::DropNoMemory, DropReason::NOMEM)),
     }
 }
 

@@ -5,6 +5,7 @@
 use crate::{
     forward::NoRoute,
     route::Route,
+    scheduler::Candidate,
     service::Service,
     state::{
         Forwarder,
@@ -150,7 +151,12 @@ impl Forwarder {
             Ok(skb) => skb,
             Err(verdict) => return verdict,
         };
-        let skb = match self.ask(state, service, skb, parsed) {
+        // Without room, nobody is asked about each of the packets that have no route.
+        let skb = match self
+            .mid_stream(state, service, skb, parsed, true)
+            .or_else(|skb| self.ask(state, service, skb, parsed))
+            .or_else(|skb| self.mid_stream(state, service, skb, parsed, false))
+        {
             Ok(verdict) => return verdict,
             Err(skb) => skb,
         };
@@ -169,10 +175,7 @@ impl Forwarder {
                 self.stats.inc(Counter::PassNoEndpoint);
                 return Verdict::Accept(skb);
             }
-            Err(counter) => {
-                self.stats.inc(counter);
-                return Verdict::Drop(skb, DropReason::NOMEM);
-            }
+            Err(counter) => return self.without_route(state, service, skb, parsed, counter),
         }
         match self.route_of(&parsed.tuple, state.rcu()) {
             Some(route) => self.forward(state, route, skb, parsed),
@@ -188,12 +191,17 @@ impl Forwarder {
         service: &Arc<Service>,
         parsed: &Parsed,
     ) -> Result<Option<ObjectRef<Route>>, Counter> {
-        let endpoint = self.pick(service, state.rcu(), &parsed.tuple)?;
-        let net = state.net();
-        // Not by the error of the insertion: with a full table there is no need for a flow id.
-        if self.routes.is_full() {
+        // Not by the error of the insertion: with a full table there is no need for a flow id, and
+        // nobody's turn passes.
+        if !self.has_room(parsed.tuple.proto()) {
             return Err(Counter::DropTableFull);
         }
+        let endpoint = match service.stateless_endpoint(state.rcu(), &parsed.tuple) {
+            Some(endpoint) if endpoint.has_room() => endpoint,
+            Some(_) => return Err(Counter::DropOverflow),
+            None => self.pick(service, state.rcu(), &parsed.tuple)?,
+        };
+        let net = state.net();
         let opened = self.open_route(
             net,
             &parsed.tuple,

@@ -122,9 +122,9 @@ impl Forwarder {
         {
             return Err(packet);
         }
-        // Who floods a full table shall not cost more than that. What answers a route's packets is
+        // The ordinary path knows what to do without room. What answers a route's packets is
         // no new connection.
-        if self.routes.is_full()
+        if !self.has_room(Proto::Tcp)
             || self.route_answered(&parsed.tuple, state.rcu()).is_some()
             || !parsed.tuple.client().is_unicast()
             || nlb_tunnel::may_be_tunnelled(state, parsed)
@@ -136,8 +136,15 @@ impl Forwarder {
         };
         let opened = match self.open(state, service, parsed) {
             Ok(Some(route)) => Ok(route),
-            // No turn has passed: the ordinary path does what is to be done.
-            Ok(None) | Err(Counter::PassNoEndpoint | Counter::DropOverflow) => return Err(packet),
+            // The ordinary path does what is to be done.
+            Ok(None)
+            | Err(
+                Counter::PassNoEndpoint
+                | Counter::DropOverflow
+                | Counter::DropTableFull
+                | Counter::DropNoFlowId
+                | Counter::DropNoMemory,
+            ) => return Err(packet),
             Err(counter) => Err(counter),
         };
         if let Some(rule) = rule {

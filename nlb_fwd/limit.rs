@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Limits: tells user space which of them refuse something, once a second at most.
+//! Limits: tells user space which of them have been met, once a second at most.
 
 use crate::{
     netlink,
@@ -9,11 +9,12 @@ use crate::{
 };
 use nlb::net::Net;
 
-/// What counts refusals for want of room.
-const LIMITS: [Counter; 7] = [
+/// What counts what there was no room for.
+const LIMITS: [Counter; 8] = [
     Counter::AffinityFull,
     Counter::PassMissFull,
     Counter::DropOverflow,
+    Counter::StatelessPackets,
     Counter::DropTableFull,
     Counter::DropNoFlowId,
     Counter::DropNoPort,

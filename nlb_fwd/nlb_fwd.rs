@@ -27,6 +27,7 @@ mod scheduler;
 mod service;
 mod slow_start;
 mod state;
+mod stateless;
 mod stats;
 mod steer;
 mod trace;
@@ -53,6 +54,10 @@ module! {
         max_routes: u32 {
             default: 1048576,
             description: "Routes that a network namespace may have",
+        },
+        max_half_open: u32 {
+            default: 0,
+            description: "Of these, routes of connections that are being opened; 0 for a half of them",
         },
     },
 }

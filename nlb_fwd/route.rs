@@ -172,7 +172,7 @@ impl Route {
         loop {
             let after = next(before);
             match self.state.cmpxchg(before, after, Relaxed) {
-                Ok(_) => return self.recount(is_active(before), is_active(after)),
+                Ok(_) => return self.recount(before, after),
                 Err(other) => before = other,
             }
         }
@@ -182,8 +182,14 @@ impl Route {
         self.change(|number| state as u32 | number & !STATE);
     }
 
-    fn recount(&self, before: bool, after: bool) {
-        match (&self.endpoint, before, after) {
+    /// Counts what a change of the state's number has changed.
+    fn recount(&self, before: u32, after: u32) {
+        match (is_half_open(before), is_half_open(after)) {
+            (false, true) => self.service.half_open.added(),
+            (true, false) => self.service.half_open.removed(),
+            _ => {}
+        }
+        match (&self.endpoint, is_active(before), is_active(after)) {
             (Some(endpoint), false, true) => endpoint.active_added(),
             (Some(endpoint), true, false) => endpoint.active_removed(),
             _ => {}
@@ -317,6 +323,11 @@ impl Route {
 fn state_of(number: u32) -> State {
     // CAST: The bits of `STATE`.
     State::from_number(number as u8).unwrap_or(State::Established)
+}
+
+/// Whether a route in this state is counted as one of a connection that is being opened.
+fn is_half_open(number: u32) -> bool {
+    number & GONE == 0 && state_of(number) == State::SynRecv
 }
 
 /// Whether a route in this state is counted as an active connection: as IPVS has it

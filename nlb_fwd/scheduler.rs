@@ -63,6 +63,11 @@ pub(crate) trait Candidate {
     /// Whether it has fewer connections than it may have.
     fn has_room(&self) -> bool;
 
+    /// Whether a packet can be sent to it of which nothing is remembered.
+    fn does_without_routes(&self) -> bool {
+        true
+    }
+
     /// Whether a client whose last connection it has may come again.
     fn keeps_clients(&self) -> bool;
 }
@@ -96,19 +101,31 @@ pub(crate) struct Schedule<E> {
     endpoints: KVec<Arc<E>>,
     regular: Choice,
     backups: Choice,
+    /// For connections without a route, if there are any.
+    stateless: Option<VVec<u16>>,
     /// Counts the turns of backups.
     overflow: Atomic<u32>,
 }
 
 impl<E: Candidate> Schedule<E> {
-    /// Prepares these endpoints, at most 65535. May sleep. `ENOMEM`; `E2BIG` if there are too many.
-    pub(crate) fn new(scheduler: Scheduler, endpoints: KVec<Arc<E>>) -> Result<Arc<Self>> {
+    /// Prepares these endpoints, at most 65535, and if `stateless` for connections without a route,
+    /// too. May sleep. `ENOMEM`; `E2BIG` if there are too many.
+    pub(crate) fn new(
+        scheduler: Scheduler,
+        endpoints: KVec<Arc<E>>,
+        stateless: bool,
+    ) -> Result<Arc<Self>> {
         let regular = Choice::new(scheduler, &endpoints, regular)?;
         let backups = Choice::new(scheduler, &endpoints, backup)?;
+        let stateless = match stateless {
+            true => Some(stateless_table(&endpoints)?),
+            false => None,
+        };
         let schedule = Self {
             endpoints,
             regular,
             backups,
+            stateless,
             overflow: Atomic::new(0),
         };
         Ok(Arc::new(schedule, GFP_KERNEL)?)
@@ -127,6 +144,13 @@ impl<E: Candidate> Schedule<E> {
         tuple: &FourTuple,
     ) -> Result<&Arc<E>, NoEndpoint> {
         self.pick_by(turn, &self.overflow, tuple)
+    }
+
+    /// The endpoint for a connection without a route, always the same one as long as the endpoints are.
+    /// None if there is none that does without, or the schedule is not for that.
+    pub(crate) fn pick_by_hash(&self, tuple: &FourTuple) -> Option<&Arc<E>> {
+        let index = maglev::pick(self.stateless.as_ref()?, tuple)?;
+        self.endpoints.get(usize::from(index))
     }
 
     /// The endpoint that a connection would get which there is not: nobody's turn passes.
@@ -294,6 +318,22 @@ pub(crate) fn turns<T>(all: &[T], weight: impl Fn(&T) -> u32) -> Result<KVec<u16
             .next_power_of_two();
         table.resize(slots as usize, 0u16, GFP_KERNEL)?;
         wrr::fill(&mut shares, &mut table).map_err(|_| E2BIG)?;
+    }
+    Ok(table)
+}
+
+/// Divides the space of hashes among the endpoints that do without routes: by their weights, or those of
+/// backups if nobody else has any.
+fn stateless_table<E: Candidate>(endpoints: &[Arc<E>]) -> Result<VVec<u16>> {
+    let of = |weight: fn(&E) -> u32| {
+        hash_table(endpoints, |endpoint| match endpoint.does_without_routes() {
+            true => weight(endpoint),
+            false => 0,
+        })
+    };
+    let table = of(regular)?;
+    if table.is_empty() {
+        return of(backup);
     }
     Ok(table)
 }

@@ -14,6 +14,10 @@ use crate::{
         NoEndpoint,
         Schedule, //
     },
+    stateless::{
+        HalfOpen,
+        Stateless, //
+    },
     stats::Traffic,
     uapi::{
         Scheduler,
@@ -47,7 +51,11 @@ use nlb::{
             Proto, //
         },
         ports::Ports,
-        slow_start, //
+        slow_start,
+        tcp_state::{
+            State,
+            Timeouts as DefaultTimeouts, //
+        },
     },
 };
 
@@ -173,13 +181,20 @@ pub(crate) struct Service {
     allotment: RcuCell<Allotment<Endpoint>>,
     turn: Atomic<u32>,
     routes: Atomic<u32>,
+    /// Those of the namespace, of which this service's are a part.
+    pub(crate) half_open: Arc<HalfOpen>,
+    pub(crate) stateless: Stateless,
     /// Connections, packets and bytes since the service was added.
     pub(crate) traffic: Traffic,
 }
 
 impl Service {
     /// A service without endpoints.
-    pub(crate) fn new(key: ServiceKey, config: Config) -> Result<Arc<Self>> {
+    pub(crate) fn new(
+        key: ServiceKey,
+        config: Config,
+        half_open: &Arc<HalfOpen>,
+    ) -> Result<Arc<Self>> {
         Ok(Arc::new(
             Self {
                 key,
@@ -193,10 +208,12 @@ impl Service {
                 fin_timeout: Atomic::new(config.timeouts.fin),
                 syn_timeout: Atomic::new(config.timeouts.syn),
                 miss_timeout: Atomic::new(config.miss_timeout),
-                schedule: RcuCell::new(Some(Schedule::new(config.scheduler, KVec::new())?)),
+                schedule: RcuCell::new(Some(Schedule::new(config.scheduler, KVec::new(), false)?)),
                 allotment: RcuCell::new(None),
                 turn: Atomic::new(0),
                 routes: Atomic::new(0),
+                half_open: half_open.clone(),
+                stateless: Stateless::new(),
                 traffic: Traffic::new()?,
             },
             GFP_KERNEL,
@@ -257,11 +274,24 @@ impl Service {
         }
     }
 
+    /// Seconds for which a connection without a packet is remembered.
+    pub(crate) fn idle_timeout(&self) -> u32 {
+        let state = match self.key.proto {
+            Proto::Tcp => State::Established,
+            Proto::Udp => State::Udp,
+        };
+        match self.timeouts().idle {
+            0 => DefaultTimeouts::DEFAULT.of(state),
+            seconds => seconds,
+        }
+    }
+
     /// Changes that, for the routes there are, too.
     pub(crate) fn set_timeouts(&self, timeouts: Timeouts) {
         self.idle_timeout.store(timeouts.idle, Relaxed);
         self.fin_timeout.store(timeouts.fin, Relaxed);
         self.syn_timeout.store(timeouts.syn, Relaxed);
+        self.idle_changed();
     }
 
     /// Milliseconds for which packets from the middle of unknown connections wait for an answer, 0
@@ -339,17 +369,40 @@ impl Service {
         schedule.would_pick(&self.turn, tuple)
     }
 
-    /// Replaces the endpoints. Waits for readers; the caller excludes other changes.
-    fn set_endpoints(&self, endpoints: KVec<Arc<Endpoint>>) -> Result {
-        let schedule = Schedule::new(self.scheduler(), endpoints)?;
+    /// The endpoint for a connection without a route: see [`Schedule::pick_by_hash`].
+    pub(crate) fn pick_by_hash<'a>(
+        &'a self,
+        guard: &'a rcu::Guard,
+        tuple: &FourTuple,
+    ) -> Option<&'a Arc<Endpoint>> {
+        self.schedule.get(guard)?.pick_by_hash(tuple)
+    }
+
+    /// Whether no endpoint takes connections, be there room or not.
+    pub(crate) fn takes_nothing(&self, guard: &rcu::Guard, tuple: &FourTuple) -> bool {
+        matches!(self.would_pick(guard, tuple), Err(NoEndpoint::Nobody))
+    }
+
+    /// Replaces the schedule. Waits for readers; the caller excludes other changes.
+    fn set_schedule(&self, scheduler: Scheduler, endpoints: KVec<Arc<Endpoint>>) -> Result {
+        let schedule = Schedule::new(scheduler, endpoints, self.stateless.has_table())?;
         self.schedule.replace(Some(schedule));
         Ok(())
     }
 
+    /// Replaces the endpoints. As above.
+    fn set_endpoints(&self, endpoints: KVec<Arc<Endpoint>>) -> Result {
+        self.set_schedule(self.scheduler(), endpoints)
+    }
+
+    /// Makes the schedule anew. As above.
+    pub(crate) fn refresh(&self) -> Result {
+        self.set_endpoints(self.copy_endpoints(None)?)
+    }
+
     /// Changes the scheduler. As with changes of endpoints.
     pub(crate) fn set_scheduler(&self, scheduler: Scheduler) -> Result {
-        let schedule = Schedule::new(scheduler, self.copy_endpoints(None)?)?;
-        self.schedule.replace(Some(schedule));
+        self.set_schedule(scheduler, self.copy_endpoints(None)?)?;
         self.scheduler.store(scheduler as u32, Relaxed);
         Ok(())
     }
@@ -395,9 +448,7 @@ impl Service {
         if self.slow_start() > 0 && !had_share && endpoint.share() > 0 {
             endpoint.start(time::jiffies());
         }
-        let result = self
-            .copy_endpoints(None)
-            .and_then(|endpoints| self.set_endpoints(endpoints));
+        let result = self.refresh();
         if result.is_err() {
             endpoint.set(before);
             endpoint.set_step(step);

@@ -25,6 +25,10 @@ use crate::{
         ServiceKey, //
     },
     slow_start,
+    stateless::{
+        self,
+        HalfOpen, //
+    },
     stats::{
         Counter,
         Stats, //
@@ -88,12 +92,20 @@ use nlb::{
 pub(crate) const MAX_SERVICES: u32 = 4096;
 
 /// Services of a namespace that may use consistent hashing, whose tables are large (128 KiB, and as
-/// much for backup endpoints).
+/// much for backup endpoints); those that have connections without a route count once more.
 const MAX_HASHED: u32 = 256;
 
 /// Routes that a namespace may have: what the module was loaded with.
 fn max_routes() -> u32 {
     (*module_parameters::max_routes.value()).clamp(1, 1 << 24)
+}
+
+/// How many of them may be of connections that are being opened.
+fn max_half_open() -> u32 {
+    match *module_parameters::max_half_open.value() {
+        0 => max_routes().div_ceil(2),
+        max => max,
+    }
 }
 
 /// How often silent routes are looked for.
@@ -140,9 +152,13 @@ pub(crate) struct Forwarder {
     pub(crate) rule_changes: Atomic<u32>,
     /// Services whose classifier has a port of its own.
     steered: Atomic<u32>,
-    /// Services with scheduler mh; changes under `config`.
+    /// Services with scheduler mh, and those with a table for connections without a route; changes
+    /// under `config`.
     hashed: Atomic<u32>,
+    pub(crate) half_open: Arc<HalfOpen>,
     expire: DelayedWork,
+    /// Makes tables for connections without a route.
+    pub(crate) tables: DelayedWork,
     pub(crate) slow_start: DelayedWork,
     /// Tells user space of allotments that are low or over.
     pub(crate) allotments: DelayedWork,
@@ -179,6 +195,8 @@ impl PerNet for Forwarder {
             rule_changes: Atomic::new(0),
             steered: Atomic::new(0),
             hashed: Atomic::new(0),
+            half_open: HalfOpen::new(max_half_open())?,
+            tables: stateless::work(weak.clone())?,
             slow_start: slow_start::work(weak.clone())?,
             allotments: allotment::work(weak.clone())?,
             expire: {
@@ -195,6 +213,7 @@ impl PerNet for Forwarder {
     fn pre_exit(state: &Self, _net: &Net) {
         state.expire.cancel();
         state.slow_start.cancel();
+        state.tables.cancel();
         state.allotments.cancel();
         state.misses.cancel();
     }
@@ -294,15 +313,15 @@ impl Forwarder {
             scheduler,
             ..
         } = config;
-        let service = Service::new(key, config)?;
+        let service = Service::new(key, config, &self.half_open)?;
         let _lock = self.config.lock();
         if self.service(&key).is_some() {
             return Err(EEXIST);
         }
         self.routes.prepare()?;
-        self.claim_table(scheduler)?;
+        self.claim_table_for(scheduler)?;
         if let Err(error) = self.insert_service(&key, &service) {
-            self.release_table(scheduler);
+            self.release_table_of(scheduler);
             return Err(error);
         }
         if classifier.is_some() {
@@ -334,26 +353,39 @@ impl Forwarder {
         if scheduler == before {
             return Ok(());
         }
-        self.claim_table(scheduler)?;
+        self.claim_table_for(scheduler)?;
         let result = service.set_scheduler(scheduler);
         // Of the two, the one that is not used now.
-        self.release_table(if result.is_ok() { before } else { scheduler });
+        self.release_table_of(if result.is_ok() { before } else { scheduler });
         result
     }
 
-    /// Counts a service with this scheduler, under `config`. `EDQUOT`.
-    fn claim_table(&self, scheduler: Scheduler) -> Result {
-        if scheduler == Scheduler::Mh && self.hashed.fetch_add(1u32, Relaxed) >= MAX_HASHED {
-            self.release_table(scheduler);
+    /// Counts a table for consistent hashing, under `config`. `EDQUOT`.
+    pub(crate) fn claim_table(&self) -> Result {
+        if self.hashed.fetch_add(1u32, Relaxed) >= MAX_HASHED {
+            self.release_table();
             return Err(EDQUOT.into());
         }
         Ok(())
     }
 
     /// The opposite of [`Forwarder::claim_table`].
-    fn release_table(&self, scheduler: Scheduler) {
+    pub(crate) fn release_table(&self) {
+        self.hashed.fetch_sub(1u32, Relaxed);
+    }
+
+    /// Counts the table of a service with this scheduler, if it has one. As above.
+    fn claim_table_for(&self, scheduler: Scheduler) -> Result {
+        match scheduler {
+            Scheduler::Mh => self.claim_table(),
+            _ => Ok(()),
+        }
+    }
+
+    /// The opposite of [`Forwarder::claim_table_for`].
+    fn release_table_of(&self, scheduler: Scheduler) {
         if scheduler == Scheduler::Mh {
-            self.hashed.fetch_sub(1u32, Relaxed);
+            self.release_table();
         }
     }
 
@@ -375,7 +407,10 @@ impl Forwarder {
         if service.classifier().is_some() {
             self.steered.fetch_sub(1u32, Relaxed);
         }
-        self.release_table(service.scheduler());
+        self.release_table_of(service.scheduler());
+        if service.stateless.has_table() {
+            self.release_table();
+        }
         // Packets that found the service before may still be making routes.
         nlb::sync::rcu::synchronize();
         self.remove_routes_of(net, &service);

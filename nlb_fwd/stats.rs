@@ -18,6 +18,8 @@ nlb::counters! {
     ReplyBytes = "reply-bytes",
     /// Routes made for new connections of l4 services.
     RouteNew = "route-new",
+    /// Of these, routes of connections that had been opened without one.
+    RouteAdopted = "route-adopted",
     /// Routes made for migrated connections.
     RouteMigration = "route-migration",
     /// Routes made by hand.
@@ -28,6 +30,10 @@ nlb::counters! {
     RouteReplaced = "route-replaced",
     /// Routes removed because their endpoint became inactive.
     RouteInactive = "route-inactive",
+    /// Packets that were sent on without a route, as there was no room for one.
+    StatelessPackets = "stateless-packets",
+    /// Of these, SYNs.
+    StatelessSyn = "stateless-syn",
     /// New connections that went to the endpoint of their client's last one.
     AffinityHit = "affinity-hit",
     /// New connections whose endpoint was not remembered for want of room or memory.
@@ -71,7 +77,7 @@ nlb::counters! {
     DropRule = "drop-rule",
     /// New connections refused because all endpoints have as many as they may have.
     DropOverflow = "drop-overflow",
-    /// New connections refused because the route table is full.
+    /// New connections refused because there was no room for a route, and no way to do without.
     DropTableFull = "drop-table-full",
     /// New connections refused because no flow id was found.
     DropNoFlowId = "drop-no-flow-id",

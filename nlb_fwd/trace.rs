@@ -42,7 +42,8 @@ use nlb::{
     wire::{
         addr::{
             Addr,
-            FourTuple, //
+            FourTuple,
+            Proto, //
         },
         ipip,
         tcp::Flags,
@@ -145,7 +146,27 @@ impl Forwarder {
         });
         let client = client.map(|(endpoint, _)| endpoint);
         let allotted = || allotment.and_then(|allotment| allotment.would_pick(now));
-        let picked = if let Some(endpoint) = client.filter(|endpoint| endpoint.keeps_clients()) {
+        let is_full = match trace.route {
+            None => !self.has_room(tuple.proto()),
+            // A closed route makes way for the new one.
+            Some(_) => tuple.proto() == Proto::Tcp && self.half_open.is_full(),
+        };
+        let hashed = match is_full {
+            true => service.pick_by_hash(guard, tuple),
+            false => service.stateless_endpoint(guard, tuple),
+        };
+        if is_full && hashed.is_none() {
+            return match service.takes_nothing(guard, tuple) {
+                true => TraceOutcome::NoEndpoint,
+                false => TraceOutcome::TableFull,
+            };
+        }
+        let picked = if let Some(endpoint) = hashed {
+            match endpoint.has_room() {
+                true => Ok((endpoint, TraceChoice::Hash)),
+                false => Err(NoEndpoint::Overflow),
+            }
+        } else if let Some(endpoint) = client.filter(|endpoint| endpoint.keeps_clients()) {
             Ok((endpoint, TraceChoice::Affinity))
         } else if let Some(endpoint) = allotted() {
             Ok((endpoint, TraceChoice::Allotment))
@@ -164,17 +185,17 @@ impl Forwarder {
             Err(NoEndpoint::Overflow) => return TraceOutcome::Overflow,
         };
         trace.choice = Some(choice);
-        let forward = endpoint.forward();
+        let forward = match endpoint.forward() {
+            Forward::Tunnel if is_full => Forward::Ipip,
+            forward => forward,
+        };
         let way = way_out(net, endpoint.target(), forward, guard);
         let leads = way.link.is_some();
         trace.way = Some(way);
-        // A closed route makes way for the new one.
-        if trace.route.is_none() && self.routes.is_full() {
-            TraceOutcome::TableFull
-        } else if leads {
-            TraceOutcome::NewRoute
-        } else {
-            TraceOutcome::NoWay
+        match (leads, is_full) {
+            (false, _) => TraceOutcome::NoWay,
+            (true, true) => TraceOutcome::Stateless,
+            (true, false) => TraceOutcome::NewRoute,
         }
     }
 }

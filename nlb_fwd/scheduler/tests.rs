@@ -49,6 +49,26 @@ mod cases {
         fn keeps_clients(&self) -> bool {
             true
         }
+
+        fn does_without_routes(&self) -> bool {
+            self.number != FIRST + NEEDS_ROUTES
+        }
+    }
+
+    /// The address of number 0.
+    const FIRST: u32 = 0x0a00_0000;
+    /// The number of a host that connections need a route to.
+    const NEEDS_ROUTES: u32 = 77;
+
+    fn host(number: u32, weight: u32, max: u32, backup: bool, step: u32) -> Host {
+        Host {
+            number: FIRST + number,
+            weight,
+            max,
+            backup,
+            step,
+            active: Atomic::new(0),
+        }
     }
 
     /// Endpoints as (number, weight, limit, whether it is a backup).
@@ -58,17 +78,10 @@ mod cases {
     ) -> Result<Arc<Schedule<Host>>> {
         let mut hosts = KVec::new();
         for (number, weight, max, backup) in endpoints {
-            let host = Host {
-                number: 0x0a00_0000 + number,
-                weight: *weight,
-                max: *max,
-                backup: *backup,
-                step: STEPS,
-                active: Atomic::new(0),
-            };
+            let host = host(*number, *weight, *max, *backup, STEPS);
             hosts.push(Arc::new(host, GFP_KERNEL)?, GFP_KERNEL)?;
         }
-        Schedule::new(scheduler, hosts)
+        Schedule::new(scheduler, hosts, false)
     }
 
     fn schedule(scheduler: Scheduler, weights: &[u32]) -> Result<Arc<Schedule<Host>>> {
@@ -278,6 +291,50 @@ mod cases {
     }
 
     #[test]
+    fn connections_without_routes() -> Result {
+        let picks = |hosts: &[(u32, u32, u32, bool)], on| -> Result<KVec<Option<Addr>>> {
+            let mut endpoints = KVec::new();
+            for (number, weight, max, backup) in hosts {
+                let host = host(*number, *weight, *max, *backup, STEPS);
+                endpoints.push(Arc::new(host, GFP_KERNEL)?, GFP_KERNEL)?;
+            }
+            let schedule = Schedule::new(Scheduler::Rr, endpoints, on)?;
+            let mut picks = KVec::new();
+            for number in 0..100 {
+                let picked = schedule.pick_by_hash(&tuple(number));
+                picks.push(picked.map(|host| host.host()), GFP_KERNEL)?;
+            }
+            Ok(picks)
+        };
+        let addr = |number: u32| Some(host(number, 1, 0, false, STEPS).host());
+        let all = [
+            (1, 1, 0, false),
+            (2, 2, 0, false),
+            (NEEDS_ROUTES, 3, 0, false),
+            (4, 0, 0, false),
+            (5, 1, 0, true),
+        ];
+        // None without a table, which is there at need.
+        assert!(picks(&all, false)?.iter().all(Option::is_none));
+        let both = picks(&all, true)?;
+        assert!(both.iter().all(|host| [addr(1), addr(2)].contains(host)));
+        for number in [1, 2] {
+            assert!(both.contains(&addr(number)));
+        }
+        // Whoever else comes or is full does not move a connection.
+        let [one, two, ..] = all;
+        let full = (two.0, two.1, 1, two.3);
+        assert_eq!(*picks(&[one, full], true)?, *both);
+        let alone = picks(&[two], true)?;
+        assert!(alone.iter().all(|host| *host == addr(2)));
+        // A backup, if there is nobody else.
+        let backup = picks(&[(4, 0, 0, false), (5, 1, 0, true)], true)?;
+        assert!(backup.iter().all(|host| *host == addr(5)));
+        assert!(picks(&[], true)?.iter().all(Option::is_none));
+        Ok(())
+    }
+
+    #[test]
     fn backups_take_what_no_other_can() -> Result {
         let turn = Atomic::new(0);
         for (scheduler, want) in [
@@ -329,17 +386,10 @@ mod cases {
             ] {
                 let mut hosts = KVec::new();
                 for (number, weight, step) in [(1, 1, STEPS), (2, 2, step)] {
-                    let host = Host {
-                        number: 0x0a00_0000 + number,
-                        weight,
-                        max: 0,
-                        backup: false,
-                        step,
-                        active: Atomic::new(0),
-                    };
+                    let host = host(number, weight, 0, false, step);
                     hosts.push(Arc::new(host, GFP_KERNEL)?, GFP_KERNEL)?;
                 }
-                let schedule = Schedule::new(scheduler, hosts)?;
+                let schedule = Schedule::new(scheduler, hosts, false)?;
                 let [one, other] = whole;
                 let want = [one, other * step / STEPS];
                 let counts = counts(&schedule, 0, want.iter().sum(), true)?;

@@ -175,10 +175,12 @@ enum nlb_fwd_rule_action {
  * @NLB_FWD_TRACE_OUTCOME_NO_ENDPOINT: No endpoint takes connections; it goes
  *   to the local stack.
  * @NLB_FWD_TRACE_OUTCOME_OVERFLOW: It is dropped, for all endpoints are full.
- * @NLB_FWD_TRACE_OUTCOME_TABLE_FULL: It is dropped, for there are as many
- *   routes as there may be.
+ * @NLB_FWD_TRACE_OUTCOME_TABLE_FULL: It is dropped, for there is no room for a
+ *   route.
  * @NLB_FWD_TRACE_OUTCOME_NO_WAY: It is dropped, for there is no way to the
  *   host.
+ * @NLB_FWD_TRACE_OUTCOME_STATELESS: It is sent on without a route, for there
+ *   is no room for one.
  */
 enum nlb_fwd_trace_outcome {
 	NLB_FWD_TRACE_OUTCOME_ROUTE = 1,
@@ -191,6 +193,7 @@ enum nlb_fwd_trace_outcome {
 	NLB_FWD_TRACE_OUTCOME_OVERFLOW,
 	NLB_FWD_TRACE_OUTCOME_TABLE_FULL,
 	NLB_FWD_TRACE_OUTCOME_NO_WAY,
+	NLB_FWD_TRACE_OUTCOME_STATELESS,
 };
 
 /**
@@ -200,12 +203,15 @@ enum nlb_fwd_trace_outcome {
  * @NLB_FWD_TRACE_CHOICE_SCHEDULER: The scheduler.
  * @NLB_FWD_TRACE_CHOICE_BACKUP: The scheduler, among the backup endpoints, for
  *   no other can.
+ * @NLB_FWD_TRACE_CHOICE_HASH: Consistent hashing, for there may be connections
+ *   without a route.
  */
 enum nlb_fwd_trace_choice {
 	NLB_FWD_TRACE_CHOICE_AFFINITY = 1,
 	NLB_FWD_TRACE_CHOICE_ALLOTMENT,
 	NLB_FWD_TRACE_CHOICE_SCHEDULER,
 	NLB_FWD_TRACE_CHOICE_BACKUP,
+	NLB_FWD_TRACE_CHOICE_HASH,
 };
 
 /**

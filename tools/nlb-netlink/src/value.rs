@@ -462,9 +462,10 @@ enumeration! {
     RouteEnd { Expired Replaced Inactive Deleted Service Migration }
     MissState { Asked Pass Drop }
     RuleAction { Drop Reject Accept }
-    TraceChoice { Affinity Allotment Scheduler Backup }
+    TraceChoice { Affinity Allotment Scheduler Backup Hash }
     TraceOutcome {
         Route NewRoute Classifier DropRule RejectRule NoService NoEndpoint Overflow TableFull NoWay
+        Stateless
     }
     TraceSlow { Ipip Work PostRouting Link Neighbour }
     MappingSide { Forwarder Host }

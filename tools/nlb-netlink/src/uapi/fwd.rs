@@ -432,10 +432,12 @@ pub enum TraceOutcome {
     NoEndpoint = 7,
     /// It is dropped, for all endpoints are full.
     Overflow = 8,
-    /// It is dropped, for there are as many routes as there may be.
+    /// It is dropped, for there is no room for a route.
     TableFull = 9,
     /// It is dropped, for there is no way to the host.
     NoWay = 10,
+    /// It is sent on without a route, for there is no room for one.
+    Stateless = 11,
 }
 
 impl TraceOutcome {
@@ -452,6 +454,7 @@ impl TraceOutcome {
             8 => Some(Self::Overflow),
             9 => Some(Self::TableFull),
             10 => Some(Self::NoWay),
+            11 => Some(Self::Stateless),
             _ => None,
         }
     }
@@ -469,6 +472,7 @@ impl TraceOutcome {
             Self::Overflow => "overflow",
             Self::TableFull => "table-full",
             Self::NoWay => "no-way",
+            Self::Stateless => "stateless",
         }
     }
 }
@@ -485,6 +489,8 @@ pub enum TraceChoice {
     Scheduler = 3,
     /// The scheduler, among the backup endpoints, for no other can.
     Backup = 4,
+    /// Consistent hashing, for there may be connections without a route.
+    Hash = 5,
 }
 
 impl TraceChoice {
@@ -495,6 +501,7 @@ impl TraceChoice {
             2 => Some(Self::Allotment),
             3 => Some(Self::Scheduler),
             4 => Some(Self::Backup),
+            5 => Some(Self::Hash),
             _ => None,
         }
     }
@@ -506,6 +513,7 @@ impl TraceChoice {
             Self::Allotment => "allotment",
             Self::Scheduler => "scheduler",
             Self::Backup => "backup",
+            Self::Hash => "hash",
         }
     }
 }

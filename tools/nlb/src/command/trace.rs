@@ -190,7 +190,9 @@ fn standing(
     let max = endpoint.max_routes.unwrap_or(0);
     let by_scheduler = matches!(
         choice,
-        None | Some(Named::Known(TraceChoice::Scheduler | TraceChoice::Backup))
+        None | Some(Named::Known(
+            TraceChoice::Scheduler | TraceChoice::Backup | TraceChoice::Hash
+        ))
     );
     match endpoint.state {
         _ if picked => Standing::Picked,
@@ -356,8 +358,9 @@ fn outcome(traced: &Traced) -> String {
             "goes to the local stack, no endpoint takes any (pass-no-endpoint)"
         }
         TraceOutcome::Overflow => "dropped, all endpoints are full (drop-overflow)",
-        TraceOutcome::TableFull => "dropped, the route table is full (drop-table-full)",
+        TraceOutcome::TableFull => "dropped, there is no room for a route (drop-table-full)",
         TraceOutcome::NoWay => "dropped, no route leads to the host (drop-no-route)",
+        TraceOutcome::Stateless => "is sent on without a route (stateless-packets)",
     };
     what.to_owned()
 }

@@ -556,7 +556,9 @@ fn drops(facts: &Facts, report: &mut Report) {
 /// What to look at when a counter grows.
 fn remedy(counter: &str) -> &'static str {
     match counter {
-        "drop-table-full" => "load nlb_fwd with a larger max_routes",
+        "drop-table-full" => {
+            "load nlb_fwd with a larger max_routes, or max_half_open if SYNs are many"
+        }
         "drop-learn-full" => "load nlb_tunnel with a larger max_mappings",
         "drop-no-flow-id" => "use more source addresses for the endpoints (source ADDR)",
         "drop-no-memory" => "free memory",
