@@ -98,6 +98,11 @@ impl Agent {
         &mut self.keys
     }
 
+    /// From now on load balancing units are at these addresses, or multicast groups.
+    pub fn set_lbus(&mut self, lbus: Vec<SocketAddr>) {
+        self.config.lbus = lbus;
+    }
+
     /// The load balancing units that have asked for the table in this life and were heard of lately.
     pub fn lbus(&self) -> impl Iterator<Item = u32> + '_ {
         self.peers.ids()

@@ -2,7 +2,10 @@
 
 //! What happened how often.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    fmt, //
+};
 
 /// Counters by name: of datagrams that were dropped, each by its reason, and of messages. The names are those of
 /// [`crate::seal::Error`], [`crate::wire::Error`] and the ones in `Documentation/health-protocol.rst`.
@@ -22,5 +25,16 @@ impl Counters {
     /// All that are not zero, by name.
     pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
         self.0.iter().map(|(name, count)| (*name, *count))
+    }
+}
+
+impl fmt::Display for Counters {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut space = "";
+        for (name, count) in self.iter() {
+            write!(f, "{space}{name}={count}")?;
+            space = " ";
+        }
+        Ok(())
     }
 }

@@ -63,10 +63,20 @@ pub enum Health {
 }
 
 impl Health {
+    /// All values.
+    pub const ALL: [Self; 3] = [Self::Unknown, Self::Healthy, Self::Failing];
+
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Unknown => "unknown",
+            Self::Healthy => "healthy",
+            Self::Failing => "failing",
+        }
+    }
+
     pub(crate) fn from_byte(byte: u8) -> Option<Self> {
-        [Self::Unknown, Self::Healthy, Self::Failing]
-            .into_iter()
-            .find(|health| *health as u8 == byte)
+        Self::ALL.into_iter().find(|health| *health as u8 == byte)
     }
 }
 
@@ -82,8 +92,20 @@ pub enum Directive {
 }
 
 impl Directive {
+    /// All values.
+    pub const ALL: [Self; 3] = [Self::Active, Self::Inactive, Self::Draining];
+
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Inactive => "inactive",
+            Self::Draining => "draining",
+        }
+    }
+
     pub(crate) fn from_byte(byte: u8) -> Option<Self> {
-        [Self::Active, Self::Inactive, Self::Draining]
+        Self::ALL
             .into_iter()
             .find(|directive| *directive as u8 == byte)
     }
@@ -140,21 +162,21 @@ impl Row {
     }
 }
 
-/// See [`AppType::protocol`].
-pub(crate) fn is_protocol(text: &[u8]) -> bool {
+/// Whether `text` may be an [`AppType::protocol`].
+pub fn is_protocol(text: &[u8]) -> bool {
     text.len() <= PROTOCOL_MAX
         && text
             .iter()
             .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || b"-.+".contains(c))
 }
 
-/// See [`AppType::detail`].
-pub(crate) fn is_detail(text: &str) -> bool {
+/// Whether `text` may be an [`AppType::detail`].
+pub fn is_detail(text: &str) -> bool {
     text.len() <= DETAIL_MAX && !text.chars().any(char::is_control)
 }
 
-/// An address that a machine can have, without scope or flow label. IPv4 comes as such, not mapped into IPv6.
-pub(crate) fn is_address(address: &SocketAddr) -> bool {
+/// Whether it is an address that a machine can have, without scope or flow label. IPv4 comes as such, not mapped into IPv6.
+pub fn is_address(address: &SocketAddr) -> bool {
     let ip = address.ip();
     !ip.is_unspecified()
         && !ip.is_multicast()
@@ -166,8 +188,8 @@ pub(crate) fn is_address(address: &SocketAddr) -> bool {
         }
 }
 
-/// A DNS name as it may be in a heartbeat: up to 253 bytes of labels of 1 to 63 letters, digits, `-` and `_`.
-pub(crate) fn is_dns_name(text: &[u8]) -> bool {
+/// Whether `text` is a DNS name as it may be in a heartbeat: up to 253 bytes of labels of 1 to 63 letters, digits, `-` and `_`.
+pub fn is_dns_name(text: &[u8]) -> bool {
     text.len() <= crate::wire::NAME_MAX
         && text.split(|c| *c == b'.').all(|label| {
             (1..=63).contains(&label.len())

@@ -267,6 +267,15 @@ impl ServiceKey {
         Self { vip, ports, proto }
     }
 
+    /// The service at this address and port, or at all ports where that is 0.
+    pub fn at(vip: SocketAddr, proto: Proto) -> Self {
+        let ports = match vip.port() {
+            0 => Ports::ALL,
+            port => Ports::one(port),
+        };
+        Self::new(vip.ip(), ports, proto)
+    }
+
     /// Address and port, if it has one.
     pub fn socket(&self) -> Option<SocketAddr> {
         let port = self.ports.more().is_none().then_some(self.ports.first)?;
