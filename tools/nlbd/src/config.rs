@@ -10,29 +10,22 @@ use crate::{
         Rules, //
     }, //
 };
+use nlb_daemon::config::{
+    Mistake,
+    Source, //
+};
 use serde::Deserialize;
 use std::{
     collections::BTreeMap,
-    fmt,
     net::{
         IpAddr,
         SocketAddr, //
     },
-    ops::Range,
     path::Path,
     sync::Arc,
     time::Duration, //
 };
 use toml::Spanned;
-
-/// Bounds of numbers in the file: name, least, most.
-const LIMITS: [(&str, u64, u64); 5] = [
-    ("peek_bytes", 16, 65536),
-    ("peek_timeout_ms", 10, 600_000),
-    ("max_connections", 1, 1_000_000),
-    ("migrate_timeout_ms", 10, 30_000),
-    ("workers", 1, 256),
-];
 
 /// A configuration that was found to be right.
 #[derive(Debug)]
@@ -115,74 +108,20 @@ struct RuleEntry {
     pool: Spanned<String>,
 }
 
-/// What is wrong with a file, and where.
-#[derive(Debug)]
-pub(crate) struct Mistake(String);
-
-impl fmt::Display for Mistake {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-/// A text with a name, to point into.
-struct Source<'a> {
-    name: &'a str,
-    text: &'a str,
-}
-
-impl Source<'_> {
-    fn mistake(&self, at: Option<Range<usize>>, what: impl fmt::Display) -> Mistake {
-        let Some(range) = at else {
-            return Mistake(format!("{}: {what}", self.name));
-        };
-        let before = self.text.get(..range.start).unwrap_or(self.text);
-        let line = before.matches('\n').count() + 1;
-        Mistake(format!("{}:{line}: {what}", self.name))
-    }
-
-    /// A number of the file, its default where it is absent.
-    fn number(
-        &self,
-        key: &str,
-        entry: &Option<Spanned<u64>>,
-        default: u64,
-    ) -> Result<u64, Mistake> {
-        let Some(entry) = entry else {
-            return Ok(default);
-        };
-        let (least, most) = LIMITS
-            .iter()
-            .find(|(name, ..)| *name == key)
-            .map_or((0, u64::MAX), |(_, least, most)| (*least, *most));
-        let value = *entry.get_ref();
-        if (least..=most).contains(&value) {
-            return Ok(value);
-        }
-        let what = format!("{key} is {value}; choose a number from {least} to {most}");
-        Err(self.mistake(Some(entry.span()), what))
-    }
-}
-
 impl Config {
     /// Reads and checks a file.
     pub(crate) fn load(path: &Path) -> Result<Self, Mistake> {
-        let name = path.display().to_string();
-        let text = std::fs::read_to_string(path)
-            .map_err(|error| Mistake(format!("cannot read {name}: {error}")))?;
-        Self::parse(&name, &text)
+        Self::parse(&Source::read(path)?)
     }
 
-    /// Checks the text of a file called `name`.
-    pub(crate) fn parse(name: &str, text: &str) -> Result<Self, Mistake> {
-        let source = Source { name, text };
-        let file: File =
-            toml::from_str(text).map_err(|error| source.mistake(error.span(), error.message()))?;
+    /// Checks the text of a file.
+    pub(crate) fn parse(source: &Source) -> Result<Self, Mistake> {
+        let file: File = source.parse()?;
         if file.listen.get_ref().is_empty() {
             let what = "listen is empty; name at least one VIP and port, such as \"192.0.2.10:80\"";
             return Err(source.mistake(Some(file.listen.span()), what));
         }
-        let pools = pools(&source, file.pool)?;
+        let pools = pools(source, file.pool)?;
         let find = |entry: &Spanned<String>| -> Result<Arc<Pool>, Mistake> {
             pools.get(entry.get_ref()).cloned().ok_or_else(|| {
                 let what = format!(
@@ -203,24 +142,30 @@ impl Config {
         };
         let mut rules = Vec::new();
         for entry in &file.rule {
-            let rule = rule(&source, entry, find(&entry.pool)?)?;
+            let rule = rule(source, entry, find(&entry.pool)?)?;
             rules.push(rule);
         }
-        let number = |key, entry, default| source.number(key, entry, default);
         Ok(Self {
-            peek_bytes: number("peek_bytes", &file.peek_bytes, 16384)? as usize,
-            peek_timeout: Duration::from_millis(number(
+            peek_bytes: source.number("peek_bytes", &file.peek_bytes, 16384, 16..=65536)? as usize,
+            peek_timeout: source.milliseconds(
                 "peek_timeout_ms",
                 &file.peek_timeout_ms,
                 5000,
-            )?),
-            max_connections: number("max_connections", &file.max_connections, 10_000)? as usize,
-            migrate_timeout: Duration::from_millis(number(
+                10..=600_000,
+            )?,
+            max_connections: source.number(
+                "max_connections",
+                &file.max_connections,
+                10_000,
+                1..=1_000_000,
+            )? as usize,
+            migrate_timeout: source.milliseconds(
                 "migrate_timeout_ms",
                 &file.migrate_timeout_ms,
                 2000,
-            )?),
-            workers: number("workers", &file.workers, 8)? as usize,
+                10..=30_000,
+            )?,
+            workers: source.number("workers", &file.workers, 8, 1..=256)? as usize,
             listen: file.listen.into_inner(),
             failed: file.failed,
             rules: Rules {
@@ -233,7 +178,7 @@ impl Config {
 }
 
 fn pools(
-    source: &Source<'_>,
+    source: &Source,
     entries: BTreeMap<String, PoolEntry>,
 ) -> Result<BTreeMap<String, Arc<Pool>>, Mistake> {
     let mut pools = BTreeMap::new();
@@ -259,7 +204,7 @@ fn pools(
     Ok(pools)
 }
 
-fn rule(source: &Source<'_>, entry: &RuleEntry, pool: Arc<Pool>) -> Result<Rule, Mistake> {
+fn rule(source: &Source, entry: &RuleEntry, pool: Arc<Pool>) -> Result<Rule, Mistake> {
     if entry.host.is_none() && entry.path.is_none() && entry.method.is_none() {
         let what = "a rule needs a host, a path or a method; for all requests there is `default`";
         return Err(source.mistake(Some(entry.pool.span()), what));

@@ -26,20 +26,15 @@ use clap::{
     Parser,
     Subcommand, //
 };
+use nlb_daemon::papers;
 use std::{
-    fs,
-    io::{
-        self,
-        IsTerminal,
-        Write, //
-    },
-    path::{
-        Path,
-        PathBuf, //
-    },
+    io,
+    path::PathBuf,
     process::ExitCode, //
 };
-use tracing_subscriber::EnvFilter;
+
+/// Only checked.
+const NO_RUN: Option<fn(Config) -> io::Result<()>> = None;
 
 /// Daemon of an nlb load balancing unit.
 #[derive(Parser)]
@@ -81,71 +76,13 @@ enum Command {
 
 fn main() -> ExitCode {
     match Args::parse().command {
-        Command::Classify { config } => with_config(&config, true),
-        Command::Check { config } => with_config(&config, false),
-        Command::Completion { shell } => {
-            // Into memory first: the generator panics when it cannot write.
-            let mut script = Vec::new();
-            clap_complete::generate(shell, &mut Args::command(), "nlbd", &mut script);
-            said(io::stdout().write_all(&script))
+        Command::Classify { config } => {
+            papers::log("NLBD_LOG");
+            let run = |loaded| classify::run(&config, loaded);
+            papers::with_config(&config, Config::load(&config), Some(run))
         }
-        Command::Man { directory } => {
-            let mut program = Args::command().disable_help_subcommand(true);
-            program.build();
-            said(fs::create_dir_all(&directory).and_then(|()| man_pages(program, &directory)))
-        }
-    }
-}
-
-/// The status for what may have failed to write.
-fn said(outcome: io::Result<()>) -> ExitCode {
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("Error: cannot write: {error}");
-            ExitCode::FAILURE
-        }
-    }
-}
-
-/// A page of section 8 for a command and for each below it.
-fn man_pages(command: clap::Command, directory: &Path) -> io::Result<()> {
-    for below in command.get_subcommands() {
-        man_pages(below.clone(), directory)?;
-    }
-    clap_mangen::Man::new(command)
-        .section("8")
-        .generate_to(directory)
-        .map(drop)
-}
-
-/// Checks the configuration and, with `run`, classifies by it.
-fn with_config(path: &Path, run: bool) -> ExitCode {
-    let config = match Config::load(path) {
-        Ok(config) => config,
-        Err(error) => {
-            eprintln!("Error: {error}");
-            return ExitCode::from(2);
-        }
-    };
-    if !run {
-        println!("{}: no mistakes", path.display());
-        return ExitCode::SUCCESS;
-    }
-    tracing_subscriber::fmt()
-        .with_env_filter(
-            EnvFilter::try_from_env("NLBD_LOG").unwrap_or_else(|_| EnvFilter::new("info")),
-        )
-        .with_ansi(io::stderr().is_terminal())
-        .with_writer(io::stderr)
-        .with_target(false)
-        .init();
-    match classify::run(path, config) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("Error: {error}");
-            ExitCode::FAILURE
-        }
+        Command::Check { config } => papers::with_config(&config, Config::load(&config), NO_RUN),
+        Command::Completion { shell } => papers::completion(Args::command(), shell),
+        Command::Man { directory } => papers::manual(Args::command(), &directory),
     }
 }

@@ -16,6 +16,7 @@ use crate::{
     },
     pool::Pool, //
 };
+use nlb_daemon::config::Source;
 use proptest::prelude::*;
 use std::{
     collections::BTreeMap,
@@ -132,7 +133,7 @@ pool = "img"
 
 #[test]
 fn rules_in_order() {
-    let config = Config::parse("f", GOOD).unwrap();
+    let config = Config::parse(&Source::new("f", GOOD)).unwrap();
     let place = |method, path, host| {
         let pool = config.rules.place(&request(method, path, host)).unwrap();
         pool.turn().len() == 2
@@ -147,7 +148,7 @@ fn rules_in_order() {
 
 #[test]
 fn defaults() {
-    let config = Config::parse("f", GOOD).unwrap();
+    let config = Config::parse(&Source::new("f", GOOD)).unwrap();
     assert_eq!(config.peek_bytes, 16384);
     assert_eq!(config.peek_timeout.as_millis(), 5000);
     assert_eq!(config.failed, Failed::Answer);
@@ -156,7 +157,11 @@ fn defaults() {
 
 #[test]
 fn the_example_is_right() {
-    let config = Config::parse("classify.toml", include_str!("../classify.toml")).unwrap();
+    let config = Config::parse(&Source::new(
+        "classify.toml",
+        include_str!("../classify.toml"),
+    ))
+    .unwrap();
     assert_eq!(config.rules.rules.len(), 2);
 }
 
@@ -253,7 +258,9 @@ fn mistakes_say_where_and_what_to_do() {
     for (old, new, expected) in cases {
         let text = GOOD.replacen(old, new, 1);
         assert_ne!(text, GOOD, "{old}");
-        let mistake = Config::parse("f", &text).unwrap_err().to_string();
+        let mistake = Config::parse(&Source::new("f", &text))
+            .unwrap_err()
+            .to_string();
         assert!(mistake.contains(expected), "{new:?}: {mistake}");
     }
 }

@@ -8,6 +8,7 @@ use crate::{
     config::Config,
     migrate::Migrate, //
 };
+use nlb_daemon::config::Source;
 use std::{
     io::{
         Read,
@@ -90,7 +91,7 @@ pool = "sick"
         assert!(text.contains(old));
         text = text.replace(old, new);
     }
-    let config = Config::parse("test", &text).unwrap();
+    let config = Config::parse(&Source::new("test", &text)).unwrap();
     let room = Arc::new(Semaphore::new(config.max_connections));
     let (sender, moved) = mpsc::channel();
     let migrators = (0..4)

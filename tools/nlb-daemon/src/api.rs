@@ -1,0 +1,284 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! Local sockets for requests: streams of the Unix domain, on which each request is a line, and each answer. What is
+//! in the lines is the daemon's; here is who may send them, and how much.
+//!
+//! Only users who are admitted get an answer, as the kernel names them (`SO_PEERCRED`). Lines, connections of a user
+//! and of all have bounds.
+
+use std::{
+    collections::BTreeMap,
+    io::{self, Write},
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    sync::{
+        atomic::{AtomicU64, Ordering},
+        Arc, Mutex, PoisonError,
+    },
+    time::Duration,
+};
+use tokio::{
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
+    net::{UnixListener, UnixStream},
+    sync::{mpsc, oneshot, watch},
+};
+use tracing::{debug, warn};
+
+/// Longest request, in bytes, with its newline.
+pub const LINE_MAX: usize = 4096;
+/// Connections of one user at a time. Users are few: those that the configuration names.
+const OF_USER_MAX: usize = 128;
+/// How long a client may take to read an answer.
+const WRITE_TIME: Duration = Duration::from_secs(5);
+
+/// Who asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Caller {
+    /// The user.
+    pub uid: u32,
+    /// Counts the connections.
+    pub connection: u64,
+}
+
+/// What comes from clients.
+#[derive(Debug)]
+pub enum Message {
+    /// A request, and where its answer goes, without the newline.
+    Line(Caller, String, oneshot::Sender<String>),
+    /// The connection has ended.
+    Closed(Caller),
+}
+
+/// Users who get an answer.
+pub type Admitted = std::collections::BTreeSet<u32>;
+
+/// Those who are admitted everywhere: root, and the user that the daemon runs as.
+pub fn trusted() -> Admitted {
+    [0, rustix::process::geteuid().as_raw()].into()
+}
+
+/// A socket that listens. It is removed when this is dropped.
+#[derive(Debug)]
+pub struct Server {
+    listener: UnixListener,
+    path: PathBuf,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // If it is gone, somebody else has removed it.
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+impl Server {
+    /// Listens at `path`. What is left of a daemon that has ended is replaced. Everybody may connect.
+    pub fn bind(path: &Path) -> io::Result<Self> {
+        let named = |error: io::Error| {
+            let what = format!("cannot listen on {}: {error}", path.display());
+            io::Error::new(error.kind(), what)
+        };
+        if let Err(error) = std::os::unix::net::UnixStream::connect(path) {
+            if error.kind() == io::ErrorKind::ConnectionRefused {
+                std::fs::remove_file(path).map_err(named)?;
+            }
+        }
+        let listener = UnixListener::bind(path).map_err(named)?;
+        let server = Self {
+            listener,
+            path: path.to_owned(),
+        };
+        std::fs::set_permissions(path, PermissionsExt::from_mode(0o666)).map_err(named)?;
+        Ok(server)
+    }
+
+    /// Passes on what comes, for ever.
+    pub async fn serve(self, admitted: watch::Receiver<Admitted>, queue: mpsc::Sender<Message>) {
+        let connections = AtomicU64::new(0);
+        let of_users = Arc::new(Mutex::new(BTreeMap::<u32, usize>::new()));
+        loop {
+            let stream = match self.listener.accept().await {
+                Ok((stream, _)) => stream,
+                // Out of descriptors: not for ever.
+                Err(error) => {
+                    warn!("accept: {error}");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    continue;
+                }
+            };
+            let Ok(peer) = stream.peer_cred() else {
+                continue;
+            };
+            let caller = Caller {
+                uid: peer.uid(),
+                connection: connections.fetch_add(1, Ordering::Relaxed),
+            };
+            if !admitted.borrow().contains(&caller.uid) {
+                debug!(uid = caller.uid, "refused");
+                refuse(stream, "this user may not ask here");
+                continue;
+            }
+            let Some(place) = Place::take(&of_users, caller.uid) else {
+                refuse(stream, "too many connections of this user");
+                continue;
+            };
+            let queue = queue.clone();
+            tokio::spawn(async move {
+                let ended = connection(stream, caller, &queue).await;
+                debug!(?caller, "connection ended: {ended:?}");
+                let _ = queue.send(Message::Closed(caller)).await;
+                drop(place);
+            });
+        }
+    }
+}
+
+/// A line that is an error, as JSON: `text` has nothing that would have to be escaped.
+fn error(text: &str) -> String {
+    format!("{{\"error\":\"{text}\"}}\n")
+}
+
+fn refuse(stream: UnixStream, text: &str) {
+    // There is room for it in a connection that is new.
+    if let Ok(mut stream) = stream.into_std() {
+        let _ = stream.write(error(text).as_bytes());
+    }
+}
+
+/// One of the connections that a user may have.
+struct Place(Arc<Mutex<BTreeMap<u32, usize>>>, u32);
+
+impl Place {
+    fn take(of_users: &Arc<Mutex<BTreeMap<u32, usize>>>, uid: u32) -> Option<Self> {
+        let mut users = of_users.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = users.entry(uid).or_default();
+        if *count >= OF_USER_MAX {
+            return None;
+        }
+        *count += 1;
+        Some(Self(of_users.clone(), uid))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut users = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = users.get_mut(&self.1) {
+            *count -= 1;
+            if *count == 0 {
+                users.remove(&self.1);
+            }
+        }
+    }
+}
+
+async fn connection(
+    stream: UnixStream,
+    caller: Caller,
+    queue: &mpsc::Sender<Message>,
+) -> io::Result<()> {
+    let (reader, mut writer) = stream.into_split();
+    let mut reader = BufReader::with_capacity(LINE_MAX, reader);
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        let mut limited = (&mut reader).take(LINE_MAX as u64);
+        if limited.read_until(b'\n', &mut line).await? == 0 {
+            return Ok(());
+        }
+        let is_long = line.len() == LINE_MAX && line.last() != Some(&b'\n');
+        let text = String::from_utf8(std::mem::take(&mut line));
+        let answer = match text {
+            Ok(text) if !is_long => {
+                let (sender, answer) = oneshot::channel();
+                let message = Message::Line(caller, text, sender);
+                if queue.send(message).await.is_err() {
+                    return Ok(());
+                }
+                match answer.await {
+                    Ok(answer) => answer + "\n",
+                    Err(_) => return Ok(()),
+                }
+            }
+            _ => error("a request is a line of UTF-8, of up to 4096 bytes"),
+        };
+        match tokio::time::timeout(WRITE_TIME, writer.write_all(answer.as_bytes())).await {
+            Ok(written) => written?,
+            Err(_) => return Err(io::ErrorKind::TimedOut.into()),
+        }
+        // What is left of it is no request.
+        if is_long {
+            return Ok(());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::{
+        io::{BufRead, Read},
+        os::unix::net::UnixStream as StdStream,
+    };
+
+    fn say(path: &Path, bytes: &[u8]) -> String {
+        let mut stream = StdStream::connect(path).unwrap();
+        stream.write_all(bytes).unwrap();
+        let mut answer = String::new();
+        std::io::BufReader::new(&stream)
+            .read_line(&mut answer)
+            .unwrap();
+        answer
+    }
+
+    #[test]
+    fn lines_have_answers_and_bounds() {
+        let path = std::env::temp_dir().join(format!("nlb-api-{}", std::process::id()));
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .unwrap();
+        let (admit, admitted) = watch::channel(trusted());
+        let (queue, mut messages) = mpsc::channel(4);
+        runtime.block_on(async {
+            // One that is left, and one that is used.
+            drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+            let server = Server::bind(&path).unwrap();
+            assert!(Server::bind(&path).is_err());
+            tokio::spawn(server.serve(admitted, queue));
+        });
+        runtime.spawn(async move {
+            while let Some(message) = messages.recv().await {
+                if let Message::Line(caller, line, answer) = message {
+                    let _ = answer.send(format!("{} {}", caller.uid, line.trim()));
+                }
+            }
+        });
+        let uid = rustix::process::geteuid().as_raw();
+        assert_eq!(say(&path, b"a line\n"), format!("{uid} a line\n"));
+        assert!(say(&path, b"\xff\n").contains("a line of UTF-8"));
+        assert!(say(&path, &[b'a'; LINE_MAX]).contains("a line of UTF-8"));
+        let whole = [&[b'a'; LINE_MAX - 1][..], b"\n"].concat();
+        assert!(say(&path, &whole).starts_with(&format!("{uid} aaa")));
+        // One more than there may be; some of those before may still count.
+        let crowd: Vec<_> = (0..=OF_USER_MAX)
+            .map(|_| StdStream::connect(&path).unwrap())
+            .collect();
+        let is_told = |mut stream: &StdStream| {
+            stream.set_nonblocking(true).unwrap();
+            let mut told = [0; 100];
+            let len = stream.read(&mut told).unwrap_or(0);
+            String::from_utf8_lossy(&told[..len]).contains("too many connections")
+        };
+        while !crowd.iter().any(is_told) {
+            std::thread::yield_now();
+        }
+        drop(crowd);
+        admit.send_replace(Admitted::new());
+        let mut told = String::new();
+        let mut stranger = StdStream::connect(&path).unwrap();
+        stranger.read_to_string(&mut told).unwrap();
+        assert!(told.contains("may not ask"), "{told}");
+    }
+}
