@@ -5,11 +5,15 @@
 //! `nlbd classify` is the classifier of services in mode `peek`: it accepts connections on the VIP,
 //! looks at the first HTTP/1.x request without taking it, picks an endpoint by its rules, and asks
 //! the kernel to migrate the connection there.
+//!
+//! `nlbd health` hears from hosts how their applications fare, and tells the forwarder which endpoints get
+//! new connections.
 
 #![forbid(unsafe_code)]
 
 mod classify;
 mod config;
+mod health;
 mod http;
 mod migrate;
 mod peek;
@@ -35,6 +39,7 @@ use std::{
 
 /// Only checked.
 const NO_RUN: Option<fn(Config) -> io::Result<()>> = None;
+const NO_HEALTH: Option<fn(health::Config) -> io::Result<()>> = None;
 
 /// Daemon of an nlb load balancing unit.
 #[derive(Parser)]
@@ -56,11 +61,25 @@ enum Command {
         #[arg(long, value_name = "FILE")]
         config: PathBuf,
     },
-    /// Check a configuration file.
-    Check {
+    /// Hear from hosts about the health and load of their applications, and have the forwarder send
+    /// new connections to those that can take them.
+    ///
+    /// SIGTERM and SIGINT end it, and the forwarder goes on as it was told last; SIGHUP reads the
+    /// configuration again (all but `lbu`, `listen`, `socket` and `age_limit_ms`), SIGUSR1 logs the counters.
+    /// NLBD_LOG sets what is logged.
+    Health {
         /// The configuration file.
         #[arg(long, value_name = "FILE")]
         config: PathBuf,
+    },
+    /// Check a configuration file.
+    Check {
+        /// That of classify.
+        #[arg(long, value_name = "FILE", required_unless_present = "health")]
+        config: Option<PathBuf>,
+        /// That of health.
+        #[arg(long, value_name = "FILE", conflicts_with = "config")]
+        health: Option<PathBuf>,
     },
     /// Print a completion script for a shell.
     Completion {
@@ -81,7 +100,18 @@ fn main() -> ExitCode {
             let run = |loaded| classify::run(&config, loaded);
             papers::with_config(&config, Config::load(&config), Some(run))
         }
-        Command::Check { config } => papers::with_config(&config, Config::load(&config), NO_RUN),
+        Command::Health { config } => {
+            papers::log("NLBD_LOG");
+            let run = |loaded| health::run(&config, loaded);
+            papers::with_config(&config, health::Config::load(&config), Some(run))
+        }
+        Command::Check { config, health } => match (config, health) {
+            (Some(path), _) => papers::with_config(&path, Config::load(&path), NO_RUN),
+            (None, Some(path)) => {
+                papers::with_config(&path, health::Config::load(&path), NO_HEALTH)
+            }
+            (None, None) => ExitCode::from(2),
+        },
         Command::Completion { shell } => papers::completion(Args::command(), shell),
         Command::Man { directory } => papers::manual(Args::command(), &directory),
     }

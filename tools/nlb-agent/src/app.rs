@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! An application: what it is, who has said so, and how it is.
+
+use crate::check::Check;
+use nlb_health::row::{AppId, AppType, Directive, Health, Identity};
+use nlb_netlink::{Proto, ServiceKey};
+use serde::{Deserialize, Serialize};
+use std::net::SocketAddr;
+
+/// What an application is, in the terms of FIG. 13A.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+pub(crate) struct Spec {
+    pub(crate) vip: SocketAddr,
+    pub(crate) transport: u8,
+    pub(crate) physical: SocketAddr,
+    pub(crate) protocol: String,
+    pub(crate) detail: String,
+    pub(crate) capacity: u8,
+}
+
+impl Spec {
+    /// Whether it is the same endpoint, whatever its capacity.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        self.identity() == other.identity()
+    }
+
+    pub(crate) fn identity(&self) -> Identity {
+        Identity {
+            app_type: AppType {
+                vip: self.vip,
+                transport: self.transport,
+                protocol: self.protocol.clone(),
+                detail: self.detail.clone(),
+            },
+            physical: self.physical,
+        }
+    }
+
+    /// The service, as load balancing units name it.
+    pub(crate) fn service(&self) -> ServiceKey {
+        ServiceKey::at(self.vip, Proto(self.transport.into()))
+    }
+}
+
+/// Who has said that there is such an application.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// The configuration file, which may name a user.
+    File { uid: Option<u32> },
+    /// A user, and the connection with which it ends.
+    Registered { uid: u32, held_by: Option<u64> },
+}
+
+/// An application, and all that is said of it.
+#[derive(Debug)]
+pub(crate) struct App {
+    pub(crate) id: AppId,
+    pub(crate) spec: Spec,
+    pub(crate) origin: Origin,
+    pub(crate) checks: Vec<Check>,
+    pub(crate) verdicts: Vec<(Health, Option<String>)>,
+    pub(crate) reported: Option<Health>,
+    pub(crate) wanted: Directive,
+}
+
+impl App {
+    /// The worst that anybody says; unknown, if nobody says anything.
+    pub(crate) fn health(&self) -> Health {
+        let all = self.verdicts.iter().map(|(health, _)| *health);
+        let badness = |health: &Health| match health {
+            Health::Healthy => 0,
+            Health::Unknown => 1,
+            Health::Failing => 2,
+        };
+        all.chain(self.reported)
+            .max_by_key(badness)
+            .unwrap_or(Health::Unknown)
+    }
+
+    /// Why it is not healthy, in words.
+    pub(crate) fn why(&self) -> Option<String> {
+        if self.reported == Some(Health::Failing) {
+            return Some("it was reported".to_owned());
+        }
+        let mut failing = self.verdicts.iter().filter_map(|(_, why)| why.clone());
+        failing.next()
+    }
+
+    pub(crate) fn is_of(&self, uid: u32) -> bool {
+        match self.origin {
+            Origin::File { uid: owner } => owner == Some(uid),
+            Origin::Registered { uid: owner, .. } => owner == uid,
+        }
+    }
+}

@@ -1,0 +1,374 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! The configuration file.
+
+use crate::{
+    app::Spec,
+    check::{Check, Probe},
+};
+use nlb_daemon::{
+    config::{Mistake, Source},
+    keys::{self, KeyEntry},
+};
+use nlb_health::{agent::AgentConfig, row, seal::Keys};
+use nlb_netlink::{Ports, ServiceKey};
+use serde::Deserialize;
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    path::{Path, PathBuf},
+};
+use toml::Spanned;
+
+/// Longest name of an application.
+const NAME_MAX: usize = 63;
+/// Capacity of an application that names none.
+const CAPACITY: u8 = 50;
+
+/// A configuration that was found to be right.
+pub(crate) struct Config {
+    /// How the protocol is spoken; the life is not chosen yet.
+    pub(crate) agent: AgentConfig,
+    pub(crate) keys: Keys,
+    pub(crate) bind: Vec<SocketAddr>,
+    /// Addresses by which load balancing units know this host.
+    pub(crate) addresses: Vec<IpAddr>,
+    pub(crate) socket: PathBuf,
+    pub(crate) state: PathBuf,
+    /// Users who may register applications.
+    pub(crate) register: BTreeSet<u32>,
+    pub(crate) apps: Vec<FileApp>,
+}
+
+/// An application of the file.
+pub(crate) struct FileApp {
+    pub(crate) name: String,
+    pub(crate) spec: Spec,
+    /// The user who may report about it, beside root.
+    pub(crate) uid: Option<u32>,
+    pub(crate) checks: Vec<Check>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    host: Spanned<u32>,
+    name: Option<Spanned<String>>,
+    lbus: Spanned<Vec<SocketAddr>>,
+    bind: Option<Spanned<Vec<SocketAddr>>>,
+    #[serde(default)]
+    addresses: Vec<IpAddr>,
+    socket: Option<PathBuf>,
+    state: Option<PathBuf>,
+    #[serde(default)]
+    register: BTreeSet<u32>,
+    heartbeat_ms: Option<Spanned<u64>>,
+    age_limit_ms: Option<Spanned<u64>>,
+    #[serde(default)]
+    drain_when_failing: bool,
+    #[serde(default)]
+    key: Vec<KeyEntry>,
+    #[serde(default)]
+    app: Vec<AppEntry>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AppEntry {
+    name: Spanned<String>,
+    vip: Spanned<String>,
+    physical: Option<Spanned<SocketAddr>>,
+    protocol: Option<String>,
+    detail: Option<String>,
+    capacity: Option<u8>,
+    uid: Option<u32>,
+    #[serde(default)]
+    check: Vec<CheckEntry>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Kind {
+    Tcp,
+    Http,
+    Command,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CheckEntry {
+    kind: Spanned<Kind>,
+    address: Option<SocketAddr>,
+    path: Option<String>,
+    host: Option<String>,
+    status: Option<Vec<u16>>,
+    body: Option<String>,
+    command: Option<Vec<String>>,
+    interval_ms: Option<Spanned<u64>>,
+    timeout_ms: Option<Spanned<u64>>,
+    rise: Option<Spanned<u64>>,
+    fall: Option<Spanned<u64>>,
+}
+
+impl Config {
+    /// Reads and checks a file, and the secrets that it names.
+    pub(crate) fn load(path: &Path) -> Result<Self, Mistake> {
+        Self::check(&Source::read(path)?, path)
+    }
+
+    /// Checks what is in a file at `path`.
+    pub(crate) fn check(source: &Source, path: &Path) -> Result<Self, Mistake> {
+        let file: File = source.parse()?;
+        let wrong = |at: std::ops::Range<usize>, what: &str| source.mistake(Some(at), what);
+        if *file.host.get_ref() == 0 {
+            let what = "host is 0; choose a number that no other host has";
+            return Err(wrong(file.host.span(), what));
+        }
+        if let Some(name) = &file.name {
+            if !row::is_dns_name(name.get_ref().as_bytes()) {
+                let what =
+                    "name is no DNS name; write one like \"host1.example.com\", or leave it out";
+                return Err(wrong(name.span(), what));
+            }
+        }
+        let lbus = file.lbus.get_ref();
+        if lbus.is_empty() || lbus.len() > 64 || lbus.iter().any(|to| to.port() == 0) {
+            let what = "lbus names 1 to 64 load balancing units, such as \"10.0.2.1:4771\"";
+            return Err(wrong(file.lbus.span(), what));
+        }
+        let bind = bind(source, &file)?;
+        let heartbeat =
+            source.milliseconds("heartbeat_ms", &file.heartbeat_ms, 1000, 100..=60_000)?;
+        let age_limit =
+            source.milliseconds("age_limit_ms", &file.age_limit_ms, 5000, 200..=600_000)?;
+        if age_limit < heartbeat * 2 {
+            let at = file.age_limit_ms.as_ref().or(file.heartbeat_ms.as_ref());
+            let what =
+                "age_limit_ms is less than two heartbeats; three or more allow for a lost one";
+            return Err(source.mistake(at.map(Spanned::span), what));
+        }
+        let mut apps: Vec<FileApp> = Vec::new();
+        for entry in file.app {
+            let at = entry.name.span();
+            let app = app(source, entry, &file.addresses)?;
+            let is_same = |other: &FileApp| other.name == app.name || other.spec.is_same(&app.spec);
+            if let Some(other) = apps.iter().find(|other| is_same(other)) {
+                let what = format!(
+                    "\"{}\" has the name or the addresses, protocol and detail of \"{}\"",
+                    app.name, other.name
+                );
+                return Err(source.mistake(Some(at), what));
+            }
+            apps.push(app);
+        }
+        let agent = AgentConfig {
+            name: file.name.map(Spanned::into_inner),
+            heartbeat_interval: heartbeat,
+            age_limit,
+            drain_when_failing: file.drain_when_failing,
+            ..AgentConfig::new(*file.host.get_ref(), 1, file.lbus.into_inner())
+        };
+        if apps.len() > agent.max_rows {
+            let what = format!("there are more than {} applications", agent.max_rows);
+            return Err(source.mistake(None, what));
+        }
+        Ok(Self {
+            keys: keys::load(source, &file.key, path)?,
+            agent,
+            bind,
+            addresses: file.addresses,
+            socket: file
+                .socket
+                .unwrap_or_else(|| "/run/nlb-agent/socket".into()),
+            state: file
+                .state
+                .unwrap_or_else(|| "/var/lib/nlb-agent/state.json".into()),
+            register: file.register,
+            apps,
+        })
+    }
+}
+
+/// Where datagrams are sent from, and answers come.
+fn bind(source: &Source, file: &File) -> Result<Vec<SocketAddr>, Mistake> {
+    let lbus = file.lbus.get_ref();
+    let is_needed = |v6: bool| lbus.iter().any(|to| to.is_ipv6() == v6);
+    let Some(bind) = &file.bind else {
+        let any: [IpAddr; 2] = [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()];
+        let any = any.into_iter().filter(|any| is_needed(any.is_ipv6()));
+        return Ok(any.map(|any| SocketAddr::new(any, 0)).collect());
+    };
+    for v6 in [false, true] {
+        let count = bind.get_ref().iter().filter(|own| own.is_ipv6() == v6);
+        if count.count() != usize::from(is_needed(v6)) {
+            let what = "bind names one address for each address family of lbus; or leave it out";
+            return Err(source.mistake(Some(bind.span()), what));
+        }
+    }
+    Ok(bind.get_ref().clone())
+}
+
+/// Whether it may be the name of an application.
+pub(crate) fn is_name(name: &str) -> bool {
+    let fits = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    (1..=NAME_MAX).contains(&name.len()) && name.chars().all(fits)
+}
+
+/// What names an application, as somebody has written it.
+pub(crate) struct Named<'a> {
+    pub(crate) vip: &'a str,
+    pub(crate) physical: Option<SocketAddr>,
+    pub(crate) protocol: Option<String>,
+    pub(crate) detail: Option<String>,
+    pub(crate) capacity: Option<u8>,
+}
+
+impl Named<'_> {
+    /// Checks it. `addresses` are the host's.
+    pub(crate) fn spec(self, addresses: &[IpAddr]) -> Result<Spec, String> {
+        let key: ServiceKey = self.vip.parse().map_err(|error| format!("vip: {error}"))?;
+        let port = match (key.socket(), key.ports == Ports::ALL) {
+            (Some(socket), _) if socket.port() != 0 => socket.port(),
+            (_, true) => 0,
+            _ => {
+                return Err(format!(
+                    "vip {key}: name one port of the service, or * for all"
+                ))
+            }
+        };
+        let vip = SocketAddr::new(key.vip, port);
+        let transport = u8::try_from(key.proto.0).unwrap_or(0);
+        let own = |own: &&IpAddr| own.is_ipv4() == vip.is_ipv4();
+        let physical = match (self.physical, addresses.iter().find(own)) {
+            (Some(physical), _) => physical,
+            (None, Some(own)) => SocketAddr::new(*own, port),
+            (None, None) => {
+                let what = "name its physical address and port, or give the host addresses";
+                return Err(what.to_owned());
+            }
+        };
+        let spec = Spec {
+            vip,
+            transport,
+            physical,
+            protocol: self.protocol.unwrap_or_default(),
+            detail: self.detail.unwrap_or_default(),
+            capacity: self.capacity.unwrap_or(CAPACITY),
+        };
+        if transport == 0 || !row::is_address(&vip) || !row::is_address(&physical) {
+            return Err(format!("{key} or {physical}: no machine can have this"));
+        }
+        if !row::is_protocol(spec.protocol.as_bytes()) {
+            let what = "protocol: up to 31 of a-z, 0-9, \"-\", \".\" and \"+\", such as \"http\"";
+            return Err(what.to_owned());
+        }
+        if !row::is_detail(&spec.detail) {
+            return Err("detail: up to 255 bytes without control characters".to_owned());
+        }
+        check_capacity(spec.capacity)?;
+        Ok(spec)
+    }
+}
+
+/// The range of it.
+pub(crate) fn check_capacity(capacity: u8) -> Result<(), String> {
+    if capacity > row::CAPACITY_MAX {
+        return Err(format!(
+            "capacity is {capacity}; choose a number from 0 to {}",
+            row::CAPACITY_MAX
+        ));
+    }
+    Ok(())
+}
+
+fn app(source: &Source, entry: AppEntry, addresses: &[IpAddr]) -> Result<FileApp, Mistake> {
+    let name = entry.name.get_ref().clone();
+    if !is_name(&name) {
+        let what = "a name has 1 to 63 letters, digits, \"-\", \"_\" and \".\"";
+        return Err(source.mistake(Some(entry.name.span()), what));
+    }
+    let named = Named {
+        vip: entry.vip.get_ref(),
+        physical: entry.physical.as_ref().map(|physical| *physical.get_ref()),
+        protocol: entry.protocol,
+        detail: entry.detail,
+        capacity: entry.capacity,
+    };
+    let spec = named
+        .spec(addresses)
+        .map_err(|what| source.mistake(Some(entry.vip.span()), format!("\"{name}\": {what}")))?;
+    let checks = entry.check.into_iter();
+    let checks = checks.map(|entry| check(source, entry, &spec));
+    Ok(FileApp {
+        checks: checks.collect::<Result<_, _>>()?,
+        name,
+        spec,
+        uid: entry.uid,
+    })
+}
+
+fn check(source: &Source, entry: CheckEntry, spec: &Spec) -> Result<Check, Mistake> {
+    let at = Some(entry.kind.span());
+    let has_http = entry.path.is_some()
+        || entry.host.is_some()
+        || entry.status.is_some()
+        || entry.body.is_some();
+    let address = entry.address.unwrap_or(spec.physical);
+    let (is_fit, remedy) = match entry.kind.get_ref() {
+        Kind::Tcp => (
+            !has_http && entry.command.is_none(),
+            "a check of kind tcp has an address and nothing else; kind http has path, host, status and body",
+        ),
+        Kind::Http => (
+            entry.command.is_none(),
+            "a check of kind http has address, path, host, status and body; a command is of kind command",
+        ),
+        Kind::Command => (
+            !has_http && entry.address.is_none(),
+            "a check of kind command has a command, which knows by itself where to look",
+        ),
+    };
+    if !is_fit {
+        return Err(source.mistake(at, remedy));
+    }
+    let clean = |text: &str| !text.is_empty() && text.bytes().all(|c| c.is_ascii_graphic());
+    let probe = match entry.kind.into_inner() {
+        Kind::Tcp => Probe::Tcp(address),
+        Kind::Http => {
+            let path = entry.path.unwrap_or_else(|| "/".to_owned());
+            let host = entry.host.unwrap_or_else(|| spec.vip.to_string());
+            if !path.starts_with('/') || !clean(&path) || !clean(&host) {
+                let what = "path begins with \"/\"; path and host are ASCII without spaces";
+                return Err(source.mistake(at, what));
+            }
+            Probe::Http {
+                address,
+                path,
+                host,
+                status: entry.status.unwrap_or_default(),
+                body: entry.body,
+            }
+        }
+        Kind::Command => {
+            let command = entry.command.unwrap_or_default();
+            if !command
+                .first()
+                .is_some_and(|program| program.starts_with('/'))
+            {
+                let what =
+                    "command is a list of words, the first of which is the path of a program";
+                return Err(source.mistake(at, what));
+            }
+            Probe::Command(command)
+        }
+    };
+    let interval = source.milliseconds("interval_ms", &entry.interval_ms, 1000, 50..=3_600_000)?;
+    let timeout = source.milliseconds("timeout_ms", &entry.timeout_ms, 1000, 10..=600_000)?;
+    Ok(Check {
+        probe,
+        interval,
+        timeout,
+        rise: source.number("rise", &entry.rise, 2, 1..=100)?,
+        fall: source.number("fall", &entry.fall, 2, 1..=100)?,
+    })
+}

@@ -1,0 +1,498 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! The applications of the host: what is known of each, from whom, and what becomes of it in the table.
+
+use crate::{
+    app::{App, Origin, Spec},
+    check::{Check, Verdict},
+    config::{check_capacity, is_name, Config, FileApp, Named},
+    request::{ClosedName, Request},
+    state::{Registered, Saved, SavedApp},
+};
+use nlb_daemon::api::{Admitted, Caller};
+use nlb_health::{
+    agent::{Agent, Event},
+    row::{Directive, Health, Row, Status, LOAD_MAX},
+};
+use serde_json::{json, Value};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    time::Instant,
+};
+use tracing::{error, info, warn};
+
+/// The host.
+pub(crate) struct Host {
+    pub(crate) agent: Agent,
+    /// Something has changed that a restart must not lose.
+    pub(crate) is_dirty: bool,
+    apps: BTreeMap<String, App>,
+    id: u32,
+    name: Option<String>,
+    addresses: Vec<IpAddr>,
+    register: BTreeSet<u32>,
+    trusted: Admitted,
+    generation: u64,
+}
+
+impl Host {
+    /// With the applications of the file, and those that had registered before.
+    pub(crate) fn new(
+        now: Instant,
+        config: &mut Config,
+        agent: Agent,
+        saved: &Saved,
+        trusted: Admitted,
+    ) -> Self {
+        let mut host = Self {
+            agent,
+            is_dirty: true,
+            apps: BTreeMap::new(),
+            id: config.agent.host,
+            name: config.agent.name.clone(),
+            addresses: config.addresses.clone(),
+            register: config.register.clone(),
+            trusted,
+            generation: 0,
+        };
+        for app in std::mem::take(&mut config.apps) {
+            host.file_app(now, app, saved);
+        }
+        for (name, kept) in &saved.apps {
+            let Some(Registered { uid, spec }) = &kept.registered else {
+                continue;
+            };
+            if host.apps.contains_key(name) {
+                continue;
+            }
+            let origin = Origin::Registered {
+                uid: *uid,
+                held_by: None,
+            };
+            if let Err(what) = host.add(now, name, spec.clone(), origin, kept) {
+                warn!(app = name, "had registered, and is not taken again: {what}");
+            }
+        }
+        host
+    }
+
+    /// The users who get an answer.
+    pub(crate) fn admitted(&self) -> Admitted {
+        let owners = self.apps.values().filter_map(|app| match app.origin {
+            Origin::File { uid } => uid,
+            Origin::Registered { uid, .. } => Some(uid),
+        });
+        let others = self.register.iter().copied();
+        owners.chain(others).chain(self.trusted.clone()).collect()
+    }
+
+    /// What has to be looked at: application, number and check.
+    pub(crate) fn checks(&self) -> impl Iterator<Item = (&str, usize, &Check)> {
+        self.apps.iter().flat_map(|(name, app)| {
+            let checks = app.checks.iter().enumerate();
+            checks.map(move |(index, check)| (name.as_str(), index, check))
+        })
+    }
+
+    /// See [`Verdict::generation`].
+    pub(crate) fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// All checks have found something.
+    pub(crate) fn is_known(&self) -> bool {
+        let mut verdicts = self.apps.values().flat_map(|app| &app.verdicts);
+        verdicts.all(|(health, _)| *health != Health::Unknown)
+    }
+
+    /// What the next life has to know.
+    pub(crate) fn saved(&self, epoch: u64) -> Saved {
+        let saved = |app: &App| SavedApp {
+            registered: match app.origin {
+                Origin::Registered { uid, .. } => Some(Registered {
+                    uid,
+                    spec: app.spec.clone(),
+                }),
+                Origin::File { .. } => None,
+            },
+            health: app.reported.map(Into::into),
+            state: ClosedName::of(app.wanted),
+        };
+        let is_kept = |app: &&App| {
+            !matches!(
+                app.origin,
+                Origin::Registered {
+                    held_by: Some(_),
+                    ..
+                }
+            )
+        };
+        let apps = self.apps.iter().filter(|(_, app)| is_kept(app));
+        Saved {
+            epoch,
+            apps: apps.map(|(name, app)| (name.clone(), saved(app))).collect(),
+        }
+    }
+
+    /// A new reading of the configuration file.
+    pub(crate) fn reload(&mut self, now: Instant, config: Config) {
+        let kept = self.saved(0);
+        self.addresses = config.addresses;
+        self.register = config.register;
+        *self.agent.keys_mut() = config.keys;
+        self.agent.set_lbus(config.agent.lbus);
+        self.generation += 1;
+        let is_gone = |name: &str, app: &App| match app.origin {
+            Origin::File { .. } => !config
+                .apps
+                .iter()
+                .any(|new| new.name == name && new.spec.is_same(&app.spec)),
+            // The file takes precedence.
+            Origin::Registered { .. } => config.apps.iter().any(|new| new.name == name),
+        };
+        let gone = self.apps.iter().filter(|(name, app)| is_gone(name, app));
+        let gone: Vec<_> = gone.map(|(name, _)| name.clone()).collect();
+        for name in gone {
+            self.remove(now, &name);
+        }
+        for app in config.apps {
+            self.file_app(now, app, &kept);
+        }
+    }
+
+    /// An application of the file, as it is there now.
+    fn file_app(&mut self, now: Instant, new: FileApp, saved: &Saved) {
+        let origin = Origin::File { uid: new.uid };
+        if !self.apps.contains_key(&new.name) {
+            let kept = saved.apps.get(&new.name).cloned().unwrap_or_default();
+            if let Err(what) = self.add(now, &new.name, new.spec.clone(), origin, &kept) {
+                return error!(app = new.name, "cannot be taken into the table: {what}");
+            }
+        }
+        let Some(app) = self.apps.get_mut(&new.name) else {
+            return;
+        };
+        app.origin = origin;
+        app.spec.capacity = new.spec.capacity;
+        if app.checks != new.checks {
+            app.verdicts = vec![(Health::Unknown, None); new.checks.len()];
+            app.checks = new.checks;
+        }
+        // It is in its range, and the row is there.
+        let _ = self.agent.set_capacity(now, app.id, new.spec.capacity);
+        self.settle(now, &new.name);
+    }
+
+    fn add(
+        &mut self,
+        now: Instant,
+        name: &str,
+        spec: Spec,
+        origin: Origin,
+        kept: &SavedApp,
+    ) -> Result<(), String> {
+        let reported = kept.health.map(Health::from);
+        let row = Row {
+            identity: spec.identity(),
+            status: Status {
+                health: reported.unwrap_or(Health::Unknown),
+                load: 0,
+                capacity: spec.capacity,
+                target: Directive::Active,
+                current: Directive::Active,
+            },
+        };
+        let id = self
+            .agent
+            .add(now, row)
+            .map_err(|refused| refused.to_string())?;
+        let wanted = kept.state.map_or(Directive::Active, Directive::from);
+        if wanted != Directive::Active {
+            // Somebody may still do otherwise.
+            let _ = self.agent.set_target(now, id, wanted);
+        }
+        let app = App {
+            id,
+            spec,
+            origin,
+            checks: Vec::new(),
+            verdicts: Vec::new(),
+            reported,
+            wanted,
+        };
+        info!(app = name, vip = %app.spec.service(), physical = %app.spec.physical, "is in the table");
+        self.apps.insert(name.to_owned(), app);
+        self.is_dirty = true;
+        Ok(())
+    }
+
+    fn remove(&mut self, now: Instant, name: &str) {
+        if let Some(app) = self.apps.remove(name) {
+            let _ = self.agent.remove(now, app.id);
+            info!(app = name, "is not in the table any more");
+            self.is_dirty = true;
+        }
+    }
+
+    /// The row has the health that is known.
+    fn settle(&mut self, now: Instant, name: &str) {
+        let Some(app) = self.apps.get(name) else {
+            return;
+        };
+        let health = app.health();
+        let row = self.agent.table().row(app.id);
+        if row.is_some_and(|row| row.status.health != health) {
+            let why = app.why().unwrap_or_default();
+            match health {
+                Health::Failing => warn!(app = name, "is failing: {why}"),
+                _ => info!(app = name, "is {}", health.name()),
+            }
+            let _ = self.agent.set_health(now, app.id, health);
+        }
+    }
+
+    /// A check has found something.
+    pub(crate) fn verdict(&mut self, now: Instant, verdict: Verdict) {
+        if verdict.generation != self.generation {
+            return;
+        }
+        let app = self.apps.get_mut(&verdict.app);
+        let Some(place) = app.and_then(|app| app.verdicts.get_mut(verdict.index)) else {
+            return;
+        };
+        *place = (verdict.health, verdict.why);
+        self.settle(now, &verdict.app);
+    }
+
+    /// A connection has ended, and what it holds.
+    pub(crate) fn closed(&mut self, now: Instant, caller: Caller) {
+        let is_held = |app: &App| matches!(app.origin, Origin::Registered { held_by, .. } if held_by == Some(caller.connection));
+        let held = self.apps.iter().filter(|(_, app)| is_held(app));
+        let held: Vec<_> = held.map(|(name, _)| name.clone()).collect();
+        for name in held {
+            self.remove(now, &name);
+        }
+    }
+
+    /// Tells of an event; `false` if it was the last one.
+    pub(crate) fn event(&self, event: Event) -> bool {
+        match event {
+            Event::DirectiveReached { app, directive } => {
+                let name = self.apps.iter().find(|(_, own)| own.id == app);
+                if let Some((name, _)) = name {
+                    info!(app = name.as_str(), "is {} everywhere", directive.name());
+                }
+            }
+            Event::LbuFound { lbu, from } => info!(lbu, %from, "load balancing unit found"),
+            Event::LbuLost { lbu } => warn!(lbu, "load balancing unit not heard of"),
+            Event::Gone => return false,
+        }
+        true
+    }
+
+    /// The answer to a line.
+    pub(crate) fn request(&mut self, now: Instant, caller: Caller, line: &str) -> String {
+        let request = serde_json::from_str(line).map_err(|error| error.to_string());
+        let outcome = request.and_then(|request| self.carry_out(now, caller, request));
+        outcome
+            .unwrap_or_else(|what| json!({ "error": what }))
+            .to_string()
+    }
+
+    fn carry_out(
+        &mut self,
+        now: Instant,
+        caller: Caller,
+        request: Request,
+    ) -> Result<Value, String> {
+        let name = match request {
+            Request::Show { app: None } => return Ok(self.show()),
+            Request::Show { app: Some(app) } => app,
+            Request::Register {
+                app,
+                vip,
+                physical,
+                protocol,
+                detail,
+                capacity,
+                health,
+                hold,
+            } => {
+                let named = Named {
+                    vip: &vip,
+                    physical,
+                    protocol,
+                    detail,
+                    capacity,
+                };
+                let spec = named.spec(&self.addresses)?;
+                let health = health.map_or(Health::Healthy, Health::from);
+                self.register(now, caller, &app, spec, health, hold)?;
+                app
+            }
+            Request::Unregister { app } => {
+                let own = self.own(caller, &app)?;
+                if matches!(own.origin, Origin::File { .. }) {
+                    return Err(format!(
+                        "{app} is in the configuration file; take it out there"
+                    ));
+                }
+                self.remove(now, &app);
+                return Ok(json!({ "app": app }));
+            }
+            Request::Health { app, health } => {
+                self.own(caller, &app)?.reported = Some(health.into());
+                self.is_dirty = true;
+                self.settle(now, &app);
+                app
+            }
+            Request::Load { app, load } => {
+                if load > LOAD_MAX {
+                    return Err(format!(
+                        "load is {load}; it is a percentage, up to {LOAD_MAX}"
+                    ));
+                }
+                let id = self.own(caller, &app)?.id;
+                let set = self.agent.set_load(now, id, load);
+                set.map_err(|refused| refused.to_string())?;
+                app
+            }
+            Request::Capacity { app, capacity } => {
+                check_capacity(capacity)?;
+                let own = self.own(caller, &app)?;
+                own.spec.capacity = capacity;
+                let id = own.id;
+                let set = self.agent.set_capacity(now, id, capacity);
+                set.map_err(|refused| refused.to_string())?;
+                self.is_dirty = true;
+                app
+            }
+            Request::Drain { app, state } => self.direct(now, caller, app, state.into())?,
+            Request::Undo { app } => self.direct(now, caller, app, Directive::Active)?,
+        };
+        let app = self.apps.get(&name);
+        app.map(|app| self.show_app(&name, app))
+            .ok_or_else(|| missing(&name))
+    }
+
+    /// An application that the caller may speak for.
+    fn own(&mut self, caller: Caller, name: &str) -> Result<&mut App, String> {
+        let is_trusted = self.trusted.contains(&caller.uid);
+        let app = self.apps.get_mut(name).ok_or_else(|| missing(name))?;
+        if is_trusted || app.is_of(caller.uid) {
+            Ok(app)
+        } else {
+            Err(format!(
+                "{name} is not an application of user {}",
+                caller.uid
+            ))
+        }
+    }
+
+    fn register(
+        &mut self,
+        now: Instant,
+        caller: Caller,
+        name: &str,
+        spec: Spec,
+        health: Health,
+        hold: bool,
+    ) -> Result<(), String> {
+        let uid = caller.uid;
+        if !self.trusted.contains(&uid) && !self.register.contains(&uid) {
+            return Err(format!(
+                "user {uid} may not register; add it to `register` in the configuration file"
+            ));
+        }
+        if !is_name(name) {
+            return Err("a name has 1 to 63 letters, digits, \"-\", \"_\" and \".\"".to_owned());
+        }
+        let mut others = self.apps.iter().filter(|(other, _)| *other != name);
+        if let Some((other, _)) = others.find(|(_, app)| app.spec.is_same(&spec)) {
+            return Err(format!("{other} has these addresses, protocol and detail"));
+        }
+        let held_by = hold.then_some(caller.connection);
+        let mut kept = SavedApp {
+            health: Some(health.into()),
+            ..SavedApp::default()
+        };
+        let mut uid = uid;
+        if self.apps.contains_key(name) {
+            let own = self.own(caller, name)?;
+            match own.origin {
+                Origin::File { .. } => {
+                    return Err(format!("{name} is in the configuration file already"));
+                }
+                // Root may register for somebody again.
+                Origin::Registered { uid: owner, .. } => uid = owner,
+            }
+            if own.spec.is_same(&spec) {
+                let (id, capacity) = (own.id, spec.capacity);
+                own.spec = spec;
+                own.origin = Origin::Registered { uid, held_by };
+                own.reported = Some(health);
+                let _ = self.agent.set_capacity(now, id, capacity);
+                self.is_dirty = true;
+                self.settle(now, name);
+                return Ok(());
+            }
+            kept.state = ClosedName::of(own.wanted);
+            self.remove(now, name);
+        }
+        self.add(now, name, spec, Origin::Registered { uid, held_by }, &kept)
+    }
+
+    fn direct(
+        &mut self,
+        now: Instant,
+        caller: Caller,
+        name: String,
+        wanted: Directive,
+    ) -> Result<String, String> {
+        let own = self.own(caller, &name)?;
+        own.wanted = wanted;
+        let id = own.id;
+        let set = self.agent.set_target(now, id, wanted);
+        set.map_err(|refused| refused.to_string())?;
+        info!(app = name, uid = caller.uid, "shall be {}", wanted.name());
+        self.is_dirty = true;
+        Ok(name)
+    }
+
+    fn show(&self) -> Value {
+        let apps = self.apps.iter();
+        let counters: BTreeMap<_, _> = self.agent.counters().iter().collect();
+        json!({
+            "host": self.id,
+            "name": self.name,
+            "lbus": self.agent.lbus().collect::<Vec<_>>(),
+            "apps": apps.map(|(name, app)| self.show_app(name, app)).collect::<Vec<_>>(),
+            "counters": counters,
+        })
+    }
+
+    fn show_app(&self, name: &str, app: &App) -> Value {
+        let status = self.agent.table().row(app.id).map(|row| row.status);
+        let state = |of: fn(&Status) -> Directive| status.as_ref().map(|status| of(status).name());
+        json!({
+            "app": name,
+            "id": app.id.0,
+            "vip": app.spec.service().to_string(),
+            "physical": app.spec.physical,
+            "protocol": app.spec.protocol,
+            "detail": app.spec.detail,
+            "health": status.map(|status| status.health.name()),
+            "why": app.why(),
+            "load": status.map(|status| status.load),
+            "capacity": status.map(|status| status.capacity),
+            "target": state(|status| status.target),
+            "current": state(|status| status.current),
+            "registered": matches!(app.origin, Origin::Registered { .. }),
+        })
+    }
+}
+
+fn missing(name: &str) -> String {
+    format!("there is no application {name}")
+}

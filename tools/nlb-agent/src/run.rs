@@ -1,0 +1,134 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! The loop around the protocol's machine: sockets, clock, requests, checks and signals.
+
+use crate::{check::Verdict, config::Config, host::Host, state::Saved};
+use nlb_daemon::{
+    api::{self, Message, Server},
+    life,
+    udp::{Buffer, Sockets},
+};
+use nlb_health::{agent::AgentConfig, wire::DATAGRAM_MAX, Agent};
+use std::{
+    io,
+    path::Path,
+    time::{Duration, Instant},
+};
+use tokio::{
+    signal::unix::{signal, SignalKind},
+    sync::{mpsc, watch},
+    task::JoinSet,
+};
+use tracing::{debug, error, info};
+
+/// So long checks may take before anybody is told of this life: it shall not begin with applications of which
+/// nothing is known.
+const FIRST_LOOK: Duration = Duration::from_secs(2);
+/// Requests and verdicts that may wait.
+const QUEUE: usize = 256;
+/// When there is nothing to wait for.
+const NOTHING: Duration = Duration::from_secs(3600);
+
+/// Runs until a signal says to end.
+pub(crate) fn run(path: &Path, config: Config) -> io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(serve(path, config))
+}
+
+async fn serve(path: &Path, mut config: Config) -> io::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hangup = signal(SignalKind::hangup())?;
+    let mut user = signal(SignalKind::user_defined1())?;
+    // If there is another one, it is found out before anything is touched.
+    let server = Server::bind(&config.socket)?;
+    let sockets = Sockets::bind(&config.bind)?;
+    let saved = Saved::load(&config.state)?;
+    let epoch = life::epoch(saved.epoch);
+    let own = AgentConfig {
+        epoch,
+        ..config.agent.clone()
+    };
+    let agent = Agent::new(Instant::now(), own, config.keys.clone(), life::seed()?);
+    let state = config.state.clone();
+    let mut host = Host::new(Instant::now(), &mut config, agent, &saved, api::trusted());
+    host.saved(epoch).save(&state)?;
+    host.is_dirty = false;
+
+    let (found, mut verdicts) = mpsc::channel(QUEUE);
+    let mut watchers = watch_all(&host, &found);
+    let deadline = tokio::time::Instant::now() + FIRST_LOOK;
+    while !host.is_known() {
+        match tokio::time::timeout_at(deadline, verdicts.recv()).await {
+            Ok(Some(verdict)) => host.verdict(Instant::now(), verdict),
+            _ => break,
+        }
+    }
+    let (queue, mut requests) = mpsc::channel(QUEUE);
+    let (admit, admitted) = watch::channel(host.admitted());
+    tokio::spawn(server.serve(admitted, queue));
+    info!(host = config.agent.host, checks = watchers.len(), "running");
+
+    let mut buffer: Buffer = [0; DATAGRAM_MAX + 1];
+    loop {
+        while let Some(transmit) = host.agent.poll_transmit() {
+            if let Err(error) = sockets.send(transmit.to, &transmit.datagram).await {
+                debug!(to = %transmit.to, "cannot send: {error}");
+            }
+        }
+        while let Some(event) = host.agent.poll_event() {
+            if !host.event(event) {
+                info!("{}", host.agent.counters());
+                return Ok(());
+            }
+        }
+        if std::mem::take(&mut host.is_dirty) {
+            if let Err(error) = host.saved(epoch).save(&state) {
+                error!("a restart would lose what has changed: {error}");
+            }
+            let users = host.admitted();
+            admit.send_if_modified(|old| std::mem::replace(old, users.clone()) != users);
+        }
+        let now = Instant::now();
+        let at = host.agent.poll_timeout().unwrap_or(now + NOTHING);
+        tokio::select! {
+            (len, from) = sockets.receive(&mut buffer) => {
+                let datagram = buffer.get(..len).unwrap_or_default();
+                host.agent.handle_datagram(Instant::now(), from, datagram);
+            }
+            () = tokio::time::sleep_until(at.into()) => host.agent.handle_timeout(Instant::now()),
+            Some(message) = requests.recv() => match message {
+                Message::Line(caller, line, answer) => {
+                    // Who has asked may be gone.
+                    let _ = answer.send(host.request(Instant::now(), caller, &line));
+                }
+                Message::Closed(caller) => host.closed(Instant::now(), caller),
+            },
+            Some(verdict) = verdicts.recv() => host.verdict(Instant::now(), verdict),
+            _ = terminate.recv() => host.agent.shut_down(Instant::now()),
+            _ = interrupt.recv() => host.agent.shut_down(Instant::now()),
+            _ = user.recv() => info!("{}", host.agent.counters()),
+            _ = hangup.recv() => match Config::load(path) {
+                Ok(config) => {
+                    host.reload(Instant::now(), config);
+                    host.is_dirty = true;
+                    watchers = watch_all(&host, &found);
+                    info!(checks = watchers.len(), "configuration read again");
+                }
+                Err(mistake) => error!("the old configuration stays: {mistake}"),
+            },
+        }
+    }
+}
+
+/// A task for each check. They end with what is returned.
+fn watch_all(host: &Host, found: &mpsc::Sender<Verdict>) -> JoinSet<()> {
+    let mut watchers = JoinSet::new();
+    for (app, index, check) in host.checks() {
+        let (check, app) = (check.clone(), app.to_owned());
+        watchers.spawn(check.watch(app, index, host.generation(), found.clone()));
+    }
+    watchers
+}

@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! What a restart of the agent must not lose: the applications that have registered, their health, what shall get no
+//! new connections; and the number of this life.
+
+use crate::{
+    app::Spec,
+    request::{ClosedName, HealthName},
+};
+use serde::{Deserialize, Serialize};
+use std::{
+    collections::BTreeMap,
+    fs::{self, File},
+    io::{self, Write},
+    path::Path,
+};
+
+/// What is kept.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
+pub(crate) struct Saved {
+    pub(crate) epoch: u64,
+    pub(crate) apps: BTreeMap<String, SavedApp>,
+}
+
+/// What is kept of an application.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
+pub(crate) struct SavedApp {
+    /// If it is not in the configuration file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) registered: Option<Registered>,
+    /// What was reported.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) health: Option<HealthName>,
+    /// If it shall get no new connections.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) state: Option<ClosedName>,
+}
+
+/// An application that has registered.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+pub(crate) struct Registered {
+    pub(crate) uid: u32,
+    pub(crate) spec: Spec,
+}
+
+impl Saved {
+    /// Reads it. A file that is not there is empty.
+    pub(crate) fn load(path: &Path) -> io::Result<Self> {
+        let named = |error: io::Error| {
+            let what = format!("cannot read {}: {error}", path.display());
+            io::Error::new(error.kind(), what)
+        };
+        match fs::read(path) {
+            Ok(bytes) => serde_json::from_slice(&bytes).map_err(|error| {
+                let what = format!(
+                    "{}: {error}; remove the file, and applications have to register again",
+                    path.display()
+                );
+                io::Error::new(io::ErrorKind::InvalidData, what)
+            }),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Self::default()),
+            Err(error) => Err(named(error)),
+        }
+    }
+
+    /// Writes it, wholly or not at all.
+    pub(crate) fn save(&self, path: &Path) -> io::Result<()> {
+        let write = || {
+            let next = path.with_extension("new");
+            let mut file = File::create(&next)?;
+            serde_json::to_writer(&mut file, self)?;
+            file.write_all(b"\n")?;
+            file.sync_all()?;
+            fs::rename(&next, path)
+        };
+        write().map_err(|error| {
+            let what = format!("cannot write {}: {error}", path.display());
+            io::Error::new(error.kind(), what)
+        })
+    }
+}

@@ -1,0 +1,558 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! Configuration, applications and checks, without sockets.
+
+use crate::{
+    check::{judge, Check, Hysteresis, Probe, Verdict},
+    config::Config,
+    host::Host,
+    state::Saved,
+};
+use nlb_daemon::{
+    api::Caller,
+    config::{Mistake, Source},
+};
+use nlb_health::{agent::AgentConfig, row::Health, Agent};
+use serde_json::{json, Value};
+use std::{
+    path::{Path, PathBuf},
+    sync::OnceLock,
+    time::{Duration, Instant},
+};
+
+const GOOD: &str = r#"
+host = 1
+lbus = ["10.0.2.1:4771"]
+addresses = ["10.0.2.2"]
+register = [1000]
+[[key]]
+id = 1
+secret_file = "health.key"
+[[app]]
+name = "web"
+vip = "192.0.2.10:80/tcp"
+uid = 33
+[[app.check]]
+kind = "http"
+path = "/"
+[[app.check]]
+kind = "tcp"
+[[app]]
+name = "plain"
+vip = "192.0.2.10:*/udp"
+capacity = 7
+"#;
+
+/// A folder with a secret, and where a configuration file would be. The tests have it together.
+fn path() -> PathBuf {
+    static FOLDER: OnceLock<PathBuf> = OnceLock::new();
+    let folder = FOLDER.get_or_init(|| {
+        let folder = std::env::temp_dir().join(format!("nlb-agent-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        std::fs::write(folder.join("health.key"), "0123456789abcdef\n").unwrap();
+        folder
+    });
+    folder.join("agent.toml")
+}
+
+fn check(text: &str) -> Result<Config, Mistake> {
+    Config::check(&Source::new("f", text), &path())
+}
+
+#[test]
+fn the_example_is_right() {
+    let text = include_str!("../agent.toml");
+    let config = Config::check(&Source::new("agent.toml", text), &path()).unwrap();
+    assert_eq!(config.apps.len(), 1);
+    assert_eq!(config.apps[0].spec.physical, "10.0.2.2:80".parse().unwrap());
+    assert_eq!(config.bind, ["0.0.0.0:0".parse().unwrap()]);
+}
+
+#[test]
+fn mistakes_say_where_and_what_to_do() {
+    let cases = [
+        ("host = 1", "host = 0", "f:2: host is 0; choose"),
+        (
+            "host = 1",
+            "host = 1\nname = \"a b\"",
+            "f:3: name is no DNS name",
+        ),
+        (
+            "host = 1",
+            "host = 1\nhots = 2",
+            "f:3: unknown field `hots`",
+        ),
+        ("[\"10.0.2.1:4771\"]", "[]", "f:3: lbus names 1 to 64"),
+        (
+            "[\"10.0.2.1:4771\"]",
+            "[\"10.0.2.1:0\"]",
+            "f:3: lbus names 1 to 64",
+        ),
+        (
+            "host = 1",
+            "host = 1\nbind = [\"[::1]:4772\"]",
+            "f:3: bind names one address for each",
+        ),
+        (
+            "host = 1",
+            "host = 1\nage_limit_ms = 1500",
+            "f:3: age_limit_ms is less than two heartbeats",
+        ),
+        (
+            "host = 1",
+            "host = 1\nheartbeat_ms = 1",
+            "f:3: heartbeat_ms is 1; choose a number from 100 to 60000",
+        ),
+        ("id = 1", "id = 300", "f:7: "),
+        ("health.key", "none.key", "f:8: cannot read the secret in"),
+        (
+            "name = \"web\"",
+            "name = \"w b\"",
+            "f:10: a name has 1 to 63",
+        ),
+        (
+            "name = \"plain\"",
+            "name = \"web\"",
+            "f:19: \"web\" has the name or the addresses",
+        ),
+        (
+            "10:80/tcp",
+            "10:80-90/tcp",
+            "f:11: \"web\": vip 192.0.2.10:80-90/tcp: name one port",
+        ),
+        (
+            "10:80/tcp",
+            "10/tcp",
+            "f:11: \"web\": vip: `192.0.2.10/tcp` is not a service",
+        ),
+        (
+            "\"192.0.2.10:80/tcp",
+            "\"[2001:db8::1]:80/tcp",
+            "f:11: \"web\": name its physical address",
+        ),
+        (
+            "\"192.0.2.10:80/tcp",
+            "\"224.0.0.1:80/tcp",
+            "no machine can have this",
+        ),
+        (
+            "uid = 33",
+            "protocol = \"HTTP\"",
+            "f:11: \"web\": protocol: up to 31 of a-z",
+        ),
+        (
+            "uid = 33",
+            "detail = \"a\\nb\"",
+            "f:11: \"web\": detail: up to 255 bytes",
+        ),
+        (
+            "capacity = 7",
+            "capacity = 100",
+            "\"plain\": capacity is 100; choose",
+        ),
+        (
+            "kind = \"http\"",
+            "kind = \"https\"",
+            "f:14: unknown variant `https`",
+        ),
+        (
+            "path = \"/\"",
+            "path = \"x\"",
+            "f:14: path begins with \"/\"",
+        ),
+        (
+            "path = \"/\"",
+            "command = [\"/bin/true\"]",
+            "f:14: a check of kind http has",
+        ),
+        (
+            "kind = \"tcp\"",
+            "kind = \"tcp\"\npath = \"/\"",
+            "f:17: a check of kind tcp has",
+        ),
+        (
+            "kind = \"tcp\"",
+            "kind = \"command\"",
+            "f:17: command is a list of words",
+        ),
+        (
+            "kind = \"tcp\"",
+            "kind = \"tcp\"\nfall = 0",
+            "f:18: fall is 0; choose",
+        ),
+    ];
+    for (old, new, expected) in cases {
+        let text = GOOD.replacen(old, new, 1);
+        assert_ne!(text, GOOD, "{old}");
+        let Err(mistake) = check(&text) else {
+            panic!("{new:?} is taken");
+        };
+        assert!(mistake.to_string().contains(expected), "{new:?}: {mistake}");
+    }
+}
+
+struct Scene {
+    host: Host,
+    now: Instant,
+}
+
+const ROOT: Caller = Caller {
+    uid: 0,
+    connection: 0,
+};
+const USER: Caller = Caller {
+    uid: 1000,
+    connection: 1,
+};
+const OTHER: Caller = Caller {
+    uid: 33,
+    connection: 2,
+};
+
+impl Scene {
+    fn new(saved: &Saved) -> Self {
+        let now = Instant::now();
+        let mut config = check(GOOD).unwrap();
+        let own = AgentConfig {
+            epoch: 1,
+            ..config.agent.clone()
+        };
+        let agent = Agent::new(now, own, config.keys.clone(), [7; 32]);
+        let host = Host::new(now, &mut config, agent, saved, [0].into());
+        Self { host, now }
+    }
+
+    fn say(&mut self, caller: Caller, request: Value) -> Value {
+        let answer = self.host.request(self.now, caller, &request.to_string());
+        serde_json::from_str(&answer).unwrap()
+    }
+
+    fn refuses(&mut self, caller: Caller, request: Value, why: &str) {
+        let before = self.host.saved(0);
+        let answer = self.say(caller, request);
+        let error = answer["error"]
+            .as_str()
+            .unwrap_or_else(|| panic!("{answer}"));
+        assert!(error.contains(why), "{error}");
+        assert_eq!(self.host.saved(0), before);
+    }
+
+    fn app(&mut self, name: &str) -> Value {
+        self.say(ROOT, json!({ "command": "show", "app": name }))
+    }
+
+    fn found(&mut self, index: usize, health: Health) {
+        let verdict = Verdict {
+            app: "web".to_owned(),
+            index,
+            generation: self.host.generation(),
+            health,
+            why: (health == Health::Failing).then(|| "it is away".to_owned()),
+        };
+        self.host.verdict(self.now, verdict);
+    }
+}
+
+fn shop(capacity: u8) -> Value {
+    json!({
+        "command": "register", "app": "shop", "vip": "192.0.2.10:80", "physical": "10.0.2.2:8080",
+        "protocol": "http", "detail": "/shop/*", "capacity": capacity,
+    })
+}
+
+#[test]
+fn applications_say_how_they_are() {
+    let mut scene = Scene::new(&Saved::default());
+    assert_eq!(scene.app("plain")["health"], "unknown");
+    let shop = scene.say(USER, shop(60));
+    assert_eq!(shop["health"], "healthy");
+    assert_eq!(shop["vip"], "192.0.2.10:80/tcp");
+    assert_eq!(shop["capacity"], 60);
+    let answer = scene.say(
+        USER,
+        json!({"command": "health", "app": "shop", "health": "failing"}),
+    );
+    assert_eq!(answer["health"], "failing");
+    assert_eq!(answer["why"], "it was reported");
+    let answer = scene.say(USER, json!({"command": "load", "app": "shop", "load": 40}));
+    assert_eq!(answer["load"], 40);
+    let answer = scene.say(
+        USER,
+        json!({"command": "capacity", "app": "shop", "capacity": 9}),
+    );
+    assert_eq!(answer["capacity"], 9);
+    let answer = scene.say(USER, json!({"command": "drain", "app": "shop"}));
+    assert_eq!(
+        (&answer["target"], &answer["current"]),
+        (&json!("draining"), &json!("active"))
+    );
+    let answer = scene.say(
+        USER,
+        json!({"command": "drain", "app": "shop", "state": "inactive"}),
+    );
+    assert_eq!(answer["target"], "inactive");
+    let answer = scene.say(USER, json!({"command": "undo", "app": "shop"}));
+    assert_eq!(answer["target"], "active");
+    let all = scene.say(USER, json!({"command": "show"}));
+    assert_eq!(all["apps"].as_array().unwrap().len(), 3);
+    scene.say(USER, json!({"command": "unregister", "app": "shop"}));
+    scene.refuses(
+        USER,
+        json!({"command": "show", "app": "shop"}),
+        "there is no application shop",
+    );
+}
+
+#[test]
+fn others_may_not() {
+    let mut scene = Scene::new(&Saved::default());
+    assert_eq!(scene.host.admitted(), [0, 33, 1000].into());
+    scene.refuses(OTHER, shop(1), "user 33 may not register");
+    scene.say(USER, shop(1));
+    for command in ["unregister", "drain", "undo"] {
+        let request = json!({ "command": command, "app": "shop" });
+        scene.refuses(OTHER, request, "not an application of user 33");
+    }
+    let failing = json!({"command": "health", "app": "web", "health": "failing"});
+    scene.refuses(USER, failing.clone(), "not an application of user 1000");
+    assert_eq!(scene.say(OTHER, failing)["health"], "failing");
+    for (request, why) in [
+        (json!({"command": "nothing"}), "unknown variant"),
+        (
+            json!({"command": "show", "app": "web", "x": 1}),
+            "unknown field",
+        ),
+        (
+            json!({"command": "load", "app": "shop", "load": 101}),
+            "load is 101",
+        ),
+        (
+            json!({"command": "load", "app": "shop", "load": 300}),
+            "invalid value",
+        ),
+        (
+            json!({"command": "capacity", "app": "shop", "capacity": 100}),
+            "capacity is 100",
+        ),
+        (
+            json!({"command": "health", "app": "shop", "health": "ill"}),
+            "unknown variant",
+        ),
+        (
+            json!({"command": "drain", "app": "none"}),
+            "there is no application none",
+        ),
+        (
+            json!({"command": "unregister", "app": "web"}),
+            "in the configuration file",
+        ),
+        (
+            json!({"command": "register", "app": "web", "vip": "192.0.2.10:81"}),
+            "in the configuration file",
+        ),
+        (
+            json!({"command": "register", "app": "again", "vip": "192.0.2.10:*/udp"}),
+            "plain has these addresses",
+        ),
+        (
+            json!({"command": "register", "app": "a b", "vip": "192.0.2.10:81"}),
+            "a name has",
+        ),
+        (
+            json!({"command": "register", "app": "a", "vip": "here"}),
+            "is not a service",
+        ),
+    ] {
+        scene.refuses(ROOT, request, why);
+    }
+    assert!(scene
+        .host
+        .request(scene.now, ROOT, "nonsense")
+        .contains("error"));
+}
+
+#[test]
+fn the_worst_of_checks_and_reports_counts() {
+    let mut scene = Scene::new(&Saved::default());
+    assert!(!scene.host.is_known());
+    for (index, health, all) in [
+        (0, Health::Healthy, "unknown"),
+        (1, Health::Healthy, "healthy"),
+        (0, Health::Failing, "failing"),
+        (0, Health::Healthy, "healthy"),
+    ] {
+        scene.found(index, health);
+        assert_eq!(scene.app("web")["health"], all);
+    }
+    assert!(scene.host.is_known());
+    scene.say(
+        ROOT,
+        json!({"command": "health", "app": "web", "health": "failing"}),
+    );
+    assert_eq!(scene.app("web")["health"], "failing");
+    scene.say(
+        ROOT,
+        json!({"command": "health", "app": "web", "health": "healthy"}),
+    );
+    scene.found(1, Health::Failing);
+    assert_eq!(scene.app("web")["why"], "it is away");
+    // There is no such check, or none any more.
+    scene.found(2, Health::Healthy);
+    assert_eq!(scene.app("web")["health"], "failing");
+}
+
+#[test]
+fn a_restart_loses_nothing() {
+    let mut scene = Scene::new(&Saved::default());
+    scene.say(USER, shop(60));
+    scene.say(
+        USER,
+        json!({"command": "health", "app": "shop", "health": "failing"}),
+    );
+    scene.say(ROOT, json!({"command": "drain", "app": "plain"}));
+    let mut held = shop(1);
+    held["app"] = "held".into();
+    held["detail"] = "".into();
+    held["hold"] = true.into();
+    scene.say(USER, held);
+    let saved = scene.host.saved(5);
+    assert!(!saved.apps.contains_key("held"));
+    let text = serde_json::to_string(&saved).unwrap();
+    assert_eq!(serde_json::from_str::<Saved>(&text).unwrap(), saved);
+    let mut scene = Scene::new(&saved);
+    assert_eq!(scene.host.saved(5), saved);
+    assert_eq!(scene.app("shop")["health"], "failing");
+    // Somebody may not have heard of it.
+    let plain = scene.app("plain");
+    assert_eq!(
+        (&plain["target"], &plain["current"]),
+        (&json!("draining"), &json!("active"))
+    );
+    scene.say(USER, json!({"command": "undo", "app": "shop"}));
+}
+
+#[test]
+fn what_a_connection_holds_ends_with_it() {
+    let mut scene = Scene::new(&Saved::default());
+    let mut held = shop(1);
+    held["hold"] = true.into();
+    scene.say(USER, held.clone());
+    let again = Caller {
+        connection: 9,
+        ..USER
+    };
+    scene.say(again, held);
+    scene.host.closed(scene.now, USER);
+    assert_eq!(scene.app("shop")["health"], "healthy");
+    scene.host.closed(scene.now, again);
+    assert!(scene.app("shop")["error"].is_string());
+}
+
+#[test]
+fn a_new_configuration_leaves_what_is_the_same() {
+    let mut scene = Scene::new(&Saved::default());
+    scene.say(USER, shop(60));
+    scene.found(0, Health::Healthy);
+    scene.found(1, Health::Healthy);
+    let ids = |scene: &mut Scene| {
+        let all = scene.say(ROOT, json!({"command": "show"}));
+        let apps = all["apps"].as_array().unwrap().iter();
+        apps.map(|app| format!("{} {} {}", app["app"], app["id"], app["health"]))
+            .collect::<Vec<_>>()
+    };
+    let before = ids(&mut scene);
+    scene.host.reload(scene.now, check(GOOD).unwrap());
+    assert_eq!(ids(&mut scene), before);
+    // Another identity is another row; what is not there any more goes; the file takes what had registered.
+    let text = GOOD
+        .replace("[[app]]\nname = \"plain\"", "[[app]]\nname = \"shop\"")
+        .replace("192.0.2.10:80/tcp", "192.0.2.10:81/tcp");
+    scene.host.reload(scene.now, check(&text).unwrap());
+    let after = ids(&mut scene);
+    assert_eq!(after.len(), 2);
+    assert!(
+        after[0].starts_with("\"shop\"") && after[0].ends_with("\"healthy\""),
+        "{after:?}"
+    );
+    assert!(
+        after[1].starts_with("\"web\"") && after[1].ends_with("\"unknown\""),
+        "{after:?}"
+    );
+    scene.refuses(
+        USER,
+        json!({"command": "undo", "app": "shop"}),
+        "not an application of",
+    );
+}
+
+#[test]
+fn results_in_a_row_count() {
+    let check = Check {
+        probe: Probe::Tcp("10.0.2.2:80".parse().unwrap()),
+        interval: Duration::from_secs(1),
+        timeout: Duration::from_secs(1),
+        rise: 2,
+        fall: 3,
+    };
+    let mut hysteresis = Hysteresis::default();
+    let all = [
+        (true, Some(true)),
+        (false, None),
+        (false, None),
+        (true, None),
+        (false, None),
+        (false, None),
+        (false, Some(false)),
+        (false, None),
+        (true, None),
+        (false, None),
+        (true, None),
+        (true, Some(true)),
+    ];
+    for (index, (result, verdict)) in all.into_iter().enumerate() {
+        assert_eq!(hysteresis.take(&check, result), verdict, "{index}");
+    }
+    assert_eq!(Hysteresis::default().take(&check, false), Some(false));
+}
+
+#[test]
+fn answers_are_judged() {
+    let answer = b"HTTP/1.1 204 No Content\r\nX: y\r\n\r\nall is ready";
+    for (status, body, is_good) in [
+        (&[][..], None, true),
+        (&[204], Some("ready"), true),
+        (&[200], None, false),
+        (&[], Some("y\r\n"), false),
+        (&[], Some(""), true),
+    ] {
+        assert_eq!(
+            judge(answer, status, body).is_ok(),
+            is_good,
+            "{status:?} {body:?}"
+        );
+    }
+    let moved = b"HTTP/1.1 301 Moved\r\n\r\n";
+    assert_eq!(judge(moved, &[], None), Err("status 301".to_owned()));
+    for broken in [&b""[..], b"SSH-2.0-x\r\n", b"HTTP/1.1 200 OK\r\nX: y\r\n"] {
+        assert!(judge(broken, &[], None).is_err());
+    }
+}
+
+#[test]
+fn the_state_is_written_wholly() {
+    let directory = path().with_file_name("state");
+    std::fs::create_dir_all(&directory).unwrap();
+    let file = directory.join("state.json");
+    let _ = std::fs::remove_file(&file);
+    assert_eq!(Saved::load(&file).unwrap(), Saved::default());
+    let saved = Saved {
+        epoch: 3,
+        ..Saved::default()
+    };
+    saved.save(&file).unwrap();
+    assert_eq!(Saved::load(&file).unwrap(), saved);
+    std::fs::write(&file, "{").unwrap();
+    let error = Saved::load(&file).unwrap_err().to_string();
+    assert!(error.contains("remove the file"), "{error}");
+    assert!(saved.save(Path::new("/none/at/all")).is_err());
+}

@@ -1,0 +1,382 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! `nlbd health`: the health and load handler 314 of the specification. It keeps the consolidated cache of what hosts
+//! say of their applications, and has the forwarder follow it.
+//!
+//! A host is told that nobody sends an application new connections when the forwarder has taken what says so: the
+//! version of the cache that a plan was made of is in force when the plan is carried out.
+
+mod config;
+mod forwarder;
+mod plan;
+mod view;
+
+#[cfg(test)]
+mod tests;
+
+pub(crate) use config::Config;
+
+use config::Panic;
+use forwarder::Forwarder;
+use nlb_daemon::{
+    api::{self, Admitted, Message, Server},
+    life,
+    udp::{Buffer, Sockets},
+};
+use nlb_health::{
+    cache::RowChange,
+    lbu::{Down, Event, Lbu, LbuConfig},
+    row::{AppId, Directive},
+    wire::DATAGRAM_MAX,
+};
+use nlb_netlink::EndpointState;
+use plan::{Effect, Gone, Known, Place, Plan};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    future::Future,
+    io,
+    path::Path,
+    time::{Duration, Instant},
+};
+use tokio::{
+    signal::unix::{signal, SignalKind},
+    sync::{mpsc, watch},
+    task::JoinHandle,
+    time::{interval, MissedTickBehavior},
+};
+use tracing::{debug, error, info, warn};
+
+/// Requests that may wait.
+const QUEUE: usize = 64;
+/// When there is nothing to wait for.
+const NOTHING: Duration = Duration::from_secs(3600);
+/// Places of rows that are gone, of which something has to be done still. As many as rows there may be.
+const GONE_MAX: usize = 100_000;
+/// How often the forwarder is looked at although nobody has said that anything is another; and after how long again,
+/// when it could not be told.
+const LOOK: Duration = Duration::from_secs(10);
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// Runs until a signal says to end.
+pub(crate) fn run(path: &Path, config: Config) -> io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let result = runtime.block_on(serve(path, config));
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    result
+}
+
+/// A plan under way, and the version of the cache that it is made of.
+type Job = JoinHandle<(Forwarder, Known, Result<Plan, String>)>;
+
+/// What is known, and what is done about it.
+struct Handler {
+    lbu: Lbu,
+    panic: Panic,
+    /// The rows as they were seen last, for what becomes of those that go.
+    rows: BTreeMap<(u32, AppId), (Place, Directive)>,
+    gone: BTreeMap<Place, Gone>,
+    effects: BTreeMap<Place, Effect>,
+    aged: u64,
+    is_dirty: bool,
+    applied: u64,
+    /// Why the forwarder is not as it should be.
+    trouble: Option<String>,
+    forwarder: Option<Forwarder>,
+    job: Option<(u64, Job)>,
+    not_before: Instant,
+}
+
+async fn serve(path: &Path, config: Config) -> io::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hangup = signal(SignalKind::hangup())?;
+    let mut user = signal(SignalKind::user_defined1())?;
+    let server = Server::bind(&config.socket)?;
+    let sockets = Sockets::bind(&config.listen)?;
+    let (queue, mut requests) = mpsc::channel(QUEUE);
+    let (admit, admitted) = watch::channel(admitted(&config));
+    tokio::spawn(server.serve(admitted, queue));
+    let (change, mut changed) = mpsc::channel(1);
+    forwarder::watch(change)?;
+    let mut look = interval(LOOK);
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    info!(lbu = config.lbu.lbu, "running");
+    let own = LbuConfig {
+        epoch: life::epoch(0),
+        ..config.lbu
+    };
+    let mut handler = Handler::new(
+        Lbu::new(own.clone(), config.keys, life::seed()?),
+        config.panic,
+    );
+
+    let mut buffer: Buffer = [0; DATAGRAM_MAX + 1];
+    loop {
+        while let Some(transmit) = handler.lbu.poll_transmit() {
+            if let Err(error) = sockets.send(transmit.to, &transmit.datagram).await {
+                debug!(to = %transmit.to, "cannot send: {error}");
+            }
+        }
+        handler.hear();
+        handler.begin();
+        let now = Instant::now();
+        let mut at = handler.lbu.poll_timeout().unwrap_or(now + NOTHING);
+        if handler.is_dirty && handler.job.is_none() {
+            at = at.min(handler.not_before);
+        }
+        tokio::select! {
+            (len, from) = sockets.receive(&mut buffer) => {
+                let datagram = buffer.get(..len).unwrap_or_default();
+                handler.lbu.handle_datagram(Instant::now(), from, datagram);
+            }
+            () = tokio::time::sleep_until(at.into()) => handler.lbu.handle_timeout(Instant::now()),
+            done = finished(&mut handler.job) => handler.end(done),
+            Some(message) = requests.recv() => if let Message::Line(_, line, answer) = message {
+                // Who has asked may be gone.
+                let _ = answer.send(view::answer(&handler, own.lbu, &line));
+            },
+            Some(()) = changed.recv() => handler.is_dirty = true,
+            _ = look.tick() => handler.is_dirty = true,
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            _ = user.recv() => info!("{}", handler.lbu.counters()),
+            _ = hangup.recv() => match Config::load(path) {
+                Ok(config) => {
+                    admit.send_replace(self::admitted(&config));
+                    *handler.lbu.keys_mut() = config.keys;
+                    handler.panic = config.panic;
+                    handler.is_dirty = true;
+                    info!("configuration read again");
+                }
+                Err(mistake) => error!("the old configuration stays: {mistake}"),
+            },
+        }
+    }
+    info!("{}", handler.lbu.counters());
+    Ok(())
+}
+
+fn admitted(config: &Config) -> Admitted {
+    api::trusted().union(&config.users).copied().collect()
+}
+
+/// What a plan that is under way has come to; never, if there is none.
+async fn finished(job: &mut Option<(u64, Job)>) -> (u64, <Job as Future>::Output) {
+    match job {
+        Some((version, running)) => {
+            let outcome = running.await;
+            let version = *version;
+            *job = None;
+            (version, outcome)
+        }
+        None => std::future::pending().await,
+    }
+}
+
+impl Handler {
+    fn new(lbu: Lbu, panic: Panic) -> Self {
+        Self {
+            lbu,
+            panic,
+            rows: BTreeMap::new(),
+            gone: BTreeMap::new(),
+            effects: BTreeMap::new(),
+            aged: 0,
+            is_dirty: true,
+            applied: 0,
+            trouble: None,
+            forwarder: Some(Forwarder::default()),
+            job: None,
+            not_before: Instant::now(),
+        }
+    }
+
+    /// Takes in what has happened in the cache.
+    fn hear(&mut self) {
+        let (mut removed, mut aged) = (Vec::new(), BTreeSet::new());
+        let mut has_overflown = false;
+        while let Some(event) = self.lbu.poll_event() {
+            match event {
+                Event::HostUp { host } => info!(host, "host is up"),
+                Event::HostDown { host, why } => {
+                    if why == Down::Aged {
+                        aged.insert(host);
+                    }
+                    warn!(
+                        host,
+                        "host is down: {}",
+                        match why {
+                            Down::Goodbye => "it has said goodbye",
+                            Down::Aged => "not heard of for too long",
+                        }
+                    );
+                }
+                Event::Name { host, name } => info!(host, name, "host has a name"),
+                Event::Row {
+                    host, app, change, ..
+                } => {
+                    self.is_dirty = true;
+                    match change {
+                        RowChange::Removed => removed.push((host, app)),
+                        RowChange::Added | RowChange::Updated => self.see(host, app),
+                    }
+                }
+                Event::Full { host } => error!(host, "more rows than there is room for"),
+                Event::Overflow { .. } => has_overflown = true,
+            }
+        }
+        // A chunk alone may be too old: its host is there, but of it nothing comes.
+        let all_aged = self.lbu.counters().get("chunk-aged");
+        let chunks_aged = std::mem::replace(&mut self.aged, all_aged) != all_aged;
+        if has_overflown {
+            self.is_dirty = true;
+            removed.extend(self.rows.keys().copied());
+            let cache = self.lbu.cache();
+            let hosts: Vec<_> = cache.hosts().collect();
+            let rows = hosts.iter().flat_map(|host| {
+                let rows = cache.host(*host);
+                rows.map(move |(app, _)| (*host, app))
+            });
+            for (host, app) in rows.collect::<Vec<_>>() {
+                self.see(host, app);
+            }
+        }
+        for key in removed {
+            // It may have come again at once, perhaps as another one.
+            if self.lbu.cache().row(key.0, key.1).is_some() {
+                continue;
+            }
+            let Some((place, target)) = self.rows.remove(&key) else {
+                continue;
+            };
+            let gone = if aged.contains(&key.0) || chunks_aged {
+                Gone::Stale { target, set: None }
+            } else {
+                Gone::Left
+            };
+            self.has_gone(place, gone);
+        }
+    }
+
+    fn has_gone(&mut self, place: Place, gone: Gone) {
+        // More come together only while the forwarder cannot be told anything.
+        if self.gone.len() < GONE_MAX || self.gone.contains_key(&place) {
+            self.gone.insert(place, gone);
+        }
+    }
+
+    /// A row is new, or another.
+    fn see(&mut self, host: u32, app: AppId) {
+        let Some(cached) = self.lbu.cache().row(host, app) else {
+            return;
+        };
+        let (place, status) = (Place::of(&cached.row), cached.row.status);
+        debug!(host, %app, physical = %place.physical, health = status.health.name(),
+            load = status.load, target = status.target.name(), "row");
+        let old = self.rows.insert((host, app), (place, status.target));
+        if let Some((old, _)) = old.filter(|(old, _)| *old != place) {
+            self.has_gone(old, Gone::Left);
+        }
+        self.gone.remove(&place);
+    }
+
+    /// Has the forwarder told what is to be done, if it is time.
+    fn begin(&mut self) {
+        if !self.is_dirty || self.not_before > Instant::now() {
+            return;
+        }
+        let Some(mut forwarder) = self.forwarder.take() else {
+            return;
+        };
+        self.is_dirty = false;
+        let cache = self.lbu.cache();
+        let rows = cache.hosts().flat_map(|host| cache.host(host));
+        let known = Known {
+            rows: rows
+                .map(|(_, cached)| (Place::of(&cached.row), cached.row.status))
+                .collect(),
+            gone: self.gone.clone(),
+        };
+        let (version, panic) = (cache.version(), self.panic);
+        let job = tokio::task::spawn_blocking(move || {
+            let outcome = forwarder.apply(&known, panic);
+            (forwarder, known, outcome)
+        });
+        self.job = Some((version, job));
+    }
+
+    /// It was told.
+    fn end(&mut self, (version, done): (u64, <Job as Future>::Output)) {
+        let (known, outcome) = match done {
+            Ok((forwarder, known, outcome)) => {
+                self.forwarder = Some(forwarder);
+                (known, outcome)
+            }
+            Err(error) => {
+                self.forwarder = Some(Forwarder::default());
+                (Known::default(), Err(error.to_string()))
+            }
+        };
+        match outcome {
+            Ok(plan) => {
+                if self.trouble.take().is_some() {
+                    info!("the forwarder follows again");
+                }
+                self.lbu.applied(version);
+                self.applied = version;
+                self.forget(&known, &plan);
+                self.tell_panics(&plan);
+                self.effects = plan.effects;
+            }
+            Err(what) => {
+                if self.trouble.as_ref() != Some(&what) {
+                    error!("the forwarder does not follow: {what}");
+                }
+                self.trouble = Some(what);
+                self.is_dirty = true;
+                self.not_before = Instant::now() + AGAIN;
+            }
+        }
+    }
+
+    /// Of what is gone only that is remembered which may come back: by panic, of endpoints that nobody else has
+    /// changed meanwhile.
+    fn forget(&mut self, known: &Known, plan: &Plan) {
+        for (place, before) in &known.gone {
+            // It may be another now.
+            if self.gone.get(place) != Some(before) {
+                continue;
+            }
+            match (before, plan.effects.get(place)) {
+                (Gone::Stale { target, .. }, Some(effect)) => {
+                    let (target, set) = (*target, Some(effect.state));
+                    self.gone.insert(*place, Gone::Stale { target, set });
+                }
+                _ => {
+                    self.gone.remove(place);
+                }
+            }
+        }
+    }
+
+    fn tell_panics(&self, plan: &Plan) {
+        let of = |effects: &BTreeMap<Place, Effect>| -> BTreeSet<_> {
+            let all = effects.values().filter(|effect| effect.panic);
+            all.map(|effect| effect.service).collect()
+        };
+        let (old, new) = (of(&self.effects), of(&plan.effects));
+        for service in new.difference(&old) {
+            warn!(%service, "too many endpoints are not healthy: they get connections all the same");
+        }
+        for service in old.difference(&new) {
+            info!(%service, "enough endpoints are healthy again");
+        }
+    }
+}
+
+/// What endpoints do, in words.
+fn state_name(state: EndpointState) -> &'static str {
+    nlb_netlink::Enumeration::text(state)
+}

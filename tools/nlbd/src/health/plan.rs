@@ -1,0 +1,348 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! What the forwarder has to be told, by what is known of applications and what it does now. Nothing here does
+//! anything.
+//!
+//! An endpoint of the forwarder is a host of a service; several rows may be about one, such as of two programs that
+//! answer for different URLs. It is as bad as the worst of them. Endpoints that no row is about, and none was, are
+//! left alone.
+
+use super::config::Panic;
+use nlb_health::row::{Directive, Health, Row, Status};
+use nlb_netlink::{Endpoint, EndpointChange, EndpointState, Named, Ports, Proto, ServiceKey};
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    net::{IpAddr, SocketAddr},
+};
+
+/// Where a row says that its application is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct Place {
+    pub(crate) vip: SocketAddr,
+    pub(crate) transport: u8,
+    pub(crate) physical: SocketAddr,
+}
+
+impl Place {
+    pub(crate) fn of(row: &Row) -> Self {
+        let app_type = &row.identity.app_type;
+        Self {
+            vip: app_type.vip,
+            transport: app_type.transport,
+            physical: row.identity.physical,
+        }
+    }
+}
+
+/// What is left of a row that is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Gone {
+    /// Its host has said so.
+    Left,
+    /// What is known is too old. What was to be done, and what was done since.
+    Stale {
+        target: Directive,
+        set: Option<EndpointState>,
+    },
+}
+
+/// All that is known.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Known {
+    pub(crate) rows: Vec<(Place, Status)>,
+    pub(crate) gone: BTreeMap<Place, Gone>,
+}
+
+/// What the endpoint of a row does, or will when the plan is carried out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Effect {
+    pub(crate) service: ServiceKey,
+    pub(crate) state: EndpointState,
+    pub(crate) weight: u32,
+    /// It is not healthy, and gets connections because too many are not.
+    pub(crate) panic: bool,
+}
+
+/// A change of an endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Change {
+    pub(crate) service: ServiceKey,
+    pub(crate) host: IpAddr,
+    pub(crate) change: EndpointChange,
+}
+
+/// What has to be done.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Plan {
+    /// Those first by which somebody gets connections.
+    pub(crate) changes: Vec<Change>,
+    pub(crate) effects: BTreeMap<Place, Effect>,
+}
+
+/// What is said of an endpoint, all together.
+#[derive(Clone, Copy, Debug)]
+enum Said {
+    Status {
+        target: Directive,
+        is_healthy: bool,
+        weight: u32,
+    },
+    Stale(Directive, Option<EndpointState>),
+    Left,
+}
+
+/// Weight of an application: what is left of its capacity, rounded up, so that one that is busy is not thought
+/// to be none.
+pub(crate) fn weight(status: &Status) -> u32 {
+    let free = 100 - u32::from(status.load.min(100));
+    let capacity = u32::from(status.capacity);
+    (capacity * free).div_ceil(100).max(u32::from(capacity > 0))
+}
+
+fn badness(directive: Directive) -> u8 {
+    match directive {
+        Directive::Active => 0,
+        Directive::Draining => 1,
+        Directive::Inactive => 2,
+    }
+}
+
+fn worse(one: Directive, other: Directive) -> Directive {
+    if badness(one) < badness(other) {
+        other
+    } else {
+        one
+    }
+}
+
+impl Said {
+    fn with(self, other: Self) -> Self {
+        match (self, other) {
+            (
+                Self::Status {
+                    target,
+                    is_healthy,
+                    weight,
+                },
+                Self::Status {
+                    target: target2,
+                    is_healthy: healthy2,
+                    weight: weight2,
+                },
+            ) => Self::Status {
+                target: worse(target, target2),
+                is_healthy: is_healthy && healthy2,
+                weight: weight.min(weight2),
+            },
+            (said @ Self::Status { .. }, _) | (_, said @ Self::Status { .. }) => said,
+            (Self::Stale(one, set), Self::Stale(two, _)) => Self::Stale(worse(one, two), set),
+            (stale @ Self::Stale(..), _) | (_, stale @ Self::Stale(..)) => stale,
+            (Self::Left, Self::Left) => Self::Left,
+        }
+    }
+}
+
+fn state_of(endpoint: &Endpoint) -> EndpointState {
+    match endpoint.state {
+        Some(Named::Known(state)) => state,
+        // A newer kernel's: nobody knows what it does.
+        _ => EndpointState::Active,
+    }
+}
+
+/// Without connections that are new, and without taking away others.
+fn closed(now: EndpointState) -> EndpointState {
+    match now {
+        EndpointState::Active => EndpointState::Draining,
+        other => other,
+    }
+}
+
+/// The endpoints by what rows say of them.
+struct Index<'a> {
+    services: HashMap<(IpAddr, Proto), Vec<Ports>>,
+    endpoints: HashMap<(ServiceKey, IpAddr), (usize, &'a Endpoint)>,
+}
+
+impl<'a> Index<'a> {
+    fn new(services: &[ServiceKey], endpoints: &'a [Endpoint]) -> Self {
+        let mut index = Self {
+            services: HashMap::new(),
+            endpoints: HashMap::new(),
+        };
+        for key in services {
+            let ports = index.services.entry((key.vip, key.proto)).or_default();
+            ports.push(key.ports);
+        }
+        for (number, endpoint) in endpoints.iter().enumerate() {
+            let key = (endpoint.service(), endpoint.host_addr);
+            index.endpoints.insert(key, (number, endpoint));
+        }
+        index
+    }
+
+    /// As the forwarder looks for the service of a packet: by its own port, by several, by all.
+    fn find(&self, place: &Place) -> Option<usize> {
+        let (vip, port) = (place.vip.ip(), place.vip.port());
+        let proto = Proto(place.transport.into());
+        let own = self.services.get(&(vip, proto))?;
+        let is_own = |ports: &&Ports| match port {
+            0 => **ports == Ports::ALL,
+            port => ports.contains(port),
+        };
+        let ports = own.iter().filter(is_own);
+        let ports = ports.min_by_key(|ports| u32::from(ports.last) - u32::from(ports.first))?;
+        let key = ServiceKey::new(vip, *ports, proto);
+        let (number, endpoint) = self.endpoints.get(&(key, place.physical.ip()))?;
+        let is_its = endpoint
+            .host_port
+            .is_none_or(|port| [0, port].contains(&place.physical.port()));
+        is_its.then_some(*number)
+    }
+}
+
+/// Makes a plan. `services` and `endpoints` are what the forwarder has.
+pub(crate) fn plan(
+    known: &Known,
+    panic: Panic,
+    services: &[ServiceKey],
+    endpoints: &[Endpoint],
+) -> Plan {
+    let index = Index::new(services, endpoints);
+    let mut said: Vec<Option<Said>> = vec![None; endpoints.len()];
+    let mut places = Vec::new();
+    let rows = known.rows.iter().map(|(place, status)| {
+        let said = Said::Status {
+            target: status.target,
+            is_healthy: status.health == Health::Healthy,
+            weight: weight(status),
+        };
+        (place, said)
+    });
+    let gone = known.gone.iter().map(|(place, gone)| {
+        let said = match gone {
+            Gone::Left => Said::Left,
+            Gone::Stale { target, set } => Said::Stale(*target, *set),
+        };
+        (place, said)
+    });
+    for (place, more) in rows.chain(gone) {
+        let Some(number) = index.find(place) else {
+            continue;
+        };
+        places.push((*place, number));
+        if let Some(place) = said.get_mut(number) {
+            *place = Some(place.map_or(more, |said| said.with(more)));
+        }
+    }
+    for (said, endpoint) in said.iter_mut().zip(endpoints) {
+        // Somebody else has changed it since.
+        if matches!(said, Some(Said::Stale(_, Some(set))) if *set != state_of(endpoint)) {
+            *said = None;
+        }
+    }
+    let in_panic = in_panic(&said, panic, endpoints);
+    let mut plan = Plan::default();
+    let effects: Vec<_> = said
+        .iter()
+        .zip(endpoints)
+        .map(|(said, endpoint)| {
+            let panics = in_panic.contains(&endpoint.service());
+            said.map(|said| effect(said, endpoint, panics, panic))
+        })
+        .collect();
+    for (effect, endpoint) in effects.iter().zip(endpoints) {
+        let change = effect.and_then(|effect| change(&effect, endpoint));
+        plan.changes.extend(change);
+    }
+    let closes = |change: &Change| {
+        change
+            .change
+            .state
+            .is_some_and(|s| s != EndpointState::Active)
+    };
+    plan.changes.sort_by_key(closes);
+    for (place, number) in places {
+        if let Some(Some(effect)) = effects.get(number) {
+            plan.effects.insert(place, *effect);
+        }
+    }
+    plan
+}
+
+/// The services of which too many endpoints are not healthy.
+fn in_panic(said: &[Option<Said>], panic: Panic, endpoints: &[Endpoint]) -> HashSet<ServiceKey> {
+    // Of each service, the endpoints that should get connections, and those of them that are not healthy.
+    let mut counts: HashMap<ServiceKey, (u64, u64)> = HashMap::new();
+    for (said, endpoint) in said.iter().zip(endpoints) {
+        let (is_wanted, is_sick) = match said {
+            None => {
+                let takes = endpoint.weight != Some(0);
+                (takes && state_of(endpoint) == EndpointState::Active, false)
+            }
+            Some(Said::Status {
+                target, is_healthy, ..
+            }) => (*target == Directive::Active, !is_healthy),
+            Some(Said::Stale(target, _)) => (panic.stale && *target == Directive::Active, true),
+            Some(Said::Left) => (false, false),
+        };
+        let (wanted, sick) = counts.entry(endpoint.service()).or_default();
+        *wanted += u64::from(is_wanted);
+        *sick += u64::from(is_wanted && is_sick);
+    }
+    let is_in = |(wanted, sick): &(u64, u64)| sick * 100 > panic.threshold * wanted;
+    let services = counts.into_iter().filter(|(_, counts)| is_in(counts));
+    services.map(|(key, _)| key).collect()
+}
+
+fn effect(said: Said, endpoint: &Endpoint, panics: bool, panic: Panic) -> Effect {
+    let now = state_of(endpoint);
+    let old_weight = endpoint.weight.unwrap_or(1);
+    let (state, weight, by_panic) = match said {
+        Said::Status {
+            target: Directive::Active,
+            is_healthy,
+            weight,
+        } => {
+            if is_healthy || panics {
+                (EndpointState::Active, weight, !is_healthy)
+            } else {
+                (EndpointState::Draining, weight, false)
+            }
+        }
+        Said::Status { target, weight, .. } => {
+            let state = match target {
+                Directive::Inactive => EndpointState::Inactive,
+                _ => EndpointState::Draining,
+            };
+            (state, weight, false)
+        }
+        Said::Stale(Directive::Active, _) if panics && panic.stale => {
+            (EndpointState::Active, old_weight, true)
+        }
+        Said::Stale(..) | Said::Left => (closed(now), old_weight, false),
+    };
+    Effect {
+        service: endpoint.service(),
+        state,
+        weight,
+        panic: by_panic,
+    }
+}
+
+/// How the endpoint comes to that, unless it is so already. The weight of one that gets no connections waits.
+fn change(effect: &Effect, endpoint: &Endpoint) -> Option<Change> {
+    let is_active = effect.state == EndpointState::Active;
+    let weight = (is_active && endpoint.weight != Some(effect.weight)).then_some(effect.weight);
+    let state = (state_of(endpoint) != effect.state).then_some(effect.state);
+    let change = EndpointChange {
+        weight,
+        state,
+        ..EndpointChange::default()
+    };
+    (change != EndpointChange::default()).then_some(Change {
+        service: effect.service,
+        host: endpoint.host_addr,
+        change,
+    })
+}
