@@ -6,7 +6,9 @@
 //! `ip` and `ipvsadm` have it.
 
 mod allotment;
+mod app;
 mod endpoint;
+mod health;
 mod keep;
 mod migration;
 mod miss;
@@ -16,7 +18,13 @@ mod rule;
 mod service;
 
 pub(crate) use allotment::AllotmentCommand;
+pub(crate) use app::{
+    AppCommand,
+    RegisterArgs,
+    DEFAULT_SOCKET, //
+};
 pub(crate) use endpoint::EndpointCommand;
+pub(crate) use health::HealthArgs;
 pub(crate) use keep::{
     KeepCommand,
     ReadArg, //
@@ -175,6 +183,15 @@ pub(crate) enum Object {
         #[command(subcommand)]
         command: Option<MigrationCommand>,
     },
+    /// Applications of this host, as nlb-agent tells of them
+    App {
+        /// What to do
+        #[command(subcommand)]
+        command: Option<AppCommand>,
+    },
+    /// Show what nlbd knows of the health and load of applications, and what becomes of it
+    #[command(override_usage = "nlb health [watch] [interval S] [socket PATH]")]
+    Health(HealthArgs),
     /// Counters of all loaded modules
     Stats {
         /// What to do

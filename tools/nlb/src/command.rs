@@ -3,12 +3,15 @@
 //! What each command does.
 
 mod allotment;
+mod app;
 mod apply;
 mod doctor;
 mod drain;
 mod endpoint;
 mod forwarder;
+mod health;
 mod keep;
+mod local;
 mod mapping;
 mod migration;
 mod miss;
@@ -17,6 +20,7 @@ mod peer;
 mod route;
 mod rule;
 mod save;
+mod screen;
 mod service;
 mod stats;
 mod top;
@@ -63,6 +67,8 @@ pub(crate) fn run(object: &Object, format: Format) -> Outcome {
         Object::Peer { command } => peer::run(command.as_ref(), format),
         Object::Keep { command } => keep::run(command.as_ref(), format),
         Object::Migration { command } => migration::run(command.as_ref(), format),
+        Object::App { command } => app::run(command.as_ref(), format),
+        Object::Health(args) => health::run(args, format),
         Object::Stats { command } => stats::run(command.as_ref(), format),
         Object::Monitor(args) => monitor::run(args, format),
         Object::Save(args) => save::run(args, format),

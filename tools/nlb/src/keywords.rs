@@ -226,6 +226,19 @@ mod tests {
             "nlb top",
             "nlb top interval 0.5 sort bytes once",
             "nlb doctor interval 2",
+            "nlb app",
+            "nlb app register shop vip 192.0.2.10:80/tcp physical 10.0.2.2:8080 protocol http detail /shop/* capacity 50",
+            "nlb app register shop vip [2001:db8::1]:*/udp health unknown socket /run/a",
+            "nlb app unregister shop",
+            "nlb app health shop failing",
+            "nlb app load shop 37",
+            "nlb app capacity shop 99",
+            "nlb app drain shop state inactive wait",
+            "nlb app undo shop socket /run/a",
+            "nlb app show shop",
+            "nlb health",
+            "nlb -j health",
+            "nlb health watch interval 2 socket /run/b",
         ] {
             let args = line.split(' ').map(OsString::from);
             let out = expand(&mut Cli::command(), args);
@@ -297,6 +310,14 @@ mod tests {
             "nlb top interval 0",
             "nlb top sort size",
             "nlb doctor interval nan",
+            "nlb app register shop",
+            "nlb app register vip 192.0.2.10:80/tcp",
+            "nlb app health shop",
+            "nlb app health shop sick",
+            "nlb app load shop 101",
+            "nlb app capacity shop 100",
+            "nlb app drain shop state active",
+            "nlb health show",
         ] {
             let args = line.split(' ').map(OsString::from);
             let out = expand(&mut Cli::command(), args);

@@ -105,7 +105,7 @@ impl SortBy {
 }
 
 /// A time from a tenth of a second to an hour.
-fn seconds(text: &str) -> Result<Duration, String> {
+pub(super) fn seconds(text: &str) -> Result<Duration, String> {
     let seconds = text
         .parse()
         .ok()

@@ -3,7 +3,6 @@
 //! `nlb top`.
 
 mod rates;
-mod screen;
 
 use std::{
     io::{
@@ -31,7 +30,13 @@ use signal_hook::consts::{
     SIGTERM, //
 };
 
-use super::Outcome;
+use super::{
+    screen::{
+        Key,
+        Screen, //
+    },
+    Outcome,
+};
 use crate::{
     cli::{
         SortBy,
@@ -51,10 +56,6 @@ use rates::{
     Rates,
     Row,
     Sample, //
-};
-use screen::{
-    Key,
-    Screen, //
 };
 
 const ROWS: &[Column<Row>] = &[

@@ -1,0 +1,26 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! The grammar of `nlb health`.
+
+use std::{
+    path::PathBuf,
+    time::Duration, //
+};
+
+use clap::Args;
+
+use super::operation::seconds;
+
+/// Arguments of `health`.
+#[derive(Args)]
+pub(crate) struct HealthArgs {
+    /// Show it again and again, until q is pressed
+    #[arg(long)]
+    pub(crate) watch: bool,
+    /// Seconds between two looks
+    #[arg(long, value_name = "S", default_value = "1", value_parser = seconds)]
+    pub(crate) interval: Duration,
+    /// Socket of nlbd
+    #[arg(long, value_name = "PATH", default_value = "/run/nlbd/health")]
+    pub(crate) socket: PathBuf,
+}
