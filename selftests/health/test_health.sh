@@ -1,0 +1,321 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+# debug
+#
+# nlb-agent on two hosts and nlbd on the LBU: who is not well, shall get nothing, or is not heard of any more, gets no new
+# connections, and keeps those that it has. Two applications: "echo", which registers, and "web", an nginx that is
+# checked.
+
+. "$(dirname "$0")/../fwd/lib.sh"
+
+declare -A address=([host1]=$HOST1 [host2]=$HOST2) lbu_of=([host1]=$LBU_TO_HOST1 [host2]=$LBU_TO_HOST2)
+# One speaks IPv4, the other IPv6.
+declare -A says_to=([host1]="$LBU_TO_HOST1:4771" [host2]="[$LBU_TO_HOST2_6]:4771")
+
+agent_config() {
+	cat <<-EOF
+		host = ${1#host}
+		name = "$1.example"
+		lbus = ["${says_to[$1]}"]
+		addresses = ["${address[$1]}"]
+		socket = "$tmp/$1/socket"
+		state = "$tmp/$1/state.json"
+		heartbeat_ms = 300
+		age_limit_ms = 4000
+		[[app]]
+		name = "web"
+		vip = "$VIP:80/tcp"
+		[[app.check]]
+		kind = "http"
+		path = "/page"
+		body = "web $1"
+		interval_ms = 200
+		rise = 1
+		fall = 1
+	EOF
+}
+# keys ID...: the first one is sent with.
+keys() {
+	local id
+	for id in "$@"; do printf '[[key]]\nid = %s\nsecret_file = "%s"\n' "$id" "$tmp/key$id"; done
+}
+agent_start() {
+	{ agent_config "$1" && keys 1; } >"$tmp/$1/agent.toml"
+	ns "$1" nlb-agent check --config "$tmp/$1/agent.toml"
+	background "$1" "$tmp/$1/agent.log" nlb-agent run --config "$tmp/$1/agent.toml"
+	echo $! >"$tmp/$1/agent.pid"
+	wait_for 20 app "$1" show
+}
+nlbd_start() {
+	{ printf 'lbu = 9\nsocket = "%s"\n' "$tmp/nlbd" && keys 1; } >"$tmp/health.toml"
+	ns lbu nlbd check --health "$tmp/health.toml"
+	background lbu "$tmp/nlbd.log" nlbd health --config "$tmp/health.toml"
+	echo $! >"$tmp/nlbd.pid"
+	wait_for 20 health
+}
+# end SIGNAL FILE: of the process whose number is there.
+end() {
+	local pid
+	pid=$(<"$2")
+	kill "-$1" "$pid"
+	wait_for 20 not kill -0 "$pid"
+}
+
+app() { ns "$1" nlb app "${@:2}" socket "$tmp/$1/socket"; }
+# app_is HOST APP FIELD VALUE
+app_is() { [ "$(ns "$1" nlb -j app show "$2" socket "$tmp/$1/socket" | jq -r ".[0].$3")" = "$4" ]; }
+health() { ns lbu nlb -j health socket "$tmp/nlbd"; }
+rows_are() { [ "$(health | jq '.rows | length')" = "$1" ]; }
+is_dropped() { (($(dropped "$1") > 0)); }
+dropped() { health | jq ".counters[\"$1\"] // 0"; }
+
+# field PORT HOST FIELD: of an endpoint, in the kernel.
+field() { ns lbu nlb -j endpoint show "$VIP:$1/tcp" host "${address[$2]}" | jq -r ".[0].$3"; }
+field_is() { [ "$(field "$1" "$2" "$3")" = "$4" ]; }
+becomes() { wait_for 30 field_is "$1" "$2" state "$3"; }
+
+# who PORT COUNT: who answers so many new connections.
+who() {
+	ns client python3 -c "
+import socket
+for _ in range($2):
+    with socket.create_connection(('$VIP', $1), timeout=20) as s:
+        print(s.recv(100).decode().strip())" | sort -u | xargs
+}
+web() { for _ in 1 2 3 4; do ns client curl -sS --max-time 20 "http://$VIP/page"; done | sort -u | xargs; }
+
+# A connection to host1 on which something is said all the time.
+hold_host1() {
+	background client "$tmp/held.log" python3 -c "
+import socket, time
+while True:
+    s = socket.create_connection(('$VIP', 9000), timeout=20)
+    if s.recv(100) == b'host1 ':
+        break
+    s.close()
+while True:
+    s.sendall(b'x')
+    assert s.recv(1) == b'x'
+    print('x', end='', flush=True)
+    time.sleep(0.1)"
+	wait_for 20 test -s "$tmp/held.log"
+}
+is_longer() { (($(stat -c %s "$tmp/held.log") > $1)) && not grep -v '^x*$' "$tmp/held.log"; }
+goes_on() { wait_for 20 is_longer $(($(stat -c %s "$tmp/held.log") + 2)); }
+
+applications_register() {
+	local host
+	for host in host1 host2; do
+		app $host register echo vip $VIP:9000/tcp protocol echo capacity 40
+		for port in 80 9000; do becomes $port $host active; done
+		wait_for 20 field_is 9000 $host weight 40
+	done
+	wait_for 20 rows_are 4
+	ns lbu nlb health socket "$tmp/nlbd"
+	is "$(who 9000 6)" "host1 host2"
+	is "$(web)" "web host1 web host2"
+}
+
+load_and_capacity_are_weights() {
+	app host1 load echo 75
+	wait_for 20 field_is 9000 host1 weight 10
+	app host2 capacity echo 99
+	wait_for 20 field_is 9000 host2 weight 99
+	app host2 capacity echo 40
+	wait_for 20 field_is 9000 host2 weight 40
+}
+
+reported_failing() {
+	app host1 health echo failing
+	becomes 9000 host1 draining
+	is "$(who 9000 4)" host2
+	# The directive is another thing, and so is the other application.
+	app_is host1 echo target active
+	field_is 80 host1 state active
+	goes_on
+	app host1 health echo healthy
+	becomes 9000 host1 active
+	is "$(who 9000 4)" "host1 host2"
+}
+
+check_fails() {
+	end TERM "$tmp/host1/pid"
+	becomes 80 host1 draining
+	app_is host1 web health failing
+	is "$(web)" "web host2"
+	field_is 9000 host1 state active
+	goes_on
+	start_nginx host1
+	becomes 80 host1 active
+	is "$(web)" "web host1 web host2"
+}
+
+drain_and_undo() {
+	app host1 drain echo wait
+	app_is host1 echo current draining
+	field_is 9000 host1 state draining
+	is "$(who 9000 4)" host2
+	goes_on
+	app host1 undo echo
+	becomes 9000 host1 active
+	wait_for 20 app_is host1 echo current active
+	is "$(who 9000 4)" "host1 host2"
+}
+
+# Whose endpoints all are failing sends to all that ask for connections.
+panic() {
+	app host1 health echo failing
+	becomes 9000 host1 draining
+	app host2 health echo failing
+	becomes 9000 host1 active
+	field_is 9000 host2 state active
+	health | jq -e '[.rows[] | select(.panic)] | length == 2'
+	app host1 drain echo wait
+	is "$(who 9000 4)" host2
+	app host1 undo echo
+	app host1 health echo healthy
+	app host2 health echo healthy
+	wait_for 20 app_is host1 echo current active
+	becomes 9000 host1 active
+}
+
+forged() {
+	local before name
+	before=$(health | jq -c '[.rows, .stale]')
+	# Garbage; a goodbye of host 1 with a wrong tag, with a key that nobody has; and one that was here already.
+	ns lbu python3 - <<-EOF
+		import socket
+		to = ("127.0.0.1", 4771)
+		s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+		for data in (b"", b"x" * 43, b"x" * 44, b"x" * 2000):
+		    s.sendto(data, to)
+		goodbye = bytes.fromhex("6e6c6268 01 02 01 00 00000001 ffffffffffffff00 0000000000000001")
+		s.sendto(goodbye + b"\0" * 16, to)
+		s.sendto(goodbye[:6] + b"\7" + goodbye[7:] + b"\0" * 16, to)
+		raw = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(0x0800))
+		while True:
+		    packet = raw.recv(2048)
+		    if packet[9] == 17 and packet[28:32] == b"nlbh":
+		        break
+		s.sendto(packet[28:], to)
+		s.sendto(packet[28:], to)
+	EOF
+	for name in short magic long tag key replay; do wait_for 20 is_dropped "datagram-$name"; done
+	is "$(dropped datagram-short)" 2
+	is "$(dropped datagram-tag)" 1
+	is "$(health | jq -c '[.rows, .stale]')" "$before"
+	# Nor does anybody of the host speak for others.
+	chmod a+rx "$tmp" "$tmp/host1"
+	not ns host1 setpriv --reuid 65534 --clear-groups nlb app drain echo socket "$tmp/host1/socket" 2>"$tmp/err"
+	grep 'may not ask' "$tmp/err"
+	app_is host1 echo target active
+}
+
+agent_dies() {
+	end KILL "$tmp/host1/agent.pid"
+	becomes 9000 host1 draining
+	becomes 80 host1 draining
+	wait_for 20 rows_are 2
+	health | jq -e '.stale | length == 2'
+	is "$(who 9000 4)" host2
+	is "$(web)" "web host2"
+	goes_on
+	# What was registered is not forgotten.
+	agent_start host1
+	becomes 9000 host1 active
+	becomes 80 host1 active
+	app_is host1 echo registered true
+	health | jq -e '.stale | length == 0'
+}
+
+nlbd_dies() {
+	end KILL "$tmp/nlbd.pid"
+	field_is 9000 host1 state active
+	app host1 health echo failing
+	is "$(who 9000 4)" "host1 host2"
+	nlbd_start
+	wait_for 20 rows_are 4
+	becomes 9000 host1 draining
+	field_is 9000 host2 state active
+	is "$(who 9000 4)" host2
+	goes_on
+	app host1 health echo healthy
+	becomes 9000 host1 active
+}
+
+# The new key is added everywhere, sent with everywhere, and the old one deleted.
+keys_rotate() {
+	local step host
+	for step in "1 2" "2 1" "2"; do
+		# shellcheck disable=SC2086
+		{ printf 'lbu = 9\nsocket = "%s"\n' "$tmp/nlbd" && keys $step; } >"$tmp/health.toml"
+		: >"$tmp/nlbd.log"
+		kill -HUP "$(<"$tmp/nlbd.pid")"
+		wait_for 20 grep -q 'read again' "$tmp/nlbd.log"
+		for host in host1 host2; do
+			# shellcheck disable=SC2086
+			{ agent_config $host && keys $step; } >"$tmp/$host/agent.toml"
+			: >"$tmp/$host/agent.log"
+			kill -HUP "$(<"$tmp/$host/agent.pid")"
+			wait_for 20 grep -q 'read again' "$tmp/$host/agent.log"
+		done
+	done
+	app host1 drain echo wait
+	field_is 9000 host1 state draining
+	app host1 undo echo
+	becomes 9000 host1 active
+	# What is wrong changes nothing.
+	echo nonsense >>"$tmp/health.toml"
+	kill -HUP "$(<"$tmp/nlbd.pid")"
+	wait_for 20 grep -q 'the old configuration stays' "$tmp/nlbd.log"
+	rows_are 4
+}
+
+goodbye() {
+	end TERM "$tmp/host1/agent.pid"
+	becomes 9000 host1 draining
+	becomes 80 host1 draining
+	rows_are 2
+	health | jq -e '.stale | length == 0'
+	goes_on
+	# Nobody has said anything of these.
+	field_is 9001 host1 state active
+	field_is 9001 host1 weight 7
+	field_is 9001 host2 state inactive
+	[ ! -e "$tmp/host1/socket" ]
+}
+
+ktap_begin
+load_modules nlb_fwd
+topology
+topology_ipv6
+vip_add lbu host1 host2
+for id in 1 2; do (umask 077 && head -c 32 /dev/urandom | od -An -v -tx1 | tr -d ' \n' >"$tmp/key$id"); done
+for port in 80 9000 9001; do
+	lbu service add $VIP:$port/tcp scheduler rr
+	lbu endpoint add $VIP:$port/tcp host $HOST1 weight 7
+	lbu endpoint add $VIP:$port/tcp host $HOST2
+done
+lbu endpoint set $VIP:9001/tcp host $HOST2 state inactive
+for host in host1 host2; do
+	ns $host nlb forwarder add "${lbu_of[$host]}"
+	mkdir -p "$tmp/$host/www"
+	echo "web $host" >"$tmp/$host/www/page"
+	start_nginx $host
+done
+listen 9000
+nlbd_start
+for host in host1 host2; do agent_start $host; done
+ktap_run "applications register, and get connections" applications_register
+hold_host1
+ktap_run "load and capacity become weights" load_and_capacity_are_weights
+ktap_run "reported failing: no new connections, the old one goes on" reported_failing
+ktap_run "a check fails" check_fails
+ktap_run "drain, and undo" drain_and_undo
+ktap_run "all are failing" panic
+ktap_run "forged, unauthenticated and replayed datagrams, users who may not" forged
+ktap_run "the agent dies" agent_dies
+ktap_run "nlbd dies" nlbd_dies
+ktap_run "keys rotate" keys_rotate
+ktap_run "goodbye" goodbye
+ktap_end
