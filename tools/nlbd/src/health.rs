@@ -195,15 +195,13 @@ impl Handler {
 
     /// Takes in what has happened in the cache.
     fn hear(&mut self) {
-        let (mut removed, mut aged) = (Vec::new(), BTreeSet::new());
+        let (mut removed, mut down) = (Vec::new(), BTreeMap::new());
         let mut has_overflown = false;
         while let Some(event) = self.lbu.poll_event() {
             match event {
                 Event::HostUp { host } => info!(host, "host is up"),
                 Event::HostDown { host, why } => {
-                    if why == Down::Aged {
-                        aged.insert(host);
-                    }
+                    down.insert(host, why);
                     warn!(
                         host,
                         "host is down: {}",
@@ -251,7 +249,11 @@ impl Handler {
             let Some((place, target)) = self.rows.remove(&key) else {
                 continue;
             };
-            let gone = if aged.contains(&key.0) || chunks_aged {
+            let is_stale = match down.get(&key.0) {
+                Some(why) => *why == Down::Aged,
+                None => chunks_aged,
+            };
+            let gone = if is_stale {
                 Gone::Stale { target, set: None }
             } else {
                 Gone::Left
@@ -282,6 +284,18 @@ impl Handler {
         self.gone.remove(&place);
     }
 
+    /// All that a plan is made of.
+    fn known(&self) -> Known {
+        let cache = self.lbu.cache();
+        let rows = cache.hosts().flat_map(|host| cache.host(host));
+        Known {
+            rows: rows
+                .map(|(_, cached)| (Place::of(&cached.row), cached.row.status))
+                .collect(),
+            gone: self.gone.clone(),
+        }
+    }
+
     /// Has the forwarder told what is to be done, if it is time.
     fn begin(&mut self) {
         if !self.is_dirty || self.not_before > Instant::now() {
@@ -291,15 +305,8 @@ impl Handler {
             return;
         };
         self.is_dirty = false;
-        let cache = self.lbu.cache();
-        let rows = cache.hosts().flat_map(|host| cache.host(host));
-        let known = Known {
-            rows: rows
-                .map(|(_, cached)| (Place::of(&cached.row), cached.row.status))
-                .collect(),
-            gone: self.gone.clone(),
-        };
-        let (version, panic) = (cache.version(), self.panic);
+        let known = self.known();
+        let (version, panic) = (self.lbu.cache().version(), self.panic);
         let job = tokio::task::spawn_blocking(move || {
             let outcome = forwarder.apply(&known, panic);
             (forwarder, known, outcome)

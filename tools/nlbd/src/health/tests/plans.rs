@@ -1,0 +1,340 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! Plans: what is known and what the forwarder has go in, changes come out.
+
+use crate::health::{
+    config::Panic,
+    plan::{plan, weight, Gone, Known, Place, Plan},
+};
+use nlb_health::row::{Directive, Health, Status};
+use nlb_netlink::{Endpoint, EndpointState, Named, ServiceKey};
+use std::net::IpAddr;
+
+pub(super) const PANIC: Panic = Panic {
+    threshold: 50,
+    stale: true,
+};
+
+fn host(last: u8) -> IpAddr {
+    [10, 0, 0, last].into()
+}
+
+/// An endpoint as the kernel shows it.
+pub(super) fn endpoint(service: &str, last: u8, state: EndpointState, weight: u32) -> Endpoint {
+    let key: ServiceKey = service.parse().unwrap();
+    let IpAddr::V4(vip) = key.vip else {
+        panic!("an IPv4 VIP is expected");
+    };
+    let mut bytes = vec![8, 0, 1, 0];
+    bytes.extend(vip.octets());
+    bytes.extend([6, 0, 2, 0]);
+    bytes.extend(key.ports.first.to_be_bytes());
+    bytes.extend([
+        0,
+        0,
+        8,
+        0,
+        3,
+        0,
+        key.proto.0 as u8,
+        0,
+        0,
+        0,
+        8,
+        0,
+        4,
+        0,
+        10,
+        0,
+        0,
+        last,
+    ]);
+    let mut endpoint = Endpoint::decode(&bytes).unwrap();
+    endpoint.vip_port_last = (key.ports.last != key.ports.first).then_some(key.ports.last);
+    endpoint.state = Some(Named::Known(state));
+    endpoint.weight = Some(weight);
+    assert_eq!(endpoint.service(), key);
+    endpoint
+}
+
+fn place(vip: &str, physical: &str) -> Place {
+    Place {
+        vip: vip.parse().unwrap(),
+        transport: 6,
+        physical: physical.parse().unwrap(),
+    }
+}
+
+pub(super) fn web(last: u8) -> Place {
+    place("192.0.2.10:80", &format!("10.0.0.{last}:80"))
+}
+
+fn status(health: Health, target: Directive) -> Status {
+    Status {
+        health,
+        load: 0,
+        capacity: 50,
+        target,
+        current: Directive::Active,
+    }
+}
+
+const GOOD: (Health, Directive) = (Health::Healthy, Directive::Active);
+const BAD: (Health, Directive) = (Health::Failing, Directive::Active);
+
+fn known(rows: &[(Place, (Health, Directive))]) -> Known {
+    Known {
+        rows: rows
+            .iter()
+            .map(|(place, (health, target))| (*place, status(*health, *target)))
+            .collect(),
+        ..Known::default()
+    }
+}
+
+fn run(known: &Known, panic: Panic, endpoints: &[Endpoint]) -> Plan {
+    let mut services: Vec<_> = endpoints.iter().map(Endpoint::service).collect();
+    services.dedup();
+    plan(known, panic, &services, endpoints)
+}
+
+/// Host, state and weight of each change.
+fn changes(plan: &Plan) -> Vec<(u8, Option<EndpointState>, Option<u32>)> {
+    let changes = plan.changes.iter();
+    changes
+        .map(|change| {
+            let IpAddr::V4(host) = change.host else {
+                panic!("an IPv4 host is expected");
+            };
+            (host.octets()[3], change.change.state, change.change.weight)
+        })
+        .collect()
+}
+
+pub(super) const WEB: &str = "192.0.2.10:80/tcp";
+use EndpointState::{Active, Draining, Inactive};
+
+#[test]
+fn weights() {
+    for (load, capacity, expected) in [
+        (0, 50, 50),
+        (50, 50, 25),
+        (99, 50, 1),
+        (100, 50, 1),
+        (0, 0, 0),
+        (100, 0, 0),
+        (1, 99, 99),
+        (33, 10, 7),
+    ] {
+        let status = Status {
+            load,
+            capacity,
+            ..status(Health::Healthy, Directive::Active)
+        };
+        assert_eq!(weight(&status), expected, "{load} {capacity}");
+    }
+}
+
+#[test]
+fn states_follow_health_and_directive() {
+    let endpoints: Vec<_> = (1..=6).map(|last| endpoint(WEB, last, Active, 1)).collect();
+    let rows = [
+        (web(1), GOOD),
+        (web(2), BAD),
+        (web(3), (Health::Healthy, Directive::Draining)),
+        (web(4), (Health::Failing, Directive::Inactive)),
+        (web(5), (Health::Unknown, Directive::Active)),
+    ];
+    let strict = Panic {
+        threshold: 100,
+        ..PANIC
+    };
+    let plan = run(&known(&rows), strict, &endpoints);
+    // Who gets connections comes first; of the sixth, which nobody reports, nothing is changed.
+    assert_eq!(
+        changes(&plan),
+        [
+            (1, None, Some(50)),
+            (2, Some(Draining), None),
+            (3, Some(Draining), None),
+            (4, Some(Inactive), None),
+            (5, Some(Draining), None),
+        ]
+    );
+    assert_eq!(plan.effects.len(), 5);
+    assert_eq!(plan.effects[&web(4)].state, Inactive);
+}
+
+#[test]
+fn what_is_so_already_is_left() {
+    let endpoints = [endpoint(WEB, 1, Active, 50), endpoint(WEB, 2, Draining, 1)];
+    let known = known(&[(web(1), GOOD), (web(2), BAD)]);
+    assert_eq!(changes(&run(&known, PANIC, &endpoints)), []);
+}
+
+#[test]
+fn when_too_many_are_failing_health_counts_no_more() {
+    let endpoints: Vec<_> = (1..=4)
+        .map(|last| endpoint(WEB, last, Draining, 50))
+        .collect();
+    let rows = |bad: usize| {
+        let of = |last: u8| if usize::from(last) <= bad { BAD } else { GOOD };
+        known(
+            &(1..=4)
+                .map(|last| (web(last), of(last)))
+                .collect::<Vec<_>>(),
+        )
+    };
+    // Half of them are not more than half.
+    let plan = run(&rows(2), PANIC, &endpoints);
+    assert_eq!(
+        changes(&plan),
+        [(3, Some(Active), None), (4, Some(Active), None)]
+    );
+    let plan = run(&rows(3), PANIC, &endpoints);
+    assert_eq!(plan.changes.len(), 4);
+    assert!(plan.effects[&web(1)].panic && !plan.effects[&web(4)].panic);
+    let never = Panic {
+        threshold: 100,
+        ..PANIC
+    };
+    assert_eq!(changes(&run(&rows(4), never, &endpoints)), []);
+    // Endpoints that nobody reports, and that get connections, are healthy ones.
+    let mut more = endpoints.clone();
+    more.extend((5..=7).map(|last| endpoint(WEB, last, Active, 1)));
+    assert_eq!(run(&rows(3), PANIC, &more).changes.len(), 1);
+    more.extend((8..=9).map(|last| endpoint(WEB, last, Draining, 1)));
+    assert_eq!(run(&rows(4), PANIC, &more).changes.len(), 4);
+}
+
+#[test]
+fn nobody_gets_connections_by_panic_who_asked_for_none() {
+    let endpoints: Vec<_> = (1..=3)
+        .map(|last| endpoint(WEB, last, Active, 50))
+        .collect();
+    let rows = [
+        (web(1), BAD),
+        (web(2), (Health::Failing, Directive::Draining)),
+        (web(3), (Health::Healthy, Directive::Inactive)),
+    ];
+    let plan = run(&known(&rows), PANIC, &endpoints);
+    assert_eq!(
+        changes(&plan),
+        [(2, Some(Draining), None), (3, Some(Inactive), None)]
+    );
+    assert!(plan.effects[&web(1)].panic);
+}
+
+#[test]
+fn what_is_gone_gets_no_new_connections() {
+    let endpoints: Vec<_> = (1..=4)
+        .map(|last| endpoint(WEB, last, Active, 50))
+        .collect();
+    let stale = |target| Gone::Stale { target, set: None };
+    let mut all = known(&[(web(1), GOOD), (web(2), GOOD)]);
+    all.gone.insert(web(3), Gone::Left);
+    all.gone.insert(web(4), stale(Directive::Active));
+    let plan = run(&all, PANIC, &endpoints);
+    assert_eq!(
+        changes(&plan),
+        [(3, Some(Draining), None), (4, Some(Draining), None)]
+    );
+    // A row that is there counts more.
+    all.gone.insert(web(1), Gone::Left);
+    assert_eq!(run(&all, PANIC, &endpoints).changes.len(), 2);
+    // What gets less already is not opened.
+    let inactive = [
+        endpoint(WEB, 3, Inactive, 50),
+        endpoint(WEB, 4, Inactive, 50),
+    ];
+    let strict = Panic {
+        stale: false,
+        ..PANIC
+    };
+    assert_eq!(changes(&run(&all, strict, &inactive)), []);
+}
+
+#[test]
+fn silence_of_all_is_no_reason_to_serve_nobody() {
+    let mut all = Known::default();
+    let stale = |set| Gone::Stale {
+        target: Directive::Active,
+        set,
+    };
+    all.gone.insert(web(1), stale(Some(Draining)));
+    all.gone.insert(web(2), stale(None));
+    let target = Directive::Draining;
+    all.gone.insert(web(3), Gone::Stale { target, set: None });
+    let endpoints = [
+        endpoint(WEB, 1, Draining, 50),
+        endpoint(WEB, 2, Active, 50),
+        endpoint(WEB, 3, Draining, 50),
+    ];
+    assert_eq!(
+        changes(&run(&all, PANIC, &endpoints)),
+        [(1, Some(Active), None)]
+    );
+    let strict = Panic {
+        stale: false,
+        ..PANIC
+    };
+    assert_eq!(
+        changes(&run(&all, strict, &endpoints)),
+        [(2, Some(Draining), None)]
+    );
+    // Somebody has decided otherwise since.
+    let by_hand = [endpoint(WEB, 1, Inactive, 50)];
+    let plan = run(&all, PANIC, &by_hand);
+    assert_eq!((changes(&plan), plan.effects.len()), (vec![], 0));
+}
+
+#[test]
+fn the_worst_row_of_an_endpoint_counts() {
+    let endpoints = [
+        endpoint("192.0.2.10:80-90/tcp", 1, Active, 1),
+        endpoint("192.0.2.10:80-90/tcp", 2, Active, 1),
+    ];
+    let rows = [
+        (place("192.0.2.10:80", "10.0.0.1:80"), GOOD),
+        (place("192.0.2.10:85", "10.0.0.1:85"), BAD),
+        (place("192.0.2.10:80", "10.0.0.2:80"), GOOD),
+        // Not of this service.
+        (place("192.0.2.10:91", "10.0.0.2:91"), BAD),
+        (place("192.0.2.11:80", "10.0.0.2:80"), BAD),
+        (place("192.0.2.10:80", "10.0.0.3:80"), BAD),
+    ];
+    let plan = run(&known(&rows), PANIC, &endpoints);
+    assert_eq!(
+        changes(&plan),
+        [(2, None, Some(50)), (1, Some(Draining), None)]
+    );
+    assert_eq!(plan.effects.len(), 3);
+}
+
+#[test]
+fn services_are_found_as_packets_find_them() {
+    let (one, some, all) = (WEB, "192.0.2.10:80-90/tcp", "192.0.2.10:*/tcp");
+    let endpoints = [
+        endpoint(all, 1, Active, 1),
+        endpoint(some, 1, Active, 1),
+        endpoint(one, 1, Active, 1),
+        endpoint("192.0.2.10:80/udp", 1, Active, 1),
+    ];
+    for (port, service) in [(80, one), (81, some), (91, all), (0, all)] {
+        let own = place(&format!("192.0.2.10:{port}"), "10.0.0.1:80");
+        let plan = run(&known(&[(own, GOOD)]), PANIC, &endpoints);
+        let services: Vec<_> = plan.changes.iter().map(|change| change.service).collect();
+        assert_eq!(services, [service.parse().unwrap()]);
+    }
+    // A service without endpoints hides those that it is taken from.
+    let services = [one.parse().unwrap(), all.parse().unwrap()];
+    let plan = plan(&known(&[(web(1), GOOD)]), PANIC, &services, &endpoints[..1]);
+    assert_eq!(plan, Plan::default());
+    // With NAT, the port has to be that of the host.
+    let mut nat = endpoint(one, 1, Active, 1);
+    nat.host_port = Some(8080);
+    let rows = |port: u16| known(&[(place("192.0.2.10:80", &format!("10.0.0.1:{port}")), GOOD)]);
+    assert_eq!(run(&rows(80), PANIC, &[nat.clone()]).changes.len(), 0);
+    let plan = run(&rows(8080), PANIC, &[nat]);
+    assert_eq!(plan.changes[0].host, host(1));
+}
