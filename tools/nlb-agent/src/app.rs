@@ -37,6 +37,13 @@ impl Spec {
         }
     }
 
+    /// Whether load balancing units may take both for the same endpoint: a host of a service, whatever its port there.
+    pub(crate) fn shares_endpoint(&self, other: &Self) -> bool {
+        let of = |spec: &Self| (spec.vip.ip(), spec.transport, spec.physical.ip());
+        let (one, two) = (self.vip.port(), other.vip.port());
+        of(self) == of(other) && (one == two || one == 0 || two == 0)
+    }
+
     /// The service, as load balancing units name it.
     pub(crate) fn service(&self) -> ServiceKey {
         ServiceKey::at(self.vip, Proto(self.transport.into()))

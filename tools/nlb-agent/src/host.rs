@@ -22,6 +22,9 @@ use std::{
 };
 use tracing::{error, info, warn};
 
+/// Applications that one user may have registered: nobody takes all of the table.
+pub(crate) const OF_USER_MAX: usize = 64;
+
 /// The host.
 pub(crate) struct Host {
     pub(crate) agent: Agent,
@@ -70,7 +73,11 @@ impl Host {
                 uid: *uid,
                 held_by: None,
             };
-            if let Err(what) = host.add(now, name, spec.clone(), origin, kept) {
+            let taken = match host.may_be_at(*uid, spec) {
+                Ok(()) => host.add(now, name, spec.clone(), origin, kept),
+                Err(what) => Err(what),
+            };
+            if let Err(what) = taken {
                 warn!(app = name, "had registered, and is not taken again: {what}");
             }
         }
@@ -158,6 +165,19 @@ impl Host {
         }
         for app in config.apps {
             self.file_app(now, app, &kept);
+        }
+        let mut refused = Vec::new();
+        for (name, app) in &self.apps {
+            let Origin::Registered { uid, .. } = app.origin else {
+                continue;
+            };
+            if let Err(what) = self.may_be_at(uid, &app.spec) {
+                warn!(app = name.as_str(), "may not be there any more: {what}");
+                refused.push(name.clone());
+            }
+        }
+        for name in refused {
+            self.remove(now, &name);
         }
     }
 
@@ -390,6 +410,39 @@ impl Host {
         }
     }
 
+    /// Whether a user may say anything of the endpoint: one of this host, of which nobody else does. The worst of what
+    /// is said of an endpoint counts.
+    fn may_be_at(&self, uid: u32, spec: &Spec) -> Result<(), String> {
+        if self.trusted.contains(&uid) {
+            return Ok(());
+        }
+        let physical = spec.physical.ip();
+        if !self.addresses.contains(&physical) {
+            return Err(format!(
+                "physical {physical} is no address of this host (`addresses`)"
+            ));
+        }
+        let mut others = self.apps.iter().filter(|(_, app)| !app.is_of(uid));
+        match others.find(|(_, app)| app.spec.shares_endpoint(spec)) {
+            Some((other, _)) => Err(format!(
+                "{other}, which is not of user {uid}, is the same endpoint"
+            )),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether a user has room for one more.
+    fn may_have_more(&self, uid: u32) -> Result<(), String> {
+        let is_its = |app: &&App| matches!(app.origin, Origin::Registered { uid: owner, .. } if owner == uid);
+        let count = self.apps.values().filter(is_its).count();
+        if count < OF_USER_MAX || self.trusted.contains(&uid) {
+            return Ok(());
+        }
+        Err(format!(
+            "user {uid} has registered {count} applications, and may not have more"
+        ))
+    }
+
     fn register(
         &mut self,
         now: Instant,
@@ -408,6 +461,7 @@ impl Host {
         if !is_name(name) {
             return Err("a name has 1 to 63 letters, digits, \"-\", \"_\" and \".\"".to_owned());
         }
+        self.may_be_at(uid, &spec)?;
         let mut others = self.apps.iter().filter(|(other, _)| *other != name);
         if let Some((other, _)) = others.find(|(_, app)| app.spec.is_same(&spec)) {
             return Err(format!("{other} has these addresses, protocol and detail"));
@@ -439,6 +493,8 @@ impl Host {
             }
             kept.state = ClosedName::of(own.wanted);
             self.remove(now, name);
+        } else {
+            self.may_have_more(uid)?;
         }
         self.add(now, name, spec, Origin::Registered { uid, held_by }, &kept)
     }

@@ -2,6 +2,8 @@
 
 //! Configuration, applications and checks, without sockets.
 
+mod users;
+
 use crate::{
     check::{judge, Check, Hysteresis, Probe, Verdict},
     config::Config,
@@ -211,8 +213,12 @@ const OTHER: Caller = Caller {
 
 impl Scene {
     fn new(saved: &Saved) -> Self {
+        Self::of(GOOD, saved)
+    }
+
+    fn of(text: &str, saved: &Saved) -> Self {
         let now = Instant::now();
-        let mut config = check(GOOD).unwrap();
+        let mut config = check(text).unwrap();
         let own = AgentConfig {
             epoch: 1,
             ..config.agent.clone()
@@ -255,7 +261,7 @@ impl Scene {
 
 fn shop(capacity: u8) -> Value {
     json!({
-        "command": "register", "app": "shop", "vip": "192.0.2.10:80", "physical": "10.0.2.2:8080",
+        "command": "register", "app": "shop", "vip": "192.0.2.11:80", "physical": "10.0.2.2:8080",
         "protocol": "http", "detail": "/shop/*", "capacity": capacity,
     })
 }
@@ -266,7 +272,7 @@ fn applications_say_how_they_are() {
     assert_eq!(scene.app("plain")["health"], "unknown");
     let shop = scene.say(USER, shop(60));
     assert_eq!(shop["health"], "healthy");
-    assert_eq!(shop["vip"], "192.0.2.10:80/tcp");
+    assert_eq!(shop["vip"], "192.0.2.11:80/tcp");
     assert_eq!(shop["capacity"], 60);
     let answer = scene.say(
         USER,
@@ -301,74 +307,6 @@ fn applications_say_how_they_are() {
         json!({"command": "show", "app": "shop"}),
         "there is no application shop",
     );
-}
-
-#[test]
-fn others_may_not() {
-    let mut scene = Scene::new(&Saved::default());
-    assert_eq!(scene.host.admitted(), [0, 33, 1000].into());
-    scene.refuses(OTHER, shop(1), "user 33 may not register");
-    scene.say(USER, shop(1));
-    for command in ["unregister", "drain", "undo"] {
-        let request = json!({ "command": command, "app": "shop" });
-        scene.refuses(OTHER, request, "not an application of user 33");
-    }
-    let failing = json!({"command": "health", "app": "web", "health": "failing"});
-    scene.refuses(USER, failing.clone(), "not an application of user 1000");
-    assert_eq!(scene.say(OTHER, failing)["health"], "failing");
-    for (request, why) in [
-        (json!({"command": "nothing"}), "unknown variant"),
-        (
-            json!({"command": "show", "app": "web", "x": 1}),
-            "unknown field",
-        ),
-        (
-            json!({"command": "load", "app": "shop", "load": 101}),
-            "load is 101",
-        ),
-        (
-            json!({"command": "load", "app": "shop", "load": 300}),
-            "invalid value",
-        ),
-        (
-            json!({"command": "capacity", "app": "shop", "capacity": 100}),
-            "capacity is 100",
-        ),
-        (
-            json!({"command": "health", "app": "shop", "health": "ill"}),
-            "unknown variant",
-        ),
-        (
-            json!({"command": "drain", "app": "none"}),
-            "there is no application none",
-        ),
-        (
-            json!({"command": "unregister", "app": "web"}),
-            "in the configuration file",
-        ),
-        (
-            json!({"command": "register", "app": "web", "vip": "192.0.2.10:81"}),
-            "in the configuration file",
-        ),
-        (
-            json!({"command": "register", "app": "again", "vip": "192.0.2.10:*/udp"}),
-            "plain has these addresses",
-        ),
-        (
-            json!({"command": "register", "app": "a b", "vip": "192.0.2.10:81"}),
-            "a name has",
-        ),
-        (
-            json!({"command": "register", "app": "a", "vip": "here"}),
-            "is not a service",
-        ),
-    ] {
-        scene.refuses(ROOT, request, why);
-    }
-    assert!(scene
-        .host
-        .request(scene.now, ROOT, "nonsense")
-        .contains("error"));
 }
 
 #[test]
