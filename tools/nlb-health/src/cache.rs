@@ -51,8 +51,10 @@ pub enum RowChange {
     Added,
     /// Its status is another.
     Updated,
-    /// It is not there any more.
+    /// Its host has taken it out, or gone.
     Removed,
+    /// It is too old, or there is no room for it: what has become of it is not known.
+    Lost,
 }
 
 /// The cache.
@@ -189,8 +191,26 @@ impl Cache {
         report(host, app, RowChange::Updated, self.version);
     }
 
-    /// A row goes.
+    /// Its host has taken out a row.
     pub(crate) fn remove(&mut self, host: u32, app: AppId, report: Report<'_>) {
+        self.take(host, app, RowChange::Removed, report);
+    }
+
+    /// The rows of `host` for which `is_part` says so go, as `why` says.
+    pub(crate) fn clear(
+        &mut self,
+        host: u32,
+        is_part: impl Fn(AppId) -> bool,
+        why: RowChange,
+        report: Report<'_>,
+    ) {
+        let apps = self.host(host).map(|(app, _)| app);
+        for app in apps.filter(|app| is_part(*app)).collect::<Vec<_>>() {
+            self.take(host, app, why, report);
+        }
+    }
+
+    fn take(&mut self, host: u32, app: AppId, why: RowChange, report: Report<'_>) {
         let Some(rows) = self.hosts.get_mut(&host) else {
             return;
         };
@@ -211,7 +231,7 @@ impl Cache {
         self.bytes -= cached.row.size();
         self.version += 1;
         self.removed = self.version;
-        report(host, app, RowChange::Removed, self.version);
+        report(host, app, why, self.version);
     }
 
     /// The rows of `host` for which `is_part` says so become `rows`: those that stay are not touched.

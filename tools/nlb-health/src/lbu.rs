@@ -13,7 +13,7 @@ mod life;
 pub use config::{Down, Event, LbuConfig};
 
 use crate::{
-    cache::{Cache, Full},
+    cache::{Cache, Full, RowChange},
     random::Random,
     row::{AppId, Directive},
     seal::{Keys, Opener, Sealer},
@@ -400,8 +400,7 @@ impl Lbu {
         chunk.have = None;
         chunk.confirmed = None;
         let is_part = |app: AppId| app.0 as usize % chunks == index;
-        // There is room for nothing.
-        let _ = in_cache!(self, replace, id, is_part, BTreeMap::new());
+        in_cache!(self, clear, id, is_part, RowChange::Lost);
     }
 
     fn goodbye(&mut self, now: Instant, id: u32, epoch: u64) {
@@ -417,8 +416,11 @@ impl Lbu {
     fn down(&mut self, id: u32, why: Down) {
         let current = self.hosts.get_mut(&id).and_then(|h| h.current.take());
         if current.is_some() {
-            let all = |_| true;
-            let _ = in_cache!(self, replace, id, all, BTreeMap::new());
+            let change = match why {
+                Down::Goodbye => RowChange::Removed,
+                Down::Aged => RowChange::Lost,
+            };
+            in_cache!(self, clear, id, |_| true, change);
             self.event(Event::HostDown { host: id, why });
         }
     }
@@ -465,18 +467,17 @@ impl Lbu {
             target,
             generation,
         } = *postulated;
-        let in_force = if self.config.in_force_at_once {
-            u64::MAX
-        } else {
-            self.applied
-        };
+        let at_once = self.config.in_force_at_once;
+        let in_force = if at_once { u64::MAX } else { self.applied };
         let host = self.hosts.get_mut(&id)?;
         if let Some(next) = host.next.as_mut().filter(|life| life.epoch == epoch) {
-            // Of this life there is nothing in the cache yet; nothing older than this will get there.
+            // Of this life there is nothing in the cache yet; nothing older than this will get there. But the forwarder
+            // may still do what somebody knew before: an earlier life of this unit, or of the host.
             if let Some(chunk) = next.chunk_of(app) {
                 chunk.heard_of = chunk.heard_of.max(generation);
             }
-            if host.current.is_some() || next.chunks.iter().any(|chunk| chunk.staged.is_some()) {
+            let is_staged = next.chunks.iter().any(|chunk| chunk.staged.is_some());
+            if !at_once || host.current.is_some() || is_staged {
                 return Some((app, None));
             }
         }
@@ -487,8 +488,9 @@ impl Lbu {
             }
             if let Some(chunk) = current.chunk_of(app) {
                 chunk.heard_of = chunk.heard_of.max(generation);
-                // One of which nothing is here comes from a snapshot that is new enough.
-                is_caught_up = chunk.have.is_none_or(|have| have >= generation);
+                // One of which nothing is here comes from a snapshot that is new enough; the forwarder may do what
+                // was known before that was too old.
+                is_caught_up = chunk.have.map_or(at_once, |have| have >= generation);
             }
         }
         match self.cache.row(id, app) {

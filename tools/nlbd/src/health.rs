@@ -78,7 +78,6 @@ struct Handler {
     rows: BTreeMap<(u32, AppId), (Place, Directive)>,
     gone: BTreeMap<Place, Gone>,
     effects: BTreeMap<Place, Effect>,
-    aged: u64,
     is_dirty: bool,
     applied: u64,
     /// Why the forwarder is not as it should be.
@@ -183,7 +182,6 @@ impl Handler {
             rows: BTreeMap::new(),
             gone: BTreeMap::new(),
             effects: BTreeMap::new(),
-            aged: 0,
             is_dirty: true,
             applied: 0,
             trouble: None,
@@ -195,13 +193,12 @@ impl Handler {
 
     /// Takes in what has happened in the cache.
     fn hear(&mut self) {
-        let (mut removed, mut down) = (Vec::new(), BTreeMap::new());
+        let mut gone = Vec::new();
         let mut has_overflown = false;
         while let Some(event) = self.lbu.poll_event() {
             match event {
                 Event::HostUp { host } => info!(host, "host is up"),
                 Event::HostDown { host, why } => {
-                    down.insert(host, why);
                     warn!(
                         host,
                         "host is down: {}",
@@ -217,7 +214,9 @@ impl Handler {
                 } => {
                     self.is_dirty = true;
                     match change {
-                        RowChange::Removed => removed.push((host, app)),
+                        RowChange::Removed => gone.push((host, app, false)),
+                        // Its host may be there; or it is cut off.
+                        RowChange::Lost => gone.push((host, app, true)),
                         RowChange::Added | RowChange::Updated => self.see(host, app),
                     }
                 }
@@ -225,12 +224,10 @@ impl Handler {
                 Event::Overflow { .. } => has_overflown = true,
             }
         }
-        // A chunk alone may be too old: its host is there, but of it nothing comes.
-        let all_aged = self.lbu.counters().get("chunk-aged");
-        let chunks_aged = std::mem::replace(&mut self.aged, all_aged) != all_aged;
         if has_overflown {
             self.is_dirty = true;
-            removed.extend(self.rows.keys().copied());
+            // Which ones, and why, nobody can say any more.
+            gone.extend(self.rows.keys().map(|(host, app)| (*host, *app, true)));
             let cache = self.lbu.cache();
             let hosts: Vec<_> = cache.hosts().collect();
             let rows = hosts.iter().flat_map(|host| {
@@ -241,17 +238,13 @@ impl Handler {
                 self.see(host, app);
             }
         }
-        for key in removed {
+        for (host, app, is_stale) in gone {
             // It may have come again at once, perhaps as another one.
-            if self.lbu.cache().row(key.0, key.1).is_some() {
+            if self.lbu.cache().row(host, app).is_some() {
                 continue;
             }
-            let Some((place, target)) = self.rows.remove(&key) else {
+            let Some((place, target)) = self.rows.remove(&(host, app)) else {
                 continue;
-            };
-            let is_stale = match down.get(&key.0) {
-                Some(why) => *why == Down::Aged,
-                None => chunks_aged,
             };
             let gone = if is_stale {
                 Gone::Stale { target, set: None }

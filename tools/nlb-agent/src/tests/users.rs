@@ -135,10 +135,7 @@ fn nobody_takes_all_of_the_table() {
     assert_eq!(scene.say(USER, of(0))["health"], "healthy");
     assert_eq!(scene.say(ROOT, of(OF_USER_MAX))["health"], "healthy");
     scene.say(USER, json!({"command": "unregister", "app": "a1"}));
-    assert_eq!(
-        scene.say(USER, of(OF_USER_MAX + 1))["health"],
-        "healthy"
-    );
+    assert_eq!(scene.say(USER, of(OF_USER_MAX + 1))["health"], "healthy");
 }
 
 /// Neither a restart nor a new configuration leaves what could not register now.
@@ -147,9 +144,7 @@ fn addresses_that_are_not_the_hosts_any_more() {
     let mut scene = Scene::new(&Saved::default());
     scene.say(USER, shop(1));
     let saved = scene.host.saved(0);
-    let text = GOOD
-        .replace("[\"10.0.2.2\"]", "[\"10.0.2.3\"]")
-        .replace("capacity = 7", "capacity = 7\nphysical = \"10.0.2.2:1\"");
+    let text = GOOD.replace("[\"10.0.2.2\"]", "[\"10.0.2.3\"]");
     scene.host.reload(scene.now, check(&text).unwrap());
     assert!(scene.app("shop")["error"].is_string());
     let mut scene = Scene::of(&text, &saved);

@@ -83,8 +83,9 @@ fn machine(world: &mut World) {
             }
         }
         2 => {
-            world.crash_unit(unit);
-            if world.random.percent(70) {
+            let is_back = world.random.percent(70);
+            world.crash_unit(unit, !is_back);
+            if is_back {
                 world.start_unit(unit);
             }
         }

@@ -78,6 +78,9 @@ pub(crate) struct Host {
     epoch: u64,
     /// Physical endpoints of which the host knows that they get no new connection.
     closed: BTreeSet<SocketAddr>,
+    /// Those that welcome connections, and since when others do not any more.
+    active: BTreeSet<SocketAddr>,
+    closing: BTreeMap<SocketAddr, Instant>,
 }
 
 pub(crate) struct Unit {
@@ -87,6 +90,8 @@ pub(crate) struct Unit {
     heard: BTreeMap<u32, Instant>,
     /// What the forwarder does: the endpoints of each host to which it sends new connections. It lags behind.
     plane: BTreeMap<(u32, AppId), (SocketAddr, Directive)>,
+    /// What in it is of the life before, of hosts of which nothing is known yet.
+    left: BTreeSet<(u32, AppId)>,
     apply_at: Option<Instant>,
 }
 
@@ -130,6 +135,8 @@ impl World {
                 agent: None,
                 epoch: 0,
                 closed: BTreeSet::new(),
+                active: BTreeSet::new(),
+                closing: BTreeMap::new(),
             });
             world.start_host(index);
         }
@@ -139,6 +146,7 @@ impl World {
                 epoch: 0,
                 heard: BTreeMap::new(),
                 plane: BTreeMap::new(),
+                left: BTreeSet::new(),
                 apply_at: None,
             });
             world.start_unit(index);
@@ -189,13 +197,16 @@ impl World {
         unit.lbu = Some(Lbu::new(config, self.keys.clone(), seed));
     }
 
-    /// With its forwarder.
-    pub(crate) fn crash_unit(&mut self, index: usize) {
+    /// With its forwarder or, if it is back at once, without.
+    pub(crate) fn crash_unit(&mut self, index: usize, with_forwarder: bool) {
         let unit = &mut self.units[index];
         unit.lbu = None;
         unit.heard.clear();
-        unit.plane.clear();
         unit.apply_at = None;
+        if with_forwarder {
+            unit.plane.clear();
+        }
+        unit.left = unit.plane.keys().copied().collect();
     }
 
     fn send(&mut self, from: SocketAddr, transmit: Transmit) {
@@ -275,6 +286,17 @@ impl World {
         for index in 0..self.hosts.len() {
             let mut sent = Vec::new();
             let host = &mut self.hosts[index];
+            let rows = host.agent.iter().flat_map(|agent| agent.table().rows());
+            let active: BTreeSet<_> = rows
+                .filter(|(_, row)| row.status.target == Directive::Active)
+                .map(|(_, row)| row.identity.physical)
+                .collect();
+            host.closing
+                .retain(|physical, _| !active.contains(physical));
+            for physical in host.active.difference(&active) {
+                host.closing.insert(*physical, self.now);
+            }
+            host.active = active;
             let Some(agent) = &mut host.agent else {
                 continue;
             };
@@ -309,6 +331,16 @@ impl World {
             let mut sent = Vec::new();
             let delay = self.random.up_to(Duration::from_millis(100));
             let unit = &mut self.units[index];
+            // What is left of the life before grows old, too: it was confirmed last before the host wanted otherwise.
+            unit.left.retain(|key| {
+                let host = &self.hosts[key.0 as usize - 1];
+                let since = unit.plane.get(key).and_then(|of| host.closing.get(&of.0));
+                let is_old = since.is_some_and(|since| *since + AGE_LIMIT <= self.now);
+                if is_old {
+                    unit.plane.remove(key);
+                }
+                !is_old
+            });
             let Some(lbu) = &mut unit.lbu else {
                 continue;
             };
@@ -321,15 +353,18 @@ impl World {
             }
             if unit.apply_at.is_some_and(|at| at <= self.now) {
                 unit.apply_at = None;
-                unit.plane = lbu
+                let known: BTreeSet<_> = lbu.cache().hosts().collect();
+                unit.left.retain(|(host, _)| !known.contains(host));
+                unit.plane.retain(|key, _| unit.left.contains(key));
+                let rows = lbu
                     .cache()
                     .hosts()
                     .flat_map(|host| lbu.cache().host(host).map(move |row| (host, row)))
                     .map(|(host, (app, cached))| {
                         let row = &cached.row;
                         ((host, app), (row.identity.physical, row.status.target))
-                    })
-                    .collect();
+                    });
+                unit.plane.extend(rows);
                 lbu.applied(lbu.cache().version());
             }
             for transmit in sent {
