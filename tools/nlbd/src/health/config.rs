@@ -33,7 +33,7 @@ pub(crate) struct Config {
 pub(crate) struct Panic {
     /// If more than so many percent of a service's endpoints that should get connections are not healthy.
     pub(crate) threshold: u64,
-    /// Whether that brings back those too of which nothing is known any more.
+    /// Whether those of which nothing is known any more get connections when no other endpoint is healthy.
     pub(crate) stale: bool,
 }
 

@@ -11,7 +11,7 @@ use super::config::Panic;
 use nlb_health::row::{Directive, Health, Row, Status};
 use nlb_netlink::{Endpoint, EndpointChange, EndpointState, Named, Ports, Proto, ServiceKey};
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, HashMap},
     net::{IpAddr, SocketAddr},
 };
 
@@ -241,14 +241,14 @@ pub(crate) fn plan(
             *said = None;
         }
     }
-    let in_panic = in_panic(&said, panic, endpoints);
+    let panics = panics(&said, panic, endpoints);
     let mut plan = Plan::default();
     let effects: Vec<_> = said
         .iter()
         .zip(endpoints)
         .map(|(said, endpoint)| {
-            let panics = in_panic.contains(&endpoint.service());
-            said.map(|said| effect(said, endpoint, panics, panic))
+            let panics = panics.get(&endpoint.service()).copied();
+            said.map(|said| effect(said, endpoint, panics.unwrap_or_default()))
         })
         .collect();
     for (effect, endpoint) in effects.iter().zip(endpoints) {
@@ -270,9 +270,24 @@ pub(crate) fn plan(
     plan
 }
 
-/// The services of which too many endpoints are not healthy.
-fn in_panic(said: &[Option<Said>], panic: Panic, endpoints: &[Endpoint]) -> HashSet<ServiceKey> {
-    // Of each service, the endpoints that should get connections, and those of them that are not healthy.
+/// Who in a service gets connections without being known to be healthy, if it should get some.
+#[derive(Clone, Copy, Debug, Default)]
+struct Panics {
+    /// Those that are not healthy: too many are not.
+    sick: bool,
+    /// Those that are silent: nobody else is left. One that is silent is most likely dead, and says nothing of the
+    /// others.
+    stale: bool,
+}
+
+/// The services in which health does not count.
+fn panics(
+    said: &[Option<Said>],
+    panic: Panic,
+    endpoints: &[Endpoint],
+) -> HashMap<ServiceKey, Panics> {
+    // Of each service, the endpoints that should get connections, and those of them that are not healthy. Of those
+    // that are silent nobody knows.
     let mut counts: HashMap<ServiceKey, (u64, u64)> = HashMap::new();
     for (said, endpoint) in said.iter().zip(endpoints) {
         let (is_wanted, is_sick) = match said {
@@ -283,19 +298,21 @@ fn in_panic(said: &[Option<Said>], panic: Panic, endpoints: &[Endpoint]) -> Hash
             Some(Said::Status {
                 target, is_healthy, ..
             }) => (*target == Directive::Active, !is_healthy),
-            Some(Said::Stale(target, _)) => (panic.stale && *target == Directive::Active, true),
-            Some(Said::Left) => (false, false),
+            Some(Said::Stale(..) | Said::Left) => (false, false),
         };
         let (wanted, sick) = counts.entry(endpoint.service()).or_default();
         *wanted += u64::from(is_wanted);
         *sick += u64::from(is_wanted && is_sick);
     }
-    let is_in = |(wanted, sick): &(u64, u64)| sick * 100 > panic.threshold * wanted;
-    let services = counts.into_iter().filter(|(_, counts)| is_in(counts));
-    services.map(|(key, _)| key).collect()
+    let of = |(wanted, sick): (u64, u64)| Panics {
+        sick: sick * 100 > panic.threshold * wanted,
+        stale: panic.stale && panic.threshold < 100 && sick == wanted,
+    };
+    let services = counts.into_iter();
+    services.map(|(key, counts)| (key, of(counts))).collect()
 }
 
-fn effect(said: Said, endpoint: &Endpoint, panics: bool, panic: Panic) -> Effect {
+fn effect(said: Said, endpoint: &Endpoint, panics: Panics) -> Effect {
     let now = state_of(endpoint);
     let old_weight = endpoint.weight.unwrap_or(1);
     let (state, weight, by_panic) = match said {
@@ -304,7 +321,7 @@ fn effect(said: Said, endpoint: &Endpoint, panics: bool, panic: Panic) -> Effect
             is_healthy,
             weight,
         } => {
-            if is_healthy || panics {
+            if is_healthy || panics.sick {
                 (EndpointState::Active, weight, !is_healthy)
             } else {
                 (EndpointState::Draining, weight, false)
@@ -317,7 +334,7 @@ fn effect(said: Said, endpoint: &Endpoint, panics: bool, panic: Panic) -> Effect
             };
             (state, weight, false)
         }
-        Said::Stale(Directive::Active, _) if panics && panic.stale => {
+        Said::Stale(Directive::Active, _) if panics.stale => {
             (EndpointState::Active, old_weight, true)
         }
         Said::Stale(..) | Said::Left => (closed(now), old_weight, false),

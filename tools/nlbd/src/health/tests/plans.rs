@@ -288,6 +288,54 @@ fn silence_of_all_is_no_reason_to_serve_nobody() {
     assert_eq!((changes(&plan), plan.effects.len()), (vec![], 0));
 }
 
+/// Most of the hosts are dead, and the one that is left is well: nobody sends to the dead.
+#[test]
+fn silence_of_many_is_no_reason_to_send_to_them() {
+    let gone = |all: &mut Known| {
+        for last in [2, 3] {
+            let (target, set) = (Directive::Active, Some(Draining));
+            all.gone.insert(web(last), Gone::Stale { target, set });
+        }
+    };
+    let endpoints = [
+        endpoint(WEB, 1, Active, 50),
+        endpoint(WEB, 2, Draining, 50),
+        endpoint(WEB, 3, Draining, 50),
+    ];
+    let mut all = known(&[(web(1), GOOD)]);
+    gone(&mut all);
+    let plan = run(&all, PANIC, &endpoints);
+    assert_eq!(changes(&plan), []);
+    assert!(!plan.effects[&web(2)].panic);
+    // The last one is failing, or asks for none: then somebody has to.
+    for last in [BAD, (Health::Healthy, Directive::Draining)] {
+        let mut all = known(&[(web(1), last)]);
+        gone(&mut all);
+        let plan = run(&all, PANIC, &endpoints);
+        let opened = [(2, Some(Active), None), (3, Some(Active), None)];
+        assert_eq!(changes(&plan)[..2], opened);
+        assert_eq!(plan.effects[&web(1)].panic, last == BAD);
+        assert!(plan.effects[&web(2)].panic);
+        let never = Panic {
+            threshold: 100,
+            ..PANIC
+        };
+        assert_eq!(
+            changes(&run(&all, never, &endpoints)),
+            [(1, Some(Draining), None)]
+        );
+    }
+    // Nor are they a reason to send to others that are not well.
+    let mut all = known(&[(web(1), GOOD), (web(4), BAD)]);
+    gone(&mut all);
+    let mut more = endpoints.to_vec();
+    more.push(endpoint(WEB, 4, Active, 50));
+    assert_eq!(
+        changes(&run(&all, PANIC, &more)),
+        [(4, Some(Draining), None)]
+    );
+}
+
 #[test]
 fn the_worst_row_of_an_endpoint_counts() {
     let endpoints = [
