@@ -33,9 +33,10 @@ struct Args {
 enum Command {
     /// Tell load balancing units about health and load of this host's applications.
     ///
-    /// SIGTERM and SIGINT say goodbye to them and end it, SIGHUP reads the configuration again (all but
-    /// `host`, `name`, `bind`, `socket`, `state`, `drain_when_failing` and times), SIGUSR1 logs the counters. The environment variable
-    /// NLB_AGENT_LOG sets what is logged: error, warn, info, debug.
+    /// SIGTERM and SIGINT end it without a word: to be started again within the age limit changes nothing. SIGUSR2
+    /// says goodbye, so that the host gets no new connections, and ends it. SIGHUP reads the configuration again (all
+    /// but `host`, `name`, `bind`, `socket`, `state`, `drain_when_failing` and times), SIGUSR1 logs the counters. The
+    /// environment variable NLB_AGENT_LOG sets what is logged: error, warn, info, debug.
     Run {
         /// The configuration file.
         #[arg(long, value_name = "FILE")]

@@ -42,6 +42,7 @@ async fn serve(path: &Path, mut config: Config) -> io::Result<()> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hangup = signal(SignalKind::hangup())?;
     let mut user = signal(SignalKind::user_defined1())?;
+    let mut leave = signal(SignalKind::user_defined2())?;
     // If there is another one, it is found out before anything is touched.
     let server = Server::bind(&config.socket)?;
     let sockets = Sockets::bind(&config.bind)?;
@@ -72,7 +73,8 @@ async fn serve(path: &Path, mut config: Config) -> io::Result<()> {
     info!(host = config.agent.host, checks = watchers.len(), "running");
 
     let mut buffer: Buffer = [0; DATAGRAM_MAX + 1];
-    loop {
+    let mut is_leaving = false;
+    'life: loop {
         while let Some(transmit) = host.agent.poll_transmit() {
             if let Err(error) = sockets.send(transmit.to, &transmit.datagram).await {
                 debug!(to = %transmit.to, "cannot send: {error}");
@@ -80,8 +82,7 @@ async fn serve(path: &Path, mut config: Config) -> io::Result<()> {
         }
         while let Some(event) = host.agent.poll_event() {
             if !host.event(event) {
-                info!("{}", host.agent.counters());
-                return Ok(());
+                break 'life;
             }
         }
         if std::mem::take(&mut host.is_dirty) {
@@ -107,8 +108,14 @@ async fn serve(path: &Path, mut config: Config) -> io::Result<()> {
                 Message::Closed(caller) => host.closed(Instant::now(), caller),
             },
             Some(verdict) = verdicts.recv() => host.verdict(Instant::now(), verdict),
-            _ = terminate.recv() => host.agent.shut_down(Instant::now()),
-            _ = interrupt.recv() => host.agent.shut_down(Instant::now()),
+            // Another life follows, most likely, before this one's rows are too old; its rows replace them. To say
+            // goodbye would drain all applications for it.
+            _ = terminate.recv() => if !is_leaving { break },
+            _ = interrupt.recv() => if !is_leaving { break },
+            _ = leave.recv() => {
+                is_leaving = true;
+                host.agent.shut_down(Instant::now());
+            }
             _ = user.recv() => info!("{}", host.agent.counters()),
             _ = hangup.recv() => match Config::load(path) {
                 Ok(config) => {
@@ -121,6 +128,8 @@ async fn serve(path: &Path, mut config: Config) -> io::Result<()> {
             },
         }
     }
+    info!("{}", host.agent.counters());
+    Ok(())
 }
 
 /// A task for each check. They end with what is returned.
