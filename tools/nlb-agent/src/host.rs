@@ -37,6 +37,7 @@ pub(crate) struct Host {
     register: BTreeSet<u32>,
     trusted: Admitted,
     generation: u64,
+    boot: String,
 }
 
 impl Host {
@@ -58,6 +59,7 @@ impl Host {
             register: config.register.clone(),
             trusted,
             generation: 0,
+            boot: saved.boot.clone(),
         };
         for app in std::mem::take(&mut config.apps) {
             host.file_app(now, app, saved);
@@ -138,6 +140,7 @@ impl Host {
         let apps = self.apps.iter().filter(|(_, app)| is_kept(app));
         Saved {
             epoch,
+            boot: self.boot.clone(),
             apps: apps.map(|(name, app)| (name.clone(), saved(app))).collect(),
         }
     }

@@ -2,7 +2,7 @@
 
 //! The loop around the protocol's machine: sockets, clock, requests, checks and signals.
 
-use crate::{check::Verdict, config::Config, host::Host, state::Saved};
+use crate::{check::Verdict, config::Config, host::Host, state, state::Saved};
 use nlb_daemon::{
     api::{self, Message, Server},
     life,
@@ -46,16 +46,16 @@ async fn serve(path: &Path, mut config: Config) -> io::Result<()> {
     // If there is another one, it is found out before anything is touched.
     let server = Server::bind(&config.socket)?;
     let sockets = Sockets::bind(&config.bind)?;
-    let saved = Saved::load(&config.state)?;
+    let saved = Saved::load(&config.state)?.in_boot(&state::boot()?);
     let epoch = life::epoch(saved.epoch);
     let own = AgentConfig {
         epoch,
         ..config.agent.clone()
     };
     let agent = Agent::new(Instant::now(), own, config.keys.clone(), life::seed()?);
-    let state = config.state.clone();
+    let path_of_state = config.state.clone();
     let mut host = Host::new(Instant::now(), &mut config, agent, &saved, api::trusted());
-    host.saved(epoch).save(&state)?;
+    host.saved(epoch).save(&path_of_state)?;
     host.is_dirty = false;
 
     let (found, mut verdicts) = mpsc::channel(QUEUE);
@@ -86,7 +86,7 @@ async fn serve(path: &Path, mut config: Config) -> io::Result<()> {
             }
         }
         if std::mem::take(&mut host.is_dirty) {
-            if let Err(error) = host.saved(epoch).save(&state) {
+            if let Err(error) = host.saved(epoch).save(&path_of_state) {
                 error!("a restart would lose what has changed: {error}");
             }
             let users = host.admitted();

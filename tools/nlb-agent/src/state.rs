@@ -19,6 +19,8 @@ use std::{
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
 pub(crate) struct Saved {
     pub(crate) epoch: u64,
+    /// Which boot of the machine it was.
+    pub(crate) boot: String,
     pub(crate) apps: BTreeMap<String, SavedApp>,
 }
 
@@ -43,7 +45,25 @@ pub(crate) struct Registered {
     pub(crate) spec: Spec,
 }
 
+/// Which boot of the machine this is, as the kernel names it.
+pub(crate) fn boot() -> io::Result<String> {
+    let path = "/proc/sys/kernel/random/boot_id";
+    let read = fs::read_to_string(path);
+    read.map(|boot| boot.trim().to_owned())
+        .map_err(|error| io::Error::new(error.kind(), format!("cannot read {path}: {error}")))
+}
+
 impl Saved {
+    /// What of it holds in this boot. Applications of an earlier one have ended: what they have reported says nothing
+    /// of those that are there now.
+    pub(crate) fn in_boot(mut self, boot: &str) -> Self {
+        if self.boot != boot {
+            self.boot = boot.to_owned();
+            self.apps.values_mut().for_each(|app| app.health = None);
+        }
+        self
+    }
+
     /// Reads it. A file that is not there is empty.
     pub(crate) fn load(path: &Path) -> io::Result<Self> {
         let named = |error: io::Error| {

@@ -2,6 +2,7 @@
 
 //! Configuration, applications and checks, without sockets.
 
+mod lives;
 mod users;
 
 use crate::{
@@ -340,36 +341,6 @@ fn the_worst_of_checks_and_reports_counts() {
 }
 
 #[test]
-fn a_restart_loses_nothing() {
-    let mut scene = Scene::new(&Saved::default());
-    scene.say(USER, shop(60));
-    scene.say(
-        USER,
-        json!({"command": "health", "app": "shop", "health": "failing"}),
-    );
-    scene.say(ROOT, json!({"command": "drain", "app": "plain"}));
-    let mut held = shop(1);
-    held["app"] = "held".into();
-    held["detail"] = "".into();
-    held["hold"] = true.into();
-    scene.say(USER, held);
-    let saved = scene.host.saved(5);
-    assert!(!saved.apps.contains_key("held"));
-    let text = serde_json::to_string(&saved).unwrap();
-    assert_eq!(serde_json::from_str::<Saved>(&text).unwrap(), saved);
-    let mut scene = Scene::new(&saved);
-    assert_eq!(scene.host.saved(5), saved);
-    assert_eq!(scene.app("shop")["health"], "failing");
-    // Somebody may not have heard of it.
-    let plain = scene.app("plain");
-    assert_eq!(
-        (&plain["target"], &plain["current"]),
-        (&json!("draining"), &json!("active"))
-    );
-    scene.say(USER, json!({"command": "undo", "app": "shop"}));
-}
-
-#[test]
 fn what_a_connection_holds_ends_with_it() {
     let mut scene = Scene::new(&Saved::default());
     let mut held = shop(1);
@@ -474,23 +445,4 @@ fn answers_are_judged() {
     for broken in [&b""[..], b"SSH-2.0-x\r\n", b"HTTP/1.1 200 OK\r\nX: y\r\n"] {
         assert!(judge(broken, &[], None).is_err());
     }
-}
-
-#[test]
-fn the_state_is_written_wholly() {
-    let directory = path().with_file_name("state");
-    std::fs::create_dir_all(&directory).unwrap();
-    let file = directory.join("state.json");
-    let _ = std::fs::remove_file(&file);
-    assert_eq!(Saved::load(&file).unwrap(), Saved::default());
-    let saved = Saved {
-        epoch: 3,
-        ..Saved::default()
-    };
-    saved.save(&file).unwrap();
-    assert_eq!(Saved::load(&file).unwrap(), saved);
-    std::fs::write(&file, "{").unwrap();
-    let error = Saved::load(&file).unwrap_err().to_string();
-    assert!(error.contains("remove the file"), "{error}");
-    assert!(saved.save(Path::new("/none/at/all")).is_err());
 }
