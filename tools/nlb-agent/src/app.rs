@@ -59,6 +59,14 @@ pub(crate) enum Origin {
     Registered { uid: u32, held_by: Option<u64> },
 }
 
+fn badness(health: Health) -> u8 {
+    match health {
+        Health::Healthy => 0,
+        Health::Unknown => 1,
+        Health::Failing => 2,
+    }
+}
+
 /// An application, and all that is said of it.
 #[derive(Debug)]
 pub(crate) struct App {
@@ -75,14 +83,17 @@ impl App {
     /// The worst that anybody says; unknown, if nobody says anything.
     pub(crate) fn health(&self) -> Health {
         let all = self.verdicts.iter().map(|(health, _)| *health);
-        let badness = |health: &Health| match health {
-            Health::Healthy => 0,
-            Health::Unknown => 1,
-            Health::Failing => 2,
-        };
         all.chain(self.reported)
-            .max_by_key(badness)
+            .max_by_key(|health| badness(*health))
             .unwrap_or(Health::Unknown)
+    }
+
+    /// The worst that checks have found, and why; without checks, what was reported.
+    pub(crate) fn found(&self) -> (Health, Option<String>) {
+        let all = self.verdicts.iter();
+        let worst = all.max_by_key(|(health, _)| badness(*health));
+        let reported = || (self.reported.unwrap_or(Health::Unknown), None);
+        worst.cloned().unwrap_or_else(reported)
     }
 
     /// Why it is not healthy, in words.

@@ -75,14 +75,24 @@ pub(crate) struct Verdict {
 }
 
 /// Results in a row make a verdict.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Hysteresis {
     healthy: Option<bool>,
     others: u64,
 }
 
 impl Hysteresis {
-    /// The new verdict, if this result makes one. The first result does.
+    /// Goes on from what is known.
+    pub(crate) fn after(health: Health) -> Self {
+        let healthy = match health {
+            Health::Unknown => None,
+            Health::Healthy => Some(true),
+            Health::Failing => Some(false),
+        };
+        Self { healthy, others: 0 }
+    }
+
+    /// The new verdict, if this result makes one. The first result does, if nothing was known.
     pub(crate) fn take(&mut self, check: &Check, is_good: bool) -> Option<bool> {
         if self.healthy == Some(is_good) {
             self.others = 0;
@@ -100,17 +110,18 @@ impl Hysteresis {
 }
 
 impl Check {
-    /// Looks for ever, and tells what changes.
+    /// Looks for ever, and tells what changes from what was known `before`.
     pub(crate) async fn watch(
         self,
         app: String,
         index: usize,
         generation: u64,
+        before: Health,
         verdicts: mpsc::Sender<Verdict>,
     ) {
         let mut ticks = interval(self.interval);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut hysteresis = Hysteresis::default();
+        let mut hysteresis = Hysteresis::after(before);
         loop {
             ticks.tick().await;
             let result = match timeout(self.timeout, self.probe.look()).await {

@@ -96,11 +96,11 @@ impl Host {
         owners.chain(others).chain(self.trusted.clone()).collect()
     }
 
-    /// What has to be looked at: application, number and check.
-    pub(crate) fn checks(&self) -> impl Iterator<Item = (&str, usize, &Check)> {
+    /// What has to be looked at: application, number, check, and what is known so far.
+    pub(crate) fn checks(&self) -> impl Iterator<Item = (&str, usize, &Check, Health)> {
         self.apps.iter().flat_map(|(name, app)| {
-            let checks = app.checks.iter().enumerate();
-            checks.map(move |(index, check)| (name.as_str(), index, check))
+            let checks = app.checks.iter().zip(&app.verdicts).enumerate();
+            checks.map(move |(index, (check, (health, _)))| (name.as_str(), index, check, *health))
         })
     }
 
@@ -187,7 +187,8 @@ impl Host {
     /// An application of the file, as it is there now.
     fn file_app(&mut self, now: Instant, new: FileApp, saved: &Saved) {
         let origin = Origin::File { uid: new.uid };
-        if !self.apps.contains_key(&new.name) {
+        let is_new = !self.apps.contains_key(&new.name);
+        if is_new {
             let kept = saved.apps.get(&new.name).cloned().unwrap_or_default();
             if let Err(what) = self.add(now, &new.name, new.spec.clone(), origin, &kept) {
                 return error!(app = new.name, "cannot be taken into the table: {what}");
@@ -199,7 +200,19 @@ impl Host {
         app.origin = origin;
         app.spec.capacity = new.spec.capacity;
         if app.checks != new.checks {
-            app.verdicts = vec![(Health::Unknown, None); new.checks.len()];
+            // It is as it was, until the new ones have found something.
+            let before = if is_new {
+                (Health::Unknown, None)
+            } else {
+                app.found()
+            };
+            let verdict = |check: &Check| {
+                let old = app.checks.iter().position(|old| old == check);
+                let verdict = old.and_then(|index| app.verdicts.get(index));
+                verdict.unwrap_or(&before).clone()
+            };
+            let verdicts = new.checks.iter().map(verdict).collect();
+            app.verdicts = verdicts;
             app.checks = new.checks;
         }
         // It is in its range, and the row is there.

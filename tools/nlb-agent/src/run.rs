@@ -135,9 +135,9 @@ async fn serve(path: &Path, mut config: Config) -> io::Result<()> {
 /// A task for each check. They end with what is returned.
 fn watch_all(host: &Host, found: &mpsc::Sender<Verdict>) -> JoinSet<()> {
     let mut watchers = JoinSet::new();
-    for (app, index, check) in host.checks() {
+    for (app, index, check, before) in host.checks() {
         let (check, app) = (check.clone(), app.to_owned());
-        watchers.spawn(check.watch(app, index, host.generation(), found.clone()));
+        watchers.spawn(check.watch(app, index, host.generation(), before, found.clone()));
     }
     watchers
 }

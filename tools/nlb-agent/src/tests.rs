@@ -403,7 +403,7 @@ fn results_in_a_row_count() {
         rise: 2,
         fall: 3,
     };
-    let mut hysteresis = Hysteresis::default();
+    let mut hysteresis = Hysteresis::after(Health::Unknown);
     let all = [
         (true, Some(true)),
         (false, None),
@@ -421,7 +421,13 @@ fn results_in_a_row_count() {
     for (index, (result, verdict)) in all.into_iter().enumerate() {
         assert_eq!(hysteresis.take(&check, result), verdict, "{index}");
     }
-    assert_eq!(Hysteresis::default().take(&check, false), Some(false));
+    let unknown = || Hysteresis::after(Health::Unknown);
+    assert_eq!(unknown().take(&check, false), Some(false));
+    // What was known before is no result.
+    let mut healthy = Hysteresis::after(Health::Healthy);
+    let results: Vec<_> = (0..3).map(|_| healthy.take(&check, false)).collect();
+    assert_eq!(results, [None, None, Some(false)]);
+    assert_eq!(Hysteresis::after(Health::Failing).take(&check, true), None);
 }
 
 #[test]

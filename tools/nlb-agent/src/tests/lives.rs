@@ -81,3 +81,49 @@ fn a_boot_ends_what_was_reported() {
     assert_eq!(state::boot().unwrap(), state::boot().unwrap());
     assert!(!state::boot().unwrap().is_empty());
 }
+
+#[test]
+fn a_check_that_changes_changes_no_health() {
+    let mut scene = Scene::new(&Saved::default());
+    let known = |scene: &Scene| -> Vec<_> {
+        let checks = scene.host.checks();
+        checks.map(|(app, index, _, health)| (app.to_owned(), index, health)).collect()
+    };
+    let of_web = |index, health| ("web".to_owned(), index, health);
+    scene.found(0, Health::Healthy);
+    scene.found(1, Health::Healthy);
+    let text = GOOD.replace("path = \"/\"", "path = \"/ready\"");
+    scene.host.reload(scene.now, check(&text).unwrap());
+    assert_eq!(scene.app("web")["health"], "healthy");
+    assert_eq!(
+        known(&scene),
+        [of_web(0, Health::Healthy), of_web(1, Health::Healthy)]
+    );
+    // Those that are the same keep what they have found themselves.
+    scene.found(0, Health::Failing);
+    let text = text.replace("kind = \"tcp\"", "kind = \"tcp\"\nfall = 3");
+    scene.host.reload(scene.now, check(&text).unwrap());
+    let web = scene.app("web");
+    assert_eq!(
+        (&web["health"], &web["why"]),
+        (&json!("failing"), &json!("it is away"))
+    );
+    assert_eq!(
+        known(&scene),
+        [of_web(0, Health::Failing), of_web(1, Health::Failing)]
+    );
+    scene.found(0, Health::Healthy);
+    scene.found(1, Health::Healthy);
+    assert_eq!(scene.app("web")["health"], "healthy");
+    // The first check of an application that has reported before.
+    scene.say(
+        ROOT,
+        json!({"command": "health", "app": "plain", "health": "healthy"}),
+    );
+    let more = text + "[[app.check]]\nkind = \"tcp\"\naddress = \"10.0.2.2:1\"\n";
+    scene.host.reload(scene.now, check(&more).unwrap());
+    assert_eq!(scene.app("plain")["health"], "healthy");
+    // A new life has to look.
+    let scene = Scene::of(&more, &scene.host.saved(1));
+    assert!(known(&scene).iter().all(|(_, _, health)| *health == Health::Unknown));
+}
