@@ -378,8 +378,12 @@ impl Host {
                 return Ok(json!({ "app": app }));
             }
             Request::Health { app, health } => {
-                self.own(caller, &app)?.reported = Some(health.into());
-                self.is_dirty = true;
+                let reported = Some(health.into());
+                let own = self.own(caller, &app)?;
+                if own.reported != reported {
+                    own.reported = reported;
+                    self.is_dirty = true;
+                }
                 self.settle(now, &app);
                 app
             }

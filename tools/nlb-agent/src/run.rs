@@ -2,7 +2,7 @@
 
 //! The loop around the protocol's machine: sockets, clock, requests, checks and signals.
 
-use crate::{check::Verdict, config::Config, host::Host, state, state::Saved};
+use crate::{check::Verdict, config::Config, host::Host, state};
 use nlb_daemon::{
     api::{self, Message, Server},
     life,
@@ -46,17 +46,18 @@ async fn serve(path: &Path, mut config: Config) -> io::Result<()> {
     // If there is another one, it is found out before anything is touched.
     let server = Server::bind(&config.socket)?;
     let sockets = Sockets::bind(&config.bind)?;
-    let saved = Saved::load(&config.state)?.in_boot(&state::boot()?);
+    let saved = state::Saved::load(&config.state)?.in_boot(&state::boot()?);
     let epoch = life::epoch(saved.epoch);
     let own = AgentConfig {
         epoch,
         ..config.agent.clone()
     };
     let agent = Agent::new(Instant::now(), own, config.keys.clone(), life::seed()?);
-    let path_of_state = config.state.clone();
     let mut host = Host::new(Instant::now(), &mut config, agent, &saved, api::trusted());
-    host.saved(epoch).save(&path_of_state)?;
+    let first = host.saved(epoch);
+    first.save(&config.state)?;
     host.is_dirty = false;
+    let mut keeper = state::Keeper::new(config.state.clone(), first);
 
     let (found, mut verdicts) = mpsc::channel(QUEUE);
     let mut watchers = watch_all(&host, &found);
@@ -86,14 +87,15 @@ async fn serve(path: &Path, mut config: Config) -> io::Result<()> {
             }
         }
         if std::mem::take(&mut host.is_dirty) {
-            if let Err(error) = host.saved(epoch).save(&path_of_state) {
-                error!("a restart would lose what has changed: {error}");
-            }
+            keeper.note();
             let users = host.admitted();
             admit.send_if_modified(|old| std::mem::replace(old, users.clone()) != users);
         }
         let now = Instant::now();
-        let at = host.agent.poll_timeout().unwrap_or(now + NOTHING);
+        keeper.begin(now, || host.saved(epoch));
+        let timeouts = [host.agent.poll_timeout(), keeper.due()];
+        let at = timeouts.into_iter().flatten().min();
+        let at = at.unwrap_or(now + NOTHING);
         tokio::select! {
             (len, from) = sockets.receive(&mut buffer) => {
                 let datagram = buffer.get(..len).unwrap_or_default();
@@ -106,6 +108,9 @@ async fn serve(path: &Path, mut config: Config) -> io::Result<()> {
                     let _ = answer.send(host.request(Instant::now(), caller, &line));
                 }
                 Message::Closed(caller) => host.closed(Instant::now(), caller),
+            },
+            kept = keeper.ended() => if let Err(error) = kept {
+                error!("a restart would lose what has changed: {error}");
             },
             Some(verdict) = verdicts.recv() => host.verdict(Instant::now(), verdict),
             // Another life follows, most likely, before this one's rows are too old; its rows replace them. To say
@@ -129,7 +134,7 @@ async fn serve(path: &Path, mut config: Config) -> io::Result<()> {
         }
     }
     info!("{}", host.agent.counters());
-    Ok(())
+    keeper.end(host.saved(epoch)).await
 }
 
 /// A task for each check. They end with what is returned.

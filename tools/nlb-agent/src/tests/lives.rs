@@ -3,7 +3,7 @@
 //! What is kept over restarts, boots and new configurations.
 
 use super::*;
-use crate::state;
+use crate::state::{self, Keeper};
 
 #[test]
 fn a_restart_loses_nothing() {
@@ -126,4 +126,56 @@ fn a_check_that_changes_changes_no_health() {
     // A new life has to look.
     let scene = Scene::of(&more, &scene.host.saved(1));
     assert!(known(&scene).iter().all(|(_, _, health)| *health == Health::Unknown));
+}
+
+#[test]
+fn what_changes_is_written_by_and_by() {
+    let saved = |epoch| Saved {
+        epoch,
+        ..Saved::default()
+    };
+    let write = async {
+        let file = path().with_file_name("kept.json");
+        let mut keeper = Keeper::new(file.clone(), saved(1));
+        let now = Instant::now();
+        keeper.begin(now, || panic!("nothing has changed"));
+        keeper.note();
+        keeper.begin(now, || saved(1));
+        assert!(keeper.due().is_none() && !file.exists());
+        keeper.note();
+        keeper.begin(now, || saved(2));
+        // One at a time.
+        keeper.note();
+        assert_eq!(keeper.due(), None);
+        keeper.begin(now, || panic!("it is being written"));
+        keeper.ended().await.unwrap();
+        assert_eq!(Saved::load(&file).unwrap(), saved(2));
+        keeper.begin(now, || saved(3));
+        keeper.end(saved(4)).await.unwrap();
+        assert_eq!(Saved::load(&file).unwrap(), saved(4));
+        // What could not be written is written later, even if it is what was there at first.
+        let mut keeper = Keeper::new("/none/at/all".into(), saved(1));
+        let now = Instant::now();
+        keeper.note();
+        keeper.begin(now, || saved(2));
+        assert!(keeper.ended().await.is_err());
+        assert!(keeper.due().is_some_and(|at| at > now));
+        keeper.begin(now, || panic!("not at once"));
+        keeper.begin(now + Duration::from_secs(60), || saved(1));
+        assert!(keeper.ended().await.is_err());
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().build();
+    runtime.unwrap().block_on(write);
+}
+
+/// Applications report again and again what is known already.
+#[test]
+fn what_is_the_same_is_not_written() {
+    let mut scene = Scene::new(&Saved::default());
+    let failing = json!({"command": "health", "app": "plain", "health": "failing"});
+    scene.say(ROOT, failing.clone());
+    assert!(std::mem::take(&mut scene.host.is_dirty));
+    scene.say(ROOT, failing);
+    scene.say(ROOT, json!({"command": "load", "app": "plain", "load": 3}));
+    assert!(!scene.host.is_dirty);
 }
