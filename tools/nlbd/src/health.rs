@@ -17,7 +17,7 @@ mod tests;
 pub(crate) use config::Config;
 
 use config::Panic;
-use forwarder::Forwarder;
+use forwarder::{Applied, Forwarder};
 use nlb_daemon::{
     api::{self, Admitted, Message, Server},
     life,
@@ -67,8 +67,8 @@ pub(crate) fn run(path: &Path, config: Config) -> io::Result<()> {
     result
 }
 
-/// A plan under way, and the version of the cache that it is made of.
-type Job = JoinHandle<(Forwarder, Known, Result<Plan, String>)>;
+/// A plan under way, and what was gone when it was begun.
+type Job = JoinHandle<(Forwarder, BTreeMap<Place, Gone>, Applied)>;
 
 /// What is known, and what is done about it.
 struct Handler {
@@ -301,36 +301,53 @@ impl Handler {
         let known = self.known();
         let (version, panic) = (self.lbu.cache().version(), self.panic);
         let job = tokio::task::spawn_blocking(move || {
-            let outcome = forwarder.apply(&known, panic);
-            (forwarder, known, outcome)
+            let gone = known.gone.clone();
+            let applied = forwarder.apply(known, panic);
+            (forwarder, gone, applied)
         });
         self.job = Some((version, job));
     }
 
     /// It was told.
     fn end(&mut self, (version, done): (u64, <Job as Future>::Output)) {
-        let (known, outcome) = match done {
-            Ok((forwarder, known, outcome)) => {
+        let (begun, applied) = match done {
+            Ok((forwarder, begun, applied)) => {
                 self.forwarder = Some(forwarder);
-                (known, outcome)
+                (begun, applied)
             }
             Err(error) => {
                 self.forwarder = Some(Forwarder::default());
-                (Known::default(), Err(error.to_string()))
+                let trouble = Some(error.to_string());
+                let applied = Applied {
+                    trouble,
+                    ..Applied::default()
+                };
+                (BTreeMap::new(), applied)
             }
         };
-        match outcome {
-            Ok(plan) => {
+        let Applied {
+            plan,
+            gone,
+            trouble,
+        } = applied;
+        match trouble {
+            None => {
                 if self.trouble.take().is_some() {
                     info!("the forwarder follows again");
                 }
                 self.lbu.applied(version);
                 self.applied = version;
-                self.forget(&known, &plan);
+                self.forget(&begun, &plan);
                 self.tell_panics(&plan);
                 self.effects = plan.effects;
             }
-            Err(what) => {
+            Some(what) => {
+                // Some of it may be done; nobody else has done that.
+                for (place, before) in &begun {
+                    if let (Some(now), true) = (gone.get(place), self.is_still(place, before)) {
+                        self.gone.insert(*place, *now);
+                    }
+                }
                 if self.trouble.as_ref() != Some(&what) {
                     error!("the forwarder does not follow: {what}");
                 }
@@ -343,10 +360,9 @@ impl Handler {
 
     /// Of what is gone only that is remembered which may come back: by panic, of endpoints that nobody else has
     /// changed meanwhile.
-    fn forget(&mut self, known: &Known, plan: &Plan) {
-        for (place, before) in &known.gone {
-            // It may be another now.
-            if self.gone.get(place) != Some(before) {
+    fn forget(&mut self, begun: &BTreeMap<Place, Gone>, plan: &Plan) {
+        for (place, before) in begun {
+            if !self.is_still(place, before) {
                 continue;
             }
             match (before, plan.effects.get(place)) {
@@ -359,6 +375,11 @@ impl Handler {
                 }
             }
         }
+    }
+
+    /// Whether what is gone is what it was when the plan was begun.
+    fn is_still(&self, place: &Place, before: &Gone) -> bool {
+        self.gone.get(place) == Some(before)
     }
 
     fn tell_panics(&self, plan: &Plan) {

@@ -53,6 +53,28 @@ pub(crate) struct Known {
     pub(crate) gone: BTreeMap<Place, Gone>,
 }
 
+impl Known {
+    /// What was done for those that are silent is nobody else's doing when it is looked at again: `made` are changes of
+    /// the plan.
+    pub(crate) fn credit(&mut self, plan: &Plan, made: &[Change]) {
+        let states = made.iter().filter_map(|made| {
+            let state = made.change.state?;
+            Some(((made.service, made.host), state))
+        });
+        let states: HashMap<_, _> = states.collect();
+        for (place, gone) in &mut self.gone {
+            let Gone::Stale { set, .. } = gone else {
+                continue;
+            };
+            let effect = plan.effects.get(place);
+            let key = effect.map(|effect| (effect.service, place.physical.ip()));
+            if let Some(state) = key.and_then(|key| states.get(&key)) {
+                *set = Some(*state);
+            }
+        }
+    }
+}
+
 /// What the endpoint of a row does, or will when the plan is carried out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Effect {

@@ -6,7 +6,7 @@ mod plans;
 
 use super::{
     config::Config,
-    forwarder::Forwarder,
+    forwarder::{Applied, Forwarder},
     plan::{plan, Gone, Place},
     Handler,
 };
@@ -72,6 +72,8 @@ struct Pair {
     app: AppId,
     /// State of the endpoint.
     state: EndpointState,
+    /// The service has no other endpoint.
+    is_alone: bool,
 }
 
 impl Pair {
@@ -84,6 +86,7 @@ impl Pair {
             handler: Handler::new(lbu, PANIC),
             app: AppId(0),
             state: EndpointState::Active,
+            is_alone: false,
         };
         pair.start(1);
         pair
@@ -154,17 +157,32 @@ impl Pair {
 
     /// The forwarder is told.
     fn apply(&mut self) {
-        let known = self.handler.known();
+        self.apply_with(None);
+    }
+
+    /// The same; then something else goes wrong.
+    fn apply_with(&mut self, trouble: Option<&str>) {
+        let mut known = self.handler.known();
+        let begun = known.gone.clone();
         let version = self.handler.lbu.cache().version();
-        let endpoints = [
+        let mut endpoints = vec![
             endpoint(WEB, 1, self.state, 50),
             endpoint(WEB, 2, EndpointState::Active, 50),
         ];
+        if self.is_alone {
+            endpoints.truncate(1);
+        }
         let plan = plan(&known, PANIC, &[WEB.parse().unwrap()], &endpoints);
         for change in &plan.changes {
             self.state = change.change.state.unwrap_or(self.state);
         }
-        let done = (Forwarder::default(), known, Ok(plan));
+        known.credit(&plan, &plan.changes);
+        let applied = Applied {
+            plan,
+            gone: known.gone,
+            trouble: trouble.map(str::to_owned),
+        };
+        let done = (Forwarder::default(), begun, applied);
         self.handler.end((version, Ok(done)));
     }
 
@@ -252,4 +270,33 @@ fn who_is_silent_is_remembered_until_somebody_decides() {
     pair.state = EndpointState::Active;
     pair.apply();
     assert_eq!((pair.gone(), pair.state), (None, EndpointState::Active));
+}
+
+/// What it has done itself before something went wrong is not taken for somebody's decision.
+#[test]
+fn who_is_silent_is_remembered_if_something_goes_wrong() {
+    let mut pair = Pair::new();
+    pair.pass(1000);
+    pair.apply();
+    pair.agent = None;
+    pair.pass(7000);
+    let stale = |set| {
+        let target = Directive::Active;
+        Some(Gone::Stale { target, set })
+    };
+    pair.apply_with(Some("no room"));
+    assert_eq!(pair.state, EndpointState::Draining);
+    assert_eq!(pair.gone(), stale(Some(EndpointState::Draining)));
+    assert_eq!(pair.handler.trouble.as_deref(), Some("no room"));
+    // Nobody else is left.
+    pair.is_alone = true;
+    pair.apply_with(Some("no room"));
+    assert_eq!(pair.state, EndpointState::Active);
+    assert_eq!(pair.gone(), stale(Some(EndpointState::Active)));
+    pair.apply();
+    assert_eq!(pair.gone(), stale(Some(EndpointState::Active)));
+    assert_eq!(pair.handler.trouble, None);
+    pair.is_alone = false;
+    pair.apply();
+    assert_eq!(pair.state, EndpointState::Draining);
 }
