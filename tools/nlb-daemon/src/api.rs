@@ -3,13 +3,16 @@
 //! Local sockets for requests: streams of the Unix domain, on which each request is a line, and each answer. What is
 //! in the lines is the daemon's; here is who may send them, and how much.
 //!
-//! Only users who are admitted get an answer, as the kernel names them (`SO_PEERCRED`). Lines, connections of a user
-//! and of all have bounds.
+//! Only users who are admitted get an answer, as the kernel names them (`SO_PEERCRED`). Lines, and connections of a
+//! user, have bounds; there are as many users as the configuration names. A connection may be idle for as long as it
+//! likes: applications hold it to say that they are there.
 
+use rustix::fs::{flock, FlockOperation};
 use std::{
     collections::BTreeMap,
-    io::{self, Write},
-    os::unix::fs::PermissionsExt,
+    fs::{self, File, OpenOptions},
+    io::{self, ErrorKind, Write},
+    os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
     sync::{
         atomic::{AtomicU64, Ordering},
@@ -62,12 +65,56 @@ pub fn trusted() -> Admitted {
 pub struct Server {
     listener: UnixListener,
     path: PathBuf,
+    /// Which file it is.
+    identity: (u64, u64),
+    /// Whoever has it may take the path. The file stays: who waits for one that is removed has nothing.
+    _lock: File,
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // If it is gone, somebody else has removed it.
-        let _ = std::fs::remove_file(&self.path);
+        // Somebody may have put another one there.
+        if identity(&self.path).is_ok_and(|own| own == self.identity) {
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+fn identity(path: &Path) -> io::Result<(u64, u64)> {
+    fs::symlink_metadata(path).map(|file| (file.dev(), file.ino()))
+}
+
+/// The right to listen at `path`, until it is closed.
+fn lock(path: &Path) -> io::Result<File> {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".lock");
+    let file = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(name)?;
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(file),
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(ErrorKind::AddrInUse.into()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Removes the socket of a daemon that has ended, and nothing else.
+fn remove_old(path: &Path) -> io::Result<()> {
+    let file = match fs::symlink_metadata(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    if !file.file_type().is_socket() {
+        let what = "there is a file that is no socket";
+        return Err(io::Error::new(ErrorKind::AlreadyExists, what));
+    }
+    match std::os::unix::net::UnixStream::connect(path) {
+        Err(error) if error.kind() == ErrorKind::ConnectionRefused => fs::remove_file(path),
+        // Somebody is there; to listen says what is wrong.
+        _ => Ok(()),
     }
 }
 
@@ -78,17 +125,16 @@ impl Server {
             let what = format!("cannot listen on {}: {error}", path.display());
             io::Error::new(error.kind(), what)
         };
-        if let Err(error) = std::os::unix::net::UnixStream::connect(path) {
-            if error.kind() == io::ErrorKind::ConnectionRefused {
-                std::fs::remove_file(path).map_err(named)?;
-            }
-        }
+        let lock = lock(path).map_err(named)?;
+        remove_old(path).map_err(named)?;
         let listener = UnixListener::bind(path).map_err(named)?;
         let server = Self {
             listener,
             path: path.to_owned(),
+            identity: identity(path).map_err(named)?,
+            _lock: lock,
         };
-        std::fs::set_permissions(path, PermissionsExt::from_mode(0o666)).map_err(named)?;
+        fs::set_permissions(path, PermissionsExt::from_mode(0o666)).map_err(named)?;
         Ok(server)
     }
 
@@ -115,16 +161,16 @@ impl Server {
             };
             if !admitted.borrow().contains(&caller.uid) {
                 debug!(uid = caller.uid, "refused");
-                refuse(stream, "this user may not ask here");
+                refuse(stream, STRANGER);
                 continue;
             }
             let Some(place) = Place::take(&of_users, caller.uid) else {
                 refuse(stream, "too many connections of this user");
                 continue;
             };
-            let queue = queue.clone();
+            let (queue, admitted) = (queue.clone(), admitted.clone());
             tokio::spawn(async move {
-                let ended = connection(stream, caller, &queue).await;
+                let ended = connection(stream, caller, &admitted, &queue).await;
                 debug!(?caller, "connection ended: {ended:?}");
                 let _ = queue.send(Message::Closed(caller)).await;
                 drop(place);
@@ -132,6 +178,9 @@ impl Server {
         }
     }
 }
+
+/// What users are told who are not admitted.
+const STRANGER: &str = "this user may not ask here";
 
 /// A line that is an error, as JSON: `text` has nothing that would have to be escaped.
 fn error(text: &str) -> String {
@@ -175,6 +224,7 @@ impl Drop for Place {
 async fn connection(
     stream: UnixStream,
     caller: Caller,
+    admitted: &watch::Receiver<Admitted>,
     queue: &mpsc::Sender<Message>,
 ) -> io::Result<()> {
     let (reader, mut writer) = stream.into_split();
@@ -186,9 +236,12 @@ async fn connection(
         if limited.read_until(b'\n', &mut line).await? == 0 {
             return Ok(());
         }
+        // A new configuration may not admit who was admitted when the connection was made.
+        let is_stranger = !admitted.borrow().contains(&caller.uid);
         let is_long = line.len() == LINE_MAX && line.last() != Some(&b'\n');
         let text = String::from_utf8(std::mem::take(&mut line));
         let answer = match text {
+            _ if is_stranger => error(STRANGER),
             Ok(text) if !is_long => {
                 let (sender, answer) = oneshot::channel();
                 let message = Message::Line(caller, text, sender);
@@ -207,7 +260,7 @@ async fn connection(
             Err(_) => return Err(io::ErrorKind::TimedOut.into()),
         }
         // What is left of it is no request.
-        if is_long {
+        if is_long || is_stranger {
             return Ok(());
         }
     }
@@ -261,6 +314,13 @@ mod tests {
         assert!(say(&path, &[b'a'; LINE_MAX]).contains("a line of UTF-8"));
         let whole = [&[b'a'; LINE_MAX - 1][..], b"\n"].concat();
         assert!(say(&path, &whole).starts_with(&format!("{uid} aaa")));
+        let known = StdStream::connect(&path).unwrap();
+        let mut answers = std::io::BufReader::new(&known).lines();
+        let mut ask = |line: &[u8]| {
+            (&known).write_all(line).unwrap();
+            answers.next().map(Result::unwrap)
+        };
+        assert_eq!(ask(b"one\n"), Some(format!("{uid} one")));
         // One more than there may be; some of those before may still count.
         let crowd: Vec<_> = (0..=OF_USER_MAX)
             .map(|_| StdStream::connect(&path).unwrap())
@@ -276,9 +336,42 @@ mod tests {
         }
         drop(crowd);
         admit.send_replace(Admitted::new());
+        // Neither who is there already nor who comes.
+        assert!(ask(b"two\n").unwrap().contains("may not ask"));
+        assert!(answers.next().is_none());
         let mut told = String::new();
         let mut stranger = StdStream::connect(&path).unwrap();
         stranger.read_to_string(&mut told).unwrap();
         assert!(told.contains("may not ask"), "{told}");
+        fs::remove_file(path.with_extension("lock")).unwrap();
+    }
+
+    #[test]
+    fn only_its_own_socket_is_removed() {
+        let folder = std::env::temp_dir().join(format!("nlb-api-files-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        let path = folder.join("socket");
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        let _inside = runtime.enter();
+        fs::write(&path, "precious").unwrap();
+        let error = Server::bind(&path).unwrap_err().to_string();
+        assert!(error.contains("no socket"), "{error}");
+        assert_eq!(fs::read(&path).unwrap(), b"precious");
+        fs::remove_file(&path).unwrap();
+        let server = Server::bind(&path).unwrap();
+        fs::remove_file(&path).unwrap();
+        // It is there, although nobody finds it.
+        let error = Server::bind(&path).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::AddrInUse);
+        fs::write(&path, "of somebody else").unwrap();
+        drop(server);
+        assert!(path.exists());
+        fs::remove_file(&path).unwrap();
+        drop(Server::bind(&path).unwrap());
+        assert!(!path.exists());
+        fs::remove_dir_all(&folder).unwrap();
     }
 }
