@@ -3,6 +3,10 @@
 //! External checks: whether an application answers, asked again and again.
 
 use nlb_health::row::Health;
+use rustix::{
+    io::Errno,
+    process::{kill_process_group, Pid, Signal},
+};
 use std::{
     fmt,
     io,
@@ -13,13 +17,14 @@ use std::{
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
-    process::Command,
+    process::{Child, Command},
     sync::mpsc,
     time::{interval, timeout, MissedTickBehavior},
 };
+use tracing::warn;
 
 /// As much of an answer to HTTP is looked at.
-const ANSWER_MAX: u64 = 64 * 1024;
+const ANSWER_MAX: usize = 64 * 1024;
 
 /// How an application is looked at, and what is made of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -126,7 +131,18 @@ impl Check {
             ticks.tick().await;
             let result = match timeout(self.timeout, self.probe.look()).await {
                 Ok(result) => result,
-                Err(_) => Err(format!("no answer in {} ms", self.timeout.as_millis())),
+                Err(_) => {
+                    let what = format!("no answer in {} ms", self.timeout.as_millis());
+                    Err(Miss::Bad(what))
+                }
+            };
+            let result = match result {
+                Ok(()) => Ok(()),
+                Err(Miss::Bad(why)) => Err(why),
+                Err(Miss::Blind(why)) => {
+                    warn!(app = app.as_str(), "cannot look at {}: {why}", self.probe);
+                    continue;
+                }
             };
             let Some(is_healthy) = hysteresis.take(&self, result.is_ok()) else {
                 continue;
@@ -149,13 +165,34 @@ impl Check {
     }
 }
 
+/// Why a look has not found that all is well.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Miss {
+    /// The application is not as it shall be.
+    Bad(String),
+    /// The agent could not look: nothing is known.
+    Blind(String),
+}
+
+impl Miss {
+    fn of(error: &io::Error) -> Self {
+        let text = error.to_string();
+        match Errno::from_io_error(error) {
+            Some(
+                Errno::MFILE | Errno::NFILE | Errno::NOMEM | Errno::ADDRNOTAVAIL | Errno::AGAIN,
+            ) => Self::Blind(text),
+            _ => Self::Bad(text),
+        }
+    }
+}
+
 impl Probe {
     /// Looks once. What is wrong is said in words.
-    async fn look(&self) -> Result<(), String> {
+    pub(crate) async fn look(&self) -> Result<(), Miss> {
         match self {
             Self::Tcp(address) => {
                 let connected = TcpStream::connect(address).await;
-                connected.map(drop).map_err(|error| error.to_string())
+                connected.map(drop).map_err(|error| Miss::of(&error))
             }
             Self::Http {
                 address,
@@ -164,53 +201,93 @@ impl Probe {
                 status,
                 body,
             } => {
-                let answer = get(*address, path, host).await;
-                let answer = answer.map_err(|error| error.to_string())?;
-                judge(&answer, status, body.as_deref())
+                let mut stream = TcpStream::connect(address)
+                    .await
+                    .map_err(|error| Miss::of(&error))?;
+                let answer = get(&mut stream, path, host, status, body.as_deref()).await;
+                answer.map_err(Miss::Bad)
             }
             Self::Command(words) => {
                 let Some((program, arguments)) = words.split_first() else {
                     return Ok(());
                 };
-                let ended = Command::new(program)
+                let running = Command::new(program)
                     .args(arguments)
                     .stdin(Stdio::null())
                     .stdout(Stdio::null())
                     .stderr(Stdio::null())
+                    .process_group(0)
                     // One that takes too long is dropped with what waits for it.
                     .kill_on_drop(true)
-                    .status()
-                    .await
-                    .map_err(|error| error.to_string())?;
+                    .spawn();
+                let mut running = Group(running.map_err(|error| Miss::of(&error))?);
+                let ended = running.0.wait().await;
+                let ended = ended.map_err(|error| Miss::of(&error))?;
                 if ended.success() {
                     Ok(())
                 } else {
-                    Err(ended.to_string())
+                    Err(Miss::Bad(ended.to_string()))
                 }
             }
         }
     }
 }
 
-/// The answer to a GET, as far as it is looked at.
-async fn get(address: SocketAddr, path: &str, host: &str) -> io::Result<Vec<u8>> {
-    let mut stream = TcpStream::connect(address).await?;
+/// A command and the processes that it has begun, which end when it is dropped before it has ended.
+struct Group(Child);
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        // It is known no more when it has ended; then its number may be somebody else's.
+        let pid = self.0.id().and_then(|id| i32::try_from(id).ok());
+        if let Some(pid) = pid.and_then(Pid::from_raw) {
+            let _ = kill_process_group(pid, Signal::KILL);
+        }
+    }
+}
+
+/// Asks, and reads until it is clear whether the answer is as it shall be.
+async fn get(
+    stream: &mut TcpStream,
+    path: &str,
+    host: &str,
+    status: &[u16],
+    body: Option<&str>,
+) -> Result<(), String> {
     let request = format!(
         "GET {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: nlb-agent\r\nAccept: */*\r\nConnection: close\r\n\r\n"
     );
-    stream.write_all(request.as_bytes()).await?;
+    let asked = stream.write_all(request.as_bytes()).await;
+    asked.map_err(|error| error.to_string())?;
     let mut answer = Vec::new();
-    stream.take(ANSWER_MAX).read_to_end(&mut answer).await?;
-    Ok(answer)
+    let mut part = [0; 4096];
+    loop {
+        let read = stream.read(&mut part).await;
+        // Who has answered and then breaks off has answered.
+        let part = part.get(..*read.as_ref().unwrap_or(&0)).unwrap_or_default();
+        answer.extend_from_slice(part);
+        let is_end = part.is_empty() || answer.len() >= ANSWER_MAX;
+        match (judge(&answer, status, body, is_end), read) {
+            (Some(Err(_)), Err(error)) => return Err(error.to_string()),
+            (Some(verdict), _) => return verdict,
+            (None, _) => {}
+        }
+    }
 }
 
-/// Whether an answer is as it shall be.
-pub(crate) fn judge(answer: &[u8], status: &[u16], body: Option<&str>) -> Result<(), String> {
+/// Whether an answer is as it shall be, as soon as that is clear; `is_end`: no more comes.
+pub(crate) fn judge(
+    answer: &[u8],
+    status: &[u16],
+    text: Option<&str>,
+    is_end: bool,
+) -> Option<Result<(), String>> {
     let mut headers = [httparse::EMPTY_HEADER; 100];
     let mut response = httparse::Response::new(&mut headers);
     let head = match response.parse(answer) {
         Ok(httparse::Status::Complete(head)) => head,
-        _ => return Err("no answer in HTTP/1.x".to_owned()),
+        Ok(httparse::Status::Partial) if !is_end => return None,
+        _ => return Some(Err("no answer in HTTP/1.x".to_owned())),
     };
     let code = response.code.unwrap_or(0);
     let is_wanted = if status.is_empty() {
@@ -219,15 +296,47 @@ pub(crate) fn judge(answer: &[u8], status: &[u16], body: Option<&str>) -> Result
         status.contains(&code)
     };
     if !is_wanted {
-        return Err(format!("status {code}"));
+        return Some(Err(format!("status {code}")));
     }
-    let Some(text) = body.map(str::as_bytes).filter(|text| !text.is_empty()) else {
-        return Ok(());
+    let Some(text) = text.map(str::as_bytes).filter(|text| !text.is_empty()) else {
+        return Some(Ok(()));
     };
-    let rest = answer.get(head..).unwrap_or_default();
-    if rest.windows(text.len()).any(|part| part == text) {
-        Ok(())
+    let (body, is_whole) = body(response.headers, answer.get(head..).unwrap_or_default());
+    if body.windows(text.len()).any(|part| part == text) {
+        Some(Ok(()))
+    } else if is_whole || is_end {
+        Some(Err("the text is not in the body".to_owned()))
     } else {
-        Err("the text is not in the body".to_owned())
+        None
     }
+}
+
+/// What is there of a body, out of its chunks (RFC 9112, section 7.1), and whether that is all.
+fn body(headers: &[httparse::Header<'_>], bytes: &[u8]) -> (Vec<u8>, bool) {
+    let value = |name: &str| {
+        let mut named = headers
+            .iter()
+            .filter(|own| own.name.eq_ignore_ascii_case(name));
+        std::str::from_utf8(named.next()?.value).ok()
+    };
+    let coding = value("transfer-encoding").unwrap_or_default();
+    if !coding.trim().to_ascii_lowercase().ends_with("chunked") {
+        let len = value("content-length").and_then(|len| len.trim().parse().ok());
+        return match len.and_then(|len: usize| bytes.get(..len)) {
+            Some(body) => (body.to_vec(), true),
+            None => (bytes.to_vec(), false),
+        };
+    }
+    let (mut body, mut rest) = (Vec::new(), bytes);
+    while let Ok(httparse::Status::Complete((start, len))) = httparse::parse_chunk_size(rest) {
+        if len == 0 {
+            return (body, true);
+        }
+        let len = usize::try_from(len).unwrap_or(usize::MAX);
+        let chunk = rest.get(start..).unwrap_or_default();
+        body.extend_from_slice(chunk.get(..len).unwrap_or(chunk));
+        // Behind it there is CRLF.
+        rest = chunk.get(len.saturating_add(2)..).unwrap_or_default();
+    }
+    (body, false)
 }

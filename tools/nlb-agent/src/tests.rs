@@ -2,11 +2,12 @@
 
 //! Configuration, applications and checks, without sockets.
 
+mod checks;
 mod lives;
 mod users;
 
 use crate::{
-    check::{judge, Check, Hysteresis, Probe, Verdict},
+    check::{Check, Hysteresis, Probe, Verdict},
     config::Config,
     host::Host,
     state::Saved,
@@ -428,27 +429,4 @@ fn results_in_a_row_count() {
     let results: Vec<_> = (0..3).map(|_| healthy.take(&check, false)).collect();
     assert_eq!(results, [None, None, Some(false)]);
     assert_eq!(Hysteresis::after(Health::Failing).take(&check, true), None);
-}
-
-#[test]
-fn answers_are_judged() {
-    let answer = b"HTTP/1.1 204 No Content\r\nX: y\r\n\r\nall is ready";
-    for (status, body, is_good) in [
-        (&[][..], None, true),
-        (&[204], Some("ready"), true),
-        (&[200], None, false),
-        (&[], Some("y\r\n"), false),
-        (&[], Some(""), true),
-    ] {
-        assert_eq!(
-            judge(answer, status, body).is_ok(),
-            is_good,
-            "{status:?} {body:?}"
-        );
-    }
-    let moved = b"HTTP/1.1 301 Moved\r\n\r\n";
-    assert_eq!(judge(moved, &[], None), Err("status 301".to_owned()));
-    for broken in [&b""[..], b"SSH-2.0-x\r\n", b"HTTP/1.1 200 OK\r\nX: y\r\n"] {
-        assert!(judge(broken, &[], None).is_err());
-    }
 }
