@@ -6,6 +6,7 @@ use crate::{check::Verdict, config::Config, host::Host, state};
 use nlb_daemon::{
     api::{self, Message, Server},
     life,
+    state::{save, Keeper},
     udp::{Buffer, Sockets},
 };
 use nlb_health::{agent::AgentConfig, wire::DATAGRAM_MAX, Agent};
@@ -55,9 +56,9 @@ async fn serve(path: &Path, mut config: Config) -> io::Result<()> {
     let agent = Agent::new(Instant::now(), own, config.keys.clone(), life::seed()?);
     let mut host = Host::new(Instant::now(), &mut config, agent, &saved, api::trusted());
     let first = host.saved(epoch);
-    first.save(&config.state)?;
+    save(&first, &config.state)?;
     host.is_dirty = false;
-    let mut keeper = state::Keeper::new(config.state.clone(), first);
+    let mut keeper = Keeper::new(config.state.clone(), Some(first), Duration::ZERO);
 
     let (found, mut verdicts) = mpsc::channel(QUEUE);
     let mut watchers = watch_all(&host, &found);

@@ -19,7 +19,7 @@ use nlb_daemon::{
 use nlb_health::{agent::AgentConfig, row::Health, Agent};
 use serde_json::{json, Value};
 use std::{
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::OnceLock,
     time::{Duration, Instant},
 };

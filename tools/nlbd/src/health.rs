@@ -8,6 +8,7 @@
 
 mod config;
 mod forwarder;
+mod memory;
 mod plan;
 mod view;
 
@@ -21,6 +22,7 @@ use forwarder::{Applied, Forwarder};
 use nlb_daemon::{
     api::{self, Admitted, Message, Server},
     life,
+    state::{self, Keeper},
     udp::{Buffer, Sockets},
 };
 use nlb_health::{
@@ -29,6 +31,7 @@ use nlb_health::{
     row::{AppId, Directive},
     wire::DATAGRAM_MAX,
 };
+use memory::{Memory, Saved};
 use nlb_netlink::EndpointState;
 use plan::{Effect, Gone, Known, Place, Plan};
 use std::{
@@ -77,6 +80,9 @@ struct Handler {
     /// The rows as they were seen last, for what becomes of those that go.
     rows: BTreeMap<(u32, AppId), (Place, Directive)>,
     gone: BTreeMap<Place, Gone>,
+    memory: Memory,
+    /// The next life may have to know something else.
+    is_other: bool,
     effects: BTreeMap<Place, Effect>,
     is_dirty: bool,
     applied: u64,
@@ -102,14 +108,17 @@ async fn serve(path: &Path, config: Config) -> io::Result<()> {
     let mut look = interval(LOOK);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     info!(lbu = config.lbu.lbu, "running");
+    let (saved, epoch) = begin_life(&config.state);
     let own = LbuConfig {
-        epoch: life::epoch(0),
+        epoch,
         ..config.lbu
     };
     let mut handler = Handler::new(
         Lbu::new(own.clone(), config.keys, life::seed()?),
         config.panic,
+        Memory::new(&saved, Instant::now() + own.age_limit),
     );
+    let mut keeper = Keeper::new(config.state, None, AGAIN);
 
     let mut buffer: Buffer = [0; DATAGRAM_MAX + 1];
     loop {
@@ -118,10 +127,21 @@ async fn serve(path: &Path, config: Config) -> io::Result<()> {
                 debug!(to = %transmit.to, "cannot send: {error}");
             }
         }
-        handler.hear();
-        handler.begin();
         let now = Instant::now();
-        let mut at = handler.lbu.poll_timeout().unwrap_or(now + NOTHING);
+        handler.hear();
+        handler.miss(now);
+        handler.begin();
+        if std::mem::take(&mut handler.is_other) {
+            keeper.note();
+        }
+        keeper.begin(now, || handler.saved(epoch));
+        let timeouts = [
+            handler.lbu.poll_timeout(),
+            handler.memory.due(),
+            keeper.due(),
+        ];
+        let at = timeouts.into_iter().flatten().min();
+        let mut at = at.unwrap_or(now + NOTHING);
         if handler.is_dirty && handler.job.is_none() {
             at = at.min(handler.not_before);
         }
@@ -135,6 +155,9 @@ async fn serve(path: &Path, config: Config) -> io::Result<()> {
             Some(message) = requests.recv() => if let Message::Line(_, line, answer) = message {
                 // Who has asked may be gone.
                 let _ = answer.send(view::answer(&handler, own.lbu, &line));
+            },
+            kept = keeper.ended() => if let Err(error) = kept {
+                error!("a restart would lose which endpoints are governed: {error}");
             },
             Some(()) = changed.recv() => handler.is_dirty = true,
             _ = look.tick() => handler.is_dirty = true,
@@ -154,7 +177,22 @@ async fn serve(path: &Path, config: Config) -> io::Result<()> {
         }
     }
     info!("{}", handler.lbu.counters());
-    Ok(())
+    keeper.end(handler.saved(epoch)).await
+}
+
+/// What the life before has left, and the number of this one. Without the file nothing is worse than at first.
+fn begin_life(path: &Path) -> (Saved, u64) {
+    let loaded = state::load(path, "it is written anew");
+    let mut saved: Saved = loaded.unwrap_or_else(|error| {
+        error!("{error}");
+        Saved::default()
+    });
+    saved.epoch = life::epoch(saved.epoch);
+    if let Err(error) = state::save(&saved, path) {
+        error!("a restart would lose which endpoints are governed: {error}");
+    }
+    let epoch = saved.epoch;
+    (saved, epoch)
 }
 
 fn admitted(config: &Config) -> Admitted {
@@ -175,12 +213,14 @@ async fn finished(job: &mut Option<(u64, Job)>) -> (u64, <Job as Future>::Output
 }
 
 impl Handler {
-    fn new(lbu: Lbu, panic: Panic) -> Self {
+    fn new(lbu: Lbu, panic: Panic, memory: Memory) -> Self {
         Self {
             lbu,
             panic,
             rows: BTreeMap::new(),
             gone: BTreeMap::new(),
+            memory,
+            is_other: false,
             effects: BTreeMap::new(),
             is_dirty: true,
             applied: 0,
@@ -255,7 +295,22 @@ impl Handler {
         }
     }
 
+    /// Those that the life before has governed, and that nobody has spoken of since, are silent.
+    fn miss(&mut self, now: Instant) {
+        for (place, target) in self.memory.silent(now) {
+            self.is_dirty = true;
+            warn!(vip = %place.vip, physical = %place.physical, "was governed, and its host is silent");
+            self.has_gone(place, Gone::Stale { target, set: None });
+        }
+    }
+
+    /// What the next life has to know.
+    fn saved(&self, epoch: u64) -> Saved {
+        self.memory.saved(epoch, self.rows.values(), &self.gone)
+    }
+
     fn has_gone(&mut self, place: Place, gone: Gone) {
+        self.is_other = true;
         // More come together only while the forwarder cannot be told anything.
         if self.gone.len() < GONE_MAX || self.gone.contains_key(&place) {
             self.gone.insert(place, gone);
@@ -270,7 +325,10 @@ impl Handler {
         let (place, status) = (Place::of(&cached.row), cached.row.status);
         debug!(host, %app, physical = %place.physical, health = status.health.name(),
             load = status.load, target = status.target.name(), "row");
-        let old = self.rows.insert((host, app), (place, status.target));
+        let new = (place, status.target);
+        let old = self.rows.insert((host, app), new);
+        self.is_other |= old != Some(new);
+        self.memory.forget(&place);
         if let Some((old, _)) = old.filter(|(old, _)| *old != place) {
             self.has_gone(old, Gone::Left);
         }
@@ -372,6 +430,7 @@ impl Handler {
                 }
                 _ => {
                     self.gone.remove(place);
+                    self.is_other = true;
                 }
             }
         }

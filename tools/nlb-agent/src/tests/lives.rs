@@ -3,7 +3,7 @@
 //! What is kept over restarts, boots and new configurations.
 
 use super::*;
-use crate::state::{self, Keeper};
+use crate::state;
 
 #[test]
 fn a_restart_loses_nothing() {
@@ -33,25 +33,6 @@ fn a_restart_loses_nothing() {
         (&json!("draining"), &json!("active"))
     );
     scene.say(USER, json!({"command": "undo", "app": "shop"}));
-}
-
-#[test]
-fn the_state_is_written_wholly() {
-    let directory = path().with_file_name("state");
-    std::fs::create_dir_all(&directory).unwrap();
-    let file = directory.join("state.json");
-    let _ = std::fs::remove_file(&file);
-    assert_eq!(Saved::load(&file).unwrap(), Saved::default());
-    let saved = Saved {
-        epoch: 3,
-        ..Saved::default()
-    };
-    saved.save(&file).unwrap();
-    assert_eq!(Saved::load(&file).unwrap(), saved);
-    std::fs::write(&file, "{").unwrap();
-    let error = Saved::load(&file).unwrap_err().to_string();
-    assert!(error.contains("remove the file"), "{error}");
-    assert!(saved.save(Path::new("/none/at/all")).is_err());
 }
 
 #[test]
@@ -87,7 +68,9 @@ fn a_check_that_changes_changes_no_health() {
     let mut scene = Scene::new(&Saved::default());
     let known = |scene: &Scene| -> Vec<_> {
         let checks = scene.host.checks();
-        checks.map(|(app, index, _, health)| (app.to_owned(), index, health)).collect()
+        checks
+            .map(|(app, index, _, health)| (app.to_owned(), index, health))
+            .collect()
     };
     let of_web = |index, health| ("web".to_owned(), index, health);
     scene.found(0, Health::Healthy);
@@ -125,47 +108,9 @@ fn a_check_that_changes_changes_no_health() {
     assert_eq!(scene.app("plain")["health"], "healthy");
     // A new life has to look.
     let scene = Scene::of(&more, &scene.host.saved(1));
-    assert!(known(&scene).iter().all(|(_, _, health)| *health == Health::Unknown));
-}
-
-#[test]
-fn what_changes_is_written_by_and_by() {
-    let saved = |epoch| Saved {
-        epoch,
-        ..Saved::default()
-    };
-    let write = async {
-        let file = path().with_file_name("kept.json");
-        let mut keeper = Keeper::new(file.clone(), saved(1));
-        let now = Instant::now();
-        keeper.begin(now, || panic!("nothing has changed"));
-        keeper.note();
-        keeper.begin(now, || saved(1));
-        assert!(keeper.due().is_none() && !file.exists());
-        keeper.note();
-        keeper.begin(now, || saved(2));
-        // One at a time.
-        keeper.note();
-        assert_eq!(keeper.due(), None);
-        keeper.begin(now, || panic!("it is being written"));
-        keeper.ended().await.unwrap();
-        assert_eq!(Saved::load(&file).unwrap(), saved(2));
-        keeper.begin(now, || saved(3));
-        keeper.end(saved(4)).await.unwrap();
-        assert_eq!(Saved::load(&file).unwrap(), saved(4));
-        // What could not be written is written later, even if it is what was there at first.
-        let mut keeper = Keeper::new("/none/at/all".into(), saved(1));
-        let now = Instant::now();
-        keeper.note();
-        keeper.begin(now, || saved(2));
-        assert!(keeper.ended().await.is_err());
-        assert!(keeper.due().is_some_and(|at| at > now));
-        keeper.begin(now, || panic!("not at once"));
-        keeper.begin(now + Duration::from_secs(60), || saved(1));
-        assert!(keeper.ended().await.is_err());
-    };
-    let runtime = tokio::runtime::Builder::new_current_thread().build();
-    runtime.unwrap().block_on(write);
+    assert!(known(&scene)
+        .iter()
+        .all(|(_, _, health)| *health == Health::Unknown));
 }
 
 /// Applications report again and again what is known already.

@@ -23,6 +23,7 @@ pub(crate) struct Config {
     pub(crate) keys: Keys,
     pub(crate) listen: Vec<SocketAddr>,
     pub(crate) socket: PathBuf,
+    pub(crate) state: PathBuf,
     /// Users who may ask what is known, beside root.
     pub(crate) users: BTreeSet<u32>,
     pub(crate) panic: Panic,
@@ -43,6 +44,7 @@ struct File {
     lbu: Spanned<u32>,
     listen: Option<Spanned<Vec<SocketAddr>>>,
     socket: Option<PathBuf>,
+    state: Option<PathBuf>,
     #[serde(default)]
     users: BTreeSet<u32>,
     panic_threshold: Option<Spanned<u64>>,
@@ -94,6 +96,9 @@ impl Config {
             keys: keys::load(source, &file.key, path)?,
             listen,
             socket: file.socket.unwrap_or_else(|| "/run/nlbd/health".into()),
+            state: file
+                .state
+                .unwrap_or_else(|| "/var/lib/nlbd/health.json".into()),
             users: file.users,
             panic: Panic {
                 threshold,

@@ -10,13 +10,14 @@
 use super::config::Panic;
 use nlb_health::row::{Directive, Health, Row, Status};
 use nlb_netlink::{Endpoint, EndpointChange, EndpointState, Named, Ports, Proto, ServiceKey};
+use serde::{Deserialize, Serialize};
 use std::{
     collections::{BTreeMap, HashMap},
     net::{IpAddr, SocketAddr},
 };
 
 /// Where a row says that its application is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub(crate) struct Place {
     pub(crate) vip: SocketAddr,
     pub(crate) transport: u8,

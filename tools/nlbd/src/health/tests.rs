@@ -7,6 +7,7 @@ mod plans;
 use super::{
     config::Config,
     forwarder::{Applied, Forwarder},
+    memory::{Memory, Saved},
     plan::{plan, Gone, Place},
     Handler,
 };
@@ -83,7 +84,7 @@ impl Pair {
         let mut pair = Self {
             now: Instant::now(),
             agent: None,
-            handler: Handler::new(lbu, PANIC),
+            handler: Handler::new(lbu, PANIC, Memory::new(&Saved::default(), Instant::now())),
             app: AppId(0),
             state: EndpointState::Active,
             is_alone: false,
@@ -121,6 +122,16 @@ impl Pair {
         self.app = agent.add(self.now, row).unwrap();
     }
 
+    /// nlbd begins anew, and the forwarder goes on.
+    fn restart(&mut self, epoch: u64) {
+        let keys = Keys::new(1, b"0123456789abcdef").unwrap();
+        let lbu = Lbu::new(LbuConfig::new(9, epoch), keys, [epoch as u8; 32]);
+        let text = serde_json::to_string(&self.handler.saved(epoch)).unwrap();
+        let saved: Saved = serde_json::from_str(&text).unwrap();
+        let memory = Memory::new(&saved, self.now + Duration::from_secs(30));
+        self.handler = Handler::new(lbu, PANIC, memory);
+    }
+
     fn agent(&mut self) -> &mut Agent {
         self.agent.as_mut().unwrap()
     }
@@ -152,6 +163,7 @@ impl Pair {
                 }
             }
             self.handler.hear();
+            self.handler.miss(self.now);
         }
     }
 
@@ -299,4 +311,49 @@ fn who_is_silent_is_remembered_if_something_goes_wrong() {
     pair.is_alone = false;
     pair.apply();
     assert_eq!(pair.state, EndpointState::Draining);
+}
+
+/// Which endpoints are governed is not forgotten by a restart; nor are hosts called silent before they can speak.
+#[test]
+fn who_does_not_speak_to_the_next_life_is_silent() {
+    let mut pair = Pair::new();
+    pair.pass(1000);
+    pair.apply();
+    pair.restart(2);
+    pair.apply();
+    assert_eq!((pair.gone(), pair.state), (None, EndpointState::Active));
+    pair.pass(40_000);
+    pair.apply();
+    assert_eq!((pair.gone(), pair.state), (None, EndpointState::Active));
+    // Now it dies together with nlbd; and once more before anybody could know.
+    pair.restart(3);
+    pair.agent = None;
+    pair.pass(20_000);
+    pair.apply();
+    assert_eq!((pair.gone(), pair.state), (None, EndpointState::Active));
+    pair.restart(4);
+    pair.pass(31_000);
+    pair.apply();
+    assert_eq!(pair.state, EndpointState::Draining);
+    let stale = |set| {
+        let target = Directive::Active;
+        Some(Gone::Stale { target, set })
+    };
+    assert_eq!(pair.gone(), stale(Some(EndpointState::Draining)));
+    // Silent ones are kept as well.
+    pair.restart(5);
+    pair.pass(31_000);
+    assert_eq!(pair.gone(), stale(None));
+    // Who has said goodbye is nobody's business.
+    pair.start(2);
+    pair.pass(2000);
+    pair.apply();
+    let now = pair.now;
+    pair.agent().shut_down(now);
+    pair.pass(1000);
+    pair.apply();
+    pair.agent = None;
+    pair.restart(6);
+    pair.pass(31_000);
+    assert_eq!(pair.gone(), None);
 }
