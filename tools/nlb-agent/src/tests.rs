@@ -19,6 +19,7 @@ use nlb_daemon::{
 use nlb_health::{agent::AgentConfig, row::Health, Agent};
 use serde_json::{json, Value};
 use std::{
+    os::unix::fs::PermissionsExt,
     path::PathBuf,
     sync::OnceLock,
     time::{Duration, Instant},
@@ -53,7 +54,9 @@ fn path() -> PathBuf {
     let folder = FOLDER.get_or_init(|| {
         let folder = std::env::temp_dir().join(format!("nlb-agent-{}", std::process::id()));
         std::fs::create_dir_all(&folder).unwrap();
-        std::fs::write(folder.join("health.key"), "0123456789abcdef\n").unwrap();
+        let secret = folder.join("health.key");
+        std::fs::write(&secret, "0123456789abcdef\n").unwrap();
+        std::fs::set_permissions(&secret, PermissionsExt::from_mode(0o600)).unwrap();
         folder
     });
     folder.join("agent.toml")

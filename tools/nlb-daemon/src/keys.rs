@@ -13,7 +13,6 @@ use std::{
     path::{Path, PathBuf},
 };
 use toml::Spanned;
-use tracing::warn;
 use zeroize::Zeroizing;
 
 /// A key as it is in a file.
@@ -55,9 +54,10 @@ pub fn load(source: &Source, entries: &[KeyEntry], config: &Path) -> Result<Keys
 /// The secret in a file, without a newline at its end. It does not stay in memory when it was used.
 fn read(path: &Path) -> io::Result<Zeroizing<Vec<u8>>> {
     let file = File::open(path)?;
-    let mode = file.metadata()?.mode();
-    if mode & 0o170_000 == 0o100_000 && mode & 0o077 != 0 {
-        warn!("{} can be read by others", path.display());
+    // With an access control list, as systemd's credentials may have one, the group's bits are its mask.
+    if file.metadata()?.mode() & 0o007 != 0 {
+        let what = "everybody on this machine can; take that away (chmod o=)";
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, what));
     }
     // One more than is allowed shows that it is too long; there is room for all, so that nothing is copied.
     let limit = SECRET_MAX + 2;
@@ -72,6 +72,7 @@ fn read(path: &Path) -> io::Result<Zeroizing<Vec<u8>>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::PermissionsExt;
 
     #[derive(Deserialize)]
     struct Entries {
@@ -88,9 +89,15 @@ mod tests {
     fn secrets_are_beside_the_file() {
         let directory = std::env::temp_dir().join(format!("nlb-keys-{}", std::process::id()));
         std::fs::create_dir_all(&directory).unwrap();
-        std::fs::write(directory.join("one"), "0123456789abcdef\n").unwrap();
-        std::fs::write(directory.join("short"), "0123\n").unwrap();
-        std::fs::write(directory.join("long"), [b'a'; 90]).unwrap();
+        let write = |name: &str, secret: &[u8], mode: u32| {
+            let file = directory.join(name);
+            std::fs::write(&file, secret).unwrap();
+            std::fs::set_permissions(&file, PermissionsExt::from_mode(mode)).unwrap();
+        };
+        write("one", b"0123456789abcdef\n", 0o640);
+        write("short", b"0123\n", 0o600);
+        write("long", &[b'a'; 90], 0o600);
+        write("open", b"0123456789abcdef\n", 0o604);
         let config = directory.join("f");
         let key = |id: u8, file: &str| format!("[[key]]\nid = {id}\nsecret_file = \"{file}\"\n");
         let keys = load_text(&(key(1, "one") + &key(2, "one")), &config).unwrap();
@@ -100,6 +107,7 @@ mod tests {
             (key(1, "short"), "f:2: key 1 from"),
             (key(1, "long"), "f:2: key 1 from"),
             (key(1, "none"), "f:3: cannot read the secret in"),
+            (key(1, "open"), "f:3: cannot read the secret in"),
             ("key = []".to_owned(), "f: there is no key; add [[key]]"),
         ] {
             let mistake = load_text(&text, &config).unwrap_err();

@@ -23,6 +23,7 @@ use nlb_netlink::EndpointState;
 use plans::{endpoint, web, PANIC, WEB};
 use std::{
     net::SocketAddr,
+    os::unix::fs::PermissionsExt,
     time::{Duration, Instant},
 };
 
@@ -30,7 +31,9 @@ use std::{
 fn configurations() {
     let directory = std::env::temp_dir().join(format!("nlbd-health-{}", std::process::id()));
     std::fs::create_dir_all(&directory).unwrap();
-    std::fs::write(directory.join("health.key"), "0123456789abcdef\n").unwrap();
+    let secret = directory.join("health.key");
+    std::fs::write(&secret, "0123456789abcdef\n").unwrap();
+    std::fs::set_permissions(&secret, PermissionsExt::from_mode(0o600)).unwrap();
     let parse = |text: &str| Config::parse(&Source::new("f", text), &directory.join("f"));
     let good = include_str!("../../health.toml");
     let config = parse(good).unwrap();
