@@ -132,7 +132,8 @@ impl Config {
             }
         }
         let lbus = file.lbus.get_ref();
-        if lbus.is_empty() || lbus.len() > 64 || lbus.iter().any(|to| to.port() == 0) {
+        let is_lbu = |to: &SocketAddr| to.port() != 0 && row::is_address(to);
+        if lbus.is_empty() || lbus.len() > 64 || !lbus.iter().all(is_lbu) {
             let what = "lbus names 1 to 64 load balancing units, such as \"10.0.2.1:4771\"";
             return Err(wrong(file.lbus.span(), what));
         }

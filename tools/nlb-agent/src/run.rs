@@ -7,7 +7,7 @@ use nlb_daemon::{
     api::{self, Message, Server},
     life,
     state::{save, Keeper},
-    udp::{Buffer, Sockets},
+    udp::{Buffer, Sockets, Troubles},
 };
 use nlb_health::{agent::AgentConfig, wire::DATAGRAM_MAX, Agent};
 use std::{
@@ -20,7 +20,7 @@ use tokio::{
     sync::{mpsc, watch},
     task::JoinSet,
 };
-use tracing::{debug, error, info};
+use tracing::{error, info};
 
 /// So long checks may take before anybody is told of this life: it shall not begin with applications of which
 /// nothing is known.
@@ -76,11 +76,11 @@ async fn serve(path: &Path, mut config: Config) -> io::Result<()> {
 
     let mut buffer: Buffer = [0; DATAGRAM_MAX + 1];
     let mut is_leaving = false;
+    let mut troubles = Troubles::default();
     'life: loop {
         while let Some(transmit) = host.agent.poll_transmit() {
-            if let Err(error) = sockets.send(transmit.to, &transmit.datagram).await {
-                debug!(to = %transmit.to, "cannot send: {error}");
-            }
+            let sent = sockets.send(transmit.to, &transmit.datagram).await;
+            troubles.note(transmit.to, sent);
         }
         while let Some(event) = host.agent.poll_event() {
             if !host.event(event) {
@@ -124,6 +124,9 @@ async fn serve(path: &Path, mut config: Config) -> io::Result<()> {
             }
             _ = user.recv() => info!("{}", host.agent.counters()),
             _ = hangup.recv() => match Config::load(path) {
+                Ok(config) if !config.agent.lbus.iter().all(|to| sockets.has_family_of(to)) => {
+                    error!("the old configuration stays: lbus of another address family need a restart");
+                }
                 Ok(config) => {
                     host.reload(Instant::now(), config);
                     host.is_dirty = true;

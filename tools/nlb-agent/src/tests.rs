@@ -96,6 +96,16 @@ fn mistakes_say_where_and_what_to_do() {
             "f:3: lbus names 1 to 64",
         ),
         (
+            "[\"10.0.2.1:4771\"]",
+            "[\"239.0.2.1:4771\"]",
+            "f:3: lbus names 1 to 64",
+        ),
+        (
+            "[\"10.0.2.1:4771\"]",
+            "[\"0.0.0.0:4771\"]",
+            "f:3: lbus names 1 to 64",
+        ),
+        (
             "host = 1",
             "host = 1\nbind = [\"[::1]:4772\"]",
             "f:3: bind names one address for each",

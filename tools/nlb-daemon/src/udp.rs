@@ -5,12 +5,13 @@
 use nlb_health::wire::DATAGRAM_MAX;
 use rustix::net::{sockopt, AddressFamily, SocketFlags, SocketType};
 use std::{
+    collections::BTreeMap,
     io,
     net::{SocketAddr, UdpSocket as StdSocket},
     time::Duration,
 };
 use tokio::net::UdpSocket;
-use tracing::debug;
+use tracing::{debug, info, warn};
 
 /// Where load balancing units listen, unless something else is said.
 pub const PORT: u16 = 4771;
@@ -20,6 +21,35 @@ pub type Buffer = [u8; DATAGRAM_MAX + 1];
 
 /// For the datagrams of many hosts that come at once; the kernel's limit may make it less.
 const RECEIVE_BUFFER: usize = 4 << 20;
+
+/// Addresses whose trouble is remembered.
+const TROUBLES_MAX: usize = 4096;
+
+/// To whom nothing can be sent, and why, so that it is said once and not of each datagram.
+#[derive(Debug, Default)]
+pub struct Troubles(BTreeMap<SocketAddr, String>);
+
+impl Troubles {
+    /// What has come of sending. Whether that was another than before.
+    pub fn note(&mut self, to: SocketAddr, outcome: io::Result<()>) -> bool {
+        let Err(error) = outcome else {
+            let is_new = self.0.remove(&to).is_some();
+            if is_new {
+                info!(%to, "can be sent to again");
+            }
+            return is_new;
+        };
+        let what = error.to_string();
+        let old = self.0.get(&to);
+        if old == Some(&what) || (old.is_none() && self.0.len() >= TROUBLES_MAX) {
+            debug!(%to, "cannot send: {what}");
+            return false;
+        }
+        warn!(%to, "cannot send: {what}");
+        self.0.insert(to, what);
+        true
+    }
+}
 
 /// Sockets.
 #[derive(Debug)]
@@ -65,6 +95,14 @@ impl Sockets {
         }
     }
 
+    /// Whether there is a socket by which `to` may be reached.
+    pub fn has_family_of(&self, to: &SocketAddr) -> bool {
+        match to {
+            SocketAddr::V4(_) => self.v4.is_some(),
+            SocketAddr::V6(_) => self.v6.is_some(),
+        }
+    }
+
     /// Sends a datagram. What cannot be sent is lost, as everything may be on the way.
     pub async fn send(&self, to: SocketAddr, datagram: &[u8]) -> io::Result<()> {
         let socket = match to {
@@ -102,4 +140,27 @@ fn bind(address: SocketAddr) -> io::Result<UdpSocket> {
     sockopt::set_socket_recv_buffer_size(&socket, RECEIVE_BUFFER)?;
     rustix::net::bind(&socket, &address)?;
     UdpSocket::from_std(StdSocket::from(socket))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn trouble_is_told_once() {
+        let to = |last: u16| SocketAddr::from(([10, 0, 0, 1], last));
+        let lost = || Err(io::ErrorKind::NetworkUnreachable.into());
+        let mut troubles = Troubles::default();
+        assert!(!troubles.note(to(1), Ok(())));
+        assert!(troubles.note(to(1), lost()));
+        assert!(!troubles.note(to(1), lost()));
+        assert!(troubles.note(to(1), Err(io::ErrorKind::PermissionDenied.into())));
+        assert!(troubles.note(to(1), Ok(())));
+        for port in 0..TROUBLES_MAX as u16 {
+            assert!(troubles.note(to(port), lost()));
+        }
+        assert!(!troubles.note(to(u16::MAX), lost()));
+        assert!(troubles.note(to(0), Ok(())));
+        assert!(troubles.note(to(u16::MAX), lost()));
+    }
 }

@@ -19,11 +19,12 @@ pub(crate) use config::Config;
 
 use config::Panic;
 use forwarder::{Applied, Forwarder};
+use memory::{Memory, Saved};
 use nlb_daemon::{
     api::{self, Admitted, Message, Server},
     life,
     state::{self, Keeper},
-    udp::{Buffer, Sockets},
+    udp::{Buffer, Sockets, Troubles},
 };
 use nlb_health::{
     cache::RowChange,
@@ -31,7 +32,6 @@ use nlb_health::{
     row::{AppId, Directive},
     wire::DATAGRAM_MAX,
 };
-use memory::{Memory, Saved};
 use nlb_netlink::EndpointState;
 use plan::{Effect, Gone, Known, Place, Plan};
 use std::{
@@ -119,13 +119,13 @@ async fn serve(path: &Path, config: Config) -> io::Result<()> {
         Memory::new(&saved, Instant::now() + own.age_limit),
     );
     let mut keeper = Keeper::new(config.state, None, AGAIN);
+    let mut troubles = Troubles::default();
 
     let mut buffer: Buffer = [0; DATAGRAM_MAX + 1];
     loop {
         while let Some(transmit) = handler.lbu.poll_transmit() {
-            if let Err(error) = sockets.send(transmit.to, &transmit.datagram).await {
-                debug!(to = %transmit.to, "cannot send: {error}");
-            }
+            let sent = sockets.send(transmit.to, &transmit.datagram).await;
+            troubles.note(transmit.to, sent);
         }
         let now = Instant::now();
         handler.hear();
