@@ -20,6 +20,7 @@ agent_config() {
 		addresses = ["${address[$1]}"]
 		socket = "$tmp/$1/socket"
 		state = "$tmp/$1/state.json"
+		register = [65534]
 		heartbeat_ms = 300
 		age_limit_ms = 4000
 		[[app]]
@@ -46,8 +47,9 @@ agent_start() {
 	echo $! >"$tmp/$1/agent.pid"
 	wait_for 20 app "$1" show
 }
+health_config() { printf 'lbu = 9\nsocket = "%s"\nstate = "%s"\n' "$tmp/nlbd" "$tmp/nlbd.json"; }
 nlbd_start() {
-	{ printf 'lbu = 9\nsocket = "%s"\n' "$tmp/nlbd" && keys 1; } >"$tmp/health.toml"
+	{ health_config && keys 1; } >"$tmp/health.toml"
 	ns lbu nlbd check --health "$tmp/health.toml"
 	background lbu "$tmp/nlbd.log" nlbd health --config "$tmp/health.toml"
 	echo $! >"$tmp/nlbd.pid"
@@ -66,7 +68,9 @@ app() { ns "$1" nlb app "${@:2}" socket "$tmp/$1/socket"; }
 app_is() { [ "$(ns "$1" nlb -j app show "$2" socket "$tmp/$1/socket" | jq -r ".[0].$3")" = "$4" ]; }
 health() { ns lbu nlb -j health socket "$tmp/nlbd"; }
 rows_are() { [ "$(health | jq '.rows | length')" = "$1" ]; }
-is_dropped() { (($(dropped "$1") > 0)); }
+is_dropped() { are_dropped "$1" 0; }
+# are_dropped REASON COUNT: more than so many.
+are_dropped() { (($(dropped "$1") > $2)); }
 dropped() { health | jq ".counters[\"$1\"] // 0"; }
 
 # field PORT HOST FIELD: of an endpoint, in the kernel.
@@ -83,6 +87,9 @@ for _ in range($2):
         print(s.recv(100).decode().strip())" | sort -u | xargs
 }
 web() { for _ in 1 2 3 4; do ns client curl -sS --max-time 20 "http://$VIP/page"; done | sort -u | xargs; }
+
+# How often the LBU has changed what an endpoint does.
+changes() { grep -ac 'endpoint is' "$tmp/nlbd.log" || true; }
 
 # A connection to host1 on which something is said all the time.
 hold_host1() {
@@ -204,12 +211,24 @@ forged() {
 	is "$(dropped datagram-short)" 2
 	is "$(dropped datagram-tag)" 1
 	is "$(health | jq -c '[.rows, .stale]')" "$before"
-	# Nor does anybody of the host speak for others.
+	# Nor does anybody of the host speak for others, here or elsewhere.
 	chmod a+rx "$tmp" "$tmp/host1"
-	not ns host1 setpriv --reuid 65534 --clear-groups nlb app drain echo socket "$tmp/host1/socket" 2>"$tmp/err"
+	not as 65533 host1 nlb app drain echo socket "$tmp/host1/socket"
+	grep 'may not ask' "$tmp/err"
+	not as 65534 host1 nlb app drain echo socket "$tmp/host1/socket"
+	grep 'not an application of user 65534' "$tmp/err"
+	not as 65534 host1 nlb app register mine vip $VIP:9000/tcp physical $HOST2:9000 health failing \
+		socket "$tmp/host1/socket"
+	grep 'no address of this host' "$tmp/err"
+	not as 65534 host1 nlb app register mine vip $VIP:9000/tcp physical $HOST1:1 health failing \
+		socket "$tmp/host1/socket"
+	grep 'is the same endpoint' "$tmp/err"
+	not as 65534 lbu nlb health socket "$tmp/nlbd"
 	grep 'may not ask' "$tmp/err"
 	app_is host1 echo target active
 }
+# as USER NAMESPACE COMMAND...
+as() { ns "$2" setpriv --reuid "$1" --clear-groups "${@:3}" 2>"$tmp/err"; }
 
 agent_dies() {
 	end KILL "$tmp/host1/agent.pid"
@@ -228,6 +247,24 @@ agent_dies() {
 	health | jq -e '.stale | length == 0'
 }
 
+# Another life of the agent, or another check, is no news.
+agent_restarts() {
+	local before
+	before=$(changes)
+	end TERM "$tmp/host1/agent.pid"
+	agent_start host1
+	app host1 capacity echo 30
+	wait_for 20 field_is 9000 host1 weight 30
+	sed -i 's/interval_ms = 200/interval_ms = 300/' "$tmp/host1/agent.toml"
+	kill -HUP "$(<"$tmp/host1/agent.pid")"
+	wait_for 20 grep -q 'read again' "$tmp/host1/agent.log"
+	app_is host1 web health healthy
+	app host1 capacity echo 40
+	wait_for 20 field_is 9000 host1 weight 40
+	is "$(changes)" "$before"
+	goes_on
+}
+
 nlbd_dies() {
 	end KILL "$tmp/nlbd.pid"
 	field_is 9000 host1 state active
@@ -241,14 +278,22 @@ nlbd_dies() {
 	goes_on
 	app host1 health echo healthy
 	becomes 9000 host1 active
+	# It confirms nothing before it knows the rows, while the forwarder goes on as before.
+	end KILL "$tmp/nlbd.pid"
+	nlbd_start
+	app host1 drain echo wait
+	field_is 9000 host1 state draining
+	app host1 undo echo
+	becomes 9000 host1 active
+	wait_for 20 app_is host1 echo current active
 }
 
 # The new key is added everywhere, sent with everywhere, and the old one deleted.
 keys_rotate() {
-	local step host
+	local step host before
 	for step in "1 2" "2 1" "2"; do
 		# shellcheck disable=SC2086
-		{ printf 'lbu = 9\nsocket = "%s"\n' "$tmp/nlbd" && keys $step; } >"$tmp/health.toml"
+		{ health_config && keys $step; } >"$tmp/health.toml"
 		: >"$tmp/nlbd.log"
 		kill -HUP "$(<"$tmp/nlbd.pid")"
 		wait_for 20 grep -q 'read again' "$tmp/nlbd.log"
@@ -264,6 +309,15 @@ keys_rotate() {
 	field_is 9000 host1 state draining
 	app host1 undo echo
 	becomes 9000 host1 active
+	# Who has the old one only is not heard.
+	before=$(dropped datagram-key)
+	{ agent_config host1 && keys 1; } >"$tmp/host1/agent.toml"
+	kill -HUP "$(<"$tmp/host1/agent.pid")"
+	wait_for 20 are_dropped datagram-key "$before"
+	{ agent_config host1 && keys 2; } >"$tmp/host1/agent.toml"
+	kill -HUP "$(<"$tmp/host1/agent.pid")"
+	becomes 9000 host1 active
+	wait_for 20 rows_are 4
 	# What is wrong changes nothing.
 	echo nonsense >>"$tmp/health.toml"
 	kill -HUP "$(<"$tmp/nlbd.pid")"
@@ -272,7 +326,7 @@ keys_rotate() {
 }
 
 goodbye() {
-	end TERM "$tmp/host1/agent.pid"
+	end USR2 "$tmp/host1/agent.pid"
 	becomes 9000 host1 draining
 	becomes 80 host1 draining
 	rows_are 2
@@ -315,7 +369,8 @@ ktap_run "drain, and undo" drain_and_undo
 ktap_run "all are failing" panic
 ktap_run "forged, unauthenticated and replayed datagrams, users who may not" forged
 ktap_run "the agent dies" agent_dies
-ktap_run "nlbd dies" nlbd_dies
+ktap_run "the agent is restarted, and a check changed" agent_restarts
+ktap_run "nlbd dies, and confirms only what it knows" nlbd_dies
 ktap_run "keys rotate" keys_rotate
 ktap_run "goodbye" goodbye
 ktap_end
