@@ -78,9 +78,9 @@ struct AppEntry {
     name: Spanned<String>,
     vip: Spanned<String>,
     physical: Option<Spanned<SocketAddr>>,
-    protocol: Option<String>,
-    detail: Option<String>,
-    capacity: Option<u8>,
+    protocol: Option<Spanned<String>>,
+    detail: Option<Spanned<String>>,
+    capacity: Option<Spanned<u8>>,
     uid: Option<u32>,
     #[serde(default)]
     check: Vec<CheckEntry>,
@@ -224,17 +224,27 @@ pub(crate) struct Named<'a> {
     pub(crate) capacity: Option<u8>,
 }
 
+/// What of it is wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Field {
+    Vip,
+    Physical,
+    Protocol,
+    Detail,
+    Capacity,
+}
+
 impl Named<'_> {
     /// Checks it. `addresses` are the host's.
-    pub(crate) fn spec(self, addresses: &[IpAddr]) -> Result<Spec, String> {
-        let key: ServiceKey = self.vip.parse().map_err(|error| format!("vip: {error}"))?;
+    pub(crate) fn spec(self, addresses: &[IpAddr]) -> Result<Spec, (Field, String)> {
+        let key = self.vip.parse();
+        let key: ServiceKey = key.map_err(|error| (Field::Vip, format!("vip: {error}")))?;
         let port = match (key.socket(), key.ports == Ports::ALL) {
             (Some(socket), _) if socket.port() != 0 => socket.port(),
             (_, true) => 0,
             _ => {
-                return Err(format!(
-                    "vip {key}: name one port of the service, or * for all"
-                ))
+                let what = format!("vip {key}: name one port of the service, or * for all");
+                return Err((Field::Vip, what));
             }
         };
         let vip = SocketAddr::new(key.vip, port);
@@ -245,7 +255,7 @@ impl Named<'_> {
             (None, Some(own)) => SocketAddr::new(*own, port),
             (None, None) => {
                 let what = "name its physical address and port, or give the host addresses";
-                return Err(what.to_owned());
+                return Err((Field::Vip, what.to_owned()));
             }
         };
         let spec = Spec {
@@ -256,17 +266,22 @@ impl Named<'_> {
             detail: self.detail.unwrap_or_default(),
             capacity: self.capacity.unwrap_or(CAPACITY),
         };
-        if transport == 0 || !row::is_address(&vip) || !row::is_address(&physical) {
-            return Err(format!("{key} or {physical}: no machine can have this"));
+        if transport == 0 || !row::is_address(&vip) {
+            return Err((Field::Vip, format!("{key}: no machine can have this")));
+        }
+        if !row::is_address(&physical) {
+            let what = format!("{physical}: no machine can have this");
+            return Err((Field::Physical, what));
         }
         if !row::is_protocol(spec.protocol.as_bytes()) {
             let what = "protocol: up to 31 of a-z, 0-9, \"-\", \".\" and \"+\", such as \"http\"";
-            return Err(what.to_owned());
+            return Err((Field::Protocol, what.to_owned()));
         }
         if !row::is_detail(&spec.detail) {
-            return Err("detail: up to 255 bytes without control characters".to_owned());
+            let what = "detail: up to 255 bytes without control characters";
+            return Err((Field::Detail, what.to_owned()));
         }
-        check_capacity(spec.capacity)?;
+        check_capacity(spec.capacity).map_err(|what| (Field::Capacity, what))?;
         Ok(spec)
     }
 }
@@ -288,16 +303,25 @@ fn app(source: &Source, entry: AppEntry, addresses: &[IpAddr]) -> Result<FileApp
         let what = "a name has 1 to 63 letters, digits, \"-\", \"_\" and \".\"";
         return Err(source.mistake(Some(entry.name.span()), what));
     }
+    let of = |field| match field {
+        Field::Vip => None,
+        Field::Physical => entry.physical.as_ref().map(Spanned::span),
+        Field::Protocol => entry.protocol.as_ref().map(Spanned::span),
+        Field::Detail => entry.detail.as_ref().map(Spanned::span),
+        Field::Capacity => entry.capacity.as_ref().map(Spanned::span),
+    };
+    let text = |text: &Option<Spanned<String>>| text.as_ref().map(|own| own.get_ref().clone());
     let named = Named {
         vip: entry.vip.get_ref(),
         physical: entry.physical.as_ref().map(|physical| *physical.get_ref()),
-        protocol: entry.protocol,
-        detail: entry.detail,
-        capacity: entry.capacity,
+        protocol: text(&entry.protocol),
+        detail: text(&entry.detail),
+        capacity: entry.capacity.as_ref().map(|own| *own.get_ref()),
     };
-    let spec = named
-        .spec(addresses)
-        .map_err(|what| source.mistake(Some(entry.vip.span()), format!("\"{name}\": {what}")))?;
+    let spec = named.spec(addresses).map_err(|(field, what)| {
+        let at = of(field).unwrap_or_else(|| entry.vip.span());
+        source.mistake(Some(at), format!("\"{name}\": {what}"))
+    })?;
     let checks = entry.check.into_iter();
     let checks = checks.map(|entry| check(source, entry, &spec));
     Ok(FileApp {

@@ -362,7 +362,7 @@ impl Host {
                     detail,
                     capacity,
                 };
-                let spec = named.spec(&self.addresses)?;
+                let spec = named.spec(&self.addresses).map_err(|(_, what)| what)?;
                 let health = health.map_or(Health::Healthy, Health::from);
                 self.register(now, caller, &app, spec, health, hold)?;
                 app

@@ -155,17 +155,22 @@ fn mistakes_say_where_and_what_to_do() {
         (
             "uid = 33",
             "protocol = \"HTTP\"",
-            "f:11: \"web\": protocol: up to 31 of a-z",
+            "f:12: \"web\": protocol: up to 31 of a-z",
         ),
         (
             "uid = 33",
             "detail = \"a\\nb\"",
-            "f:11: \"web\": detail: up to 255 bytes",
+            "f:12: \"web\": detail: up to 255 bytes",
+        ),
+        (
+            "uid = 33",
+            "uid = 33\nphysical = \"0.0.0.0:80\"",
+            "f:13: \"web\": 0.0.0.0:80: no machine can have this",
         ),
         (
             "capacity = 7",
             "capacity = 100",
-            "\"plain\": capacity is 100; choose",
+            "f:21: \"plain\": capacity is 100; choose",
         ),
         (
             "kind = \"http\"",
