@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What would happen to a packet that opens a connection, for somebody who asks.
+//! What would happen to a packet that opens a connection, or is a reply, for somebody who asks.
 //!
 //! It goes the way of [`crate::hook`] and changes nothing: no turn passes, no token is taken, nothing
 //! is counted, no client remembered.
@@ -55,16 +55,16 @@ use nlb::{
 };
 use nlb_tunnel::Target;
 
-/// The way to a host.
+/// The way to a host, or of its replies to the client.
 pub(crate) struct WayOut {
-    /// How packets get there.
+    /// How packets get to the host.
     pub(crate) forward: Forward,
     /// The host.
     pub(crate) host: Addr,
     /// The address of this machine that it is reached from.
     pub(crate) source: Addr,
-    /// Index of the device that they leave by, and the longest one of the client's that fits; none if
-    /// no route leads to the host.
+    /// Index of the device that they leave by, and the longest one that fits, as it comes; none if no
+    /// route leads there.
     pub(crate) link: Option<(u32, u32)>,
     /// Why they do not take the fast path, once the connection has a route.
     pub(crate) slow: Option<TraceSlow>,
@@ -78,6 +78,8 @@ pub(crate) struct Trace<'a> {
     pub(crate) rule: Option<&'a Arc<Rule>>,
     /// The route of its connection; with another outcome, one that gives way.
     pub(crate) route: Option<&'a Route>,
+    /// The route that it answers.
+    pub(crate) answered: Option<&'a Route>,
     /// Where the client's last connection went, and for how many milliseconds that counts.
     pub(crate) affinity: Option<(&'a Arc<Endpoint>, u64)>,
     /// How the service's allotment is.
@@ -88,7 +90,8 @@ pub(crate) struct Trace<'a> {
 }
 
 impl Forwarder {
-    /// What would happen to a packet of this connection now: to a TCP SYN, or a datagram.
+    /// What would happen to a packet with these addresses and ports now: to a TCP SYN or a datagram of a
+    /// client, or to a reply.
     pub(crate) fn trace<'a>(
         &'a self,
         net: &Net,
@@ -100,14 +103,24 @@ impl Forwarder {
             service: None,
             rule: None,
             route: self.route_of(tuple, guard),
+            answered: None,
             affinity: None,
             allotment: None,
             choice: None,
             way: None,
         };
         if let Some(route) = trace.route.filter(|route| !gives_way(route)) {
+            let way = way_out(net, route.target(), route.way().forward(), guard);
             trace.service = Some(route.service());
-            trace.follow(net, route, guard);
+            trace.outcome = trace.leave_by(way, TraceOutcome::Route);
+            return trace;
+        }
+        if trace.route.is_none() {
+            trace.answered = self.route_answered(tuple, guard).map(|route| &**route);
+        }
+        if let Some(route) = trace.answered {
+            trace.service = Some(route.service());
+            trace.outcome = trace.leave_by(way_back(net, route, guard), TraceOutcome::Reply);
             return trace;
         }
         trace.service = self.service_of(tuple, guard);
@@ -189,26 +202,20 @@ impl Forwarder {
             Forward::Tunnel if is_full => Forward::Ipip,
             forward => forward,
         };
-        let way = way_out(net, endpoint.target(), forward, guard);
-        let leads = way.link.is_some();
-        trace.way = Some(way);
-        match (leads, is_full) {
-            (false, _) => TraceOutcome::NoWay,
-            (true, true) => TraceOutcome::Stateless,
-            (true, false) => TraceOutcome::NewRoute,
-        }
+        let outcome = match is_full {
+            true => TraceOutcome::Stateless,
+            false => TraceOutcome::NewRoute,
+        };
+        trace.leave_by(way_out(net, endpoint.target(), forward, guard), outcome)
     }
 }
 
 impl Trace<'_> {
-    /// Of a packet that follows a route.
-    fn follow(&mut self, net: &Net, route: &Route, guard: &rcu::Guard) {
-        let forward = route.way().forward();
-        self.way = Some(way_out(net, route.target(), forward, guard));
-        self.outcome = match self.way.as_ref().and_then(|way| way.link) {
-            Some(_) => TraceOutcome::Route,
-            None => TraceOutcome::NoWay,
-        };
+    /// Notes the way that the packet takes. What happens to it: `outcome`, if that leads anywhere.
+    fn leave_by(&mut self, way: WayOut, outcome: TraceOutcome) -> TraceOutcome {
+        let outcome = way.link.map_or(TraceOutcome::NoWay, |_| outcome);
+        self.way = Some(way);
+        outcome
     }
 }
 
@@ -256,5 +263,18 @@ fn way_out(net: &Net, target: &Target, forward: Forward, guard: &rcu::Guard) -> 
         source,
         link,
         slow,
+    }
+}
+
+/// The way of a host's replies with this route.
+fn way_back(net: &Net, route: &Route, guard: &rcu::Guard) -> WayOut {
+    let next = ip::Route::lookup_reply(net, route.tuple()).ok();
+    let link = next.map(|next| (next.ifindex(guard), next.mtu()));
+    WayOut {
+        forward: route.way().forward(),
+        host: route.target().host(),
+        source: route.target().source(),
+        link,
+        slow: link.map(|_| TraceSlow::Reply),
     }
 }

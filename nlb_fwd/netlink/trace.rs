@@ -59,8 +59,15 @@ fn fill(w: &mut Writer<'_>, tuple: &FourTuple, t: &Trace<'_>) -> Result {
     if let Some(rule) = t.rule {
         w.put_u32(trace::RULE, rule.priority())?;
     }
-    if let Some(route) = t.route {
+    if let Some(route) = t.route.or(t.answered) {
         w.put_u32(trace::ROUTE_STATE, route.shown_state() as u32)?;
+    }
+    if let Some(route) = t.answered {
+        let answered = route.tuple();
+        w.put_bytes(trace::ANSWERED_CLIENT_ADDR, answered.client().octets())?;
+        w.put_be16(trace::ANSWERED_CLIENT_PORT, answered.client_port())?;
+        w.put_bytes(trace::ANSWERED_VIP_ADDR, answered.vip().octets())?;
+        w.put_be16(trace::ANSWERED_VIP_PORT, answered.vip_port())?;
     }
     if let Some((endpoint, expires)) = t.affinity {
         w.put_bytes(trace::AFFINITY_HOST, endpoint.host().octets())?;

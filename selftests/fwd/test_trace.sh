@@ -15,7 +15,7 @@ says() {
 everything() {
 	lbu -j service show
 	lbu -j endpoint show
-	lbu -j route show
+	lbu -j route show | jq 'map(del(.expires))'
 	lbu -j rule show
 	lbu -j allotment show | jq 'map(del(.expires))'
 	lbu -j stats show fwd
@@ -129,6 +129,62 @@ ways() {
 	lbu -j trace "[2001:db8:1::2]:7" "[$VIP6]:53/udp" | jq -e '.outcome == "no-endpoint" and .service_port_last == 65535'
 }
 
+# reply FILTER FROM TO: of a packet with these addresses and ports.
+reply() {
+	lbu -j trace "$2" "$3/udp" >"$tmp/trace"
+	jq -ce "$1" "$tmp/trace" >/dev/null || ! cat "$tmp/trace"
+}
+# What a host answers: by nat it comes back, by half-nat it might.
+replies() {
+	local nat before
+	lbu route flush
+	lbu service add $VIP:9405-9406/udp
+	lbu endpoint add $VIP:9405-9406/udp host $HOST1 via nat port 8005
+	lbu service add $VIP:9407/udp
+	lbu endpoint add $VIP:9407/udp host $HOST1 via half-nat port 8007
+	udp_echo host1 $HOST1 8005
+	ask() {
+		ns client python3 - <<-END
+		import socket
+		s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+		s.settimeout(20)
+		s.bind(("$CLIENT", 20000))
+		s.sendto(b"ask", ("$VIP", 9405))
+		assert s.recvfrom(10) == (b"ask", ("$VIP", 9405))
+		END
+	}
+	ask
+	nat=$(lbu -j route show $VIP:9405-9406/udp | jq '.[0].forwarder_port')
+	everything >"$tmp/before"
+	reply '.outcome == "reply" and .forward == "nat" and .host_addr == "10.0.2.2" and .service_port == 9405
+		and .service_port_last == 9406 and .of.vip_addr == "192.0.2.10" and .answered_client_addr == "10.0.1.2"
+		and .answered_client_port == 20000 and .answered_vip_addr == "192.0.2.10" and .answered_vip_port == 9405
+		and .route_state == "udp" and .device == "client" and .mtu == 1500 and .slow == "reply" and .fast_path == false
+		and .endpoints == []' $HOST1:8005 "$LBU_TO_HOST1:$nat"
+	everything | diff "$tmp/before" -
+	lbu trace $HOST1:8005 "$LBU_TO_HOST1:$nat/udp" | tee "$tmp/text"
+	grep -qx "answers    $CLIENT:20000 > $VIP:9405/udp" "$tmp/text"
+	grep -qx "way        nat from $HOST1 back to $CLIENT dev client mtu 1500" "$tmp/text"
+	grep -qx "outcome    translated back, goes on as $VIP:9405 > $CLIENT:20000 (reply-packets)" "$tmp/text"
+	before=$(counter lbu fwd reply-packets)
+	ask
+	is "$(counter lbu fwd reply-packets)" $((before + 1))
+	send 9407 20001 1
+	wait_for 20 routes_are 2
+	reply '.outcome == "reply" and .forward == "half-nat" and .answered_vip_port == 9407' $HOST1:8007 $CLIENT:20001
+	# Of another port, another host, and the other protocol, it is none.
+	reply '.outcome == "no-service" and (has("answered_vip_addr") | not)' $HOST1:8007 $CLIENT:20002
+	reply '.outcome == "no-service"' "${endpoints[1]}:8007" $CLIENT:20001
+	lbu -j trace $HOST1:8007 $CLIENT:20001/tcp | jq -e '.outcome == "no-service" and (has("route_state") | not)'
+	ip -n lbu link set client down
+	reply '.outcome == "no-way" and .answered_client_port == 20000 and (has("mtu") | not)' $HOST1:8005 "$LBU_TO_HOST1:$nat"
+	ip -n lbu link set client up
+	lbu route flush
+	reply '.outcome == "no-service"' $HOST1:8005 "$LBU_TO_HOST1:$nat"
+	lbu service del $VIP:9405-9406/udp
+	lbu service del $VIP:9407/udp
+}
+
 ktap_begin
 load_modules nlb_fwd
 five_endpoints
@@ -136,4 +192,5 @@ ktap_run "who asks changes nothing" nothing_changes
 ktap_run "what is said comes true" comes_true
 ktap_run "why an endpoint is picked or not, rules, and nobody" reasons
 ktap_run "routes, ways and the fast path" ways
+ktap_run "replies of hosts" replies
 ktap_end

@@ -181,6 +181,8 @@ enum nlb_fwd_rule_action {
  *   host.
  * @NLB_FWD_TRACE_OUTCOME_STATELESS: It is sent on without a route, for there
  *   is no room for one.
+ * @NLB_FWD_TRACE_OUTCOME_REPLY: It is a host's answer to a connection with
+ *   half-nat or nat, and goes to the client as a packet of the VIP.
  */
 enum nlb_fwd_trace_outcome {
 	NLB_FWD_TRACE_OUTCOME_ROUTE = 1,
@@ -194,6 +196,7 @@ enum nlb_fwd_trace_outcome {
 	NLB_FWD_TRACE_OUTCOME_TABLE_FULL,
 	NLB_FWD_TRACE_OUTCOME_NO_WAY,
 	NLB_FWD_TRACE_OUTCOME_STATELESS,
+	NLB_FWD_TRACE_OUTCOME_REPLY,
 };
 
 /**
@@ -224,6 +227,7 @@ enum nlb_fwd_trace_choice {
  * @NLB_FWD_TRACE_SLOW_LINK: The device is no Ethernet.
  * @NLB_FWD_TRACE_SLOW_NEIGHBOUR: The link-layer address of the next hop is not
  *   known.
+ * @NLB_FWD_TRACE_SLOW_REPLY: Replies with half-nat and nat never do.
  */
 enum nlb_fwd_trace_slow {
 	NLB_FWD_TRACE_SLOW_IPIP = 1,
@@ -231,6 +235,7 @@ enum nlb_fwd_trace_slow {
 	NLB_FWD_TRACE_SLOW_POST_ROUTING,
 	NLB_FWD_TRACE_SLOW_LINK,
 	NLB_FWD_TRACE_SLOW_NEIGHBOUR,
+	NLB_FWD_TRACE_SLOW_REPLY,
 };
 
 enum {
@@ -378,6 +383,10 @@ enum {
 	NLB_FWD_A_TRACE_IFINDEX,
 	NLB_FWD_A_TRACE_MTU,
 	NLB_FWD_A_TRACE_SLOW,
+	NLB_FWD_A_TRACE_ANSWERED_CLIENT_ADDR,
+	NLB_FWD_A_TRACE_ANSWERED_CLIENT_PORT,
+	NLB_FWD_A_TRACE_ANSWERED_VIP_ADDR,
+	NLB_FWD_A_TRACE_ANSWERED_VIP_PORT,
 
 	__NLB_FWD_A_TRACE_MAX,
 	NLB_FWD_A_TRACE_MAX = (__NLB_FWD_A_TRACE_MAX - 1)

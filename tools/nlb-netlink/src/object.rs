@@ -117,6 +117,15 @@ macro_rules! object {
     };
 }
 
+/// A connection, of the attributes that it has in messages: addresses with their ports.
+fn connection(proto: Proto, client: (IpAddr, u16), vip: (IpAddr, u16)) -> ConnectionKey {
+    ConnectionKey {
+        proto,
+        client: SocketAddr::from(client),
+        vip: SocketAddr::from(vip),
+    }
+}
+
 mod rule;
 mod trace;
 
@@ -336,11 +345,11 @@ object! {
 impl Route {
     /// What identifies the route.
     pub fn key(&self) -> ConnectionKey {
-        ConnectionKey {
-            proto: self.proto,
-            client: SocketAddr::new(self.client_addr, self.client_port),
-            vip: SocketAddr::new(self.vip_addr, self.vip_port),
-        }
+        connection(
+            self.proto,
+            (self.client_addr, self.client_port),
+            (self.vip_addr, self.vip_port),
+        )
     }
 }
 
@@ -373,11 +382,11 @@ object! {
 impl Miss {
     /// What identifies the connection.
     pub fn key(&self) -> ConnectionKey {
-        ConnectionKey {
-            proto: self.proto,
-            client: SocketAddr::new(self.client_addr, self.client_port),
-            vip: SocketAddr::new(self.vip_addr, self.vip_port),
-        }
+        connection(
+            self.proto,
+            (self.client_addr, self.client_port),
+            (self.vip_addr, self.vip_port),
+        )
     }
 }
 

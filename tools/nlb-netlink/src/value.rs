@@ -474,9 +474,9 @@ enumeration! {
     TraceChoice { Affinity Allotment Scheduler Backup Hash }
     TraceOutcome {
         Route NewRoute Classifier DropRule RejectRule NoService NoEndpoint Overflow TableFull NoWay
-        Stateless
+        Stateless Reply
     }
-    TraceSlow { Ipip Work PostRouting Link Neighbour }
+    TraceSlow { Ipip Work PostRouting Link Neighbour Reply }
     MappingSide { Forwarder Host }
     MappingState { Learning Confirmed }
     Algorithm { HmacSha256 HmacSha1 Aes128Cmac }

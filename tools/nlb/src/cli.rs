@@ -220,8 +220,9 @@ pub(crate) enum Object {
     /// Tell what would happen to a packet, and why
     ///
     /// Of a TCP SYN, or a datagram, from a client to a VIP: service, route, rule, affinity, allotment,
-    /// each endpoint, the way to the host, and whether later packets take the fast path. Nothing
-    /// changes by it.
+    /// each endpoint, the way to the host, and whether later packets take the fast path. With the
+    /// addresses and ports of a host's reply (half-nat and nat): the connection that it answers, and
+    /// what it becomes. Nothing changes by it.
     #[command(override_usage = "nlb trace CLIENT:PORT VIP:PORT/PROTO")]
     Trace(TraceArgs),
     /// Show how much there is to do, per second, for each service, endpoint and forwarder

@@ -2,13 +2,11 @@
 
 //! What would happen to a packet.
 
-use std::net::{
-    IpAddr,
-    SocketAddr, //
-};
+use std::net::IpAddr;
 
 use serde::Serialize;
 
+use super::connection;
 use crate::{
     attr::{
         self,
@@ -34,7 +32,7 @@ use crate::{
 };
 
 object! {
-    /// What would happen to a packet that opens a connection.
+    /// What would happen to a packet that opens a connection, or is a reply.
     Trace: uapi::fwd::trace,
     required {
         /// TCP or UDP.
@@ -57,7 +55,7 @@ object! {
         service_port_last: u16 = SERVICE_PORT_LAST, attr::be16;
         /// Priority of the rule that decides about it.
         rule: u32 = RULE, attr::u32;
-        /// State of the route that its connection has, or had.
+        /// State of the route that its connection has, or had, or that it answers.
         route_state: Named<RouteState> = ROUTE_STATE, Named::decode;
         /// Host that the client's last connection went to.
         affinity_host: IpAddr = AFFINITY_HOST, attr::addr;
@@ -67,9 +65,9 @@ object! {
         allotment_state: Named<AllotmentState> = ALLOTMENT_STATE, Named::decode;
         /// Who picks the endpoint.
         choice: Named<TraceChoice> = CHOICE, Named::decode;
-        /// Host that the packet goes to.
+        /// Host that the packet goes to, or that answers.
         host_addr: IpAddr = HOST_ADDR, attr::addr;
-        /// How it gets there.
+        /// How packets get there.
         forward: Named<Forward> = FORWARD, Named::decode;
         /// Source address of the packets to the host, if not the client's.
         source_addr: IpAddr = SOURCE_ADDR, attr::addr;
@@ -79,23 +77,41 @@ object! {
         mtu: u32 = MTU, attr::u32;
         /// Why later packets do not take the fast path.
         slow: Named<TraceSlow> = SLOW, Named::decode;
+        /// Client of the connection that it answers.
+        answered_client_addr: IpAddr = ANSWERED_CLIENT_ADDR, attr::addr;
+        /// Port of that.
+        answered_client_port: u16 = ANSWERED_CLIENT_PORT, attr::be16;
+        /// Virtual IP address of that connection, and of the service.
+        answered_vip_addr: IpAddr = ANSWERED_VIP_ADDR, attr::addr;
+        /// Port of it.
+        answered_vip_port: u16 = ANSWERED_VIP_PORT, attr::be16;
     }
     flags {}
 }
 
 impl Trace {
-    /// The connection.
+    /// The connection that was asked about.
     pub fn key(&self) -> ConnectionKey {
-        ConnectionKey {
-            proto: self.proto,
-            client: SocketAddr::new(self.client_addr, self.client_port),
-            vip: SocketAddr::new(self.vip_addr, self.vip_port),
-        }
+        connection(
+            self.proto,
+            (self.client_addr, self.client_port),
+            (self.vip_addr, self.vip_port),
+        )
     }
 
-    /// The service that the packet is for.
+    /// The connection that the packet answers, if it is a host's reply.
+    pub fn answered(&self) -> Option<ConnectionKey> {
+        Some(connection(
+            self.proto,
+            (self.answered_client_addr?, self.answered_client_port?),
+            (self.answered_vip_addr?, self.answered_vip_port?),
+        ))
+    }
+
+    /// The service that the packet is for, or that of the connection that it answers.
     pub fn service(&self) -> Option<ServiceKey> {
+        let vip = self.answered_vip_addr.unwrap_or(self.vip_addr);
         let ports = Ports::shown(self.service_port?, self.service_port_last);
-        Some(ServiceKey::new(self.vip_addr, ports, self.proto))
+        Some(ServiceKey::new(vip, ports, self.proto))
     }
 }

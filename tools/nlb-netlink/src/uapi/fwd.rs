@@ -438,6 +438,9 @@ pub enum TraceOutcome {
     NoWay = 10,
     /// It is sent on without a route, for there is no room for one.
     Stateless = 11,
+    /// It is a host's answer to a connection with half-nat or nat, and goes to the client as a
+    /// packet of the VIP.
+    Reply = 12,
 }
 
 impl TraceOutcome {
@@ -455,6 +458,7 @@ impl TraceOutcome {
             9 => Some(Self::TableFull),
             10 => Some(Self::NoWay),
             11 => Some(Self::Stateless),
+            12 => Some(Self::Reply),
             _ => None,
         }
     }
@@ -473,6 +477,7 @@ impl TraceOutcome {
             Self::TableFull => "table-full",
             Self::NoWay => "no-way",
             Self::Stateless => "stateless",
+            Self::Reply => "reply",
         }
     }
 }
@@ -532,6 +537,8 @@ pub enum TraceSlow {
     Link = 4,
     /// The link-layer address of the next hop is not known.
     Neighbour = 5,
+    /// Replies with half-nat and nat never do.
+    Reply = 6,
 }
 
 impl TraceSlow {
@@ -543,6 +550,7 @@ impl TraceSlow {
             3 => Some(Self::PostRouting),
             4 => Some(Self::Link),
             5 => Some(Self::Neighbour),
+            6 => Some(Self::Reply),
             _ => None,
         }
     }
@@ -555,6 +563,7 @@ impl TraceSlow {
             Self::PostRouting => "post-routing",
             Self::Link => "link",
             Self::Neighbour => "neighbour",
+            Self::Reply => "reply",
         }
     }
 }
@@ -901,8 +910,8 @@ pub mod trace {
     pub const SERVICE_PORT_LAST: u16 = 8;
     /// Priority of the rule that decides about it.
     pub const RULE: u16 = 9;
-    /// State of its connection's route. If choice or another outcome than route and no-way is
-    /// there, it is one that was closed, and gives way.
+    /// State of its connection's route, or of that which it answers. If choice or another outcome
+    /// than route, reply and no-way is there, it is one that was closed, and gives way.
     pub const ROUTE_STATE: u16 = 10;
     /// Host that the client's last connection went to.
     pub const AFFINITY_HOST: u16 = 11;
@@ -912,18 +921,26 @@ pub mod trace {
     pub const ALLOTMENT_STATE: u16 = 13;
     /// Who picks the endpoint.
     pub const CHOICE: u16 = 14;
-    /// Host that the packet goes to.
+    /// Host that the packet goes to, or that answers.
     pub const HOST_ADDR: u16 = 15;
-    /// How it gets there.
+    /// How packets get there.
     pub const FORWARD: u16 = 16;
     /// Source address of the packets to the host, if not the client's.
     pub const SOURCE_ADDR: u16 = 17;
     /// Index of the device that it leaves by.
     pub const IFINDEX: u16 = 18;
-    /// Longest packet of the client that the way carries, in bytes.
+    /// Longest packet, as it comes, that the way carries, in bytes.
     pub const MTU: u16 = 19;
     /// Why later packets do not take the fast path; absent if they do.
     pub const SLOW: u16 = 20;
+    /// Client of the connection that it answers; with the other three.
+    pub const ANSWERED_CLIENT_ADDR: u16 = 21;
+    /// The answered client port.
+    pub const ANSWERED_CLIENT_PORT: u16 = 22;
+    /// VIP of the connection that it answers, and of the service.
+    pub const ANSWERED_VIP_ADDR: u16 = 23;
+    /// The answered vip port.
+    pub const ANSWERED_VIP_PORT: u16 = 24;
     /// Names, in the order of the ids, which begin at 1.
     #[rustfmt::skip]
     pub const NAMES: &[&str] = &[
@@ -947,6 +964,10 @@ pub mod trace {
         "ifindex",
         "mtu",
         "slow",
+        "answered-client-addr",
+        "answered-client-port",
+        "answered-vip-addr",
+        "answered-vip-port",
     ];
 }
 
@@ -1053,8 +1074,8 @@ pub mod cmd {
     pub const RULE_NTF: u8 = 32;
     /// A rule was removed.
     pub const RULE_DEL_NTF: u8 = 33;
-    /// Tell what would happen to a packet that opens this connection, a TCP SYN or a datagram.
-    /// Nothing changes.
+    /// Tell what would happen to a packet that opens this connection, a TCP SYN or a datagram, or
+    /// that has the addresses and ports of a host's replies. Nothing changes.
     pub const TRACE_GET: u8 = 34;
     /// Names, in the order of the ids, which begin at 1.
     #[rustfmt::skip]

@@ -2,6 +2,9 @@
 
 //! `nlb trace`.
 
+#[cfg(test)]
+mod tests;
+
 use std::{
     collections::HashMap,
     io::{
@@ -212,14 +215,14 @@ fn standing(
 fn lines(traced: &Traced) -> Vec<(&'static str, String)> {
     let trace = &traced.trace;
     let key = trace.key();
-    let mut lines = vec![(
-        "packet",
-        format!("{} > {}/{}", key.client, key.vip, key.proto),
-    )];
+    let mut lines = vec![("packet", packet(&key))];
     lines.push(("service", service(traced)));
+    if let Some(answered) = trace.answered() {
+        lines.push(("answers", packet(&answered)));
+    }
     if let Some(state) = trace.route_state {
         let gives_way = match trace.outcome {
-            Named::Known(TraceOutcome::Route) => false,
+            Named::Known(TraceOutcome::Route | TraceOutcome::Reply) => false,
             // Of a new one, if somebody was picked.
             Named::Known(TraceOutcome::NoWay) => trace.choice.is_some(),
             _ => true,
@@ -254,6 +257,10 @@ fn lines(traced: &Traced) -> Vec<(&'static str, String)> {
     }
     lines.push(("outcome", outcome(traced)));
     lines
+}
+
+fn packet(key: &ConnectionKey) -> String {
+    format!("{} > {}/{}", key.client, key.vip, key.proto)
 }
 
 fn service(traced: &Traced) -> String {
@@ -312,7 +319,11 @@ fn endpoint(candidate: &Candidate, choice: Option<Named<TraceChoice>>) -> String
 
 fn way(traced: &Traced, host: IpAddr) -> String {
     let trace = &traced.trace;
-    let from = trace.source_addr.map(|source| format!(" from {source}"));
+    let ends = match (trace.answered(), trace.source_addr) {
+        (Some(answered), _) => format!("from {host} back to {}", answered.client.ip()),
+        (None, Some(source)) => format!("to {host} from {source}"),
+        (None, None) => format!("to {host}"),
+    };
     let device = match (&traced.device, trace.ifindex) {
         (Some(name), _) => format!(" dev {name}"),
         (None, Some(index)) => format!(" dev {index}"),
@@ -320,9 +331,8 @@ fn way(traced: &Traced, host: IpAddr) -> String {
     };
     let mtu = trace.mtu.map(|mtu| format!(" mtu {mtu}"));
     format!(
-        "{} to {host}{}{device}{}",
+        "{} {ends}{device}{}",
         maybe(trace.forward),
-        from.unwrap_or_default(),
         mtu.unwrap_or_default()
     )
 }
@@ -337,6 +347,7 @@ fn fast(trace: &Trace) -> Option<&'static str> {
             TraceSlow::PostRouting => "no: there are hooks in POST_ROUTING",
             TraceSlow::Link => "no: the device is no Ethernet",
             TraceSlow::Neighbour => "no: the link-layer address of the next hop is not known",
+            TraceSlow::Reply => "no: not for replies",
         },
         Some(Named::Unknown(_)) => "no",
     })
@@ -347,6 +358,7 @@ fn outcome(traced: &Traced) -> String {
     let Named::Known(known) = outcome else {
         return outcome.to_string();
     };
+    let answered = traced.trace.answered();
     let what = match known {
         TraceOutcome::Route => "follows its route",
         TraceOutcome::NewRoute => "makes a route",
@@ -359,179 +371,18 @@ fn outcome(traced: &Traced) -> String {
         }
         TraceOutcome::Overflow => "dropped, all endpoints are full (drop-overflow)",
         TraceOutcome::TableFull => "dropped, there is no room for a route (drop-table-full)",
+        TraceOutcome::NoWay if answered.is_some() => {
+            "dropped, no route leads to the client (drop-no-route)"
+        }
         TraceOutcome::NoWay => "dropped, no route leads to the host (drop-no-route)",
         TraceOutcome::Stateless => "is sent on without a route (stateless-packets)",
+        TraceOutcome::Reply => match answered {
+            Some(key) => {
+                let (from, to) = (key.vip, key.client);
+                return format!("translated back, goes on as {from} > {to} (reply-packets)");
+            }
+            None => "translated back (reply-packets)",
+        },
     };
     what.to_owned()
-}
-
-#[cfg(test)]
-mod tests {
-    use nlb_netlink::Proto;
-
-    use super::*;
-
-    fn trace(outcome: TraceOutcome) -> Trace {
-        Trace {
-            proto: Proto::TCP,
-            client_addr: [198, 51, 100, 7].into(),
-            client_port: 40000,
-            vip_addr: [192, 0, 2, 10].into(),
-            vip_port: 8005,
-            outcome: Named::Known(outcome),
-            service_port: Some(8000),
-            service_port_last: Some(8999),
-            rule: None,
-            route_state: None,
-            affinity_host: None,
-            affinity_expires: None,
-            allotment_state: None,
-            choice: None,
-            host_addr: None,
-            forward: None,
-            source_addr: None,
-            ifindex: None,
-            mtu: None,
-            slow: None,
-        }
-    }
-
-    fn host(last: u8) -> Endpoint {
-        Endpoint {
-            vip_addr: [192, 0, 2, 10].into(),
-            vip_port: 8000,
-            proto: Proto::TCP,
-            host_addr: [10, 0, 2, last].into(),
-            vip_port_last: Some(8999),
-            source_addr: None,
-            forward: None,
-            host_port: None,
-            weight: Some(1),
-            state: Some(Named::Known(EndpointState::Active)),
-            routes: Some(0),
-            active_routes: Some(5),
-            max_routes: Some(0),
-            backup: Some(false),
-            slow_start_step: None,
-            connections: None,
-            packets: None,
-            bytes: None,
-        }
-    }
-
-    #[test]
-    fn why_an_endpoint_is_picked_or_not() {
-        let of = |change: fn(&mut Endpoint), share, choice| {
-            let mut endpoint = host(2);
-            change(&mut endpoint);
-            standing(&endpoint, false, share, choice)
-        };
-        let by = |choice| Some(Named::Known(choice));
-        let (scheduler, allotment) = (by(TraceChoice::Scheduler), by(TraceChoice::Allotment));
-        assert_eq!(of(|_| (), None, scheduler), Standing::Other);
-        assert_eq!(standing(&host(2), true, None, scheduler), Standing::Picked);
-        let inactive = |own: &mut Endpoint| own.state = Some(Named::Known(EndpointState::Inactive));
-        assert_eq!(of(inactive, None, scheduler), Standing::Inactive);
-        let draining = |own: &mut Endpoint| own.state = Some(Named::Known(EndpointState::Draining));
-        assert_eq!(of(draining, None, scheduler), Standing::Draining);
-        assert_eq!(
-            of(|own| own.max_routes = Some(5), None, None),
-            Standing::Full
-        );
-        assert_eq!(
-            of(|own| own.max_routes = Some(6), None, None),
-            Standing::Other
-        );
-        assert_eq!(
-            of(|own| own.weight = Some(0), None, scheduler),
-            Standing::NoWeight
-        );
-        assert_eq!(
-            of(|own| own.weight = Some(0), Some(1), allotment),
-            Standing::Other
-        );
-        assert_eq!(
-            of(|own| own.backup = Some(true), None, scheduler),
-            Standing::Backup
-        );
-        let backup = by(TraceChoice::Backup);
-        assert_eq!(
-            of(|own| own.backup = Some(true), None, backup),
-            Standing::Other
-        );
-        assert_eq!(of(|_| (), Some(0), allotment), Standing::NoShare);
-        assert_eq!(of(|_| (), Some(0), scheduler), Standing::Other);
-    }
-
-    #[test]
-    fn lines_of_a_new_connection() {
-        let mut slow = host(3);
-        slow.slow_start_step = Some(4);
-        let candidate = |endpoint, standing| Candidate {
-            endpoint,
-            share: None,
-            standing,
-        };
-        let traced = Traced {
-            trace: Trace {
-                choice: Some(Named::Known(TraceChoice::Scheduler)),
-                host_addr: Some([10, 0, 2, 2].into()),
-                ifindex: Some(7),
-                mtu: Some(1500),
-                slow: Some(Named::Known(TraceSlow::Neighbour)),
-                route_state: Some(Named::Unknown(9)),
-                ..trace(TraceOutcome::NewRoute)
-            },
-            fast_path: Some(false),
-            device: Some("eth0".to_owned()),
-            of: None,
-            by: None,
-            endpoints: vec![
-                candidate(host(2), Standing::Picked),
-                candidate(slow, Standing::Other),
-            ],
-        };
-        let text: Vec<_> = lines(&traced)
-            .iter()
-            .map(|(what, text)| format!("{what}: {text}"))
-            .collect();
-        assert_eq!(
-            text,
-            [
-                "packet: 198.51.100.7:40000 > 192.0.2.10:8005/tcp",
-                "service: 192.0.2.10:8000-8999/tcp",
-                "route: state unknown-9, gives way to a new connection",
-                "endpoint: 10.0.2.2 weight 1 active 5: picked by scheduler",
-                "endpoint: 10.0.2.3 weight 1 (4/16 by slow start) active 5: another time",
-                "way: - to 10.0.2.2 dev eth0 mtu 1500",
-                "fast path: no: the link-layer address of the next hop is not known",
-                "outcome: makes a route",
-            ]
-        );
-        let json = serde_json::to_value(&traced).unwrap();
-        assert_eq!(json["outcome"], "new-route");
-        assert_eq!(json["endpoints"][1]["standing"], "other");
-        assert_eq!(json["endpoints"][1]["host_addr"], "10.0.2.3");
-    }
-
-    #[test]
-    fn a_rule_and_no_service() {
-        let mut traced = Traced {
-            trace: Trace {
-                rule: Some(10),
-                ..trace(TraceOutcome::RejectRule)
-            },
-            fast_path: None,
-            device: None,
-            of: None,
-            by: None,
-            endpoints: Vec::new(),
-        };
-        let last = |traced: &Traced| lines(traced).pop().unwrap().1;
-        assert_eq!(last(&traced), "refused by the rule (reject-rule)");
-        assert!(lines(&traced).contains(&("rule", "priority 10".to_owned())));
-        traced.trace = trace(TraceOutcome::NoService);
-        traced.trace.service_port = None;
-        assert!(lines(&traced).contains(&("service", "none".to_owned())));
-    }
 }
