@@ -147,16 +147,19 @@ impl Forwarder {
         if !is_from_client(state, &skb) || !parsed.tuple.client().is_unicast() {
             return Verdict::Accept(skb);
         }
-        let skb = match self.judge(state, skb, parsed) {
-            Ok(skb) => skb,
-            Err(verdict) => return verdict,
+        let rule = match self.accepting(state.rcu(), &parsed.tuple) {
+            Ok(rule) => rule,
+            Err(rule) => return self.stop(rule, state, skb, parsed),
         };
-        // Without room, nobody is asked about each of the packets that have no route.
-        let skb = match self
-            .mid_stream(state, service, skb, parsed, true)
-            .or_else(|skb| self.ask(state, service, skb, parsed))
-            .or_else(|skb| self.mid_stream(state, service, skb, parsed, false))
-        {
+        let skb = match self.ask(state, service, skb, parsed) {
+            Ok(verdict) => return verdict,
+            Err(skb) => skb,
+        };
+        // Not before: what waits for an answer comes here again.
+        if let Some(rule) = rule {
+            rule.count(parsed.total_len);
+        }
+        let skb = match self.mid_stream(state, service, skb, parsed) {
             Ok(verdict) => return verdict,
             Err(skb) => skb,
         };

@@ -360,6 +360,10 @@ impl Forwarder {
             return Err(skb);
         }
         let tuple = &parsed.tuple;
+        // Without room, nobody is asked about each of the packets that have no route.
+        if !self.has_room(Proto::Tcp) && service.stateless_endpoint(state.rcu(), tuple).is_some() {
+            return Err(skb);
+        }
         let iif = state.in_dev().map_or(0, NetDevice::ifindex);
         if tuple_in_use(state.net(), tuple, iif) {
             return Err(skb);

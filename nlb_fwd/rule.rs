@@ -344,55 +344,36 @@ impl Forwarder {
         self.rule_changes.load(Relaxed).into()
     }
 
-    /// Has the first rule for a packet without a route decide about it, and gives it back if it may go
-    /// on.
-    #[inline]
-    pub(crate) fn judge(
-        &self,
-        state: &HookState<'_>,
-        skb: SkBuff,
-        parsed: &Parsed,
-    ) -> Result<SkBuff, Verdict> {
-        match self.rules.get(state.rcu()) {
-            None => Ok(skb),
-            Some(rules) => self.judge_by(rules, state, skb, parsed),
-        }
-    }
-
-    /// The rule that lets a packet without a route go on, if there is one for it. `Err` if another one
-    /// comes first.
+    /// The rule that lets a packet without a route go on, if there is one for it, which counts it when it
+    /// does. `Err`: another one comes first, which decides otherwise.
     #[inline]
     pub(crate) fn accepting<'a>(
         &'a self,
         guard: &'a rcu::Guard,
         tuple: &FourTuple,
-    ) -> Result<Option<&'a Rule>, RuleAction> {
+    ) -> Result<Option<&'a Rule>, &'a Rule> {
         match self.rules.get(guard).and_then(|rules| rules.first(tuple)) {
-            Some(rule) if rule.action != RuleAction::Accept => Err(rule.action),
+            Some(rule) if rule.action != RuleAction::Accept => Err(rule),
             rule => Ok(rule.map(|rule| &**rule)),
         }
     }
 
-    fn judge_by(
+    /// Does with a packet what a rule says that lets none go on.
+    pub(crate) fn stop(
         &self,
-        rules: &Rules,
+        rule: &Rule,
         state: &HookState<'_>,
         mut skb: SkBuff,
         parsed: &Parsed,
-    ) -> Result<SkBuff, Verdict> {
-        let Some(rule) = rules.first(&parsed.tuple) else {
-            return Ok(skb);
-        };
+    ) -> Verdict {
         rule.count(parsed.total_len);
-        match rule.action {
-            RuleAction::Accept => return Ok(skb),
-            RuleAction::Drop => self.stats.inc(Counter::DropRule),
-            RuleAction::Reject => {
-                self.stats.inc(Counter::RejectRule);
-                refuse(state, &mut skb, parsed);
-            }
+        if rule.action == RuleAction::Reject {
+            self.stats.inc(Counter::RejectRule);
+            refuse(state, &mut skb, parsed);
+        } else {
+            self.stats.inc(Counter::DropRule);
         }
-        Err(Verdict::Drop(skb, DropReason::NETFILTER_DROP))
+        Verdict::Drop(skb, DropReason::NETFILTER_DROP)
     }
 }
 

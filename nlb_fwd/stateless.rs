@@ -348,8 +348,7 @@ impl Forwarder {
     }
 
     /// Takes a packet from the middle of a connection that has no route, if there may be such as never
-    /// had one; gives it back if there are none. It is asked twice: first for when there is no room
-    /// (`when_full`), then for when there is.
+    /// had one; gives it back if there are none.
     #[inline]
     pub(crate) fn mid_stream(
         &self,
@@ -357,7 +356,6 @@ impl Forwarder {
         service: &Arc<Service>,
         skb: SkBuff,
         parsed: &Parsed,
-        when_full: bool,
     ) -> Result<Verdict, SkBuff> {
         if parsed.tuple.proto() != Proto::Tcp || parsed.flags.is_initial_syn() {
             return Err(skb);
@@ -366,7 +364,7 @@ impl Forwarder {
             return Err(skb);
         };
         let iif = state.in_dev().map_or(0, NetDevice::ifindex);
-        if self.has_room(Proto::Tcp) == when_full || tuple_in_use(state.net(), &parsed.tuple, iif) {
+        if tuple_in_use(state.net(), &parsed.tuple, iif) {
             return Err(skb);
         }
         Ok(self.adopt(state, service, endpoint, skb, parsed))

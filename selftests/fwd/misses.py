@@ -182,6 +182,53 @@ def bounds():
         assert resets == 16, resets
 
 
+def rules():
+    """What waits counts once for a rule that accepts it, and is judged again by those that came meanwhile."""
+    settimeout(5000)
+    nlb("rule add accept from any priority 10")
+
+    def counted(priority):
+        """Five of them, once: ten would be twice. Something late of another connection may be among them."""
+        return 5 <= json.loads(nlb(f"rule show priority {priority}").stdout)[0]["packets"] < 10
+
+    with contextlib.ExitStack() as undo, listening() as events:
+        undo.callback(nlb, "rule flush")
+        answers = Sniffer("lbu")
+
+        def held(port):
+            return [miss["held"] for miss in json.loads(nlb("miss show").stdout) if miss["client_port"] == port]
+
+        def wait(port, answer, count=5):
+            acknowledgements(port, count)
+            asked_by(events, client_port=port)
+            assert wait_for(lambda: held(port) == [count]), held(port)
+            for line in answer:
+                nlb(line.replace("CONNECTION", f"{SERVICE} client {CLIENT}:{port}"))
+
+        def routed():
+            shown = json.loads(nlb(f"route show {SERVICE} client {CLIENT}:33335").stdout)
+            return shown and shown[0]["packets"] == 5
+
+        wait(33334, ["miss set CONNECTION state pass"])
+        assert wait_for(lambda: counted(10))
+        # The route has them, or the answer, and not the rule.
+        wait(33335, [f"route add CONNECTION host {HOST1}"])
+        assert wait_for(routed)
+        wait(33336, ["miss set CONNECTION state drop"])
+        before = counter("drop-rule"), counter("reject-rule")
+        wait(33337, [f"rule add drop from {CLIENT} priority 5", "miss set CONNECTION state pass"])
+        assert wait_for(lambda: counter("drop-rule") >= before[0] + 5)
+        assert counted(5)
+        nlb("rule del priority 5")
+        wait(33338, [f"rule add reject from {CLIENT} priority 5", "miss set CONNECTION state pass"])
+        assert wait_for(lambda: counter("reject-rule") >= before[1] + 5)
+        assert counted(5)
+        resets = [port for source, port in answers.packets(wait=2) if source == 80]
+        assert [resets.count(port) for port in (33334, 33336, 33337, 33338)] == [5, 0, 0, 5], resets
+        assert counted(10)
+    nlb(f"route del {SERVICE} client {CLIENT}:33335")
+
+
 def classifier():
     """In mode peek, connections that this machine has are not asked about, and others are."""
     service = SERVICE.replace(":80/", ":81/")

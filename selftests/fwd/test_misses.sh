@@ -79,6 +79,7 @@ ktap_run "the answer is to pass" scenario passes
 ktap_run "no answer in time" scenario no_answer
 ktap_run "nobody listens, or the service does not ask" scenario nobody
 ktap_run "so many packets wait, and no more" scenario bounds
+ktap_run "rules, before and behind the wait" scenario rules
 ktap_run "what a classifier has is not asked about" scenario classifier
 ktap_run "a new connection with the same ports" scenario syn
 netns_add spare
