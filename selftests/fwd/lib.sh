@@ -46,11 +46,11 @@ for port in range($2, $2 + $3):
         s.sendto(b'?', ('$VIP', $1))"
 }
 
-# flood PORT: the same from 10,000 ports again and again, until $! is killed.
+# flood PORT [FIRST]: the same from 10,000 ports again and again, until $! is killed.
 flood() {
 	background client "$tmp/flood" python3 -c "
 import socket, itertools
-for port in itertools.cycle(range(20000, 30000)):
+for port in itertools.cycle(range(${2:-20000}, ${2:-20000} + 10000)):
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
         s.bind(('$CLIENT', port))
         try:

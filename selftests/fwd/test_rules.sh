@@ -100,6 +100,52 @@ numbers() {
 	lbu rule flush
 }
 
+# Datagrams in fragments, three each: they are judged when they are whole, and one answer says so.
+in_pieces() {
+	local before
+	state() {
+		lbu -j stats show fwd | jq -c --arg rule "$1-rule" '.[0].counters
+			| [.fragments, .defragmented, .[$rule], .["pass-fragment"]]'
+	}
+	# grown ACTION BEFORE WANT
+	grown() { is "$(jq -cn "[$(state "$1"), $2] | transpose | map(.[0] - .[1])")" "$3"; }
+	# fragments WANT VIP PORT [VIP PORT]
+	fragments() {
+		ns client python3 - "$@" <<-'END'
+		import socket, sys
+		want, *to = sys.argv[1:]
+		for vip, port in zip(to[::2], to[1::2]):
+		    family = socket.AF_INET6 if ":" in vip else socket.AF_INET
+		    with socket.socket(family, socket.SOCK_DGRAM) as s:
+		        s.settimeout(1 if want == "nothing" else 20)
+		        s.connect((vip, int(port)))
+		        s.send(bytes(4000))
+		        try:
+		            said = s.recv(10).decode()
+		        except ConnectionRefusedError:
+		            said = "refused"
+		        except TimeoutError:
+		            said = "nothing"
+		        assert said == want, (vip, said, want)
+		END
+	}
+	lbu rule add reject to $VIP:9300/udp
+	lbu rule add reject to "[$VIP6]:9302/udp"
+	before=$(state reject)
+	fragments refused $VIP 9300 $VIP6 9302
+	grown reject "$before" "[6,2,2,0]"
+	is "$(lbu -j rule | jq -c 'map([.packets, .bytes])')" "[[1,4028],[1,4048]]"
+	# Those for other services go on.
+	fragments host1 $VIP 9301
+	lbu rule flush
+	lbu rule add drop to $VIP:9300/udp
+	before=$(state drop)
+	fragments nothing $VIP 9300
+	grown drop "$before" "[3,1,1,0]"
+	lbu rule flush
+	fragments host1 $VIP 9300 $VIP6 9302
+}
+
 order() {
 	lbu rule add drop from 10.0.0.0/8 priority 50
 	lbu rule add accept from 10.0.1.3 priority 40
@@ -216,6 +262,35 @@ under_load() {
 	kill $monitor
 }
 
+# The module goes while packets of each kind come, and with it its rules.
+module_goes() {
+	local first=20000 port floods=() dropped refused before
+	lbu rule add accept to $VIP:9303/udp priority 1
+	lbu rule add drop to $VIP:9304/udp
+	lbu rule add reject to $VIP:9300/udp
+	dropped=$(counter lbu fwd drop-rule) refused=$(counter lbu fwd reject-rule)
+	for port in 9303 9304 9300; do
+		flood $port $first
+		floods+=($!)
+		((first += 10000))
+	done
+	wait_for 20 decided drop $((dropped + 100))
+	wait_for 20 decided reject $((refused + 100))
+	accepted() { (($(counted 1) > 100)); }
+	wait_for 20 accepted
+	rmmod nlb_fwd
+	modprobe nlb_fwd
+	is "$(lbu -j rule)" "[]"
+	# Nothing is left that would judge the packets that still come.
+	lbu service add $VIP:9304/udp
+	before=$(counter lbu fwd pass-no-endpoint)
+	passed() { (($(counter lbu fwd pass-no-endpoint) > before + 100)); }
+	wait_for 20 passed
+	is "$(counter lbu fwd drop-rule) $(counter lbu fwd reject-rule)" "0 0"
+	rmmod nlb_fwd
+	kill "${floods[@]}"
+}
+
 ktap_begin
 load_modules nlb_fwd
 five_endpoints
@@ -251,9 +326,11 @@ done
 ktap_run "drop: by source, port and protocol" drops
 ktap_run "reject: by RST and by ICMP, over IPv4 and IPv6" rejects
 ktap_run "reject: the numbers of a RST" numbers
+ktap_run "fragments are judged when they are together" in_pieces
 ktap_run "the lowest priority decides; saved and applied" order
 ktap_run "connections that have a route go on" goes_on
 ktap_run "connections opened at the ingress of devices" first_packets
 ktap_run "mode peek" peek
 ktap_run "rules change under load" under_load
+ktap_run "the module goes under load, with rules" module_goes
 ktap_end
