@@ -200,6 +200,11 @@ impl<E: Candidate + Send + Sync + 'static> Clients<E> {
             .retain(|client| !Arc::ptr_eq(&client.endpoint, endpoint));
     }
 
+    /// How many calls of [`Clients::expire`] look at all of them.
+    pub(crate) fn expire_steps(&self, guard: &rcu::Guard) -> u32 {
+        self.table.steps(guard)
+    }
+
     /// Removes clients whose time is up at `now` (jiffies), looking at a limited number. True when
     /// all have been looked at.
     pub(crate) fn expire(&self, guard: &rcu::Guard, position: &mut Position, now: u64) -> bool {

@@ -81,7 +81,10 @@ use nlb::{
         },
     },
     time,
-    wire::addr::FourTuple,
+    wire::{
+        addr::FourTuple,
+        sweep, //
+    },
     work::{
         DelayedWork,
         Trigger, //
@@ -107,16 +110,6 @@ fn max_half_open() -> u32 {
         max => max,
     }
 }
-
-/// How often silent routes are looked for.
-const EXPIRE_INTERVAL_MS: u32 = 1000;
-
-/// Steps of a scan in one run of the work; a larger table takes several runs.
-const EXPIRE_STEPS: u32 = 64;
-
-/// The time between two of these: with a million routes, one scan takes seconds, and not a quarter of
-/// all the time there is.
-const EXPIRE_PAUSE_MS: u32 = 64;
 
 /// The state of a namespace.
 #[pin_data]
@@ -204,7 +197,7 @@ impl PerNet for Forwarder {
                 let work = DelayedWork::new(move |trigger: &Trigger| {
                     run_expire(&weak, &mut positions, &mut told, trigger)
                 })?;
-                work.schedule(EXPIRE_INTERVAL_MS);
+                work.schedule(sweep::INTERVAL_MS);
                 work
             },
         })
@@ -248,29 +241,25 @@ fn run_expire(
     let Some(net) = weak.upgrade() else {
         return;
     };
-    let mut done = true;
-    for _ in 0..EXPIRE_STEPS {
+    let steps = {
+        let guard = rcu::read_lock();
+        let forwarder = STATE.get(&net, &guard);
+        forwarder.map_or(0, |forwarder| forwarder.expire_steps(&guard))
+    };
+    let done = trigger.sweep(steps, || {
         let guard = rcu::read_lock();
         // None before the module's initialisation is over.
-        done = STATE
+        STATE
             .get(&net, &guard)
-            .is_none_or(|forwarder| forwarder.expire(&net, &guard, positions));
-        if done {
-            *positions = Positions::default();
-            break;
-        }
-    }
+            .is_none_or(|forwarder| forwarder.expire(&net, &guard, positions))
+    });
     if done {
+        *positions = Positions::default();
         let guard = rcu::read_lock();
         if let Some(forwarder) = STATE.get(&net, &guard) {
             told.tell(&net, forwarder);
         }
     }
-    trigger.schedule(if done {
-        EXPIRE_INTERVAL_MS
-    } else {
-        EXPIRE_PAUSE_MS
-    });
 }
 
 impl Forwarder {
@@ -509,6 +498,12 @@ impl Forwarder {
                 }
             });
         }
+    }
+
+    /// How many calls of [`Forwarder::expire`] look at all routes and clients.
+    fn expire_steps(&self, guard: &rcu::Guard) -> u32 {
+        let routes = self.routes.steps(guard);
+        routes.saturating_add(self.clients.expire_steps(guard))
     }
 
     /// Removes routes and clients that have been silent for too long, looking at a limited number of

@@ -45,7 +45,10 @@ use nlb::{
         family_table::FamilyTable,
         rhashtable::Position, //
     },
-    wire::addr::Addr,
+    wire::{
+        addr::Addr,
+        sweep, //
+    },
     work::{
         DelayedWork,
         Trigger, //
@@ -56,12 +59,6 @@ use nlb::{
 fn max_mappings() -> u32 {
     (*module_parameters::max_mappings.value()).clamp(1, 1 << 24)
 }
-
-/// How often idle mappings are looked for.
-const EXPIRE_INTERVAL_MS: u32 = 1000;
-
-/// Steps of a scan in one run of the work; a larger table takes several runs.
-const EXPIRE_STEPS: u32 = 64;
 
 /// The state of a namespace.
 #[pin_data]
@@ -108,7 +105,7 @@ impl PerNet for Tunnel {
                 let work = DelayedWork::new(move |trigger: &Trigger| {
                     run_expire(&weak, &mut position, trigger)
                 })?;
-                work.schedule(EXPIRE_INTERVAL_MS);
+                work.schedule(sweep::INTERVAL_MS);
                 work
             },
         })
@@ -124,19 +121,21 @@ fn run_expire(weak: &WeakNet, position: &mut Position, trigger: &Trigger) {
     let Some(net) = weak.upgrade() else {
         return;
     };
-    let mut done = true;
-    for _ in 0..EXPIRE_STEPS {
+    let steps = {
+        let guard = rcu::read_lock();
+        let tunnel = STATE.get(&net, &guard);
+        tunnel.map_or(0, |tunnel| tunnel.hosts.steps(&guard))
+    };
+    let done = trigger.sweep(steps, || {
         let guard = rcu::read_lock();
         // None before the module's initialisation is over.
-        done = STATE
+        STATE
             .get(&net, &guard)
-            .is_none_or(|tunnel| tunnel.expire(&net, position));
-        if done {
-            *position = Position::default();
-            break;
-        }
+            .is_none_or(|tunnel| tunnel.expire(&net, position))
+    });
+    if done {
+        *position = Position::default();
     }
-    trigger.schedule(if done { EXPIRE_INTERVAL_MS } else { 1 });
 }
 
 impl Tunnel {

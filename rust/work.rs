@@ -7,7 +7,11 @@
 //!
 //! C header: [`include/linux/workqueue.h`](srctree/include/linux/workqueue.h).
 
-use crate::bindings;
+use crate::{
+    bindings,
+    time,
+    wire::sweep, //
+};
 use core::{
     cell::UnsafeCell,
     ptr::NonNull, //
@@ -143,6 +147,28 @@ impl Trigger {
             )
         };
     }
+
+    /// Does one run of a sweep that has `all` steps, and has the work done again: for the next run, or
+    /// when it is time for another sweep. See [`sweep`]. To be called by the work. A step is true when
+    /// it was the last one; then this is.
+    pub fn sweep(&self, all: u32, mut step: impl FnMut() -> bool) -> bool {
+        let begun = time::jiffies();
+        let mut done = false;
+        for _ in 0..sweep::steps(all) {
+            done = step();
+            if done {
+                break;
+            }
+            // SAFETY: A plain call; works are done in process context.
+            unsafe { bindings::cond_resched() };
+        }
+        let took = time::jiffies().saturating_sub(begun);
+        self.schedule(match done {
+            true => sweep::INTERVAL_MS,
+            false => sweep::pause_ms(time::jiffies_to_ms(took)),
+        });
+        done
+    }
 }
 
 /// A piece of work that can be scheduled again and again.
@@ -244,6 +270,32 @@ mod tests {
         work.cancel();
         drop(work);
         assert!(Arc::into_unique_or_drop(done).is_some());
+        Ok(())
+    }
+
+    #[test]
+    fn a_sweep_in_runs() -> Result {
+        let done = Arc::pin_init(Completion::new(), GFP_KERNEL)?;
+        let taken = Arc::new(Atomic::new(0u32), GFP_KERNEL)?;
+        let (signal, result, mut runs, mut left) = (done.clone(), taken.clone(), 0, 130);
+        let work = DelayedWork::new(move |trigger: &Trigger| {
+            runs += 1;
+            let is_last = trigger.sweep(130, || {
+                left -= 1;
+                left == 0
+            });
+            // What comes next, another run or another sweep, waits already.
+            if trigger.schedule(0) {
+                runs += 100;
+            }
+            if is_last {
+                result.store(runs, Relaxed);
+                signal.complete_all();
+            }
+        })?;
+        work.schedule(0);
+        done.wait();
+        assert_eq!(taken.load(Relaxed), 3);
         Ok(())
     }
 

@@ -140,6 +140,11 @@ impl<K: FamilyKey, V: Send + Sync + 'static> FamilyTable<K, V> {
         }
     }
 
+    /// As [`RcuHashTable::steps`], or one fewer.
+    pub fn steps(&self, guard: &rcu::Guard) -> u32 {
+        self.v4.steps(guard).saturating_add(self.v6.steps(guard))
+    }
+
     /// As [`RcuHashTable::scan`]: first the IPv4 entries, then those of IPv6.
     pub fn scan(
         &self,

@@ -48,6 +48,7 @@ pub mod record;
 pub mod report;
 pub mod seq;
 pub mod slow_start;
+pub mod sweep;
 pub mod tcp;
 pub mod tcp_state;
 pub mod udp;

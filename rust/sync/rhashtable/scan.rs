@@ -48,6 +48,19 @@ pub enum Scan {
 }
 
 impl<N: Node> Table<N> {
+    /// How many calls of [`Table::scan`] show all entries, as large as the table is now.
+    pub fn steps(&self, guard: &rcu::Guard) -> u32 {
+        let (mut buckets, mut tbl) = (0u32, self.table(guard));
+        while !tbl.is_null() {
+            // SAFETY: The table was found under the read side that is held.
+            unsafe {
+                buckets = buckets.saturating_add((*tbl).size);
+                tbl = Self::future_table(tbl);
+            }
+        }
+        buckets.div_ceil(BUCKETS_PER_STEP)
+    }
+
     /// Shows entries from `position` on to `f`: a limited number, so that the RCU read side is not
     /// held for long. Any context.
     ///

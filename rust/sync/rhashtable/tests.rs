@@ -150,6 +150,12 @@ mod cases {
             }
         }
         assert_eq!(seen, N);
+        let (mut position, mut steps) = (Position::default(), 1);
+        while !table.scan(&rcu::Guard::new(), &mut position, |_| Scan::Continue) {
+            steps += 1;
+        }
+        assert!(steps > 1);
+        assert_eq!(table.steps(&rcu::Guard::new()), steps);
         assert_eq!(sum, u64::from(N) * u64::from(N - 1) / 2);
         // Removing while scanning.
         table.retain(|pair| pair.value().1 % 10 == 0);
