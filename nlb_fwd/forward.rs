@@ -224,12 +224,10 @@ impl Forwarder {
         let Some((next, to)) = next else {
             return Err(packet);
         };
-        // CAST: A packet is not longer, and its headers are short.
-        let (len, l4_offset) = (parsed.total_len as u32, parsed.l4_offset as u16);
-        if !next.carries(&packet, l4_offset) {
+        if !next.carries(&packet, parsed) {
             return Err(packet);
         }
-        match packet.claim(len, l4_offset, |skb| skb.rewrite(&to)) {
+        match packet.claim(parsed, |skb| skb.rewrite(&to)) {
             Ok(skb) => self.count_sent(route, parsed, next.output(skb)),
             Err(_) => self.stats.inc(Counter::DropNoMemory),
         }

@@ -104,19 +104,29 @@ impl Tunnel {
         let Some(next) = target.next_hop(state, &packet) else {
             return Err(packet);
         };
-        // CAST: A packet is not longer, and its headers are short.
-        let (len, l4_offset) = (parsed.total_len as u32, parsed.l4_offset as u16);
-        if !next.carries(&packet, l4_offset) {
+        if !next.carries(&packet, parsed) {
             return Err(packet);
         }
-        let ready = packet.claim(len, l4_offset, |skb| {
+        let claimed = packet.claim(parsed, |skb| {
             encapsulate_by(mapping, skb, parsed).map_err(|_| ENOMEM)
         });
-        match ready {
-            Ok(skb) => self.count_sent(mapping, parsed, next.output(skb)),
+        self.send_claimed(mapping, parsed, claimed, |skb| next.output(skb));
+        Ok(())
+    }
+
+    /// Has `send` send a packet of a mapping that was claimed, and counts it, or that it was lost.
+    #[inline]
+    fn send_claimed(
+        &self,
+        mapping: &Mapping,
+        parsed: &Parsed,
+        claimed: Result<SkBuff>,
+        send: impl FnOnce(SkBuff) -> Result,
+    ) {
+        match claimed {
+            Ok(skb) => self.count_sent(mapping, parsed, send(skb)),
             Err(_) => self.stats.inc(Counter::DropNoMemory),
         }
-        Ok(())
     }
 
     /// As [`Tunnel::send_at_once`], of a packet whose mapping the host may not know. What it is sent
@@ -135,20 +145,15 @@ impl Tunnel {
         if state.net().has_post_routing(v4, state.rcu()) {
             return Err(packet);
         }
-        // CAST: A packet is not longer, and its headers are short.
-        let (len, l4_offset) = (parsed.total_len as u32, parsed.l4_offset as u16);
-        if packet.is_gso() || !fits_learning(mapping, len, &route) {
+        // CAST: A packet is not longer.
+        if packet.is_gso() || !fits_learning(mapping, parsed.total_len as u32, &route) {
             return Err(packet);
         }
-        let ready = packet.claim(len, l4_offset, |skb| learn_with(skb, mapping, parsed));
-        match ready {
-            Ok(skb) => {
-                self.stats.inc(Counter::EncapLearning);
-                let sent = route.send_udp(state.net(), skb, PORT, PORT);
-                self.count_sent(mapping, parsed, sent);
-            }
-            Err(_) => self.stats.inc(Counter::DropNoMemory),
-        }
+        let claimed = packet.claim(parsed, |skb| learn_with(skb, mapping, parsed));
+        self.send_claimed(mapping, parsed, claimed, |skb| {
+            self.stats.inc(Counter::EncapLearning);
+            route.send_udp(state.net(), skb, PORT, PORT)
+        });
         Ok(())
     }
 

@@ -19,7 +19,10 @@ use super::{
     route::sent,
     Route, //
 };
-use crate::bindings;
+use crate::{
+    bindings,
+    wire::parse::Parsed, //
+};
 use core::ptr::{
     self,
     NonNull, //
@@ -166,12 +169,11 @@ type Output =
     unsafe extern "C" fn(*mut bindings::net, *mut bindings::sock, *mut bindings::sk_buff) -> c_int;
 
 impl NextHop<'_> {
-    /// Whether an arrived packet, whose transport header is at `l4_offset`, is not longer than what
-    /// may go this way: [`Arrival::fits_mtu`]. Of the packets of clients, most are ACKs, which fit
-    /// everywhere.
+    /// Whether an arrived packet with these headers is not longer than what may go this way:
+    /// [`Arrival::fits_mtu`]. Of the packets of clients, most are ACKs, which fit everywhere.
     #[inline]
-    pub fn carries(&self, packet: &Arrival, l4_offset: u16) -> bool {
-        packet.len() <= self.always || packet.fits_mtu(self.dst.mtu(), l4_offset)
+    pub fn carries(&self, packet: &Arrival, parsed: &Parsed) -> bool {
+        packet.len() <= self.always || packet.fits_mtu(self.dst.mtu(), parsed)
     }
 
     /// Hands an arrived packet, which has been readdressed and whose data starts at its IP header,

@@ -6,7 +6,10 @@ use super::{
     DropReason,
     SkBuff, //
 };
-use crate::bindings;
+use crate::{
+    bindings,
+    wire::parse::Parsed, //
+};
 use core::{
     ops::Deref,
     ptr::NonNull, //
@@ -91,13 +94,15 @@ impl Arrival {
         false
     }
 
-    /// As [`SkBuff::fits_mtu`], of a packet whose transport header is at `l4_offset`. Of a batch also
-    /// false if its device has not said so.
+    /// As [`SkBuff::fits_mtu`], of a packet with these headers. Of a batch also false if its device
+    /// has not said where the transport header is.
     #[inline]
-    pub fn fits_mtu(&self, mtu: u32, l4_offset: u16) -> bool {
+    pub fn fits_mtu(&self, mtu: u32, parsed: &Parsed) -> bool {
+        // CAST: Headers are short.
+        let l4_offset = parsed.l4_offset as u32;
         let transport = u32::from(self.headers().transport_header);
         self.len() <= mtu
-            || transport == self.headroom().wrapping_add(l4_offset.into()) && self.0.fits_mtu(mtu)
+            || transport == self.headroom().wrapping_add(l4_offset) && self.0.fits_mtu(mtu)
     }
 
     /// Whether somebody else has it, too (`skb_shared()`).
@@ -115,18 +120,19 @@ impl Arrival {
     }
 
     /// Takes the packet for oneself, as `ip_rcv_core()` does: others who have it, too, keep the
-    /// bytes as they are; it is off its socket, and has `len` bytes, without padding, with the
-    /// transport header at `l4_offset`. Then has `change` work on it.
+    /// bytes as they are; it is off its socket, ends where `parsed` says, without padding, and has its
+    /// transport header there. Then has `change` work on it.
     ///
     /// If anything fails, the packet is lost for want of memory. Errors: `ENOMEM`, or those of
     /// `change`.
     #[inline]
     pub fn claim(
         self,
-        len: u32,
-        l4_offset: u16,
+        parsed: &Parsed,
         change: impl FnOnce(&mut SkBuff) -> Result,
     ) -> Result<SkBuff> {
+        // CAST: A packet is not longer, and its headers are short.
+        let (len, l4_offset) = (parsed.total_len as u32, parsed.l4_offset as u16);
         let is_shared = self.is_shared();
         let has_destructor = self.has_destructor();
         let mut skb = self.into_raw();
