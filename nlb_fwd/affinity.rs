@@ -277,51 +277,11 @@ impl Forwarder {
 #[kunit_tests(nlb_fwd_affinity)]
 mod tests {
     use super::*;
+    use crate::scheduler::tests::Host;
     use nlb::wire::{
         addr::Proto,
         ports::Ports, //
     };
-
-    struct Host {
-        keeps: Atomic<u32>,
-    }
-
-    impl Host {
-        fn new() -> Result<Arc<Self>> {
-            let keeps = Atomic::new(1);
-            Ok(Arc::new(Self { keeps }, GFP_KERNEL)?)
-        }
-    }
-
-    impl Candidate for Host {
-        fn host(&self) -> Addr {
-            Addr::UNSPECIFIED_V4
-        }
-
-        fn share(&self) -> u32 {
-            1
-        }
-
-        fn load(&self) -> u64 {
-            0
-        }
-
-        fn step(&self) -> u32 {
-            1
-        }
-
-        fn is_backup(&self) -> bool {
-            false
-        }
-
-        fn has_room(&self) -> bool {
-            true
-        }
-
-        fn keeps_clients(&self) -> bool {
-            self.keeps.load(Relaxed) != 0
-        }
-    }
 
     fn service() -> ServiceKey {
         ServiceKey {
@@ -363,7 +323,7 @@ mod tests {
     #[test]
     fn clients_are_remembered_for_a_time() -> Result {
         let clients = KBox::pin_init(Clients::new(8), GFP_KERNEL)?;
-        let (first, second) = (Host::new()?, Host::new()?);
+        let (first, second) = (Host::new(1)?, Host::new(2)?);
         let key = client([198, 51, 100, 7], 32);
         let other = client([198, 51, 100, 8], 32);
         let guard = rcu::read_lock();
@@ -372,11 +332,11 @@ mod tests {
         assert!(Arc::ptr_eq(got, &first));
         assert!(clients.find(&guard, &other, 0, 100).is_none());
         // To look changes nothing, also of what no connection may have any more.
-        first.keeps.store(0, Relaxed);
+        first.keeps_clients.store(false, Relaxed);
         assert!(matches!(clients.look(&guard, &key, 99), Some((_, 100))));
         assert!(matches!(clients.look(&guard, &key, 99), Some((_, 100))));
         assert!(clients.look(&guard, &key, 100).is_none());
-        first.keeps.store(1, Relaxed);
+        first.keeps_clients.store(true, Relaxed);
         // Who comes second at the same moment goes where the first went.
         let got = clients.remember(&guard, &key, &second, 0, 100)?;
         assert!(Arc::ptr_eq(got, &first));
@@ -393,16 +353,16 @@ mod tests {
     #[test]
     fn an_endpoint_that_keeps_no_clients() -> Result {
         let clients = KBox::pin_init(Clients::new(8), GFP_KERNEL)?;
-        let (first, second) = (Host::new()?, Host::new()?);
+        let (first, second) = (Host::new(1)?, Host::new(2)?);
         let key = client([198, 51, 100, 7], 32);
         let guard = rcu::read_lock();
         clients.remember(&guard, &key, &first, 0, 100)?;
-        first.keeps.store(0, Relaxed);
+        first.keeps_clients.store(false, Relaxed);
         assert!(clients.find(&guard, &key, 1, 100).is_none());
         let got = clients.remember(&guard, &key, &second, 1, 100)?;
         assert!(Arc::ptr_eq(got, &second));
         // The client has moved for good.
-        first.keeps.store(1, Relaxed);
+        first.keeps_clients.store(true, Relaxed);
         let got = clients.find(&guard, &key, 2, 100).ok_or(ENOENT)?;
         assert!(Arc::ptr_eq(got, &second));
         Ok(())
@@ -411,7 +371,7 @@ mod tests {
     #[test]
     fn the_table_has_a_bound_and_is_emptied() -> Result {
         let clients = KBox::pin_init(Clients::new(4), GFP_KERNEL)?;
-        let (first, second) = (Host::new()?, Host::new()?);
+        let (first, second) = (Host::new(1)?, Host::new(2)?);
         let one = |last| client([198, 51, 100, last], 32);
         let guard = rcu::read_lock();
         for (last, endpoint) in [(1, &first), (2, &first), (3, &second), (4, &second)] {

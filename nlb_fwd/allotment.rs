@@ -319,54 +319,12 @@ impl Forwarder {
 #[kunit_tests(nlb_fwd_allotment)]
 mod tests {
     use super::*;
-    use nlb::wire::addr::Addr;
-
-    struct Host {
-        number: u32,
-        takes: Atomic<u32>,
-        got: Atomic<u32>,
-    }
-
-    impl Candidate for Host {
-        fn host(&self) -> Addr {
-            Addr::v4(self.number.to_be_bytes())
-        }
-
-        fn share(&self) -> u32 {
-            1
-        }
-
-        fn load(&self) -> u64 {
-            0
-        }
-
-        fn step(&self) -> u32 {
-            1
-        }
-
-        fn is_backup(&self) -> bool {
-            false
-        }
-
-        fn has_room(&self) -> bool {
-            true
-        }
-
-        fn keeps_clients(&self) -> bool {
-            self.takes.load(Relaxed) != 0
-        }
-    }
+    use crate::scheduler::tests::Host;
 
     fn allotment(scheme: AllotmentScheme, amounts: &[u32]) -> Result<Arc<Allotment<Host>>> {
         let mut shares = KVec::new();
-        for (number, amount) in amounts.iter().enumerate() {
-            let host = Host {
-                number: number as u32,
-                takes: Atomic::new(1),
-                got: Atomic::new(0),
-            };
-            let host = Arc::new(host, GFP_KERNEL)?;
-            shares.push(Share::new(host, *amount), GFP_KERNEL)?;
+        for (number, amount) in (1..).zip(amounts) {
+            shares.push(Share::new(Host::new(number)?, *amount), GFP_KERNEL)?;
         }
         // A second at any rate of ticks.
         Allotment::new(scheme, 1000, shares, 1000)
@@ -377,7 +335,7 @@ mod tests {
         let mut picked = 0;
         for _ in 0..count {
             if let (Some(host), _) = allotment.pick(now) {
-                host.got.fetch_add(1u32, Relaxed);
+                host.active.fetch_add(1u32, Relaxed);
                 picked += 1;
             }
         }
@@ -386,7 +344,7 @@ mod tests {
 
     fn got(allotment: &Allotment<Host>, of: usize) -> u32 {
         let share = allotment.shares().get(of);
-        share.map_or(u32::MAX, |share| share.endpoint().got.load(Relaxed))
+        share.map_or(u32::MAX, |share| share.endpoint().active.load(Relaxed))
     }
 
     #[test]
@@ -464,15 +422,15 @@ mod tests {
         let allotment = allotment(AllotmentScheme::Tokens, &[2, 3])?;
         let takes = |of: usize, takes| {
             if let Some(share) = allotment.shares().get(of) {
-                share.endpoint().takes.store(takes, Relaxed);
+                share.endpoint().keeps_clients.store(takes, Relaxed);
             }
         };
-        takes(0, 0);
+        takes(0, false);
         assert_eq!(picks(&allotment, 10, 1000), 3);
         // As long as nobody takes what is left, that is as if nothing were.
         assert_eq!(allotment.take_news(), Some(AllotmentState::Over));
         assert_eq!(allotment.state(1000), AllotmentState::Valid);
-        takes(0, 1);
+        takes(0, true);
         assert_eq!(picks(&allotment, 10, 1000), 2);
         Ok(())
     }

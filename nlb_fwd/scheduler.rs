@@ -12,7 +12,7 @@
 //! tried, a few of them, and if that does not help all endpoints.
 
 #[cfg(CONFIG_KUNIT = "y")]
-mod tests;
+pub(crate) mod tests;
 
 use crate::uapi::Scheduler;
 use kernel::{

@@ -3,73 +3,83 @@
 //! Tests of the schedulers.
 
 use super::*;
+use nlb::wire::least::load;
+
+/// An endpoint.
+pub(crate) struct Host {
+    number: u32,
+    weight: u32,
+    max: u32,
+    backup: bool,
+    step: u32,
+    /// Connections that it has, as whoever picks it counts them.
+    pub(crate) active: Atomic<u32>,
+    /// Whether clients may come again.
+    pub(crate) keeps_clients: Atomic<bool>,
+}
+
+impl Host {
+    /// One of weight 1, without a limit.
+    pub(crate) fn new(number: u32) -> Result<Arc<Self>> {
+        Ok(Arc::new(host(number, 1, 0, false, STEPS), GFP_KERNEL)?)
+    }
+}
+
+impl Candidate for Host {
+    fn host(&self) -> Addr {
+        Addr::v4(self.number.to_be_bytes())
+    }
+
+    fn share(&self) -> u32 {
+        self.weight
+    }
+
+    fn load(&self) -> u64 {
+        load(self.active.load(Relaxed), 0)
+    }
+
+    fn step(&self) -> u32 {
+        self.step
+    }
+
+    fn is_backup(&self) -> bool {
+        self.backup
+    }
+
+    fn has_room(&self) -> bool {
+        self.max == 0 || self.active.load(Relaxed) < self.max
+    }
+
+    fn keeps_clients(&self) -> bool {
+        self.keeps_clients.load(Relaxed)
+    }
+
+    fn does_without_routes(&self) -> bool {
+        self.number != FIRST + NEEDS_ROUTES
+    }
+}
+
+/// The address of number 0.
+const FIRST: u32 = 0x0a00_0000;
+/// The number of a host that connections need a route to.
+const NEEDS_ROUTES: u32 = 77;
+
+fn host(number: u32, weight: u32, max: u32, backup: bool, step: u32) -> Host {
+    Host {
+        number: FIRST + number,
+        weight,
+        max,
+        backup,
+        step,
+        active: Atomic::new(0),
+        keeps_clients: Atomic::new(true),
+    }
+}
 
 #[kunit_tests(nlb_fwd_scheduler)]
 mod cases {
     use super::*;
-    use nlb::wire::{
-        addr::Proto,
-        least::load, //
-    };
-
-    struct Host {
-        number: u32,
-        weight: u32,
-        max: u32,
-        backup: bool,
-        step: u32,
-        active: Atomic<u32>,
-    }
-
-    impl Candidate for Host {
-        fn host(&self) -> Addr {
-            Addr::v4(self.number.to_be_bytes())
-        }
-
-        fn share(&self) -> u32 {
-            self.weight
-        }
-
-        fn load(&self) -> u64 {
-            load(self.active.load(Relaxed), 0)
-        }
-
-        fn step(&self) -> u32 {
-            self.step
-        }
-
-        fn is_backup(&self) -> bool {
-            self.backup
-        }
-
-        fn has_room(&self) -> bool {
-            self.max == 0 || self.active.load(Relaxed) < self.max
-        }
-
-        fn keeps_clients(&self) -> bool {
-            true
-        }
-
-        fn does_without_routes(&self) -> bool {
-            self.number != FIRST + NEEDS_ROUTES
-        }
-    }
-
-    /// The address of number 0.
-    const FIRST: u32 = 0x0a00_0000;
-    /// The number of a host that connections need a route to.
-    const NEEDS_ROUTES: u32 = 77;
-
-    fn host(number: u32, weight: u32, max: u32, backup: bool, step: u32) -> Host {
-        Host {
-            number: FIRST + number,
-            weight,
-            max,
-            backup,
-            step,
-            active: Atomic::new(0),
-        }
-    }
+    use nlb::wire::addr::Proto;
 
     /// Endpoints as (number, weight, limit, whether it is a backup).
     fn limited(
