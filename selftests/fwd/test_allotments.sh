@@ -48,7 +48,7 @@ tokens() {
 	wait_for 20 told_are "valid low over valid valid low over"
 	ns lbu nlb allotment del "$VIP:9200/udp"
 	wait_for 20 grep -q '"event":"allotment-del"' "$tmp/events"
-	! ns lbu nlb allotment show "$VIP:9200/udp" 2>"$tmp/err"
+	not ns lbu nlb allotment show "$VIP:9200/udp" 2>"$tmp/err"
 	grep -q "the service has no allotment" "$tmp/err"
 	is "$(ns lbu nlb -j allotment show)" '[]'
 	kill $monitor

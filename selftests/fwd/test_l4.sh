@@ -139,7 +139,7 @@ udp_without_checksum() {
 	capture_stop
 	tcpdump -n -vv -r "$tmp/udp.pcap" 'src portrange 61000-65535' 2>/dev/null | tee "$tmp/udp.txt"
 	grep -q 'no cksum' "$tmp/udp.txt"
-	! grep -q 'bad udp cksum' "$tmp/udp.txt"
+	not grep -q 'bad udp cksum' "$tmp/udp.txt"
 }
 
 iperf() {

@@ -204,7 +204,7 @@ modules_under_traffic() {
 	# The flow ids of the routes went with them.
 	[ "$(ns lbu nlb -j mapping show side forwarder | jq length)" = 0 ]
 	rmmod nlb_tunnel
-	! ip -n lbu link show nlb0 2>/dev/null
+	not ip -n lbu link show nlb0
 	modprobe nlb_fwd
 	vip_add lbu host1
 	ns host1 nlb forwarder add $LBU_TO_HOST1

@@ -24,7 +24,7 @@ vip_is_routed_to_lbu() {
 }
 
 nobody_answers_for_the_vip() {
-	! ns client ping -q -c 1 -W 1 "$VIP"
+	not ns client ping -q -c 1 -W 1 "$VIP"
 }
 
 ktap_begin

@@ -72,7 +72,7 @@ neither() {
 	for m in lbu:$HOST1 host1:$LBU_TO_HOST1; do
 		ns ${m%%:*} nlb peer key add ${m#*:} id 1 secret-file "$tmp/secret"
 	done
-	! ns host1 nlb peer show | grep unauthenticated
+	not grep unauthenticated < <(ns host1 nlb peer show)
 	capture_start host1 lbu "$tmp/link.pcap" tcp port 4770 and 'tcp[tcpflags] & tcp-syn != 0'
 	wait_for 10 moves
 	capture_stop
@@ -152,7 +152,7 @@ removal() {
 	ns lbu nlb peer key del $HOST1 id 2
 	classifier --to $HOST1 --timeout 1000
 	client --bytes 20000
-	refused 1 ""
+	refused 1 "no answer"
 	stop classifier
 	ns host1 nlb peer key add $LBU_TO_HOST1 id 3 secret-file "$tmp/secret"
 	wait_for 60 moves

@@ -114,11 +114,11 @@ secrets() {
 		PY
 	} >"$tmp/all" 2>/dev/null
 	[ "$(wc -l <"$tmp/all")" -gt 20 ]
-	! grep -qaF "${secret:0:16}" "$tmp/all"
-	! ns lbu nlb peer key add $HOST1 id 5 secret-file /dev/null 2>"$tmp/all"
-	! ns lbu nlb peer key add $HOST1 id 1 secret-file "$tmp/secret" 2>>"$tmp/all"
+	not grep -qaF "${secret:0:16}" "$tmp/all"
+	not ns lbu nlb peer key add $HOST1 id 5 secret-file /dev/null 2>"$tmp/all"
+	not ns lbu nlb peer key add $HOST1 id 1 secret-file "$tmp/secret" 2>>"$tmp/all"
 	grep "peer has a key with this id" "$tmp/all"
-	! grep -qaF "${secret:0:16}" "$tmp/all"
+	not grep -qaF "${secret:0:16}" "$tmp/all"
 }
 
 # slow_peer HOW: host2 is a peer that has agreed to take connections and then hardly reads.

@@ -60,7 +60,7 @@ removed_peer() {
 	ns host1 nlb peer del $LBU_TO_HOST1
 	classifier --to $HOST1 --timeout 500
 	client --bytes 50000
-	refused 1 ""
+	refused 1 "no answer"
 	stop classifier
 	peer_add host1 $LBU_TO_HOST1
 }

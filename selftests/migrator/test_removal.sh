@@ -40,7 +40,7 @@ modules_leave() {
 	traffic
 	unload_modules
 	no_complaint
-	! lsmod | grep -q ^nlb
+	not grep -q ^nlb /proc/modules
 }
 
 

@@ -67,7 +67,7 @@ options_differ() {
 peer_unreachable() {
 	cut_peers
 	classifier --to $HOST1 --timeout 500
-	stays ""
+	stays "no answer"
 	mend_peers
 }
 
@@ -91,7 +91,7 @@ in_phase() { migrations lbu | jq -e --arg phase "$1" 'any(.phase == $phase)'; }
 
 silent_before_commit() {
 	silent_in "$1" 1000
-	refused 1 ""
+	refused 1 "no answer"
 	jq -e '.error == null' "$tmp/client.log"
 	migrations lbu | jq -e 'any(.phase == "aborted")'
 	no_route_of "$(last_port)"

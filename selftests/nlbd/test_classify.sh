@@ -138,10 +138,10 @@ crowd() {
 
 mistakes_are_named() {
 	echo 'listen = 3' >"$tmp/bad.toml"
-	! nlbd check --config "$tmp/bad.toml" 2>"$tmp/said"
+	not nlbd check --config "$tmp/bad.toml" 2>"$tmp/said"
 	cat "$tmp/said"
 	grep -q "bad.toml:1:" "$tmp/said"
-	! nlbd check --config "$tmp/none.toml" 2>"$tmp/said"
+	not nlbd check --config "$tmp/none.toml" 2>"$tmp/said"
 	grep -q "cannot read" "$tmp/said"
 }
 

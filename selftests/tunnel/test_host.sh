@@ -84,7 +84,7 @@ stranger() {
 	send(udp("10.0.4.2", 0xee48, "10.0.4.1", 7, b"stranger"))
 	EOF
 	capture_stop
-	! grep -q stranger "$tmp/got"
+	not grep -q stranger "$tmp/got"
 	[ "$(tcpdump -n -r "$tmp/nlb0.pcap" 2>/dev/null | wc -l)" = 0 ]
 }
 
@@ -97,7 +97,7 @@ unknown_flow_id() {
 	capture_stop
 	tcpdump -n -x -r "$tmp/lbu.pcap" 2>/dev/null | tee "$tmp/lbu.txt"
 	counted host1 drop-unknown-flow-id
-	! tcpdump -n -r "$tmp/lbu.pcap" 'tcp[tcpflags] & tcp-rst != 0' 2>/dev/null | grep .
+	not grep . < <(tcpdump -n -r "$tmp/lbu.pcap" 'tcp[tcpflags] & tcp-rst != 0' 2>/dev/null)
 	tcpdump -n -r "$tmp/lbu.pcap" 'src host 10.0.2.2 and udp port 4770 and udp[8] = 0x13' 2>/dev/null | grep .
 }
 
@@ -147,19 +147,19 @@ learns_nothing_wrong() {
 	sleep 0.5
 	ns host1 nlb stats show tunnel
 	[ "$(mappings)" = "$before" ]
-	! grep -q -e 'other tuple' -e cut -e sum "$tmp/got"
+	not grep -q -e 'other tuple' -e cut -e sum "$tmp/got"
 }
 
 arp_silence() {
 	ip -n client addr add 192.0.2.200/24 dev host1
 	ip -n client route add 192.0.2.10/32 dev host1 metric 1 2>/dev/null || true
-	! ns client arping -q -c 2 -w 2 -I host1 $VIP
+	not ns client arping -q -c 2 -w 2 -I host1 $VIP
 	# Its own address is answered as ever.
 	ns client arping -q -c 1 -w 5 -I host1 10.0.4.1
 	ip -n host1 link set nlb0 arp on
 	ns client arping -q -c 1 -w 5 -I host1 $VIP
 	ip -n host1 link set nlb0 arp off
-	! ns client arping -q -c 2 -w 2 -I host1 $VIP
+	not ns client arping -q -c 2 -w 2 -I host1 $VIP
 	ip -n client addr del 192.0.2.200/24 dev host1
 }
 
@@ -171,7 +171,7 @@ arp_announce() {
 	capture_stop
 	tcpdump -n -r "$tmp/arp.pcap" 2>/dev/null | tee "$tmp/arp.txt"
 	grep -q 'who-has 10.0.4.2 tell 10.0.4.1' "$tmp/arp.txt"
-	! grep -q "tell $VIP" "$tmp/arp.txt"
+	not grep -q "tell $VIP" "$tmp/arp.txt"
 }
 
 forwarder_leaves() {
@@ -182,7 +182,7 @@ forwarder_leaves() {
 	send(udp("$LBU_TO_HOST1", 0xee48, "$HOST1", 7, b"later"))
 	EOF
 	sleep 0.5
-	! grep -q later "$tmp/got"
+	not grep -q later "$tmp/got"
 }
 
 ktap_begin
