@@ -264,7 +264,7 @@ def smc(bench, name):
     return True
 
 
-UPPER_LAYER = "socket has an upper layer protocol (kTLS, SMC, ...)"
+UPPER_LAYER = "socket has an upper layer protocol (kTLS, ...)"
 
 
 def kernel_tls(bench):
@@ -283,7 +283,7 @@ def upper_layers(bench):
             bench.refused("ESP in TCP", served, errno.EOPNOTSUPP, UPPER_LAYER)
     if smc(bench, "SMC"):
         with bench.connection(protocol=IPPROTO_SMC) as (client, served):
-            bench.refused("SMC", served, errno.EPROTONOSUPPORT, "not a TCP socket", lambda: exchange(client, served))
+            bench.refused("SMC", served, errno.EOPNOTSUPP, "SMC is not supported", lambda: exchange(client, served))
 
 
 def redirected(bench):

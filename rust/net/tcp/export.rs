@@ -186,6 +186,9 @@ unsafe fn check_kind(sk: *mut bindings::sock, net: &Net) -> Result<(), Refusal> 
     if protocol == bindings::IPPROTO_MPTCP {
         return Err(Refusal::Mptcp);
     }
+    if family == bindings::AF_SMC || protocol == bindings::IPPROTO_SMC {
+        return Err(Refusal::Smc);
+    }
     if kind != bindings::sock_type_SOCK_STREAM
         || protocol != bindings::IPPROTO_TCP
         || !matches!(family, bindings::AF_INET | bindings::AF_INET6)
@@ -194,6 +197,10 @@ unsafe fn check_kind(sk: *mut bindings::sock, net: &Net) -> Result<(), Refusal> 
     }
     if !own {
         return Err(Refusal::OtherNamespace);
+    }
+    // SAFETY: The socket is one of TCP, and a full one.
+    if unsafe { bindings::tcp_syn_smc(tcp_sk(sk)) } {
+        return Err(Refusal::Smc);
     }
     if kernel {
         return Err(Refusal::KernelSocket);
@@ -289,7 +296,7 @@ impl Frozen<'_> {
             if bindings::sk_is_mptcp(sk) {
                 return Err(Refusal::Mptcp);
             }
-            if !(*inet_csk(sk)).icsk_ulp_ops.is_null() || bindings::tcp_syn_smc(tp) {
+            if !(*inet_csk(sk)).icsk_ulp_ops.is_null() {
                 return Err(Refusal::UpperLayer);
             }
             if bindings::tcp_has_md5sig_info(tp) || bindings::tcp_has_ao_info(tp) {

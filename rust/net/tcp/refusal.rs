@@ -84,8 +84,8 @@ refusals! {
     SocketError = 10, EPIPE, c"socket has a pending error";
     /// A subflow of Multipath TCP.
     Mptcp = 11, EOPNOTSUPP, c"MPTCP is not supported";
-    /// An upper layer protocol sits on the socket: kernel TLS, SMC, espintcp.
-    UpperLayer = 12, EOPNOTSUPP, c"socket has an upper layer protocol (kTLS, SMC, ...)";
+    /// An upper layer protocol sits on the socket: kernel TLS, espintcp.
+    UpperLayer = 12, EOPNOTSUPP, c"socket has an upper layer protocol (kTLS, ...)";
     /// The socket is in a sockmap, or something else has replaced its methods.
     Redirected = 13, EOPNOTSUPP, c"socket is in a sockmap";
     /// TCP-MD5 (RFC 2385) or TCP-AO (RFC 5925).
@@ -121,6 +121,8 @@ refusals! {
     Ipv6Nat = 28, EOPNOTSUPP, c"IPv6 NAT is in use, the connection may be translated";
     /// The socket is bound to a device or VRF (SO_BINDTODEVICE): its addresses alone do not name it.
     BoundToDevice = 29, EOPNOTSUPP, c"socket is bound to a device";
+    /// A socket of SMC (RFC 7609), or the TCP connection beneath one.
+    Smc = 30, EOPNOTSUPP, c"SMC is not supported";
     /// No socket has these addresses.
     NoConnection = 48, ENOENT, c"no such connection";
     /// The connection is in a listener's accept queue.
@@ -195,7 +197,7 @@ mod tests {
                 count += 1;
             }
         }
-        assert_eq!(count, 46);
+        assert_eq!(count, 47);
         assert_eq!(Refusal::from_code(0), None);
         assert_eq!(Refusal::AcceptQueueFull.code(), 68);
     }

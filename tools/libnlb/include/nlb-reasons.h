@@ -28,7 +28,7 @@ enum nlb_reason {
 	NLB_REASON_SOCKET_ERROR = 10,
 	/* A subflow of Multipath TCP. (EOPNOTSUPP) */
 	NLB_REASON_MPTCP = 11,
-	/* An upper layer protocol sits on the socket: kernel TLS, SMC, espintcp. (EOPNOTSUPP) */
+	/* An upper layer protocol sits on the socket: kernel TLS, espintcp. (EOPNOTSUPP) */
 	NLB_REASON_UPPER_LAYER = 12,
 	/* The socket is in a sockmap, or something else has replaced its methods. (EOPNOTSUPP) */
 	NLB_REASON_REDIRECTED = 13,
@@ -64,6 +64,8 @@ enum nlb_reason {
 	NLB_REASON_IPV6_NAT = 28,
 	/* The socket is bound to a device or VRF (SO_BINDTODEVICE): its addresses alone do not name it. (EOPNOTSUPP) */
 	NLB_REASON_BOUND_TO_DEVICE = 29,
+	/* A socket of SMC (RFC 7609), or the TCP connection beneath one. (EOPNOTSUPP) */
+	NLB_REASON_SMC = 30,
 	/* No socket has these addresses. (ENOENT) */
 	NLB_REASON_NO_CONNECTION = 48,
 	/* The connection is in a listener's accept queue. (EAGAIN) */

@@ -27,7 +27,7 @@ pub enum Reason {
     SocketError = 10,
     /// A subflow of Multipath TCP.
     Mptcp = 11,
-    /// An upper layer protocol sits on the socket: kernel TLS, SMC, espintcp.
+    /// An upper layer protocol sits on the socket: kernel TLS, espintcp.
     UpperLayer = 12,
     /// The socket is in a sockmap, or something else has replaced its methods.
     Redirected = 13,
@@ -63,6 +63,8 @@ pub enum Reason {
     Ipv6Nat = 28,
     /// The socket is bound to a device or VRF (SO_BINDTODEVICE): its addresses alone do not name it.
     BoundToDevice = 29,
+    /// A socket of SMC (RFC 7609), or the TCP connection beneath one.
+    Smc = 30,
     /// No socket has these addresses.
     NoConnection = 48,
     /// The connection is in a listener's accept queue.
@@ -211,6 +213,7 @@ impl Reason {
         Self::ExtensionHeaders,
         Self::Ipv6Nat,
         Self::BoundToDevice,
+        Self::Smc,
         Self::NoConnection,
         Self::NotAccepted,
         Self::NoListener,
