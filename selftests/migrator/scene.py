@@ -101,11 +101,19 @@ class Info:
         self.state, self.ca_state = data[0], data[1]
         self.options, self.wscales = data[5], data[6]
         self.snd_mss, self.unacked, self.sacked, self.cwnd = words[2], words[4], words[5], words[18]
+        self.rto, self.rtt, self.rttvar, self.ssthresh, self.reordering = words[0], words[15], words[16], words[17], words[20]
         self.bytes_acked, self.bytes_received = struct.unpack_from("=2Q", data, 120)
-        self.notsent = struct.unpack_from("=I", data, 144)[0]
+        self.notsent, self.min_rtt = struct.unpack_from("=2I", data, 144)
         self.bytes_retrans = struct.unpack_from("=Q", data, 208)[0]
         self.rcv_ooopack, self.snd_wnd = struct.unpack_from("=2I", data, 224)
         self.timeouts = struct.unpack_from("=H", data, 240)[0]
+
+
+def buffers(sock, send=0, receive=0):
+    if send:
+        sock.setsockopt(socket.SOL_SOCKET, SO_SNDBUFFORCE, send)
+    if receive:
+        sock.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, receive)
 
 
 def wait_until(what, true):

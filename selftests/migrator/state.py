@@ -14,22 +14,15 @@ import termios
 import time
 
 import crowd
+from carried import keepalive, learnt, options  # noqa: F401 scenarios
 from machines import CLIENT, FAMILY, IP, VIP, machine
 from network import ecn, to_and_fro, tracked, tracked_before  # noqa: F401 scenarios
-from scene import (CLOSE_WAIT, ESTABLISHED, PATIENCE, SO_RCVBUFFORCE, SO_SNDBUFFORCE, Info, Scene, Writer, counters, expect,
-                   expect_end, fill, loss, pattern, readable, run, wait_until, watch, with_sysctl, write_seq)
+from scene import (CLOSE_WAIT, ESTABLISHED, Info, Scene, Writer, buffers, counters, expect, expect_end, fill, loss,
+                   pattern, readable, run, wait_until, watch, with_sysctl, write_seq)
 
-SO_MAX_PACING_RATE = 47
 # include/uapi/linux/tcp.h: TCPI_OPT_USEC_TS
 OPT_USEC_TS = 64
 NODELAY = (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-
-
-def buffers(sock, send=0, receive=0):
-    if send:
-        sock.setsockopt(socket.SOL_SOCKET, SO_SNDBUFFORCE, send)
-    if receive:
-        sock.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, receive)
 
 
 def in_flight(sack="1"):
@@ -508,45 +501,6 @@ def wrap():
         assert counters(("client", "PAWSEstab")) == paws
         scene.finish(client, moved)
         crowd.once(lambda _, scene=scene: scene.listener.close())
-
-
-def options():
-    """What the program has set on its socket goes along, the rest is the listener's."""
-    tcp, sol = socket.IPPROTO_TCP, socket.SOL_SOCKET
-    tos = {"ip": (socket.IPPROTO_IP, socket.IP_TOS), "ip6": (socket.IPPROTO_IPV6, socket.IPV6_TCLASS)}[IP]
-    values = {(sol, socket.SO_KEEPALIVE): 1, (tcp, socket.TCP_NODELAY): 1, (tcp, socket.TCP_KEEPIDLE): 700,
-              (tcp, socket.TCP_KEEPINTVL): 33, (tcp, socket.TCP_KEEPCNT): 7, (tcp, socket.TCP_USER_TIMEOUT): 43_210,
-              (tcp, socket.TCP_NOTSENT_LOWAT): 12_345, tos: 0x10, (sol, SO_MAX_PACING_RATE): 9_000_000}
-
-    def found(sock):
-        return {key: sock.getsockopt(*key) for key in values}
-
-    def congestion(sock):
-        return sock.getsockopt(tcp, socket.TCP_CONGESTION, 16).rstrip(b"\0").decode()
-
-    scene = Scene()
-    scene.listener.sock.setsockopt(tcp, socket.TCP_KEEPIDLE, 55)
-    scene.listener.sock.setsockopt(tcp, socket.TCP_NODELAY, 1)
-    with with_sysctl("lbu", "ipv4/tcp_congestion_control", "reno"):
-        client, origin = scene.connect()
-    assert congestion(origin) == "reno"
-    plain = found(origin)
-    moved = scene.migrate(origin)
-    assert found(moved) == plain | {(tcp, socket.TCP_KEEPIDLE): 55, (tcp, socket.TCP_NODELAY): 1}, found(moved)
-    # That was the LBU's default and not the program's choice.
-    assert congestion(moved) != "reno"
-    scene.finish(client, moved)
-
-    client, origin = scene.connect()
-    for key, value in values.items():
-        origin.setsockopt(*key, value)
-    origin.setsockopt(tcp, socket.TCP_CONGESTION, b"reno")
-    set_here = found(origin)
-    assert set_here == values, set_here
-    moved = scene.migrate(origin)
-    assert found(moved) == set_here, found(moved)
-    assert congestion(moved) == "reno"
-    scene.finish(client, moved)
 
 
 def rolled_back():

@@ -98,6 +98,8 @@ all_scenarios() {
 		connections that are tracked from the SYN on only: tracked 0
 		connections that are exempt from that: tracked 0 exempt
 		options of the socket: options
+		what has been learnt of the path: learnt
+		probes of a connection that is idle: keepalive
 	EOF
 	# Made by hand, it has no handshake to begin with.
 	scenarios no_reset <<-EOF
