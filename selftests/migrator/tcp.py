@@ -131,6 +131,10 @@ def client_once(args, seed):
     source = ("", args.from_port) if args.from_port else None
     sock = socket.create_connection((args.address, args.port), args.patience, source)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    if args.keepalive:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for option in socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL:
+            sock.setsockopt(socket.IPPROTO_TCP, option, 1)
     sock.settimeout(args.patience)
     failure = []
 
@@ -225,6 +229,7 @@ def main():
             role.add_argument("--parallel", type=int, default=16)
             role.add_argument("--patience", type=float, default=30)
             role.add_argument("--from-port", type=int, help="the port of the client's end, with --count 1")
+            role.add_argument("--keepalive", action="store_true", help="ask after a second of silence")
             role.add_argument("--keep-open", type=float, default=0, help="seconds to stay, without a FIN")
     args = parser.parse_args()
     return args.function(args)

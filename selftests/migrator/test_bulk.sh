@@ -53,9 +53,29 @@ one_stream() { "$(dirname "$tcp")/stream.py" "$1"; }
 megabytes=${LONG:+1024}
 megabytes=${megabytes:-64}
 
+# For two minutes and more after the move, the client sends now and then, and probes of it while it is idle.
+lasting_begins() {
+	service_add $VIP:8000/tcp
+	start lasting-server host1 server 0.0.0.0 8000
+	start lasting-classifier lbu classifier $VIP 8000 --to $HOST1
+	wait_listen host1 8000
+	wait_listen lbu 8000
+	start lasting client client $VIP 8000 --bytes 4200 --chunk 100 --pause 3 --keepalive
+	wait_for 20 has_moved
+}
+has_moved() { reports lasting-classifier '.error == null' | jq -e 'length == 1'; }
+lasting_ends() {
+	wait_for 180 test -s "$tmp/lasting.log"
+	cat "$tmp"/lasting*.log
+	jq -e '.error == null and .bytes == 4200' "$tmp/lasting.log"
+	served lasting-server 1
+	(($(ns client nstat -asz TcpExtTCPKeepAlive | awk '/KeepAlive/ { print $2 }') >= 20))
+}
+
 ktap_begin
 ktap_note "seed $seed"
 cluster
+ktap_run "one moves that will last for long" lasting_begins
 ktap_run "$megabytes MB in each direction over one connection" one_stream $megabytes
 server host1 server 0.0.0.0 80
 server host2 server 0.0.0.0 80
@@ -63,5 +83,6 @@ count_left=$((count / 2)) ktap_run "$((count / 2)) connections of 64 to 512 KiB"
 	moved_while_busy $HOST1 65536-524288 --chunk 20000
 count_left=$((count - count / 2)) ktap_run "$((count - count / 2)) connections with small segments" \
 	moved_while_busy $HOST2 65536-131072 --chunk 700
+ktap_run "two minutes afterwards, it goes on" lasting_ends
 ktap_run "nothing is left" all_gone
 ktap_end
