@@ -9,7 +9,7 @@
 # Those with a line "# long" run when one of NAMEs is in theirs, or with NLB_TEST=all.
 # Each runs in new process, mount and network namespaces: what it leaves there ends with it. After
 # each, our modules must unload, nothing of it may be left, and the kernel log must be free of
-# complaints. A test that hangs is killed and has failed (limit: 600 s, or a line "# timeout: N").
+# complaints. A test that hangs is killed and has failed (limit: 600 s, or a line "# timeout: N"; with LONG=1, ten times that).
 
 cd "$(dirname "$0")" || exit 1
 # Only for its functions; the runner makes no namespaces of its own.
@@ -81,6 +81,7 @@ for t in "${chosen[@]}"; do
 	mark="nlb-selftest $t $RANDOM$RANDOM"
 	echo "$mark" >/dev/kmsg
 	limit=$(sed -n 's/^# timeout: \([0-9]*\)$/\1/p' "$t")
+	[ -z "${LONG:-}" ] || limit=$((${limit:-600} * 10))
 	echo "# selftests: $t"
 	timeout -k 5 -s KILL "${limit:-600}" unshare --mount --pid --fork --kill-child --mount-proc --net \
 		sh -c 'ip link set lo up; python/server.py "$NLB_PYTHON" & exec "$0"' "./$t" </dev/null 2>&1 |

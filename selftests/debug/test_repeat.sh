@@ -4,7 +4,7 @@
 # timeout: 6000
 #
 # What a connection may be in the middle of (migrator/test_state.sh), each of it TIMES times (100, or 1,000 with
-# LONG=1), ten connections at once: on a kernel that runs at full speed and looks at its own locks. Nothing of all
+# LONG=1), ten connections at once (20 with LONG=1): on a kernel that runs at full speed and looks at its own locks. Nothing of all
 # these connections is left.
 
 TIMES=${TIMES:-${LONG:+1000}}
@@ -12,6 +12,9 @@ TIMES=${TIMES:-100}
 . "$(dirname "$0")/../migrator/state.sh"
 # shellcheck source=selftests/kmemleak.sh
 . "$(dirname "$0")/../kmemleak.sh"
+
+# What takes long is waiting.
+((times <= 100)) || beside=20
 
 # Sockets on each machine. TIME_WAIT passes by itself; of the memory, each processor keeps some pages in reserve.
 sockets() {
