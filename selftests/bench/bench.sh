@@ -78,9 +78,10 @@ instructions() {
 	{
 		# The work of both machines, on one processor.
 		measure rate client lbu host1 $VIP $HOST1 $sizes "$crowd" 16
-		# Every answer of the target is two seconds late: after three, all of them are frozen and staged.
+		# Every answer of the target is two seconds late: after three, as many as may stand still at a time are frozen
+		# and staged.
 		slow_answers 2s
-		measure rate client lbu host1 $VIP $HOST1 $sizes $((crowd / 2)) $((crowd / 2)) 3
+		measure rate client lbu host1 $VIP $HOST1 $sizes 32 32 3
 		prompt_answers
 	}
 	table Instructions
