@@ -331,7 +331,7 @@ impl Agent {
                     return self.counters.add("message-of-stranger");
                 }
                 self.peers.heard(now, opened.sender, from);
-                if !self.directives.answer(opened.sender, &wrong) {
+                if !self.directives.answer(now, opened.sender, &wrong) {
                     self.counters.add("postulate-forgotten");
                 }
             }

@@ -71,6 +71,7 @@ pub struct Lbu {
     timers: BTreeSet<(Instant, u32)>,
     cache: Cache,
     applied: u64,
+    refused: BTreeSet<(u32, AppId)>,
     solicited: Option<(u64, Instant)>,
     counters: Counters,
     out: VecDeque<Transmit>,
@@ -108,6 +109,7 @@ impl Lbu {
             timers: BTreeSet::new(),
             cache: Cache::new(config.limits),
             applied: 0,
+            refused: BTreeSet::new(),
             solicited: None,
             counters: Counters::default(),
             out: VecDeque::new(),
@@ -154,6 +156,17 @@ impl Lbu {
         self.tell(to, &Message::GetSnapshot(get));
     }
 
+    /// All of a host's table is here, as far as anybody has heard: what is in no row of it is not there.
+    pub fn is_whole(&self, host: u32) -> bool {
+        let current = self.hosts.get(&host).and_then(|host| host.current.as_ref());
+        current.is_some_and(|life| !life.is_behind())
+    }
+
+    /// These rows are not in force, whatever the version: the forwarder refuses what they ask for. All others are.
+    pub fn not_in_force(&mut self, rows: BTreeSet<(u32, AppId)>) {
+        self.refused = rows;
+    }
+
     /// Everything up to this version of the cache is in force in the forwarder. Postulates are right from then on.
     pub fn applied(&mut self, version: u64) {
         self.applied = self.applied.max(version);
@@ -171,10 +184,9 @@ impl Lbu {
         push(&mut self.events, event, self.cache.version());
     }
 
-    /// A datagram has come from `from`.
+    /// A datagram has come from `from`. What is too old is taken out by [`Self::handle_timeout`], and not here: it may
+    /// have waited because the caller did.
     pub fn handle_datagram(&mut self, now: Instant, from: SocketAddr, datagram: &[u8]) {
-        // Nothing is done with what is too old.
-        self.handle_timeout(now);
         let opened = match self.opener.open(&self.keys, datagram) {
             Ok(opened) => opened,
             Err(error) => return self.counters.add(error.name()),
@@ -213,7 +225,7 @@ impl Lbu {
             }
             Message::GetSnapshot(_) | Message::PostulateWrong(_) => {}
         }
-        self.act(now, id);
+        self.arrange(now, id);
     }
 
     fn life(&mut self, id: u32, is_current: bool) -> Option<&mut Life> {
@@ -435,22 +447,28 @@ impl Lbu {
         }
     }
 
-    /// Does what is due for a host, and notes when something will be.
+    /// Takes out what is too old of a host, and does what is due.
     fn act(&mut self, now: Instant, id: u32) {
         self.age(now, id);
-        let mut gets = Vec::new();
         if let Some(host) = self.hosts.get_mut(&id) {
             host.gone.take_if(|(_, until)| *until <= now);
             host.next.take_if(|life| life.heard + life.age_limit <= now);
             if host.current.is_none() && host.next.is_none() && host.gone.is_none() {
                 self.hosts.remove(&id);
                 self.opener.forget(id);
-            } else {
-                for life in [&mut host.current, &mut host.next].into_iter().flatten() {
-                    if life.get_at.is_some_and(|at| at <= now) {
-                        let (request, chunks) = life.request(now, &mut self.random, &self.config);
-                        gets.push((life.from, request, chunks));
-                    }
+            }
+        }
+        self.arrange(now, id);
+    }
+
+    /// Asks for what is missing of a host, if it is time, and notes when something is due.
+    fn arrange(&mut self, now: Instant, id: u32) {
+        let mut gets = Vec::new();
+        if let Some(host) = self.hosts.get_mut(&id) {
+            for life in [&mut host.current, &mut host.next].into_iter().flatten() {
+                if life.get_at.is_some_and(|at| at <= now) {
+                    let (request, chunks) = life.request(now, &mut self.random, &self.config);
+                    gets.push((life.from, request, chunks));
                 }
             }
         }

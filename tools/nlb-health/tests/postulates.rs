@@ -192,6 +192,7 @@ fn one_chunk_that_is_too_old_confirms_nothing() {
     for _ in 0..6 {
         bench.now += Duration::from_secs(1);
         bench.heartbeat([3, 4]);
+        bench.lbu.handle_timeout(bench.now);
     }
     assert_eq!(bench.changes(), [(1, RowChange::Lost)]);
     bench.apply();
@@ -207,4 +208,24 @@ fn one_chunk_that_is_too_old_confirms_nothing() {
     assert_eq!(bench.wrong(), [0, 1]);
     bench.apply();
     assert_eq!(bench.wrong(), [1]);
+}
+
+/// The unit did not run for a while, and what has come meanwhile is read first.
+#[test]
+fn to_stand_still_is_no_silence() {
+    let mut bench = Bench::new();
+    bench.heartbeat([3, 3]);
+    bench.snapshots();
+    bench.changes();
+    bench.now += Duration::from_secs(60);
+    // It may be something else that comes first.
+    bench.wrong();
+    bench.heartbeat([3, 3]);
+    bench.lbu.handle_timeout(bench.now);
+    assert_eq!(bench.changes(), []);
+    // What nobody confirms is too old.
+    bench.now += Duration::from_secs(60);
+    bench.heartbeat([3, 4]);
+    bench.lbu.handle_timeout(bench.now);
+    assert_eq!(bench.changes(), [(1, RowChange::Lost)]);
 }

@@ -97,8 +97,8 @@ impl AgentConfig {
 /// What the caller should know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// No load balancing unit does anything else with `app`: they have said so, or are too long without confirmed
-    /// knowledge of it to use any. If it is draining or inactive, it gets no new connection.
+    /// No load balancing unit does anything else with `app`: they have said so, or are silent and too long without
+    /// confirmed knowledge of it to use any. If it is draining or inactive, it gets no new connection.
     DirectiveReached {
         /// The row.
         app: AppId,

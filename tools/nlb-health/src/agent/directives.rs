@@ -4,7 +4,8 @@
 //! handshake with postulates of FIG. 15 (1512, 1514, 1518).
 //!
 //! A state is reached when every load balancing unit has said that the postulate is not wrong. One that says nothing
-//! counts when what it last heard is older than the age limit: it must not use that any more.
+//! counts when what it last heard is older than the age limit: it must not use that any more. One that says that it is
+//! wrong is there, and does otherwise.
 
 use super::AgentConfig;
 use crate::{
@@ -45,6 +46,16 @@ struct Transition {
     target: Directive,
     /// Load balancing units that have said they follow.
     agreed: BTreeSet<u32>,
+    /// Those that have said last that they do not, and when.
+    refused: BTreeMap<u32, Instant>,
+}
+
+impl Transition {
+    /// When silence is enough.
+    fn lapse(&self, config: &AgentConfig) -> Instant {
+        let last = self.refused.values().copied().chain([self.since]).max();
+        last.unwrap_or(self.since) + config.lease()
+    }
 }
 
 #[derive(Debug)]
@@ -104,6 +115,7 @@ impl Directives {
             since: wish.since,
             target: wish.target,
             agreed: BTreeSet::new(),
+            refused: BTreeMap::new(),
         });
         if row.transition.is_some() {
             let first = wish.since + config.postulate_delay;
@@ -152,7 +164,7 @@ impl Directives {
     }
 
     /// `lbu` has answered a postulate. Whether it was one that is remembered.
-    pub(super) fn answer(&mut self, lbu: u32, wrong: &PostulateWrong) -> bool {
+    pub(super) fn answer(&mut self, now: Instant, lbu: u32, wrong: &PostulateWrong) -> bool {
         let Some(postulate) = self
             .sent
             .iter()
@@ -172,7 +184,9 @@ impl Directives {
             if let Some(transition) = &mut row.transition {
                 if otherwise.contains(&postulated.app) {
                     transition.agreed.remove(&lbu);
+                    transition.refused.insert(lbu, now);
                 } else {
+                    transition.refused.remove(&lbu);
                     transition.agreed.insert(lbu);
                 }
             }
@@ -193,7 +207,7 @@ impl Directives {
         for (app, row) in &mut self.rows {
             row.transition.take_if(|transition| {
                 let all = !is_young && lbus.iter().all(|lbu| transition.agreed.contains(lbu));
-                let done = now >= transition.since + config.lease()
+                let done = now >= transition.lapse(config)
                     || (all && now >= transition.since + config.postulate_delay);
                 if done {
                     settled.push(*app);
@@ -207,10 +221,7 @@ impl Directives {
     pub(super) fn timeout(&self, config: &AgentConfig) -> Option<Instant> {
         self.rows
             .values()
-            .filter_map(|row| {
-                let since = row.transition.as_ref()?.since;
-                Some(since + config.lease())
-            })
+            .filter_map(|row| Some(row.transition.as_ref()?.lapse(config)))
             .chain(self.next)
             .min()
     }

@@ -81,8 +81,9 @@ impl Lbu {
         match self.cache.row(id, app) {
             Some(cached) => {
                 let state = cached.row.status.target;
-                let is_right = is_caught_up && state == target && cached.directed <= in_force;
-                (!is_right).then(|| (app, Some(state).filter(|_| cached.directed <= in_force)))
+                let is_done = cached.directed <= in_force && !self.refused.contains(&(id, app));
+                let is_right = is_caught_up && state == target && is_done;
+                (!is_right).then(|| (app, Some(state).filter(|_| is_done)))
             }
             None => {
                 let is_right =

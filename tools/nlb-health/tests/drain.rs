@@ -1,0 +1,142 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! When a host believes that nobody sends an application new connections any more.
+
+use nlb_health::{
+    agent::{Agent, AgentConfig},
+    lbu::{Lbu, LbuConfig},
+    row::{AppId, AppType, Directive, Health, Identity, Row, Status},
+    seal::Keys,
+};
+use std::{
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
+
+struct Scene {
+    now: Instant,
+    agent: Agent,
+    lbu: Option<Lbu>,
+    app: AppId,
+}
+
+fn at(last: u8) -> SocketAddr {
+    SocketAddr::from(([10, 0, 0, last], 4771))
+}
+
+impl Scene {
+    /// A host that is asked by a load balancing unit, and is older than its age limit.
+    fn new() -> Self {
+        let keys = Keys::new(1, b"0123456789abcdef").unwrap();
+        let now = Instant::now();
+        let config = AgentConfig::new(1, 1, vec![at(9)]);
+        let mut agent = Agent::new(now, config, keys.clone(), [1; 32]);
+        let row = Row {
+            identity: Identity {
+                app_type: AppType {
+                    vip: SocketAddr::from(([192, 0, 2, 10], 80)),
+                    transport: 6,
+                    protocol: String::new(),
+                    detail: String::new(),
+                },
+                physical: SocketAddr::from(([10, 0, 0, 1], 80)),
+            },
+            status: Status {
+                health: Health::Healthy,
+                load: 0,
+                capacity: 50,
+                target: Directive::Active,
+                current: Directive::Active,
+            },
+        };
+        let app = agent.add(now, row).unwrap();
+        let lbu = Some(Lbu::new(LbuConfig::new(9, 1), keys, [2; 32]));
+        let mut scene = Self {
+            now,
+            agent,
+            lbu,
+            app,
+        };
+        scene.pass(10_000);
+        scene.apply();
+        scene
+    }
+
+    fn apply(&mut self) {
+        let lbu = self.lbu.as_mut().unwrap();
+        let version = lbu.cache().version();
+        lbu.applied(version);
+    }
+
+    fn pass(&mut self, milliseconds: u64) {
+        for _ in 0..milliseconds / 50 {
+            self.now += Duration::from_millis(50);
+            self.agent.handle_timeout(self.now);
+            while let Some(transmit) = self.agent.poll_transmit() {
+                let Some(lbu) = &mut self.lbu else {
+                    continue;
+                };
+                lbu.handle_datagram(self.now, at(1), &transmit.datagram);
+                while let Some(answer) = lbu.poll_transmit() {
+                    self.agent
+                        .handle_datagram(self.now, at(9), &answer.datagram);
+                }
+            }
+        }
+    }
+
+    fn drain(&mut self) {
+        let target = self
+            .agent
+            .set_target(self.now, self.app, Directive::Draining);
+        target.unwrap();
+    }
+
+    fn is_drained(&self) -> bool {
+        let row = self.agent.table().row(self.app).unwrap();
+        row.status.current == Directive::Draining
+    }
+}
+
+#[test]
+fn who_does_otherwise_is_waited_for() {
+    let mut scene = Scene::new();
+    scene.drain();
+    scene.pass(60_000);
+    assert!(!scene.is_drained());
+    scene.apply();
+    scene.pass(1000);
+    assert!(scene.is_drained());
+}
+
+/// What it knows grows old, and it must not use that.
+#[test]
+fn who_is_silent_is_not_waited_for() {
+    let mut scene = Scene::new();
+    scene.drain();
+    scene.pass(60_000);
+    scene.lbu = None;
+    scene.pass(5000);
+    assert!(!scene.is_drained());
+    scene.pass(1500);
+    assert!(scene.is_drained());
+}
+
+#[test]
+fn what_is_refused_is_not_confirmed() {
+    let mut scene = Scene::new();
+    scene.drain();
+    scene.pass(1000);
+    let row = (1, scene.app);
+    scene.lbu.as_mut().unwrap().not_in_force([row].into());
+    scene.apply();
+    scene.pass(20_000);
+    assert!(!scene.is_drained());
+    scene
+        .lbu
+        .as_mut()
+        .unwrap()
+        .not_in_force([(1, AppId(77))].into());
+    scene.pass(1000);
+    assert!(scene.is_drained());
+}
