@@ -79,7 +79,7 @@ async fn serve(path: &Path, mut config: Config) -> io::Result<()> {
     let mut troubles = Troubles::default();
     'life: loop {
         while let Some(transmit) = host.agent.poll_transmit() {
-            let sent = sockets.send(transmit.to, &transmit.datagram).await;
+            let sent = sockets.send(transmit.to, &transmit.datagram);
             troubles.note(transmit.to, sent);
         }
         while let Some(event) = host.agent.poll_event() {

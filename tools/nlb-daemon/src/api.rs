@@ -4,8 +4,8 @@
 //! in the lines is the daemon's; here is who may send them, and how much.
 //!
 //! Only users who are admitted get an answer, as the kernel names them (`SO_PEERCRED`). Lines, and connections of a
-//! user, have bounds; there are as many users as the configuration names. A connection may be idle for as long as it
-//! likes: applications hold it to say that they are there.
+//! user, have bounds, and of the answers to a user one is there at a time; there are as many users as the configuration
+//! names. A connection may be idle for as long as it likes: applications hold it to say that they are there.
 
 use rustix::fs::{flock, FlockOperation};
 use std::{
@@ -23,7 +23,7 @@ use std::{
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     net::{UnixListener, UnixStream},
-    sync::{mpsc, oneshot, watch},
+    sync::{mpsc, oneshot, watch, Semaphore},
 };
 use tracing::{debug, warn};
 
@@ -141,7 +141,7 @@ impl Server {
     /// Passes on what comes, for ever.
     pub async fn serve(self, admitted: watch::Receiver<Admitted>, queue: mpsc::Sender<Message>) {
         let connections = AtomicU64::new(0);
-        let of_users = Arc::new(Mutex::new(BTreeMap::<u32, usize>::new()));
+        let of_users = Arc::new(Mutex::new(BTreeMap::new()));
         loop {
             let stream = match self.listener.accept().await {
                 Ok((stream, _)) => stream,
@@ -170,7 +170,7 @@ impl Server {
             };
             let (queue, admitted) = (queue.clone(), admitted.clone());
             tokio::spawn(async move {
-                let ended = connection(stream, caller, &admitted, &queue).await;
+                let ended = connection(stream, caller, &place.turn, &admitted, &queue).await;
                 debug!(?caller, "connection ended: {ended:?}");
                 let _ = queue.send(Message::Closed(caller)).await;
                 drop(place);
@@ -194,28 +194,48 @@ fn refuse(stream: UnixStream, text: &str) {
     }
 }
 
+/// A user who has connections.
+struct User {
+    connections: usize,
+    /// Whose request is answered: an answer may be long, and is kept until it was read.
+    turn: Arc<Semaphore>,
+}
+
+type Users = Arc<Mutex<BTreeMap<u32, User>>>;
+
 /// One of the connections that a user may have.
-struct Place(Arc<Mutex<BTreeMap<u32, usize>>>, u32);
+struct Place {
+    users: Users,
+    uid: u32,
+    turn: Arc<Semaphore>,
+}
 
 impl Place {
-    fn take(of_users: &Arc<Mutex<BTreeMap<u32, usize>>>, uid: u32) -> Option<Self> {
+    fn take(of_users: &Users, uid: u32) -> Option<Self> {
         let mut users = of_users.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = users.entry(uid).or_default();
-        if *count >= OF_USER_MAX {
+        let user = users.entry(uid).or_insert_with(|| User {
+            connections: 0,
+            turn: Arc::new(Semaphore::new(1)),
+        });
+        if user.connections >= OF_USER_MAX {
             return None;
         }
-        *count += 1;
-        Some(Self(of_users.clone(), uid))
+        user.connections += 1;
+        Some(Self {
+            users: of_users.clone(),
+            uid,
+            turn: user.turn.clone(),
+        })
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let mut users = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = users.get_mut(&self.1) {
-            *count -= 1;
-            if *count == 0 {
-                users.remove(&self.1);
+        let mut users = self.users.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(user) = users.get_mut(&self.uid) {
+            user.connections -= 1;
+            if user.connections == 0 {
+                users.remove(&self.uid);
             }
         }
     }
@@ -224,6 +244,7 @@ impl Drop for Place {
 async fn connection(
     stream: UnixStream,
     caller: Caller,
+    turn: &Semaphore,
     admitted: &watch::Receiver<Admitted>,
     queue: &mpsc::Sender<Message>,
 ) -> io::Result<()> {
@@ -236,6 +257,8 @@ async fn connection(
         if limited.read_until(b'\n', &mut line).await? == 0 {
             return Ok(());
         }
+        // Nobody closes it.
+        let _turn = turn.acquire().await;
         // A new configuration may not admit who was admitted when the connection was made.
         let is_stranger = !admitted.borrow().contains(&caller.uid);
         let is_long = line.len() == LINE_MAX && line.last() != Some(&b'\n');
@@ -331,8 +354,10 @@ mod tests {
             let len = stream.read(&mut told).unwrap_or(0);
             String::from_utf8_lossy(&told[..len]).contains("too many connections")
         };
+        let mut looks = 0..1000;
         while !crowd.iter().any(is_told) {
-            std::thread::yield_now();
+            looks.next().expect("the bound is no bound");
+            std::thread::sleep(Duration::from_millis(10));
         }
         drop(crowd);
         admit.send_replace(Admitted::new());
@@ -344,6 +369,20 @@ mod tests {
         stranger.read_to_string(&mut told).unwrap();
         assert!(told.contains("may not ask"), "{told}");
         fs::remove_file(path.with_extension("lock")).unwrap();
+    }
+
+    #[test]
+    fn answers_to_a_user_come_one_by_one() {
+        let users = Users::default();
+        let take = |uid| Place::take(&users, uid).unwrap();
+        let (one, again, other) = (take(1), take(1), take(2));
+        let turn = one.turn.try_acquire().unwrap();
+        assert!(again.turn.try_acquire().is_err());
+        assert!(other.turn.try_acquire().is_ok());
+        drop(turn);
+        assert!(again.turn.try_acquire().is_ok());
+        drop((one, again, other));
+        assert!(users.lock().unwrap().is_empty());
     }
 
     #[test]

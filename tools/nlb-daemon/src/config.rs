@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 use toml::Spanned;
+use tracing::warn;
 
 /// What is wrong with a file, and where.
 #[derive(Debug)]
@@ -93,5 +94,34 @@ impl Source {
     ) -> Result<Duration, Mistake> {
         self.number(key, entry, default, bounds)
             .map(Duration::from_millis)
+    }
+}
+
+/// A key whose value another reading of a file does not change, and the value.
+pub type Fixed = (&'static str, String);
+
+/// Says what of another reading is not taken. Returns how many that are.
+pub fn tell_others(old: &[Fixed], new: &[Fixed]) -> usize {
+    let others = new.iter().filter(|fixed| !old.contains(fixed));
+    let others: Vec<_> = others.map(|(key, _)| *key).collect();
+    if !others.is_empty() {
+        warn!(
+            "what needs a restart stays as it was: {}",
+            others.join(", ")
+        );
+    }
+    others.len()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_needs_a_restart_is_told() {
+        let old = [("host", "1".to_owned()), ("name", "a".to_owned())];
+        assert_eq!(tell_others(&old, &old), 0);
+        let new = [("host", "1".to_owned()), ("name", "b".to_owned())];
+        assert_eq!(tell_others(&old, &new), 1);
     }
 }

@@ -3,11 +3,15 @@
 //! The sockets of the protocol of health and load: one of each address family.
 
 use nlb_health::wire::DATAGRAM_MAX;
-use rustix::net::{sockopt, AddressFamily, SocketFlags, SocketType};
+use rustix::{
+    fd::OwnedFd,
+    io::Errno,
+    net::{sockopt, AddressFamily, SendFlags, SocketFlags, SocketType},
+};
 use std::{
     collections::BTreeMap,
     io,
-    net::{SocketAddr, UdpSocket as StdSocket},
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket as StdSocket},
     time::Duration,
 };
 use tokio::net::UdpSocket;
@@ -77,6 +81,25 @@ impl Sockets {
         Ok(sockets)
     }
 
+    /// Binds to `port` of all addresses, of the families that the kernel has.
+    pub fn bind_all(port: u16) -> io::Result<Self> {
+        let mut all: Vec<SocketAddr> = vec![
+            (Ipv4Addr::UNSPECIFIED, port).into(),
+            (Ipv6Addr::UNSPECIFIED, port).into(),
+        ];
+        all.retain(|address| match socket(*address) {
+            Err(Errno::AFNOSUPPORT) => {
+                warn!("cannot bind to {address}/udp: this kernel has no such addresses");
+                false
+            }
+            _ => true,
+        });
+        if all.is_empty() {
+            return Err(Errno::AFNOSUPPORT.into());
+        }
+        Self::bind(&all)
+    }
+
     /// The next datagram: its length, and who it says it is from.
     pub async fn receive(&self, buffer: &mut Buffer) -> (usize, SocketAddr) {
         loop {
@@ -103,8 +126,8 @@ impl Sockets {
         }
     }
 
-    /// Sends a datagram. What cannot be sent is lost, as everything may be on the way.
-    pub async fn send(&self, to: SocketAddr, datagram: &[u8]) -> io::Result<()> {
+    /// Sends a datagram. What cannot be sent at once is lost, as everything may be on the way.
+    pub fn send(&self, to: SocketAddr, datagram: &[u8]) -> io::Result<()> {
         let socket = match to {
             SocketAddr::V4(_) => &self.v4,
             SocketAddr::V6(_) => &self.v6,
@@ -112,7 +135,8 @@ impl Sockets {
         let Some(socket) = socket else {
             return Err(io::ErrorKind::Unsupported.into());
         };
-        socket.send_to(datagram, to).await.map(drop)
+        rustix::net::sendto(socket, datagram, SendFlags::DONTWAIT, &to)?;
+        Ok(())
     }
 }
 
@@ -127,17 +151,24 @@ async fn readable(socket: &Option<UdpSocket>) -> &UdpSocket {
     }
 }
 
-fn bind(address: SocketAddr) -> io::Result<UdpSocket> {
+fn socket(address: SocketAddr) -> Result<OwnedFd, Errno> {
     let family = match address {
         SocketAddr::V4(_) => AddressFamily::INET,
         SocketAddr::V6(_) => AddressFamily::INET6,
     };
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let socket = rustix::net::socket_with(family, SocketType::DGRAM, flags, None)?;
+    rustix::net::socket_with(family, SocketType::DGRAM, flags, None)
+}
+
+fn bind(address: SocketAddr) -> io::Result<UdpSocket> {
+    let socket = socket(address)?;
     if address.is_ipv6() {
         sockopt::set_ipv6_v6only(&socket, true)?;
     }
-    sockopt::set_socket_recv_buffer_size(&socket, RECEIVE_BUFFER)?;
+    // Whatever the limit, for those who may.
+    if sockopt::set_socket_recv_buffer_size_force(&socket, RECEIVE_BUFFER).is_err() {
+        sockopt::set_socket_recv_buffer_size(&socket, RECEIVE_BUFFER)?;
+    }
     rustix::net::bind(&socket, &address)?;
     UdpSocket::from_std(StdSocket::from(socket))
 }
@@ -145,6 +176,31 @@ fn bind(address: SocketAddr) -> io::Result<UdpSocket> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// What has no room is lost, and nobody waits for it; what has come is there.
+    #[test]
+    fn datagrams_are_sent_at_once() {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let at: SocketAddr = (Ipv4Addr::LOCALHOST, 0).into();
+            let one = Sockets::bind(&[at]).unwrap();
+            let other = UdpSocket::bind(at).await.unwrap();
+            let to = other.local_addr().unwrap();
+            one.send(to, b"first").unwrap();
+            let mut buffer: Buffer = [0; DATAGRAM_MAX + 1];
+            let (len, from) = other.recv_from(&mut buffer).await.unwrap();
+            assert_eq!(&buffer[..len], b"first");
+            other.send_to(b"second", from).await.unwrap();
+            assert_eq!(one.receive(&mut buffer).await, (6, to));
+            let far: SocketAddr = (Ipv6Addr::LOCALHOST, 9).into();
+            let error = one.send(far, b"x").unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::Unsupported);
+            assert!(one.has_family_of(&to) && !one.has_family_of(&far));
+        });
+    }
 
     #[test]
     fn trouble_is_told_once() {

@@ -124,7 +124,7 @@ async fn serve(path: &Path, config: Config) -> io::Result<()> {
     let mut buffer: Buffer = [0; DATAGRAM_MAX + 1];
     loop {
         while let Some(transmit) = handler.lbu.poll_transmit() {
-            let sent = sockets.send(transmit.to, &transmit.datagram).await;
+            let sent = sockets.send(transmit.to, &transmit.datagram);
             troubles.note(transmit.to, sent);
         }
         let now = Instant::now();
