@@ -22,9 +22,10 @@ use forwarder::{Applied, Forwarder};
 use memory::{Memory, Saved};
 use nlb_daemon::{
     api::{self, Admitted, Message, Server},
+    config::tell_others,
     life,
     state::{self, Keeper},
-    udp::{Buffer, Sockets, Troubles},
+    udp::{Buffer, Sockets, Troubles, PORT},
 };
 use nlb_health::{
     cache::RowChange,
@@ -33,7 +34,7 @@ use nlb_health::{
     wire::DATAGRAM_MAX,
 };
 use nlb_netlink::EndpointState;
-use plan::{Effect, Gone, Known, Place, Plan};
+use plan::{worse, AllGone, Effect, Gone, Known, Place, Plan};
 use std::{
     collections::{BTreeMap, BTreeSet},
     future::Future,
@@ -44,21 +45,26 @@ use std::{
 use tokio::{
     signal::unix::{signal, SignalKind},
     sync::{mpsc, watch},
-    task::JoinHandle,
+    task::{unconstrained, JoinHandle},
     time::{interval, MissedTickBehavior},
 };
 use tracing::{debug, error, info, warn};
 
 /// Requests that may wait.
 const QUEUE: usize = 64;
+/// Datagrams that are taken in before anything else: as many as wait where there is most room for them. A flood shall not
+/// stop the clock.
+const WAITING_MAX: usize = 4096;
 /// When there is nothing to wait for.
 const NOTHING: Duration = Duration::from_secs(3600);
-/// Places of rows that are gone, of which something has to be done still. As many as rows there may be.
+/// Places of rows that are gone, whose endpoints are to get nothing still. As many as rows there may be.
 const GONE_MAX: usize = 100_000;
 /// How often the forwarder is looked at although nobody has said that anything is another; and after how long again,
 /// when it could not be told.
 const LOOK: Duration = Duration::from_secs(10);
 const AGAIN: Duration = Duration::from_secs(1);
+/// Between a plan and the next, so that what comes together is done together.
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// Runs until a signal says to end.
 pub(crate) fn run(path: &Path, config: Config) -> io::Result<()> {
@@ -71,7 +77,7 @@ pub(crate) fn run(path: &Path, config: Config) -> io::Result<()> {
 }
 
 /// A plan under way, and what was gone when it was begun.
-type Job = JoinHandle<(Forwarder, BTreeMap<Place, Gone>, Applied)>;
+type Job = JoinHandle<(Forwarder, AllGone, Applied)>;
 
 /// What is known, and what is done about it.
 struct Handler {
@@ -79,7 +85,7 @@ struct Handler {
     panic: Panic,
     /// The rows as they were seen last, for what becomes of those that go.
     rows: BTreeMap<(u32, AppId), (Place, Directive)>,
-    gone: BTreeMap<Place, Gone>,
+    gone: AllGone,
     memory: Memory,
     /// The next life may have to know something else.
     is_other: bool,
@@ -99,7 +105,11 @@ async fn serve(path: &Path, config: Config) -> io::Result<()> {
     let mut hangup = signal(SignalKind::hangup())?;
     let mut user = signal(SignalKind::user_defined1())?;
     let server = Server::bind(&config.socket)?;
-    let sockets = Sockets::bind(&config.listen)?;
+    let sockets = match &config.listen {
+        Some(listen) => Sockets::bind(listen)?,
+        None => Sockets::bind_all(PORT)?,
+    };
+    let fixed = config.fixed();
     let (queue, mut requests) = mpsc::channel(QUEUE);
     let (admit, admitted) = watch::channel(admitted(&config));
     tokio::spawn(server.serve(admitted, queue));
@@ -123,6 +133,21 @@ async fn serve(path: &Path, config: Config) -> io::Result<()> {
 
     let mut buffer: Buffer = [0; DATAGRAM_MAX + 1];
     loop {
+        // If this process was not running, hosts were not heard, and not silent: what has come before this moment is
+        // taken in before anything is too old.
+        let woken = Instant::now();
+        tokio::task::yield_now().await;
+        for _ in 0..WAITING_MAX {
+            tokio::select! {
+                biased;
+                (len, from) = unconstrained(sockets.receive(&mut buffer)) => {
+                    let datagram = buffer.get(..len).unwrap_or_default();
+                    handler.lbu.handle_datagram(Instant::now(), from, datagram);
+                }
+                () = std::future::ready(()) => break,
+            }
+        }
+        handler.lbu.handle_timeout(woken);
         while let Some(transmit) = handler.lbu.poll_transmit() {
             let sent = sockets.send(transmit.to, &transmit.datagram);
             troubles.note(transmit.to, sent);
@@ -150,11 +175,12 @@ async fn serve(path: &Path, config: Config) -> io::Result<()> {
                 let datagram = buffer.get(..len).unwrap_or_default();
                 handler.lbu.handle_datagram(Instant::now(), from, datagram);
             }
-            () = tokio::time::sleep_until(at.into()) => handler.lbu.handle_timeout(Instant::now()),
+            () = tokio::time::sleep_until(at.into()) => {}
             done = finished(&mut handler.job) => handler.end(done),
             Some(message) = requests.recv() => if let Message::Line(_, line, answer) = message {
-                // Who has asked may be gone.
-                let _ = answer.send(view::answer(&handler, own.lbu, &line));
+                let said = view::answer(&handler, own.lbu, &line);
+                // It may be long. Who has asked may be gone.
+                tokio::task::spawn_blocking(move || answer.send(said.to_string()));
             },
             kept = keeper.ended() => if let Err(error) = kept {
                 error!("a restart would lose which endpoints are governed: {error}");
@@ -166,6 +192,7 @@ async fn serve(path: &Path, config: Config) -> io::Result<()> {
             _ = user.recv() => info!("{}", handler.lbu.counters()),
             _ = hangup.recv() => match Config::load(path) {
                 Ok(config) => {
+                    tell_others(&fixed, &config.fixed());
                     admit.send_replace(self::admitted(&config));
                     *handler.lbu.keys_mut() = config.keys;
                     handler.panic = config.panic;
@@ -234,11 +261,18 @@ impl Handler {
     /// Takes in what has happened in the cache.
     fn hear(&mut self) {
         let mut gone = Vec::new();
+        let mut leaving = BTreeSet::new();
         let mut has_overflown = false;
         while let Some(event) = self.lbu.poll_event() {
             match event {
-                Event::HostUp { host } => info!(host, "host is up"),
+                Event::HostUp { host } => {
+                    self.is_dirty = true;
+                    info!(host, "host is up");
+                }
                 Event::HostDown { host, why } => {
+                    if why == Down::Goodbye {
+                        leaving.insert(host);
+                    }
                     warn!(
                         host,
                         "host is down: {}",
@@ -286,35 +320,84 @@ impl Handler {
             let Some((place, target)) = self.rows.remove(&(host, app)) else {
                 continue;
             };
-            let gone = if is_stale {
-                Gone::Stale { target, set: None }
-            } else {
-                Gone::Left
-            };
-            self.has_gone(place, gone);
+            self.has_gone(place, host, is_stale.then_some(target));
+        }
+        if !leaving.is_empty() {
+            // That of which it was silent, too.
+            let all = self.gone.iter_mut();
+            let all = all.filter(|((_, host), _)| leaving.contains(host));
+            all.for_each(|(_, gone)| gone.silent = None);
         }
     }
 
     /// Those that the life before has governed, and that nobody has spoken of since, are silent.
     fn miss(&mut self, now: Instant) {
-        for (place, target) in self.memory.silent(now) {
+        for ((place, host), silent) in self.memory.silent(now) {
             self.is_dirty = true;
-            warn!(vip = %place.vip, physical = %place.physical, "was governed, and its host is silent");
-            self.has_gone(place, Gone::Stale { target, set: None });
+            if silent.is_some() {
+                warn!(host, vip = %place.vip, physical = %place.physical, "was governed, and its host is silent");
+            }
+            self.has_gone(place, host, silent);
         }
     }
 
     /// What the next life has to know.
     fn saved(&self, epoch: u64) -> Saved {
-        self.memory.saved(epoch, self.rows.values(), &self.gone)
+        let rows = self.rows.iter();
+        let rows = rows.map(|((host, _), (place, target))| ((*place, *host), *target));
+        self.memory.saved(epoch, rows, &self.gone)
     }
 
-    fn has_gone(&mut self, place: Place, gone: Gone) {
+    /// A row of a host is gone; `silent` is what was to be done, if nobody has said why.
+    fn has_gone(&mut self, place: Place, host: u32, silent: Option<Directive>) {
         self.is_other = true;
-        // More come together only while the forwarder cannot be told anything.
-        if self.gone.len() < GONE_MAX || self.gone.contains_key(&place) {
-            self.gone.insert(place, gone);
+        let key = (place, host);
+        if self.gone.len() >= GONE_MAX && !self.gone.contains_key(&key) {
+            // Those that have no endpoint here are missed least.
+            self.gone.retain(|_, gone| gone.set.is_some());
+            if self.gone.len() >= GONE_MAX {
+                return;
+            }
         }
+        let old = self.gone.get(&key).and_then(|gone| gone.silent);
+        let silent = match (old, silent) {
+            (Some(old), Some(new)) => Some(worse(old, new)),
+            (old, new) => new.or(old),
+        };
+        self.gone.insert(key, Gone { silent, set: None });
+    }
+
+    /// There is a row of `host` at a place: nobody else who was there has a say any more.
+    fn speaks(&mut self, place: Place, host: u32) {
+        let here = self.gone.range((place, 0)..=(place, u32::MAX));
+        let over = here.filter(|((_, other), gone)| *other != host || gone.silent.is_none());
+        let over: Vec<_> = over.map(|(key, _)| *key).collect();
+        for key in over {
+            self.gone.remove(&key);
+            self.is_other = true;
+        }
+    }
+
+    /// A host whose table is here is not silent: what is in no row of it has left.
+    fn settle(&mut self) {
+        if self.gone.is_empty() {
+            return;
+        }
+        let rows = self.rows.iter();
+        let rows: BTreeSet<_> = rows
+            .map(|((host, _), (place, _))| (*place, *host))
+            .collect();
+        let (lbu, is_other) = (&self.lbu, &mut self.is_other);
+        let mut whole = BTreeMap::new();
+        self.gone.retain(|key, gone| {
+            if !*whole.entry(key.1).or_insert_with(|| lbu.is_whole(key.1)) {
+                return true;
+            }
+            let is_here = rows.contains(key);
+            *is_other |= is_here || gone.silent.is_some();
+            gone.silent = None;
+            !is_here
+        });
     }
 
     /// A row is new, or another.
@@ -330,13 +413,14 @@ impl Handler {
         self.is_other |= old != Some(new);
         self.memory.forget(&place);
         if let Some((old, _)) = old.filter(|(old, _)| *old != place) {
-            self.has_gone(old, Gone::Left);
+            self.has_gone(old, host, None);
         }
-        self.gone.remove(&place);
+        self.speaks(place, host);
     }
 
     /// All that a plan is made of.
-    fn known(&self) -> Known {
+    fn known(&mut self) -> Known {
+        self.settle();
         let cache = self.lbu.cache();
         let rows = cache.hosts().flat_map(|host| cache.host(host));
         Known {
@@ -384,28 +468,31 @@ impl Handler {
             }
         };
         let Applied {
-            plan,
+            mut plan,
             gone,
+            is_through,
+            refused,
             trouble,
         } = applied;
+        self.note(&begun, &gone);
+        self.not_before = Instant::now() + PAUSE;
+        if is_through {
+            plan.effects.retain(|place, _| !refused.contains(place));
+            let rows = self.rows.iter();
+            let rows = rows.filter(|(_, (place, _))| refused.contains(place));
+            self.lbu.not_in_force(rows.map(|(row, _)| *row).collect());
+            self.lbu.applied(version);
+            self.applied = version;
+            self.tell_panics(&plan);
+            self.effects = plan.effects;
+        }
         match trouble {
             None => {
                 if self.trouble.take().is_some() {
                     info!("the forwarder follows again");
                 }
-                self.lbu.applied(version);
-                self.applied = version;
-                self.forget(&begun, &plan);
-                self.tell_panics(&plan);
-                self.effects = plan.effects;
             }
             Some(what) => {
-                // Some of it may be done; nobody else has done that.
-                for (place, before) in &begun {
-                    if let (Some(now), true) = (gone.get(place), self.is_still(place, before)) {
-                        self.gone.insert(*place, *now);
-                    }
-                }
                 if self.trouble.as_ref() != Some(&what) {
                     error!("the forwarder does not follow: {what}");
                 }
@@ -416,29 +503,23 @@ impl Handler {
         }
     }
 
-    /// Of what is gone only that is remembered which may come back: by panic, of endpoints that nobody else has
-    /// changed meanwhile.
-    fn forget(&mut self, begun: &BTreeMap<Place, Gone>, plan: &Plan) {
-        for (place, before) in begun {
-            if !self.is_still(place, before) {
+    /// What was done for what is gone: `begun` is what it was before, `gone` what it is now. Where somebody else has
+    /// decided, it is forgotten.
+    fn note(&mut self, begun: &AllGone, gone: &AllGone) {
+        for (key, before) in begun {
+            if self.gone.get(key) != Some(before) {
                 continue;
             }
-            match (before, plan.effects.get(place)) {
-                (Gone::Stale { target, .. }, Some(effect)) => {
-                    let (target, set) = (*target, Some(effect.state));
-                    self.gone.insert(*place, Gone::Stale { target, set });
+            match gone.get(key) {
+                Some(now) => {
+                    self.gone.insert(*key, *now);
                 }
-                _ => {
-                    self.gone.remove(place);
+                None => {
+                    self.gone.remove(key);
                     self.is_other = true;
                 }
             }
         }
-    }
-
-    /// Whether what is gone is what it was when the plan was begun.
-    fn is_still(&self, place: &Place, before: &Gone) -> bool {
-        self.gone.get(place) == Some(before)
     }
 
     fn tell_panics(&self, plan: &Plan) {

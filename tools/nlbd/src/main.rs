@@ -65,8 +65,8 @@ enum Command {
     /// new connections to those that can take them.
     ///
     /// SIGTERM and SIGINT end it, and the forwarder goes on as it was told last; SIGHUP reads the
-    /// configuration again (all but `lbu`, `listen`, `socket` and `age_limit_ms`), SIGUSR1 logs the counters.
-    /// NLBD_LOG sets what is logged.
+    /// configuration again (all but `lbu`, `listen`, `socket`, `state` and `age_limit_ms`), SIGUSR1 logs the
+    /// counters. NLBD_LOG sets what is logged.
     Health {
         /// The configuration file.
         #[arg(long, value_name = "FILE")]

@@ -3,15 +3,14 @@
 //! The configuration file of `nlbd health`.
 
 use nlb_daemon::{
-    config::{Mistake, Source},
+    config::{Fixed, Mistake, Source},
     keys::{self, KeyEntry},
-    udp::PORT,
 };
 use nlb_health::{lbu::LbuConfig, seal::Keys};
 use serde::Deserialize;
 use std::{
     collections::BTreeSet,
-    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    net::SocketAddr,
     path::{Path, PathBuf},
 };
 use toml::Spanned;
@@ -21,7 +20,8 @@ pub(crate) struct Config {
     /// How the protocol is spoken; the life is not chosen yet.
     pub(crate) lbu: LbuConfig,
     pub(crate) keys: Keys,
-    pub(crate) listen: Vec<SocketAddr>,
+    /// Where hosts are heard; at every address, if none is named.
+    pub(crate) listen: Option<Vec<SocketAddr>>,
     pub(crate) socket: PathBuf,
     pub(crate) state: PathBuf,
     /// Users who may ask what is known, beside root.
@@ -60,6 +60,17 @@ impl Config {
         Self::parse(&Source::read(path)?, path)
     }
 
+    /// What another reading does not change, by its key.
+    pub(crate) fn fixed(&self) -> Vec<Fixed> {
+        vec![
+            ("lbu", self.lbu.lbu.to_string()),
+            ("listen", format!("{:?}", self.listen)),
+            ("socket", format!("{:?}", self.socket)),
+            ("state", format!("{:?}", self.state)),
+            ("age_limit_ms", format!("{:?}", self.lbu.age_limit)),
+        ]
+    }
+
     /// Checks what is in a file at `path`.
     pub(crate) fn parse(source: &Source, path: &Path) -> Result<Self, Mistake> {
         let file: File = source.parse()?;
@@ -69,10 +80,7 @@ impl Config {
             return Err(source.mistake(Some(file.lbu.span()), what));
         }
         let listen = match file.listen {
-            None => vec![
-                (Ipv4Addr::UNSPECIFIED, PORT).into(),
-                (Ipv6Addr::UNSPECIFIED, PORT).into(),
-            ],
+            None => None,
             Some(listen) => {
                 let v6 = listen.get_ref().iter().filter(|own| own.is_ipv6()).count();
                 let v4 = listen.get_ref().len() - v6;
@@ -82,7 +90,7 @@ impl Config {
                         such as \"0.0.0.0:4771\"; or leave it out";
                     return Err(source.mistake(Some(listen.span()), what));
                 }
-                listen.into_inner()
+                Some(listen.into_inner())
             }
         };
         let age_limit =

@@ -4,11 +4,11 @@
 
 use super::{
     config::Panic,
-    plan::{plan, Change, Gone, Known, Place, Plan},
+    plan::{plan, AllGone, Change, Known, Place, Plan},
 };
 use nlb_netlink::{Endpoint, EndpointChange, Error, Event, Fwd, Group, Monitor, Service};
 use std::{
-    collections::BTreeMap,
+    collections::BTreeSet,
     thread,
     time::Duration, //
 };
@@ -16,6 +16,9 @@ use tokio::sync::mpsc;
 use tracing::{debug, info};
 
 const ENOENT: i32 = 2;
+
+/// Events that are looked at between two looks at the forwarder. Who makes more does not wait for an answer.
+const EVENTS_MAX: usize = 100_000;
 
 /// How often a plan is made anew because endpoints were removed while it was carried out.
 const ROUNDS: usize = 3;
@@ -25,72 +28,126 @@ const ROUNDS: usize = 3;
 pub(crate) struct Applied {
     pub(crate) plan: Plan,
     /// What is gone, with what was done for it; also if something went wrong.
-    pub(crate) gone: BTreeMap<Place, Gone>,
+    pub(crate) gone: AllGone,
+    /// All is as the plan says, but for what was refused.
+    pub(crate) is_through: bool,
+    /// Those whose endpoints the kernel would not change.
+    pub(crate) refused: BTreeSet<Place>,
     /// Why the forwarder is not as it should be.
     pub(crate) trouble: Option<String>,
 }
 
-/// A handle that is opened when it is needed: the module may be loaded later, or anew.
+/// Handles that are opened when they are needed: the module may be loaded later, or anew. What has happened since the
+/// last look is known before the next one.
 #[derive(Default)]
-pub(crate) struct Forwarder(Option<Fwd>);
+pub(crate) struct Forwarder(Option<(Fwd, Monitor)>);
 
 impl Forwarder {
     /// Makes and carries out a plan, as far as that is possible. Blocks.
     pub(crate) fn apply(&mut self, mut known: Known, panic: Panic) -> Applied {
-        let mut plan = Plan::default();
-        let trouble = match self.try_apply(&mut known, panic, &mut plan) {
-            Ok(true) => None,
-            Ok(false) => Some("endpoints are removed all the time".to_owned()),
+        let mut applied = Applied::default();
+        match self.try_apply(&mut known, panic, &mut applied.plan) {
+            Ok(Some(refused)) => {
+                applied.is_through = true;
+                applied.trouble = told(&refused);
+                applied.refused = refused_places(&applied.plan, &refused);
+            }
+            Ok(None) => applied.trouble = Some("endpoints are removed all the time".to_owned()),
             Err(error) => {
                 // A module that was loaded anew has another number, and the kernel refuses the one of before.
                 self.0 = None;
-                Some(error.to_string())
+                // Where there is none, nobody is sent anything.
+                applied.is_through = matches!(error, Error::FamilyMissing(_));
+                applied.trouble = Some(error.to_string());
             }
-        };
-        Applied {
-            plan,
-            gone: known.gone,
-            trouble,
         }
+        applied.gone = known.gone;
+        applied
     }
 
-    /// Whether all of it is done.
+    /// What was refused, if all the rest is done.
     fn try_apply(
         &mut self,
         known: &mut Known,
         panic: Panic,
         last: &mut Plan,
-    ) -> Result<bool, Error> {
-        let fwd = match &mut self.0 {
-            Some(fwd) => fwd,
-            none => none.insert(Fwd::open()?),
+    ) -> Result<Option<Vec<Refused>>, Error> {
+        let (fwd, monitor) = match &mut self.0 {
+            Some(open) => open,
+            none => {
+                // It may have been loaded anew, with endpoints that are as somebody has just made them.
+                known.forget_made();
+                let monitor = Monitor::open(&[Group::Services])?;
+                none.insert((Fwd::open()?, monitor))
+            }
         };
         for _ in 0..ROUNDS {
             let services: Vec<_> = fwd.services()?.iter().map(Service::key).collect();
             let endpoints: Vec<Endpoint> = fwd.endpoints(None)?;
+            if has_removed(monitor)? {
+                known.forget_made();
+            }
             *last = plan(known, panic, &services, &endpoints);
             let mut made = Vec::new();
             let outcome = carry_out(&last.changes, &mut made, |change| {
                 fwd.endpoint_set(&change.service, change.host, change.change)
             });
             known.credit(last, &made);
-            if outcome? {
-                return Ok(true);
+            if let Some(refused) = outcome? {
+                return Ok(Some(refused));
             }
         }
-        Ok(false)
+        Ok(None)
     }
 }
 
-/// Has changes made, all that can be: whether all endpoints were there, or else what went wrong first. `made` are those
-/// that were made.
+/// Whether some of what was there may have been removed since it was looked last: then it may be there anew, as somebody
+/// has just made it.
+fn has_removed(monitor: &mut Monitor) -> Result<bool, Error> {
+    let mut has_removed = false;
+    for _ in 0..EVENTS_MAX {
+        let Some(event) = monitor.next(Some(Duration::ZERO))? else {
+            return Ok(has_removed);
+        };
+        has_removed |= matches!(
+            event,
+            Event::ServiceDel(_) | Event::EndpointDel(_) | Event::Overrun
+        );
+    }
+    Ok(true)
+}
+
+/// A change that was refused, and why.
+type Refused = (Change, Error);
+
+/// What is said of changes that were refused.
+fn told(refused: &[Refused]) -> Option<String> {
+    let ((change, error), others) = refused.split_first()?;
+    let mut what = format!("{} {}: {error}", change.service, change.host);
+    if !others.is_empty() {
+        what.push_str(&format!(" (and {} others)", others.len()));
+    }
+    Some(what)
+}
+
+/// Where rows are that are not in force, because a change was refused. A weight is in nobody's way.
+fn refused_places(plan: &Plan, refused: &[Refused]) -> BTreeSet<Place> {
+    let states = refused.iter().filter(|(own, _)| own.change.state.is_some());
+    let states: BTreeSet<_> = states.map(|(own, _)| (own.service, own.host)).collect();
+    let effects = plan.effects.iter();
+    let of =
+        effects.filter(|(place, effect)| states.contains(&(effect.service, place.physical.ip())));
+    of.map(|(place, _)| *place).collect()
+}
+
+/// Has changes made, all that can be: what was refused, if all endpoints were there. `made` are those that were made.
 fn carry_out(
     changes: &[Change],
     made: &mut Vec<Change>,
     mut set: impl FnMut(&Change) -> Result<(), Error>,
-) -> Result<bool, Error> {
+) -> Result<Option<Vec<Refused>>, Error> {
     let mut is_whole = true;
-    let mut first = None;
+    let mut refused = Vec::new();
     for change in changes {
         match set(change) {
             Ok(()) => {
@@ -100,11 +157,11 @@ fn carry_out(
             // Somebody has removed it meanwhile.
             Err(Error::Refused(refusal)) if refusal.errno == ENOENT => is_whole = false,
             // That is no reason not to change the others.
-            Err(error @ Error::Refused(_)) => first = first.or(Some(error)),
+            Err(error @ Error::Refused(_)) => refused.push((*change, error)),
             Err(error) => return Err(error),
         }
     }
-    first.map_or(Ok(is_whole), Err)
+    Ok(is_whole.then_some(refused))
 }
 
 fn tell(service: nlb_netlink::ServiceKey, host: std::net::IpAddr, change: &EndpointChange) {
@@ -148,7 +205,7 @@ pub(crate) fn watch(changed: mpsc::Sender<()>) -> std::io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::plan::Effect, *};
     use nlb_netlink::{EndpointState, Refusal};
 
     fn refused(errno: i32) -> Error {
@@ -172,15 +229,43 @@ mod tests {
     }
 
     #[test]
+    fn what_is_refused_concerns_its_own_rows() {
+        let place = |last: u8| Place {
+            vip: "192.0.2.10:80".parse().unwrap(),
+            transport: 6,
+            physical: ([10, 0, 0, last], 80).into(),
+        };
+        let mut plan = Plan::default();
+        for last in 1..=3 {
+            let effect = Effect {
+                service: "192.0.2.10:80/tcp".parse().unwrap(),
+                state: EndpointState::Draining,
+                weight: 1,
+                panic: false,
+            };
+            plan.effects.insert(place(last), effect);
+        }
+        let mut heavy = change(2);
+        heavy.change = EndpointChange {
+            weight: Some(3),
+            ..EndpointChange::default()
+        };
+        let all = [(change(1), refused(22)), (heavy, refused(22))];
+        assert_eq!(refused_places(&plan, &all), [place(1)].into());
+        assert_eq!(refused_places(&plan, &[]), [].into());
+    }
+
+    #[test]
     fn one_endpoint_that_is_refused_does_not_stop_others() {
         let changes: Vec<_> = (1..=4).map(change).collect();
         let all = |of: &dyn Fn(u8) -> Result<(), Error>| {
             let mut made = Vec::new();
             let mut numbers = 1..;
             let outcome = carry_out(&changes, &mut made, |_| of(numbers.next().unwrap()));
-            (outcome.map_err(|error| error.errno()), made)
+            let outcome = outcome.map_err(|error| error.errno());
+            (outcome.map(|refused| refused.map(|all| told(&all))), made)
         };
-        assert_eq!(all(&|_| Ok(())), (Ok(true), changes.clone()));
+        assert_eq!(all(&|_| Ok(())), (Ok(Some(None)), changes.clone()));
         // Who is gone needs another plan.
         let of = |number: u8| {
             if number == 2 {
@@ -190,14 +275,16 @@ mod tests {
             }
         };
         let others = vec![changes[0], changes[2], changes[3]];
-        assert_eq!(all(&of), (Ok(false), others));
-        // The first reason is told.
+        assert_eq!(all(&of), (Ok(None), others));
+        // The first reason is told, and what it was about.
         let of = |number: u8| match number {
             1 | 3 => Err(refused(20 + i32::from(number))),
-            2 => Err(refused(ENOENT)),
             _ => Ok(()),
         };
-        assert_eq!(all(&of), (Err(Some(21)), vec![changes[3]]));
+        let (outcome, made) = all(&of);
+        let what = outcome.unwrap().unwrap().unwrap();
+        let expected = format!("192.0.2.10:80/tcp 10.0.0.1: {} (and 1 others)", refused(21));
+        assert_eq!((what, made), (expected, vec![changes[1], changes[3]]));
         // Where there is nobody to ask, nothing more is asked.
         let of = |number: u8| {
             if number == 2 {

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
 //! What a restart of nlbd must not lose: the number of its life, and which endpoints it governs. Those whose hosts do
-//! not speak in the next life, either, are as silent as others.
+//! not speak in the next life, either, are as silent as others, or have left as before.
 
-use super::plan::{Gone, Place};
+use super::plan::{worse, AllGone, Place};
 use nlb_health::row::Directive;
 use serde::{Deserialize, Serialize};
 use std::{
@@ -15,14 +15,26 @@ use std::{
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
 pub(super) struct Saved {
     pub(super) epoch: u64,
-    /// The endpoints, and what their hosts wanted, by its name.
-    rows: Vec<(Place, String)>,
+    rows: Vec<SavedPlace>,
 }
+
+/// An endpoint, and the host whose it is.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+struct SavedPlace {
+    place: Place,
+    host: u32,
+    /// What the host wanted, at worst, by its name; nothing, if it has left.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    target: Option<String>,
+}
+
+/// Where rows were and of which host; what was to be done, unless they have left.
+type Governed = BTreeMap<(Place, u32), Option<Directive>>;
 
 /// Endpoints of the life before of which this one has not heard yet.
 #[derive(Debug)]
 pub(super) struct Memory {
-    rows: BTreeMap<Place, Directive>,
+    rows: Governed,
     /// So long hosts may take.
     until: Option<Instant>,
 }
@@ -30,9 +42,15 @@ pub(super) struct Memory {
 impl Memory {
     /// What was kept is silent from `until` on.
     pub(super) fn new(saved: &Saved, until: Instant) -> Self {
-        let rows = saved.rows.iter().filter_map(|(place, name)| {
-            let mut all = Directive::ALL.into_iter();
-            Some((*place, all.find(|target| target.name() == name)?))
+        let rows = saved.rows.iter().filter_map(|saved| {
+            let target = match &saved.target {
+                Some(name) => {
+                    let mut all = Directive::ALL.into_iter();
+                    Some(all.find(|target| target.name() == name)?)
+                }
+                None => None,
+            };
+            Some(((saved.place, saved.host), target))
         });
         Self {
             rows: rows.collect(),
@@ -42,7 +60,11 @@ impl Memory {
 
     /// Somebody has spoken of it.
     pub(super) fn forget(&mut self, place: &Place) {
-        self.rows.remove(place);
+        let here = self.rows.range((*place, 0)..=(*place, u32::MAX));
+        let here: Vec<_> = here.map(|(key, _)| *key).collect();
+        for key in here {
+            self.rows.remove(&key);
+        }
     }
 
     /// When [`Self::silent`] has something.
@@ -51,7 +73,7 @@ impl Memory {
     }
 
     /// Those of which nobody has spoken, if it is time.
-    pub(super) fn silent(&mut self, now: Instant) -> BTreeMap<Place, Directive> {
+    pub(super) fn silent(&mut self, now: Instant) -> Governed {
         if self.until.is_none_or(|until| until > now) {
             return BTreeMap::new();
         }
@@ -59,26 +81,30 @@ impl Memory {
         std::mem::take(&mut self.rows)
     }
 
-    /// What the next life has to know: what is here, what hosts say now, and what is silent.
-    pub(super) fn saved<'a>(
+    /// What the next life has to know: what is here, what is gone, and what hosts say now.
+    pub(super) fn saved(
         &self,
         epoch: u64,
-        rows: impl Iterator<Item = &'a (Place, Directive)>,
-        gone: &BTreeMap<Place, Gone>,
+        rows: impl Iterator<Item = ((Place, u32), Directive)>,
+        gone: &AllGone,
     ) -> Saved {
-        let silent = gone.iter().filter_map(|(place, gone)| match gone {
-            Gone::Stale { target, .. } => Some((*place, *target)),
-            Gone::Left => None,
-        });
         let mut all = self.rows.clone();
-        all.extend(silent);
-        all.extend(rows.copied());
-        let rows = all.into_iter();
+        let gone = gone.iter().map(|(key, gone)| (*key, gone.silent));
+        for (key, target) in gone.chain(rows.map(|(key, target)| (key, Some(target)))) {
+            let worst = all.entry(key).or_default();
+            *worst = match (*worst, target) {
+                (Some(one), Some(other)) => Some(worse(one, other)),
+                (one, other) => one.or(other),
+            };
+        }
+        let rows = all.into_iter().map(|((place, host), target)| SavedPlace {
+            place,
+            host,
+            target: target.map(|target| target.name().to_owned()),
+        });
         Saved {
             epoch,
-            rows: rows
-                .map(|(place, target)| (place, target.name().to_owned()))
-                .collect(),
+            rows: rows.collect(),
         }
     }
 }

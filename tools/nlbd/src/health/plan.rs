@@ -12,7 +12,7 @@ use nlb_health::row::{Directive, Health, Row, Status};
 use nlb_netlink::{Endpoint, EndpointChange, EndpointState, Named, Ports, Proto, ServiceKey};
 use serde::{Deserialize, Serialize};
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     net::{IpAddr, SocketAddr},
 };
 
@@ -35,44 +35,51 @@ impl Place {
     }
 }
 
-/// What is left of a row that is gone.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Gone {
-    /// Its host has said so.
-    Left,
-    /// What is known is too old. What was to be done, and what was done since.
-    Stale {
-        target: Directive,
-        set: Option<EndpointState>,
-    },
+/// What is left of rows that are gone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Gone {
+    /// What was to be done, at worst, if what is known is too old; nothing, if their host has said that they go.
+    pub(crate) silent: Option<Directive>,
+    /// What the endpoint was told to do since. Nothing, if it is not there, or is another one of the same name.
+    pub(crate) set: Option<EndpointState>,
 }
+
+/// By where they were, and of which host.
+pub(crate) type AllGone = BTreeMap<(Place, u32), Gone>;
 
 /// All that is known.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Known {
     pub(crate) rows: Vec<(Place, Status)>,
-    pub(crate) gone: BTreeMap<Place, Gone>,
+    pub(crate) gone: AllGone,
 }
 
 impl Known {
-    /// What was done for those that are silent is nobody else's doing when it is looked at again: `made` are changes of
-    /// the plan.
+    /// What was done for what is gone is nobody else's doing when it is looked at again: `made` are those changes of the
+    /// plan that were made. Of endpoints that somebody else has changed nothing is left to do.
     pub(crate) fn credit(&mut self, plan: &Plan, made: &[Change]) {
-        let states = made.iter().filter_map(|made| {
-            let state = made.change.state?;
-            Some(((made.service, made.host), state))
-        });
-        let states: HashMap<_, _> = states.collect();
-        for (place, gone) in &mut self.gone {
-            let Gone::Stale { set, .. } = gone else {
-                continue;
-            };
-            let effect = plan.effects.get(place);
-            let key = effect.map(|effect| (effect.service, place.physical.ip()));
-            if let Some(state) = key.and_then(|key| states.get(&key)) {
-                *set = Some(*state);
+        let states = |changes: &[Change]| -> HashSet<_> {
+            let changes = changes.iter().filter(|own| own.change.state.is_some());
+            changes.map(|own| (own.service, own.host)).collect()
+        };
+        let (planned, made) = (states(&plan.changes), states(made));
+        self.gone.retain(|(place, _), gone| {
+            match plan.effects.get(place) {
+                None => gone.set = None,
+                Some(effect) => {
+                    let key = (effect.service, place.physical.ip());
+                    if made.contains(&key) || !planned.contains(&key) {
+                        gone.set = Some(effect.state);
+                    }
+                }
             }
-        }
+            !plan.by_hand.contains(place)
+        });
+    }
+
+    /// Endpoints may be others, of the same names: what they do is nobody's decision.
+    pub(crate) fn forget_made(&mut self) {
+        self.gone.values_mut().for_each(|gone| gone.set = None);
     }
 }
 
@@ -100,6 +107,8 @@ pub(crate) struct Plan {
     /// Those first by which somebody gets connections.
     pub(crate) changes: Vec<Change>,
     pub(crate) effects: BTreeMap<Place, Effect>,
+    /// Those that somebody else has changed since they were gone.
+    pub(crate) by_hand: BTreeSet<Place>,
 }
 
 /// What is said of an endpoint, all together.
@@ -110,8 +119,7 @@ enum Said {
         is_healthy: bool,
         weight: u32,
     },
-    Stale(Directive, Option<EndpointState>),
-    Left,
+    Gone(Gone),
 }
 
 /// Weight of an application: what is left of its capacity, rounded up, so that one that is busy is not thought
@@ -130,7 +138,7 @@ fn badness(directive: Directive) -> u8 {
     }
 }
 
-fn worse(one: Directive, other: Directive) -> Directive {
+pub(super) fn worse(one: Directive, other: Directive) -> Directive {
     if badness(one) < badness(other) {
         other
     } else {
@@ -157,10 +165,34 @@ impl Said {
                 is_healthy: is_healthy && healthy2,
                 weight: weight.min(weight2),
             },
-            (said @ Self::Status { .. }, _) | (_, said @ Self::Status { .. }) => said,
-            (Self::Stale(one, set), Self::Stale(two, _)) => Self::Stale(worse(one, two), set),
-            (stale @ Self::Stale(..), _) | (_, stale @ Self::Stale(..)) => stale,
-            (Self::Left, Self::Left) => Self::Left,
+            (
+                Self::Status {
+                    target,
+                    is_healthy,
+                    weight,
+                },
+                Self::Gone(gone),
+            )
+            | (
+                Self::Gone(gone),
+                Self::Status {
+                    target,
+                    is_healthy,
+                    weight,
+                },
+            ) => Self::Status {
+                // Who has asked for no connections, and was not heard of since, has none.
+                target: gone.silent.map_or(target, |silent| worse(target, silent)),
+                is_healthy,
+                weight,
+            },
+            (Self::Gone(one), Self::Gone(other)) => Self::Gone(Gone {
+                silent: match (one.silent, other.silent) {
+                    (Some(one), Some(other)) => Some(worse(one, other)),
+                    (one, other) => one.or(other),
+                },
+                set: one.set.filter(|_| one.set == other.set),
+            }),
         }
     }
 }
@@ -242,13 +274,8 @@ pub(crate) fn plan(
         };
         (place, said)
     });
-    let gone = known.gone.iter().map(|(place, gone)| {
-        let said = match gone {
-            Gone::Left => Said::Left,
-            Gone::Stale { target, set } => Said::Stale(*target, *set),
-        };
-        (place, said)
-    });
+    let gone = known.gone.iter();
+    let gone = gone.map(|((place, _), gone)| (place, Said::Gone(*gone)));
     for (place, more) in rows.chain(gone) {
         let Some(number) = index.find(place) else {
             continue;
@@ -258,14 +285,22 @@ pub(crate) fn plan(
             *place = Some(place.map_or(more, |said| said.with(more)));
         }
     }
-    for (said, endpoint) in said.iter_mut().zip(endpoints) {
-        // Somebody else has changed it since.
-        if matches!(said, Some(Said::Stale(_, Some(set))) if *set != state_of(endpoint)) {
-            *said = None;
+    let mut plan = Plan::default();
+    for (place, number) in &places {
+        let (Some(said), Some(endpoint)) = (said.get_mut(*number), endpoints.get(*number)) else {
+            continue;
+        };
+        match said {
+            Some(Said::Gone(Gone { set: Some(set), .. })) if *set != state_of(endpoint) => {
+                *said = None;
+            }
+            Some(_) => continue,
+            // Another row was there.
+            None => {}
         }
+        plan.by_hand.insert(*place);
     }
     let panics = panics(&said, panic, endpoints);
-    let mut plan = Plan::default();
     let effects: Vec<_> = said
         .iter()
         .zip(endpoints)
@@ -318,10 +353,13 @@ fn panics(
                 let takes = endpoint.weight != Some(0);
                 (takes && state_of(endpoint) == EndpointState::Active, false)
             }
+            // With a weight of 0 it gets nothing, whatever its health.
             Some(Said::Status {
-                target, is_healthy, ..
-            }) => (*target == Directive::Active, !is_healthy),
-            Some(Said::Stale(..) | Said::Left) => (false, false),
+                target,
+                is_healthy,
+                weight,
+            }) => (*target == Directive::Active && *weight > 0, !is_healthy),
+            Some(Said::Gone(_)) => (false, false),
         };
         let (wanted, sick) = counts.entry(endpoint.service()).or_default();
         *wanted += u64::from(is_wanted);
@@ -357,10 +395,10 @@ fn effect(said: Said, endpoint: &Endpoint, panics: Panics) -> Effect {
             };
             (state, weight, false)
         }
-        Said::Stale(Directive::Active, _) if panics.stale => {
+        Said::Gone(gone) if gone.silent == Some(Directive::Active) && panics.stale => {
             (EndpointState::Active, old_weight, true)
         }
-        Said::Stale(..) | Said::Left => (closed(now), old_weight, false),
+        Said::Gone(_) => (closed(now), old_weight, false),
     };
     Effect {
         service: endpoint.service(),

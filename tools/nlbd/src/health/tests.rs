@@ -20,8 +20,9 @@ use nlb_health::{
     Agent, Lbu,
 };
 use nlb_netlink::EndpointState;
-use plans::{endpoint, web, PANIC, WEB};
+use plans::{endpoint, host, web, PANIC, WEB};
 use std::{
+    collections::BTreeSet,
     net::SocketAddr,
     os::unix::fs::PermissionsExt,
     time::{Duration, Instant},
@@ -37,7 +38,7 @@ fn configurations() {
     let parse = |text: &str| Config::parse(&Source::new("f", text), &directory.join("f"));
     let good = include_str!("../../health.toml");
     let config = parse(good).unwrap();
-    assert_eq!(config.listen.len(), 2);
+    assert_eq!(config.listen, None);
     assert_eq!((config.panic.threshold, config.panic.stale), (50, true));
     for (new, expected) in [
         ("lbu = 0", "f:7: lbu is 0; choose"),
@@ -76,6 +77,14 @@ struct Pair {
     app: AppId,
     /// State of the endpoint.
     state: EndpointState,
+    /// There is such an endpoint.
+    is_there: bool,
+    /// It was removed, and made anew.
+    is_anew: bool,
+    /// The kernel does not take what it is told of it.
+    refuses: bool,
+    /// State of another one of the service.
+    other: EndpointState,
     /// The service has no other endpoint.
     is_alone: bool,
 }
@@ -90,6 +99,10 @@ impl Pair {
             handler: Handler::new(lbu, PANIC, Memory::new(&Saved::default(), Instant::now())),
             app: AppId(0),
             state: EndpointState::Active,
+            is_there: true,
+            is_anew: false,
+            refuses: false,
+            other: EndpointState::Active,
             is_alone: false,
         };
         pair.start(1);
@@ -99,18 +112,20 @@ impl Pair {
     /// The host begins a life, with one application.
     fn start(&mut self, epoch: u64) {
         let keys = Keys::new(1, b"0123456789abcdef").unwrap();
-        let config = AgentConfig::new(1, epoch, vec![at(1)]);
-        let agent = self
-            .agent
-            .insert(Agent::new(self.now, config, keys, [2; 32]));
-        let place = web(1);
+        let config = AgentConfig::new(HOST, epoch, vec![at(1)]);
+        self.agent = Some(Agent::new(self.now, config, keys, [2; 32]));
+        self.app = self.add(web(1), "");
+    }
+
+    /// The host has another application.
+    fn add(&mut self, place: Place, detail: &str) -> AppId {
         let row = Row {
             identity: Identity {
                 app_type: AppType {
                     vip: place.vip,
                     transport: place.transport,
                     protocol: "http".to_owned(),
-                    detail: String::new(),
+                    detail: detail.to_owned(),
                 },
                 physical: place.physical,
             },
@@ -122,7 +137,28 @@ impl Pair {
                 current: Directive::Active,
             },
         };
-        self.app = agent.add(self.now, row).unwrap();
+        let now = self.now;
+        self.agent().add(now, row).unwrap()
+    }
+
+    fn drain(&mut self, app: AppId) {
+        let now = self.now;
+        let agent = self.agent();
+        agent.set_target(now, app, Directive::Draining).unwrap();
+    }
+
+    /// The host says goodbye, and is gone.
+    fn leave(&mut self) {
+        let now = self.now;
+        self.agent().shut_down(now);
+        self.pass(1000);
+        self.agent = None;
+    }
+
+    /// Nothing comes of the host any more, and it is noticed.
+    fn die(&mut self) {
+        self.agent = None;
+        self.pass(7000);
     }
 
     /// nlbd begins anew, and the forwarder goes on.
@@ -179,58 +215,90 @@ impl Pair {
     fn apply_with(&mut self, trouble: Option<&str>) {
         let mut known = self.handler.known();
         let begun = known.gone.clone();
+        if std::mem::take(&mut self.is_anew) {
+            known.forget_made();
+        }
         let version = self.handler.lbu.cache().version();
-        let mut endpoints = vec![
-            endpoint(WEB, 1, self.state, 50),
-            endpoint(WEB, 2, EndpointState::Active, 50),
-        ];
-        if self.is_alone {
-            endpoints.truncate(1);
+        let mut endpoints = Vec::new();
+        if self.is_there {
+            endpoints.push(endpoint(WEB, 1, self.state, 50));
+        }
+        if !self.is_alone {
+            endpoints.push(endpoint(WEB, 2, self.other, 50));
         }
         let plan = plan(&known, PANIC, &[WEB.parse().unwrap()], &endpoints);
-        for change in &plan.changes {
-            self.state = change.change.state.unwrap_or(self.state);
+        let mut made = plan.changes.clone();
+        let mut refused = BTreeSet::new();
+        if self.refuses && made.iter().any(|change| change.host == host(1)) {
+            made.retain(|change| change.host != host(1));
+            refused.insert(web(1));
         }
-        known.credit(&plan, &plan.changes);
+        for change in &made {
+            let state = if change.host == host(1) {
+                &mut self.state
+            } else {
+                &mut self.other
+            };
+            *state = change.change.state.unwrap_or(*state);
+        }
+        known.credit(&plan, &made);
+        let what = trouble.or(refused.first().map(|_| "refused"));
         let applied = Applied {
             plan,
             gone: known.gone,
-            trouble: trouble.map(str::to_owned),
+            is_through: trouble.is_none(),
+            refused,
+            trouble: what.map(str::to_owned),
         };
         let done = (Forwarder::default(), begun, applied);
         self.handler.end((version, Ok(done)));
     }
 
-    fn current(&mut self) -> Directive {
-        let app = self.app;
+    fn current(&mut self, app: AppId) -> Directive {
         self.agent().table().row(app).unwrap().status.current
     }
 
     fn gone(&self) -> Option<Gone> {
-        let place: Place = web(1);
-        self.handler.gone.get(&place).copied()
+        self.handler.gone.get(&(web(1), HOST)).copied()
     }
 }
+
+const HOST: u32 = 1;
 
 fn at(last: u8) -> SocketAddr {
     ([10, 9, 9, last], 4771).into()
 }
+
+/// What is left of a row of which nothing was heard for too long.
+fn silent(set: Option<EndpointState>) -> Option<Gone> {
+    let silent = Some(Directive::Active);
+    Some(Gone { silent, set })
+}
+
+/// And of one whose host has said that it goes.
+fn left(set: Option<EndpointState>) -> Option<Gone> {
+    Some(Gone { silent: None, set })
+}
+
+const DRAINING: Option<EndpointState> = Some(EndpointState::Draining);
 
 #[test]
 fn hosts_are_told_when_the_forwarder_has_it() {
     let mut pair = Pair::new();
     pair.pass(8000);
     pair.apply();
-    let (now, app) = (pair.now, pair.app);
-    pair.agent()
-        .set_target(now, app, Directive::Draining)
-        .unwrap();
-    pair.pass(3000);
-    assert_eq!(pair.current(), Directive::Active);
+    let app = pair.app;
+    pair.drain(app);
+    // However long that takes: it is there, and says that it does otherwise.
+    pair.pass(20_000);
+    assert_eq!(pair.current(app), Directive::Active);
+    pair.apply_with(Some("no room"));
+    pair.pass(20_000);
+    assert_eq!(pair.current(app), Directive::Active);
     pair.apply();
     assert_eq!(pair.state, EndpointState::Draining);
     pair.pass(1000);
-    assert_eq!(pair.current(), Directive::Draining);
+    assert_eq!(pair.current(app), Directive::Draining);
     let now = pair.now;
     pair.agent()
         .set_target(now, app, Directive::Active)
@@ -240,22 +308,55 @@ fn hosts_are_told_when_the_forwarder_has_it() {
     assert_eq!(pair.state, EndpointState::Active);
 }
 
+/// One endpoint that the kernel does not change keeps nothing else from being confirmed.
 #[test]
-fn who_says_goodbye_is_drained_once() {
+fn what_is_refused_is_not_in_force() {
+    let mut pair = Pair::new();
+    let (app, other) = (pair.app, pair.add(web(2), ""));
+    pair.pass(8000);
+    pair.apply();
+    pair.refuses = true;
+    pair.drain(app);
+    pair.drain(other);
+    pair.pass(1000);
+    pair.apply();
+    pair.pass(20_000);
+    assert_eq!(pair.current(app), Directive::Active);
+    assert_eq!(pair.current(other), Directive::Draining);
+    assert_eq!(pair.handler.trouble.as_deref(), Some("refused"));
+    assert!(!pair.handler.effects.contains_key(&web(1)));
+    pair.refuses = false;
+    pair.apply();
+    pair.pass(1000);
+    assert_eq!(pair.current(app), Directive::Draining);
+    assert_eq!(pair.handler.trouble, None);
+}
+
+#[test]
+fn who_says_goodbye_is_drained_until_somebody_decides() {
     let mut pair = Pair::new();
     pair.pass(1000);
     pair.apply();
     assert_eq!(pair.gone(), None);
-    let now = pair.now;
-    pair.agent().shut_down(now);
-    pair.pass(1000);
-    assert_eq!(pair.gone(), Some(Gone::Left));
+    pair.leave();
+    assert_eq!(pair.gone(), left(None));
+    for _ in 0..2 {
+        pair.apply();
+        assert_eq!(
+            (pair.gone(), pair.state),
+            (left(DRAINING), EndpointState::Draining)
+        );
+    }
+    // Nor does panic open it.
+    pair.is_alone = true;
     pair.apply();
-    assert_eq!((pair.gone(), pair.state), (None, EndpointState::Draining));
-    // From then on it is whoever's.
+    assert_eq!(
+        (pair.gone(), pair.state),
+        (left(DRAINING), EndpointState::Draining)
+    );
     pair.state = EndpointState::Active;
     pair.apply();
-    assert_eq!(pair.state, EndpointState::Active);
+    assert_eq!((pair.gone(), pair.state), (None, EndpointState::Active));
 }
 
 #[test]
@@ -263,28 +364,58 @@ fn who_is_silent_is_remembered_until_somebody_decides() {
     let mut pair = Pair::new();
     pair.pass(1000);
     pair.apply();
-    pair.agent = None;
-    pair.pass(7000);
-    let target = Directive::Active;
-    assert_eq!(pair.gone(), Some(Gone::Stale { target, set: None }));
+    pair.die();
+    assert_eq!(pair.gone(), silent(None));
     pair.apply();
-    let set = Some(EndpointState::Draining);
-    assert_eq!(pair.gone(), Some(Gone::Stale { target, set }));
-    assert_eq!(pair.state, EndpointState::Draining);
+    assert_eq!(
+        (pair.gone(), pair.state),
+        (silent(DRAINING), EndpointState::Draining)
+    );
     // It is back.
     pair.start(2);
     pair.pass(1000);
-    assert_eq!(pair.gone(), None);
     pair.apply();
-    assert_eq!(pair.state, EndpointState::Active);
+    assert_eq!((pair.gone(), pair.state), (None, EndpointState::Active));
     // And silent again; somebody has it get connections by hand.
-    pair.agent = None;
-    pair.pass(7000);
+    pair.die();
     pair.apply();
     assert_eq!(pair.state, EndpointState::Draining);
     pair.state = EndpointState::Active;
     pair.apply();
     assert_eq!((pair.gone(), pair.state), (None, EndpointState::Active));
+}
+
+/// The module is loaded anew, and its configuration applied again, in which all are active.
+#[test]
+fn endpoints_that_are_new_are_nobodys_decision() {
+    for end in [Pair::die as fn(&mut Pair), Pair::leave] {
+        let mut pair = Pair::new();
+        pair.pass(1000);
+        pair.apply();
+        end(&mut pair);
+        pair.apply();
+        let after = pair.gone().unwrap();
+        assert_eq!(after.set, DRAINING);
+        // It was looked at between.
+        pair.is_there = false;
+        pair.apply();
+        assert_eq!(pair.gone(), Some(Gone { set: None, ..after }));
+        pair.is_there = true;
+        pair.state = EndpointState::Active;
+        pair.apply();
+        assert_eq!(
+            (pair.gone(), pair.state),
+            (Some(after), EndpointState::Draining)
+        );
+        // It was not.
+        pair.state = EndpointState::Active;
+        pair.is_anew = true;
+        pair.apply();
+        assert_eq!(
+            (pair.gone(), pair.state),
+            (Some(after), EndpointState::Draining)
+        );
+    }
 }
 
 /// What it has done itself before something went wrong is not taken for somebody's decision.
@@ -293,25 +424,33 @@ fn who_is_silent_is_remembered_if_something_goes_wrong() {
     let mut pair = Pair::new();
     pair.pass(1000);
     pair.apply();
-    pair.agent = None;
-    pair.pass(7000);
-    let stale = |set| {
-        let target = Directive::Active;
-        Some(Gone::Stale { target, set })
-    };
+    pair.die();
     pair.apply_with(Some("no room"));
-    assert_eq!(pair.state, EndpointState::Draining);
-    assert_eq!(pair.gone(), stale(Some(EndpointState::Draining)));
+    assert_eq!(
+        (pair.gone(), pair.state),
+        (silent(DRAINING), EndpointState::Draining)
+    );
     assert_eq!(pair.handler.trouble.as_deref(), Some("no room"));
     // Nobody else is left.
+    let active = Some(EndpointState::Active);
     pair.is_alone = true;
     pair.apply_with(Some("no room"));
-    assert_eq!(pair.state, EndpointState::Active);
-    assert_eq!(pair.gone(), stale(Some(EndpointState::Active)));
+    assert_eq!(
+        (pair.gone(), pair.state),
+        (silent(active), EndpointState::Active)
+    );
     pair.apply();
-    assert_eq!(pair.gone(), stale(Some(EndpointState::Active)));
+    assert_eq!(pair.gone(), silent(active));
     assert_eq!(pair.handler.trouble, None);
+    // What was refused is not done.
     pair.is_alone = false;
+    pair.refuses = true;
+    pair.apply();
+    assert_eq!(
+        (pair.gone(), pair.state),
+        (silent(active), EndpointState::Active)
+    );
+    pair.refuses = false;
     pair.apply();
     assert_eq!(pair.state, EndpointState::Draining);
 }
@@ -337,26 +476,98 @@ fn who_does_not_speak_to_the_next_life_is_silent() {
     pair.restart(4);
     pair.pass(31_000);
     pair.apply();
-    assert_eq!(pair.state, EndpointState::Draining);
-    let stale = |set| {
-        let target = Directive::Active;
-        Some(Gone::Stale { target, set })
-    };
-    assert_eq!(pair.gone(), stale(Some(EndpointState::Draining)));
+    assert_eq!(
+        (pair.gone(), pair.state),
+        (silent(DRAINING), EndpointState::Draining)
+    );
     // Silent ones are kept as well.
     pair.restart(5);
     pair.pass(31_000);
-    assert_eq!(pair.gone(), stale(None));
-    // Who has said goodbye is nobody's business.
+    assert_eq!(pair.gone(), silent(None));
+    // So are those that have said goodbye: after a boot their endpoints are active again.
     pair.start(2);
     pair.pass(2000);
     pair.apply();
-    let now = pair.now;
-    pair.agent().shut_down(now);
+    assert_eq!((pair.gone(), pair.state), (None, EndpointState::Active));
+    pair.leave();
+    pair.apply();
+    pair.restart(6);
+    pair.state = EndpointState::Active;
+    pair.pass(31_000);
+    assert_eq!(pair.gone(), left(None));
+    pair.apply();
+    assert_eq!(
+        (pair.gone(), pair.state),
+        (left(DRAINING), EndpointState::Draining)
+    );
+}
+
+/// The host itself says then that the application is not there: it gets nothing, even if nobody else is left.
+#[test]
+fn who_is_back_without_a_row_has_left() {
+    let mut pair = Pair::new();
+    let start = |pair: &mut Pair, epoch| {
+        pair.start(epoch);
+        let (now, app) = (pair.now, pair.app);
+        pair.agent().remove(now, app).unwrap();
+    };
+    pair.is_alone = true;
     pair.pass(1000);
     pair.apply();
-    pair.agent = None;
-    pair.restart(6);
+    pair.die();
+    pair.apply();
+    let active = Some(EndpointState::Active);
+    assert_eq!(pair.gone(), silent(active));
+    start(&mut pair, 2);
+    pair.pass(1000);
+    pair.apply();
+    assert_eq!(
+        (pair.gone(), pair.state),
+        (left(DRAINING), EndpointState::Draining)
+    );
+    // The same if nlbd knows of it from an earlier life.
+    pair.start(3);
+    pair.pass(1000);
+    pair.apply();
+    assert_eq!((pair.gone(), pair.state), (None, EndpointState::Active));
+    pair.restart(2);
+    start(&mut pair, 4);
     pair.pass(31_000);
-    assert_eq!(pair.gone(), None);
+    pair.apply();
+    assert_eq!(
+        (pair.gone(), pair.state),
+        (left(DRAINING), EndpointState::Draining)
+    );
+}
+
+/// Two programs are at the endpoint, and one has asked for no connections before the host has died.
+#[test]
+fn of_silent_rows_the_worst_counts() {
+    let mut pair = Pair::new();
+    pair.add(web(1), "/other/*");
+    pair.is_alone = true;
+    pair.pass(1000);
+    let app = pair.app;
+    pair.drain(app);
+    pair.pass(1000);
+    pair.apply();
+    assert_eq!(pair.state, EndpointState::Draining);
+    pair.die();
+    let silent = Some(Directive::Draining);
+    assert_eq!(pair.gone(), Some(Gone { silent, set: None }));
+    pair.apply();
+    assert_eq!(pair.state, EndpointState::Draining);
+    pair.restart(2);
+    pair.pass(31_000);
+    assert_eq!(pair.gone(), Some(Gone { silent, set: None }));
+    pair.apply();
+    assert_eq!(pair.state, EndpointState::Draining);
+    // Somebody else is at the address now.
+    let keys = Keys::new(1, b"0123456789abcdef").unwrap();
+    let config = AgentConfig::new(HOST + 1, 1, vec![at(1)]);
+    pair.agent = Some(Agent::new(pair.now, config, keys, [3; 32]));
+    pair.add(web(1), "");
+    pair.pass(1000);
+    pair.apply();
+    assert_eq!((pair.gone(), pair.state), (None, EndpointState::Active));
 }

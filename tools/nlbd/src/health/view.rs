@@ -2,10 +2,7 @@
 
 //! What `nlb health` is told: the answer to `{"command":"show"}`.
 
-use super::{
-    plan::{Gone, Place},
-    state_name, Handler,
-};
+use super::{plan::Place, state_name, Handler};
 use nlb_netlink::{Proto, ServiceKey};
 use serde::Deserialize;
 use serde_json::{json, Value};
@@ -18,10 +15,10 @@ enum Request {
 }
 
 /// The answer to a line.
-pub(super) fn answer(handler: &Handler, lbu: u32, line: &str) -> String {
+pub(super) fn answer(handler: &Handler, lbu: u32, line: &str) -> Value {
     match serde_json::from_str(line) {
-        Ok(Request::Show) => show(handler, lbu).to_string(),
-        Err(error) => json!({ "error": error.to_string() }).to_string(),
+        Ok(Request::Show) => show(handler, lbu),
+        Err(error) => json!({ "error": error.to_string() }),
     }
 }
 
@@ -51,13 +48,12 @@ fn show(handler: &Handler, lbu: u32) -> Value {
             rows.push(row);
         }
     }
-    let stale = handler.gone.iter().filter_map(|(place, gone)| match gone {
-        Gone::Stale { .. } => {
-            let mut row = json!({ "vip": service(place), "physical": place.physical });
-            with_effect(handler, place, &mut row);
-            Some(row)
-        }
-        Gone::Left => None,
+    let stale = handler.gone.iter();
+    let stale = stale.filter(|(_, gone)| gone.silent.is_some());
+    let stale = stale.map(|((place, host), _)| {
+        let mut row = json!({ "host": host, "vip": service(place), "physical": place.physical });
+        with_effect(handler, place, &mut row);
+        row
     });
     json!({
         "lbu": lbu,

@@ -4,18 +4,18 @@
 
 use crate::health::{
     config::Panic,
-    plan::{plan, weight, Gone, Known, Place, Plan},
+    plan::{plan, weight, AllGone, Gone, Known, Place, Plan},
 };
 use nlb_health::row::{Directive, Health, Status};
 use nlb_netlink::{Endpoint, EndpointState, Named, ServiceKey};
-use std::net::IpAddr;
+use std::{collections::BTreeSet, net::IpAddr};
 
 pub(super) const PANIC: Panic = Panic {
     threshold: 50,
     stale: true,
 };
 
-fn host(last: u8) -> IpAddr {
+pub(super) fn host(last: u8) -> IpAddr {
     [10, 0, 0, last].into()
 }
 
@@ -90,6 +90,11 @@ fn known(rows: &[(Place, (Health, Directive))]) -> Known {
             .collect(),
         ..Known::default()
     }
+}
+
+/// What is gone of a host whose number is that of its address.
+fn is_gone(all: &mut AllGone, last: u8, silent: Option<Directive>, set: Option<EndpointState>) {
+    all.insert((web(last), last.into()), Gone { silent, set });
 }
 
 fn run(known: &Known, panic: Panic, endpoints: &[Endpoint]) -> Plan {
@@ -207,6 +212,22 @@ fn when_too_many_are_failing_health_counts_no_more() {
     assert_eq!(run(&rows(4), PANIC, &more).changes.len(), 4);
 }
 
+/// Who gets nothing by its weight is none of those that the others could count on.
+#[test]
+fn a_weight_of_0_is_no_help() {
+    let endpoints = [endpoint(WEB, 1, Active, 0), endpoint(WEB, 2, Active, 50)];
+    let mut all = known(&[(web(1), GOOD), (web(2), BAD)]);
+    all.rows[0].1.capacity = 0;
+    let plan = run(&all, PANIC, &endpoints);
+    assert_eq!(changes(&plan), []);
+    assert!(plan.effects[&web(2)].panic);
+    // Nor does it keep those from connections that are silent.
+    let mut all = known(&[(web(1), GOOD)]);
+    all.rows[0].1.capacity = 0;
+    is_gone(&mut all.gone, 2, Some(Directive::Active), None);
+    assert!(run(&all, PANIC, &endpoints).effects[&web(2)].panic);
+}
+
 #[test]
 fn nobody_gets_connections_by_panic_who_asked_for_none() {
     let endpoints: Vec<_> = (1..=3)
@@ -230,17 +251,16 @@ fn what_is_gone_gets_no_new_connections() {
     let endpoints: Vec<_> = (1..=4)
         .map(|last| endpoint(WEB, last, Active, 50))
         .collect();
-    let stale = |target| Gone::Stale { target, set: None };
     let mut all = known(&[(web(1), GOOD), (web(2), GOOD)]);
-    all.gone.insert(web(3), Gone::Left);
-    all.gone.insert(web(4), stale(Directive::Active));
+    is_gone(&mut all.gone, 3, None, None);
+    is_gone(&mut all.gone, 4, Some(Directive::Active), None);
     let plan = run(&all, PANIC, &endpoints);
     assert_eq!(
         changes(&plan),
         [(3, Some(Draining), None), (4, Some(Draining), None)]
     );
     // A row that is there counts more.
-    all.gone.insert(web(1), Gone::Left);
+    is_gone(&mut all.gone, 1, None, None);
     assert_eq!(run(&all, PANIC, &endpoints).changes.len(), 2);
     // What gets less already is not opened.
     let inactive = [
@@ -257,14 +277,9 @@ fn what_is_gone_gets_no_new_connections() {
 #[test]
 fn silence_of_all_is_no_reason_to_serve_nobody() {
     let mut all = Known::default();
-    let stale = |set| Gone::Stale {
-        target: Directive::Active,
-        set,
-    };
-    all.gone.insert(web(1), stale(Some(Draining)));
-    all.gone.insert(web(2), stale(None));
-    let target = Directive::Draining;
-    all.gone.insert(web(3), Gone::Stale { target, set: None });
+    is_gone(&mut all.gone, 1, Some(Directive::Active), Some(Draining));
+    is_gone(&mut all.gone, 2, Some(Directive::Active), None);
+    is_gone(&mut all.gone, 3, Some(Directive::Draining), None);
     let endpoints = [
         endpoint(WEB, 1, Draining, 50),
         endpoint(WEB, 2, Active, 50),
@@ -286,6 +301,7 @@ fn silence_of_all_is_no_reason_to_serve_nobody() {
     let by_hand = [endpoint(WEB, 1, Inactive, 50)];
     let plan = run(&all, PANIC, &by_hand);
     assert_eq!((changes(&plan), plan.effects.len()), (vec![], 0));
+    assert_eq!(plan.by_hand, BTreeSet::from([web(1)]));
 }
 
 /// Most of the hosts are dead, and the one that is left is well: nobody sends to the dead.
@@ -293,8 +309,7 @@ fn silence_of_all_is_no_reason_to_serve_nobody() {
 fn silence_of_many_is_no_reason_to_send_to_them() {
     let gone = |all: &mut Known| {
         for last in [2, 3] {
-            let (target, set) = (Directive::Active, Some(Draining));
-            all.gone.insert(web(last), Gone::Stale { target, set });
+            is_gone(&mut all.gone, last, Some(Directive::Active), Some(Draining));
         }
     };
     let endpoints = [
@@ -334,6 +349,30 @@ fn silence_of_many_is_no_reason_to_send_to_them() {
         changes(&run(&all, PANIC, &more)),
         [(4, Some(Draining), None)]
     );
+}
+
+/// Of two programs at an endpoint one has asked for no connections, and is not heard of any more.
+#[test]
+fn the_worst_row_counts_when_it_is_silent() {
+    let endpoints = [endpoint(WEB, 1, Draining, 50), endpoint(WEB, 2, Active, 50)];
+    let mut all = known(&[(web(1), GOOD), (web(2), GOOD)]);
+    is_gone(&mut all.gone, 1, Some(Directive::Draining), Some(Draining));
+    let plan = run(&all, PANIC, &endpoints);
+    assert_eq!((changes(&plan), plan.by_hand.len()), (vec![], 0));
+    // One that has asked for them says nothing of the other.
+    is_gone(&mut all.gone, 1, Some(Directive::Active), Some(Draining));
+    let plan = run(&all, PANIC, &endpoints);
+    assert_eq!(changes(&plan), [(1, Some(Active), None)]);
+    // Two hosts that were there: the worst, and nobody's decision if one is new.
+    let mut all = known(&[]);
+    is_gone(&mut all.gone, 1, Some(Directive::Active), Some(Active));
+    let second = Gone {
+        silent: Some(Directive::Draining),
+        set: None,
+    };
+    all.gone.insert((web(1), 77), second);
+    let plan = run(&all, PANIC, &endpoints[..1]);
+    assert_eq!((changes(&plan), plan.by_hand.len()), (vec![], 0));
 }
 
 #[test]
