@@ -96,6 +96,25 @@ impl App {
         worst.cloned().unwrap_or_else(reported)
     }
 
+    /// The worst that checks have found, if all have found something.
+    pub(crate) fn worst_found(&self) -> Option<Health> {
+        let all = self.verdicts.iter().map(|(health, _)| *health);
+        let worst = all.max_by_key(|health| badness(*health));
+        worst.filter(|_| {
+            self.verdicts
+                .iter()
+                .all(|(health, _)| *health != Health::Unknown)
+        })
+    }
+
+    /// The user with whose program it ends.
+    pub(crate) fn holder(&self) -> Option<u32> {
+        match self.origin {
+            Origin::Registered { uid, held_by } => held_by.map(|_| uid),
+            Origin::File { .. } => None,
+        }
+    }
+
     /// Why it is not healthy, in words.
     pub(crate) fn why(&self) -> Option<String> {
         if self.reported == Some(Health::Failing) {

@@ -10,7 +10,7 @@ use rustix::{
 use std::{
     fmt,
     io,
-    net::SocketAddr,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
     process::Stdio,
     time::Duration, //
 };
@@ -21,10 +21,13 @@ use tokio::{
     sync::mpsc,
     time::{interval, timeout, MissedTickBehavior},
 };
-use tracing::warn;
+use tracing::{info, warn};
 
 /// As much of an answer to HTTP is looked at.
 const ANSWER_MAX: usize = 64 * 1024;
+
+/// So many times as often as it takes to be failing an application cannot be looked at before nothing is known of it.
+const BLIND: u64 = 10;
 
 /// How an application is looked at, and what is made of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -84,6 +87,8 @@ pub(crate) struct Verdict {
 pub(crate) struct Hysteresis {
     healthy: Option<bool>,
     others: u64,
+    /// Looks since the last one that has come to anything.
+    blind: u64,
 }
 
 impl Hysteresis {
@@ -94,7 +99,11 @@ impl Hysteresis {
             Health::Healthy => Some(true),
             Health::Failing => Some(false),
         };
-        Self { healthy, others: 0 }
+        Self {
+            healthy,
+            others: 0,
+            blind: 0,
+        }
     }
 
     /// The new verdict, if this result makes one. The first result does, if nothing was known.
@@ -111,6 +120,38 @@ impl Hysteresis {
         self.others = 0;
         self.healthy = Some(is_good);
         self.healthy
+    }
+
+    /// The same for a look that may not have come to anything, with the reason. After many of these in a row nothing is
+    /// known any more.
+    pub(crate) fn look(
+        &mut self,
+        check: &Check,
+        result: Result<(), Miss>,
+    ) -> Option<(Health, Option<String>)> {
+        let why = match result {
+            Ok(()) => None,
+            Err(Miss::Bad(why)) => Some(why),
+            Err(Miss::Blind(why)) => {
+                self.blind = self.blind.saturating_add(1);
+                if self.blind == 1 {
+                    warn!("cannot look at {}: {why}", check.probe);
+                }
+                if self.blind != check.fall.saturating_mul(BLIND) {
+                    return None;
+                }
+                self.healthy = None;
+                return Some((Health::Unknown, Some(format!("cannot look: {why}"))));
+            }
+        };
+        if std::mem::take(&mut self.blind) > 0 {
+            info!("can look at {} again", check.probe);
+        }
+        let health = match self.take(check, why.is_none())? {
+            true => Health::Healthy,
+            false => Health::Failing,
+        };
+        Some((health, why))
     }
 }
 
@@ -136,27 +177,15 @@ impl Check {
                     Err(Miss::Bad(what))
                 }
             };
-            let result = match result {
-                Ok(()) => Ok(()),
-                Err(Miss::Bad(why)) => Err(why),
-                Err(Miss::Blind(why)) => {
-                    warn!(app = app.as_str(), "cannot look at {}: {why}", self.probe);
-                    continue;
-                }
-            };
-            let Some(is_healthy) = hysteresis.take(&self, result.is_ok()) else {
+            let Some((health, why)) = hysteresis.look(&self, result) else {
                 continue;
             };
             let verdict = Verdict {
                 app: app.clone(),
                 index,
                 generation,
-                health: if is_healthy {
-                    Health::Healthy
-                } else {
-                    Health::Failing
-                },
-                why: result.err().map(|why| format!("{}: {why}", self.probe)),
+                health,
+                why: why.map(|why| format!("{}: {why}", self.probe)),
             };
             if verdicts.send(verdict).await.is_err() {
                 return;
@@ -184,6 +213,27 @@ impl Miss {
             _ => Self::Bad(text),
         }
     }
+
+    /// Of a connection. Either no port is left for it, or there is no address of this machine for it, which is no fault
+    /// of the agent.
+    fn of_connection(error: &io::Error, to: &SocketAddr) -> Self {
+        let has_address = || {
+            let any: IpAddr = match to {
+                SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+                SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+            };
+            UdpSocket::bind((any, 0)).and_then(|socket| socket.connect(to))
+        };
+        match Self::of(error) {
+            Self::Blind(text)
+                if error.kind() == io::ErrorKind::AddrNotAvailable
+                    && has_address().is_err_and(|own| own.kind() == error.kind()) =>
+            {
+                Self::Bad(text)
+            }
+            miss => miss,
+        }
+    }
 }
 
 impl Probe {
@@ -192,7 +242,8 @@ impl Probe {
         match self {
             Self::Tcp(address) => {
                 let connected = TcpStream::connect(address).await;
-                connected.map(drop).map_err(|error| Miss::of(&error))
+                let connected = connected.map(drop);
+                connected.map_err(|error| Miss::of_connection(&error, address))
             }
             Self::Http {
                 address,
@@ -203,7 +254,7 @@ impl Probe {
             } => {
                 let mut stream = TcpStream::connect(address)
                     .await
-                    .map_err(|error| Miss::of(&error))?;
+                    .map_err(|error| Miss::of_connection(&error, address))?;
                 let answer = get(&mut stream, path, host, status, body.as_deref()).await;
                 answer.map_err(Miss::Bad)
             }

@@ -7,7 +7,7 @@ use crate::{
     check::{Check, Probe},
 };
 use nlb_daemon::{
-    config::{Mistake, Source},
+    config::{Fixed, Mistake, Source},
     keys::{self, KeyEntry},
 };
 use nlb_health::{agent::AgentConfig, row, seal::Keys};
@@ -114,6 +114,21 @@ impl Config {
     /// Reads and checks a file, and the secrets that it names.
     pub(crate) fn load(path: &Path) -> Result<Self, Mistake> {
         Self::check(&Source::read(path)?, path)
+    }
+
+    /// What another reading does not change, by its key.
+    pub(crate) fn fixed(&self) -> Vec<Fixed> {
+        let agent = &self.agent;
+        vec![
+            ("host", agent.host.to_string()),
+            ("name", format!("{:?}", agent.name)),
+            ("bind", format!("{:?}", self.bind)),
+            ("socket", format!("{:?}", self.socket)),
+            ("state", format!("{:?}", self.state)),
+            ("heartbeat_ms", format!("{:?}", agent.heartbeat_interval)),
+            ("age_limit_ms", format!("{:?}", agent.age_limit)),
+            ("drain_when_failing", agent.drain_when_failing.to_string()),
+        ]
     }
 
     /// Checks what is in a file at `path`.
@@ -339,6 +354,11 @@ fn check(source: &Source, entry: CheckEntry, spec: &Spec) -> Result<Check, Mista
         || entry.status.is_some()
         || entry.body.is_some();
     let address = entry.address.unwrap_or(spec.physical);
+    if address.port() == 0 && !matches!(entry.kind.get_ref(), Kind::Command) {
+        let what =
+            "a check needs the address and port to connect to, such as address = \"10.0.2.2:80\"";
+        return Err(source.mistake(at, what));
+    }
     let (is_fit, remedy) = match entry.kind.get_ref() {
         Kind::Tcp => (
             !has_http && entry.command.is_none(),
@@ -361,7 +381,13 @@ fn check(source: &Source, entry: CheckEntry, spec: &Spec) -> Result<Check, Mista
         Kind::Tcp => Probe::Tcp(address),
         Kind::Http => {
             let path = entry.path.unwrap_or_else(|| "/".to_owned());
-            let host = entry.host.unwrap_or_else(|| spec.vip.to_string());
+            let host = entry
+                .host
+                .unwrap_or_else(|| match (spec.vip.port(), spec.vip) {
+                    (0, SocketAddr::V4(vip)) => vip.ip().to_string(),
+                    (0, SocketAddr::V6(vip)) => format!("[{}]", vip.ip()),
+                    _ => spec.vip.to_string(),
+                });
             if !path.starts_with('/') || !clean(&path) || !clean(&host) {
                 let what = "path begins with \"/\"; path and host are ASCII without spaces";
                 return Err(source.mistake(at, what));

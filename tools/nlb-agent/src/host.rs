@@ -2,12 +2,15 @@
 
 //! The applications of the host: what is known of each, from whom, and what becomes of it in the table.
 
+mod rights;
+mod show;
+
 use crate::{
     app::{App, Origin, Spec},
     check::{Check, Verdict},
     config::{check_capacity, is_name, Config, FileApp, Named},
     request::{ClosedName, Request},
-    state::{Registered, Saved, SavedApp},
+    state::{Found, Registered, Saved, SavedApp},
 };
 use nlb_daemon::api::{Admitted, Caller};
 use nlb_health::{
@@ -22,7 +25,11 @@ use std::{
 };
 use tracing::{error, info, warn};
 
-/// Applications that one user may have registered: nobody takes all of the table.
+/// Why an application is failing that was failing in the life before.
+const BEFORE: &str = "it was when the agent ended";
+
+/// Applications that one user may have registered: nobody takes all of the table. As many may be draining that are not
+/// here.
 pub(crate) const OF_USER_MAX: usize = 64;
 
 /// The host.
@@ -31,6 +38,10 @@ pub(crate) struct Host {
     /// Something has changed that a restart must not lose.
     pub(crate) is_dirty: bool,
     apps: BTreeMap<String, App>,
+    /// What shall be draining although it is not here: its program has ended, and may come again. Whose it is, too.
+    absent: BTreeMap<String, (u32, ClosedName)>,
+    /// Checks that have not found anything in this life.
+    awaited: BTreeSet<(String, usize)>,
     id: u32,
     name: Option<String>,
     addresses: Vec<IpAddr>,
@@ -53,6 +64,8 @@ impl Host {
             agent,
             is_dirty: true,
             apps: BTreeMap::new(),
+            absent: BTreeMap::new(),
+            awaited: BTreeSet::new(),
             id: config.agent.host,
             name: config.agent.name.clone(),
             addresses: config.addresses.clone(),
@@ -65,17 +78,20 @@ impl Host {
             host.file_app(now, app, saved);
         }
         for (name, kept) in &saved.apps {
-            let Some(Registered { uid, spec }) = &kept.registered else {
-                continue;
-            };
             if host.apps.contains_key(name) {
                 continue;
             }
+            if let (Some(uid), Some(state)) = (kept.holder, kept.state) {
+                host.miss(name, uid, state);
+            }
+            let Some(Registered { uid, spec }) = &kept.registered else {
+                continue;
+            };
             let origin = Origin::Registered {
                 uid: *uid,
                 held_by: None,
             };
-            let taken = match host.may_be_at(*uid, spec) {
+            let taken = match host.may_stay(*uid, spec) {
                 Ok(()) => host.add(now, name, spec.clone(), origin, kept),
                 Err(what) => Err(what),
             };
@@ -83,7 +99,24 @@ impl Host {
                 warn!(app = name, "had registered, and is not taken again: {what}");
             }
         }
+        let awaited = host.checks();
+        let awaited = awaited.map(|(name, index, ..)| (name.to_owned(), index));
+        host.awaited = awaited.collect();
         host
+    }
+
+    /// The program of an application has ended that shall be draining; it shall be so when it comes again.
+    fn miss(&mut self, name: &str, uid: u32, state: ClosedName) {
+        let of_user = self.absent.values().filter(|(owner, _)| *owner == uid);
+        if of_user.count() < OF_USER_MAX || self.absent.contains_key(name) {
+            self.absent.insert(name.to_owned(), (uid, state));
+            self.is_dirty = true;
+        } else {
+            warn!(
+                app = name,
+                uid, "has ended, and that it shall be draining is forgotten: there are too many"
+            );
+        }
     }
 
     /// The users who get an answer.
@@ -98,9 +131,14 @@ impl Host {
 
     /// What has to be looked at: application, number, check, and what is known so far.
     pub(crate) fn checks(&self) -> impl Iterator<Item = (&str, usize, &Check, Health)> {
-        self.apps.iter().flat_map(|(name, app)| {
+        self.apps.iter().flat_map(move |(name, app)| {
             let checks = app.checks.iter().zip(&app.verdicts).enumerate();
-            checks.map(move |(index, (check, (health, _)))| (name.as_str(), index, check, *health))
+            checks.map(move |(index, (check, (health, _)))| {
+                // What the life before has found stands until this one finds something.
+                let is_awaited = self.awaited.contains(&(name.clone(), index));
+                let before = if is_awaited { Health::Unknown } else { *health };
+                (name.as_str(), index, check, before)
+            })
         })
     }
 
@@ -109,10 +147,9 @@ impl Host {
         self.generation
     }
 
-    /// All checks have found something.
+    /// All checks have found something in this life.
     pub(crate) fn is_known(&self) -> bool {
-        let mut verdicts = self.apps.values().flat_map(|app| &app.verdicts);
-        verdicts.all(|(health, _)| *health != Health::Unknown)
+        self.awaited.is_empty()
     }
 
     /// What the next life has to know.
@@ -126,22 +163,32 @@ impl Host {
                 Origin::File { .. } => None,
             },
             health: app.reported.map(Into::into),
+            found: app.worst_found().map(|health| Found {
+                health: health.into(),
+                spec: app.spec.clone(),
+            }),
             state: ClosedName::of(app.wanted),
+            holder: None,
         };
-        let is_kept = |app: &&App| {
-            !matches!(
-                app.origin,
-                Origin::Registered {
-                    held_by: Some(_),
-                    ..
-                }
-            )
+        // Of those that end with their programs it is only kept that they shall be draining.
+        let held = |uid, state| SavedApp {
+            state: Some(state),
+            holder: Some(uid),
+            ..SavedApp::default()
         };
-        let apps = self.apps.iter().filter(|(_, app)| is_kept(app));
+        let apps = self.apps.iter().filter_map(|(name, app)| {
+            let saved = match app.holder() {
+                Some(uid) => held(uid, ClosedName::of(app.wanted)?),
+                None => saved(app),
+            };
+            Some((name.clone(), saved))
+        });
+        let absent = self.absent.iter();
+        let absent = absent.map(|(name, (uid, state))| (name.clone(), held(*uid, *state)));
         Saved {
             epoch,
             boot: self.boot.clone(),
-            apps: apps.map(|(name, app)| (name.clone(), saved(app))).collect(),
+            apps: absent.chain(apps).collect(),
         }
     }
 
@@ -159,7 +206,10 @@ impl Host {
                 .iter()
                 .any(|new| new.name == name && new.spec.is_same(&app.spec)),
             // The file takes precedence.
-            Origin::Registered { .. } => config.apps.iter().any(|new| new.name == name),
+            Origin::Registered { .. } => config
+                .apps
+                .iter()
+                .any(|new| new.name == name || new.spec.is_same(&app.spec)),
         };
         let gone = self.apps.iter().filter(|(name, app)| is_gone(name, app));
         let gone: Vec<_> = gone.map(|(name, _)| name.clone()).collect();
@@ -174,7 +224,7 @@ impl Host {
             let Origin::Registered { uid, .. } = app.origin else {
                 continue;
             };
-            if let Err(what) = self.may_be_at(uid, &app.spec) {
+            if let Err(what) = self.may_stay(uid, &app.spec) {
                 warn!(app = name.as_str(), "may not be there any more: {what}");
                 refused.push(name.clone());
             }
@@ -202,7 +252,12 @@ impl Host {
         if app.checks != new.checks {
             // It is as it was, until the new ones have found something.
             let before = if is_new {
-                (Health::Unknown, None)
+                let kept = saved.apps.get(&new.name);
+                let kept = kept.and_then(|kept| kept.found.as_ref());
+                let kept = kept.filter(|found| found.spec.is_same(&new.spec));
+                let health = kept.map_or(Health::Unknown, |found| found.health.into());
+                let why = (health == Health::Failing).then(|| BEFORE.to_owned());
+                (health, why)
             } else {
                 app.found()
             };
@@ -293,21 +348,29 @@ impl Host {
         if verdict.generation != self.generation {
             return;
         }
-        let app = self.apps.get_mut(&verdict.app);
-        let Some(place) = app.and_then(|app| app.verdicts.get_mut(verdict.index)) else {
+        let Some(app) = self.apps.get_mut(&verdict.app) else {
+            return;
+        };
+        let before = app.worst_found();
+        let Some(place) = app.verdicts.get_mut(verdict.index) else {
             return;
         };
         *place = (verdict.health, verdict.why);
+        self.is_dirty |= app.worst_found() != before;
         self.settle(now, &verdict.app);
+        self.awaited.remove(&(verdict.app, verdict.index));
     }
 
     /// A connection has ended, and what it holds.
     pub(crate) fn closed(&mut self, now: Instant, caller: Caller) {
         let is_held = |app: &App| matches!(app.origin, Origin::Registered { held_by, .. } if held_by == Some(caller.connection));
         let held = self.apps.iter().filter(|(_, app)| is_held(app));
-        let held: Vec<_> = held.map(|(name, _)| name.clone()).collect();
-        for name in held {
+        let held = held.map(|(name, app)| (name.clone(), app.holder(), app.wanted));
+        for (name, uid, wanted) in held.collect::<Vec<_>>() {
             self.remove(now, &name);
+            if let (Some(uid), Some(state)) = (uid, ClosedName::of(wanted)) {
+                self.miss(&name, uid, state);
+            }
         }
     }
 
@@ -409,58 +472,16 @@ impl Host {
                 app
             }
             Request::Drain { app, state } => self.direct(now, caller, app, state.into())?,
+            Request::Undo { app } if self.is_absent_of(caller, &app) => {
+                self.absent.remove(&app);
+                self.is_dirty = true;
+                return Ok(json!({ "app": app }));
+            }
             Request::Undo { app } => self.direct(now, caller, app, Directive::Active)?,
         };
         let app = self.apps.get(&name);
         app.map(|app| self.show_app(&name, app))
             .ok_or_else(|| missing(&name))
-    }
-
-    /// An application that the caller may speak for.
-    fn own(&mut self, caller: Caller, name: &str) -> Result<&mut App, String> {
-        let is_trusted = self.trusted.contains(&caller.uid);
-        let app = self.apps.get_mut(name).ok_or_else(|| missing(name))?;
-        if is_trusted || app.is_of(caller.uid) {
-            Ok(app)
-        } else {
-            Err(format!(
-                "{name} is not an application of user {}",
-                caller.uid
-            ))
-        }
-    }
-
-    /// Whether a user may say anything of the endpoint: one of this host, of which nobody else does. The worst of what
-    /// is said of an endpoint counts.
-    fn may_be_at(&self, uid: u32, spec: &Spec) -> Result<(), String> {
-        if self.trusted.contains(&uid) {
-            return Ok(());
-        }
-        let physical = spec.physical.ip();
-        if !self.addresses.contains(&physical) {
-            return Err(format!(
-                "physical {physical} is no address of this host (`addresses`)"
-            ));
-        }
-        let mut others = self.apps.iter().filter(|(_, app)| !app.is_of(uid));
-        match others.find(|(_, app)| app.spec.shares_endpoint(spec)) {
-            Some((other, _)) => Err(format!(
-                "{other}, which is not of user {uid}, is the same endpoint"
-            )),
-            None => Ok(()),
-        }
-    }
-
-    /// Whether a user has room for one more.
-    fn may_have_more(&self, uid: u32) -> Result<(), String> {
-        let is_its = |app: &&App| matches!(app.origin, Origin::Registered { uid: owner, .. } if owner == uid);
-        let count = self.apps.values().filter(is_its).count();
-        if count < OF_USER_MAX || self.trusted.contains(&uid) {
-            return Ok(());
-        }
-        Err(format!(
-            "user {uid} has registered {count} applications, and may not have more"
-        ))
     }
 
     fn register(
@@ -473,11 +494,7 @@ impl Host {
         hold: bool,
     ) -> Result<(), String> {
         let uid = caller.uid;
-        if !self.trusted.contains(&uid) && !self.register.contains(&uid) {
-            return Err(format!(
-                "user {uid} may not register; add it to `register` in the configuration file"
-            ));
-        }
+        self.may_register(uid)?;
         if !is_name(name) {
             return Err("a name has 1 to 63 letters, digits, \"-\", \"_\" and \".\"".to_owned());
         }
@@ -515,8 +532,19 @@ impl Host {
             self.remove(now, name);
         } else {
             self.may_have_more(uid)?;
+            // Another user's has nothing to do with it.
+            let absent = self.absent.get(name).filter(|(owner, _)| *owner == uid);
+            kept.state = absent.map(|(_, state)| *state);
         }
-        self.add(now, name, spec, Origin::Registered { uid, held_by }, &kept)
+        self.add(now, name, spec, Origin::Registered { uid, held_by }, &kept)?;
+        if self
+            .absent
+            .get(name)
+            .is_some_and(|(owner, _)| *owner == uid)
+        {
+            self.absent.remove(name);
+        }
+        Ok(())
     }
 
     fn direct(
@@ -534,38 +562,6 @@ impl Host {
         info!(app = name, uid = caller.uid, "shall be {}", wanted.name());
         self.is_dirty = true;
         Ok(name)
-    }
-
-    fn show(&self) -> Value {
-        let apps = self.apps.iter();
-        let counters: BTreeMap<_, _> = self.agent.counters().iter().collect();
-        json!({
-            "host": self.id,
-            "name": self.name,
-            "lbus": self.agent.lbus().collect::<Vec<_>>(),
-            "apps": apps.map(|(name, app)| self.show_app(name, app)).collect::<Vec<_>>(),
-            "counters": counters,
-        })
-    }
-
-    fn show_app(&self, name: &str, app: &App) -> Value {
-        let status = self.agent.table().row(app.id).map(|row| row.status);
-        let state = |of: fn(&Status) -> Directive| status.as_ref().map(|status| of(status).name());
-        json!({
-            "app": name,
-            "id": app.id.0,
-            "vip": app.spec.service().to_string(),
-            "physical": app.spec.physical,
-            "protocol": app.spec.protocol,
-            "detail": app.spec.detail,
-            "health": status.map(|status| status.health.name()),
-            "why": app.why(),
-            "load": status.map(|status| status.load),
-            "capacity": status.map(|status| status.capacity),
-            "target": state(|status| status.target),
-            "current": state(|status| status.current),
-            "registered": matches!(app.origin, Origin::Registered { .. }),
-        })
     }
 }
 

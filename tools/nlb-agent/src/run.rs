@@ -5,6 +5,7 @@
 use crate::{check::Verdict, config::Config, host::Host, state};
 use nlb_daemon::{
     api::{self, Message, Server},
+    config::tell_others,
     life,
     state::{save, Keeper},
     udp::{Buffer, Sockets, Troubles},
@@ -22,11 +23,13 @@ use tokio::{
 };
 use tracing::{error, info};
 
-/// So long checks may take before anybody is told of this life: it shall not begin with applications of which
-/// nothing is known.
+/// So long checks may take at most before anybody is told of this life: it shall not begin with applications of which
+/// nothing is known, but before those of the life before are too old.
 const FIRST_LOOK: Duration = Duration::from_secs(2);
 /// Requests and verdicts that may wait.
 const QUEUE: usize = 256;
+/// Between two versions of the state that are written: checks may find something else all the time.
+const PAUSE: Duration = Duration::from_millis(100);
 /// When there is nothing to wait for.
 const NOTHING: Duration = Duration::from_secs(3600);
 
@@ -47,7 +50,11 @@ async fn serve(path: &Path, mut config: Config) -> io::Result<()> {
     // If there is another one, it is found out before anything is touched.
     let server = Server::bind(&config.socket)?;
     let sockets = Sockets::bind(&config.bind)?;
-    let saved = state::Saved::load(&config.state)?.in_boot(&state::boot()?);
+    let saved = state::Saved::load(&config.state).unwrap_or_else(|error| {
+        error!("{error}");
+        state::Saved::default()
+    });
+    let saved = saved.in_boot(&state::boot()?);
     let epoch = life::epoch(saved.epoch);
     let own = AgentConfig {
         epoch,
@@ -56,19 +63,22 @@ async fn serve(path: &Path, mut config: Config) -> io::Result<()> {
     let agent = Agent::new(Instant::now(), own, config.keys.clone(), life::seed()?);
     let mut host = Host::new(Instant::now(), &mut config, agent, &saved, api::trusted());
     let first = host.saved(epoch);
-    save(&first, &config.state)?;
-    host.is_dirty = false;
-    let mut keeper = Keeper::new(config.state.clone(), Some(first), Duration::ZERO);
+    // As later, that is no reason to take the host out.
+    let is_kept = save(&first, &config.state).map_err(not_kept).is_ok();
+    host.is_dirty = !is_kept;
+    let mut keeper = Keeper::new(config.state.clone(), is_kept.then_some(first), PAUSE);
 
     let (found, mut verdicts) = mpsc::channel(QUEUE);
     let mut watchers = watch_all(&host, &found);
-    let deadline = tokio::time::Instant::now() + FIRST_LOOK;
+    let patience = FIRST_LOOK.min(config.agent.age_limit / 4);
+    let deadline = tokio::time::Instant::now() + patience;
     while !host.is_known() {
         match tokio::time::timeout_at(deadline, verdicts.recv()).await {
             Ok(Some(verdict)) => host.verdict(Instant::now(), verdict),
             _ => break,
         }
     }
+    let fixed = config.fixed();
     let (queue, mut requests) = mpsc::channel(QUEUE);
     let (admit, admitted) = watch::channel(host.admitted());
     tokio::spawn(server.serve(admitted, queue));
@@ -111,7 +121,7 @@ async fn serve(path: &Path, mut config: Config) -> io::Result<()> {
                 Message::Closed(caller) => host.closed(Instant::now(), caller),
             },
             kept = keeper.ended() => if let Err(error) = kept {
-                error!("a restart would lose what has changed: {error}");
+                not_kept(error);
             },
             Some(verdict) = verdicts.recv() => host.verdict(Instant::now(), verdict),
             // Another life follows, most likely, before this one's rows are too old; its rows replace them. To say
@@ -128,6 +138,7 @@ async fn serve(path: &Path, mut config: Config) -> io::Result<()> {
                     error!("the old configuration stays: lbus of another address family need a restart");
                 }
                 Ok(config) => {
+                    tell_others(&fixed, &config.fixed());
                     host.reload(Instant::now(), config);
                     host.is_dirty = true;
                     watchers = watch_all(&host, &found);
@@ -139,6 +150,10 @@ async fn serve(path: &Path, mut config: Config) -> io::Result<()> {
     }
     info!("{}", host.agent.counters());
     keeper.end(host.saved(epoch)).await
+}
+
+fn not_kept(error: io::Error) {
+    error!("a restart would lose what has changed: {error}");
 }
 
 /// A task for each check. They end with what is returned.

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
 //! What a restart of the agent must not lose: the applications that have registered, their health, what shall get no
-//! new connections; and the number of this life.
+//! new connections; and the number of this life. Without it nothing is worse than at first.
 
 use crate::{
     app::Spec,
@@ -34,9 +34,22 @@ pub(crate) struct SavedApp {
     /// What was reported.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) health: Option<HealthName>,
+    /// The worst that its checks have found.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) found: Option<Found>,
     /// If it shall get no new connections.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) state: Option<ClosedName>,
+    /// The user with whose program it ends, if there is such a program.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) holder: Option<u32>,
+}
+
+/// What checks have found, and of what.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+pub(crate) struct Found {
+    pub(crate) health: HealthName,
+    pub(crate) spec: Spec,
 }
 
 /// An application that has registered.
@@ -55,19 +68,22 @@ pub(crate) fn boot() -> io::Result<String> {
 }
 
 impl Saved {
-    /// What of it holds in this boot. Applications of an earlier one have ended: what they have reported says nothing
-    /// of those that are there now.
+    /// What of it holds in this boot. Applications of an earlier one have ended: what they have reported, and what was
+    /// found, says nothing of those that are there now.
     pub(crate) fn in_boot(mut self, boot: &str) -> Self {
         if self.boot != boot {
             self.boot = boot.to_owned();
-            self.apps.values_mut().for_each(|app| app.health = None);
+            for app in self.apps.values_mut() {
+                app.health = None;
+                app.found = None;
+            }
         }
         self
     }
 
     /// Reads it. A file that is not there is empty.
     pub(crate) fn load(path: &Path) -> io::Result<Self> {
-        let remedy = "remove the file, and applications have to register again";
+        let remedy = "it is written anew, and applications have to register again";
         state::load(path, remedy)
     }
 }

@@ -4,6 +4,7 @@
 
 mod checks;
 mod lives;
+mod unit;
 mod users;
 
 use crate::{
@@ -202,6 +203,11 @@ fn mistakes_say_where_and_what_to_do() {
             "kind = \"tcp\"\nfall = 0",
             "f:18: fall is 0; choose",
         ),
+        (
+            "capacity = 7",
+            "capacity = 7\n[[app.check]]\nkind = \"tcp\"",
+            "f:23: a check needs the address and port",
+        ),
     ];
     for (old, new, expected) in cases {
         let text = GOOD.replacen(old, new, 1);
@@ -211,6 +217,39 @@ fn mistakes_say_where_and_what_to_do() {
         };
         assert!(mistake.to_string().contains(expected), "{new:?}: {mistake}");
     }
+}
+
+#[test]
+fn what_needs_a_restart_is_known() {
+    let before = check(GOOD).unwrap().fixed();
+    let more = GOOD.replace("capacity = 7", "capacity = 8");
+    assert_eq!(check(&more).unwrap().fixed(), before);
+    let other = GOOD.replace("host = 1", "host = 2\nage_limit_ms = 9000");
+    let after = check(&other).unwrap().fixed();
+    let others = after.iter().filter(|fixed| !before.contains(fixed));
+    let others: Vec<_> = others.map(|(key, _)| *key).collect();
+    assert_eq!(others, ["host", "age_limit_ms"]);
+}
+
+/// Of all ports of a VIP none is the name of a site.
+#[test]
+fn sites_have_the_names_of_their_services() {
+    let probe = |vip: &str, physical: &str| {
+        let text = format!(
+            "host = 1\nlbus = [\"10.0.2.1:4771\"]\n[[key]]\nid = 1\nsecret_file = \"health.key\"\n\
+             [[app]]\nname = \"a\"\nvip = \"{vip}\"\nphysical = \"{physical}\"\n\
+             [[app.check]]\nkind = \"http\"\n"
+        );
+        let config = check(&text).unwrap();
+        let Probe::Http { host, .. } = &config.apps[0].checks[0].probe else {
+            panic!("another check");
+        };
+        host.clone()
+    };
+    assert_eq!(probe("192.0.2.10:80/tcp", "10.0.2.2:80"), "192.0.2.10:80");
+    assert_eq!(probe("192.0.2.10:*/tcp", "10.0.2.2:80"), "192.0.2.10");
+    let v6 = probe("[2001:db8::1]:*/tcp", "[2001:db8::2]:80");
+    assert_eq!(v6, "[2001:db8::1]");
 }
 
 struct Scene {
@@ -389,6 +428,18 @@ fn a_new_configuration_leaves_what_is_the_same() {
             .collect::<Vec<_>>()
     };
     let before = ids(&mut scene);
+    scene.host.reload(scene.now, check(GOOD).unwrap());
+    assert_eq!(ids(&mut scene), before);
+    // One that had registered under another name is the same row.
+    scene.say(
+        ROOT,
+        json!({"command": "register", "app": "early", "vip": "192.0.2.12:80"}),
+    );
+    let late = "[[app]]\nname = \"late\"\nvip = \"192.0.2.12:80/tcp\"\n";
+    let more = format!("{GOOD}{late}");
+    scene.host.reload(scene.now, check(&more).unwrap());
+    assert!(scene.app("early")["error"].is_string());
+    assert_eq!(scene.app("late")["registered"], false);
     scene.host.reload(scene.now, check(GOOD).unwrap());
     assert_eq!(ids(&mut scene), before);
     // Another identity is another row; what is not there any more goes; the file takes what had registered.

@@ -88,6 +88,41 @@ fn look(probe: &Probe, limit: Duration) -> Option<Result<(), Miss>> {
 
 const LONG: Duration = Duration::from_secs(60);
 
+/// The agent cannot look, for lack of something: the application is what it was, but not for ever.
+#[test]
+fn who_cannot_look_knows_nothing_after_a_while() {
+    let check = Check {
+        probe: Probe::Command(vec!["/none/at/all".to_owned()]),
+        interval: LONG,
+        timeout: LONG,
+        rise: 2,
+        fall: 2,
+    };
+    let blind = || Err(Miss::Blind("no room".to_owned()));
+    let mut hysteresis = Hysteresis::after(Health::Healthy);
+    for _ in 0..3 {
+        let results = (0..19).map(|_| hysteresis.look(&check, blind()));
+        assert!(results.flatten().next().is_none());
+        assert_eq!(hysteresis.look(&check, Ok(())), None);
+    }
+    assert!((0..19).all(|_| hysteresis.look(&check, blind()).is_none()));
+    let why = Some("cannot look: no room".to_owned());
+    assert_eq!(
+        hysteresis.look(&check, blind()),
+        Some((Health::Unknown, why))
+    );
+    assert!((0..100).all(|_| hysteresis.look(&check, blind()).is_none()));
+    // The first look that comes to something counts.
+    let bad = Err(Miss::Bad("away".to_owned()));
+    let why = Some("away".to_owned());
+    assert_eq!(hysteresis.look(&check, bad), Some((Health::Failing, why)));
+    assert_eq!(hysteresis.look(&check, Ok(())), None);
+    assert_eq!(
+        hysteresis.look(&check, Ok(())),
+        Some((Health::Healthy, None))
+    );
+}
+
 /// The connection stays open, and is reset afterwards.
 #[test]
 fn who_has_answered_need_not_end() {

@@ -3,7 +3,7 @@
 //! What is kept over restarts, boots and new configurations.
 
 use super::*;
-use crate::state;
+use crate::{host::OF_USER_MAX, state};
 
 #[test]
 fn a_restart_loses_nothing() {
@@ -106,11 +106,78 @@ fn a_check_that_changes_changes_no_health() {
     let more = text + "[[app.check]]\nkind = \"tcp\"\naddress = \"10.0.2.2:1\"\n";
     scene.host.reload(scene.now, check(&more).unwrap());
     assert_eq!(scene.app("plain")["health"], "healthy");
-    // A new life has to look.
-    let scene = Scene::of(&more, &scene.host.saved(1));
+    // A new life has to look; until it has, applications are what they were.
+    let saved = scene.host.saved(1);
+    let mut scene = Scene::of(&more, &saved);
     assert!(known(&scene)
         .iter()
         .all(|(_, _, health)| *health == Health::Unknown));
+    assert!(!scene.host.is_known());
+    assert_eq!(scene.app("web")["health"], "healthy");
+    assert_eq!(scene.host.saved(1), saved);
+    scene.found(0, Health::Failing);
+    assert_eq!(scene.app("web")["why"], "it is away");
+    let mut scene = Scene::of(&more, &scene.host.saved(1));
+    let web = scene.app("web");
+    assert_eq!(
+        (&web["health"], &web["why"]),
+        (&json!("failing"), &json!("it was when the agent ended"))
+    );
+    // Not if it is something else, or if the machine was started since.
+    let other = more.replace("192.0.2.10:80/tcp", "192.0.2.10:81/tcp");
+    let mut scene = Scene::of(&other, &saved);
+    assert_eq!(scene.app("web")["health"], "unknown");
+    let mut scene = Scene::of(&more, &saved.in_boot("another"));
+    assert_eq!(scene.app("web")["health"], "unknown");
+}
+
+/// Programs that hold a connection come and go, and what an operator wants stays.
+#[test]
+fn who_shall_be_draining_is_so_when_it_is_back() {
+    let mut scene = Scene::new(&Saved::default());
+    let mut held = shop(1);
+    held["hold"] = true.into();
+    let drain = json!({"command": "drain", "app": "shop"});
+    let undo = json!({"command": "undo", "app": "shop"});
+    scene.say(USER, held.clone());
+    scene.say(ROOT, drain.clone());
+    // The program ends, and comes again.
+    scene.host.closed(scene.now, USER);
+    assert!(scene.app("shop")["error"].is_string());
+    assert_eq!(scene.say(USER, held.clone())["target"], "draining");
+    // So does the agent, twice.
+    for _ in 0..2 {
+        scene = Scene::new(&scene.host.saved(1));
+        assert!(scene.app("shop")["error"].is_string());
+    }
+    assert_eq!(scene.say(USER, held.clone())["target"], "draining");
+    assert_eq!(scene.say(ROOT, undo.clone())["target"], "active");
+    scene.host.closed(scene.now, USER);
+    assert_eq!(scene.say(USER, held.clone())["target"], "active");
+    // It may be undone while the program is away, by those who may.
+    scene.say(ROOT, drain.clone());
+    scene.host.closed(scene.now, USER);
+    scene.refuses(OTHER, undo.clone(), "there is no application shop");
+    assert_eq!(scene.say(USER, undo.clone()), json!({"app": "shop"}));
+    scene.refuses(USER, undo, "there is no application shop");
+    assert_eq!(scene.say(USER, held.clone())["target"], "active");
+    // One that says itself that it ends has ended.
+    scene.say(ROOT, drain.clone());
+    scene.say(USER, json!({"command": "unregister", "app": "shop"}));
+    assert_eq!(scene.say(USER, held.clone())["target"], "active");
+    // It is nothing to others who take the name, and their number has a bound.
+    scene.say(ROOT, drain);
+    scene.host.closed(scene.now, USER);
+    assert_eq!(scene.say(ROOT, shop(1))["target"], "active");
+    scene.say(ROOT, json!({"command": "unregister", "app": "shop"}));
+    for number in 0..OF_USER_MAX {
+        let name = format!("a{number}");
+        held["app"] = name.clone().into();
+        scene.say(USER, held.clone());
+        scene.say(USER, json!({"command": "drain", "app": name}));
+        scene.host.closed(scene.now, USER);
+    }
+    assert_eq!(scene.host.saved(1).apps.len(), 2 + OF_USER_MAX);
 }
 
 /// Applications report again and again what is known already.

@@ -140,7 +140,7 @@ fn nobody_takes_all_of_the_table() {
 
 /// Neither a restart nor a new configuration leaves what could not register now.
 #[test]
-fn addresses_that_are_not_the_hosts_any_more() {
+fn who_may_not_any_more() {
     let mut scene = Scene::new(&Saved::default());
     scene.say(USER, shop(1));
     let saved = scene.host.saved(0);
@@ -149,4 +149,13 @@ fn addresses_that_are_not_the_hosts_any_more() {
     assert!(scene.app("shop")["error"].is_string());
     let mut scene = Scene::of(&text, &saved);
     assert!(scene.app("shop")["error"].is_string());
+    // The same for the user who may not register any more: nor does it get an answer.
+    let text = GOOD.replace("register = [1000]", "register = [1001]");
+    let mut scene = Scene::of(&text, &saved);
+    assert!(scene.app("shop")["error"].is_string());
+    let mut scene = Scene::new(&saved);
+    assert_eq!(scene.app("shop")["app"], "shop");
+    scene.host.reload(scene.now, check(&text).unwrap());
+    assert!(scene.app("shop")["error"].is_string());
+    assert_eq!(scene.host.admitted(), [0, 33, 1001].into());
 }
