@@ -5,7 +5,10 @@
 use std::{
     path::Path,
     thread,
-    time::Duration, //
+    time::{
+        Duration,
+        Instant, //
+    },
 };
 
 use serde_json::{
@@ -52,6 +55,8 @@ const COLUMNS: &[Column<Value>] = &[
 
 /// Between two looks whether something has come to pass.
 const LOOK: Duration = Duration::from_millis(200);
+/// So long the agent or the application may be away.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 pub(super) fn run(command: Option<&AppCommand>, format: Format) -> Outcome {
     let say = |socket: &Path, question: Value| ask("nlb-agent", socket, &question);
@@ -123,11 +128,23 @@ fn show(socket: &Path, format: Format) -> Outcome {
     Ok(())
 }
 
-/// Waits until the application is in that state everywhere.
+/// Waits until the application is in that state everywhere. The agent may be restarted meanwhile, and the application
+/// register again.
 fn reached(socket: &Path, app: &str, state: &str) -> Outcome {
     let question = json!({ "command": "show", "app": app });
+    let mut missing: Option<Instant> = None;
     loop {
-        let now = ask("nlb-agent", socket, &question)?;
+        let now = match ask("nlb-agent", socket, &question) {
+            Ok(now) => now,
+            Err(failure) => {
+                if missing.get_or_insert_with(Instant::now).elapsed() >= PATIENCE {
+                    return Err(failure);
+                }
+                thread::sleep(LOOK);
+                continue;
+            }
+        };
+        missing = None;
         if cell(&now, "target") != state {
             let what = format!("somebody wants {app} to be {} now", cell(&now, "target"));
             return Err(Failure::Text(what));

@@ -116,6 +116,8 @@ fn watch(args: &HealthArgs) -> Outcome {
         signal_hook::flag::register(signal, Arc::clone(&ended))?;
     }
     let mut answer = look(args)?;
+    // Why nothing newer is shown: it may be there again.
+    let mut missing = None;
     let screen = Screen::open()?;
     let head = format!(
         "nlb health: every {} s; (q)uit",
@@ -126,6 +128,9 @@ fn watch(args: &HealthArgs) -> Outcome {
         if let Some(trouble) = trouble(&answer) {
             text.push_str(&format!("\n{trouble}\n"));
         }
+        if let Some(missing) = &missing {
+            text.push_str(&format!("\n{missing}\n"));
+        }
         screen.show(&head, &text)?;
         let due = Instant::now() + args.interval;
         loop {
@@ -135,7 +140,13 @@ fn watch(args: &HealthArgs) -> Outcome {
                 _ => {}
             }
         }
-        answer = look(args)?;
+        missing = match look(args) {
+            Ok(now) => {
+                answer = now;
+                None
+            }
+            Err(failure) => Some(failure.text()),
+        };
     }
     Ok(())
 }
