@@ -22,7 +22,7 @@ agent_config() {
 		state = "$tmp/$1/state.json"
 		register = [65534]
 		heartbeat_ms = 300
-		age_limit_ms = 4000
+		age_limit_ms = ${age_limit:-4000}
 		[[app]]
 		name = "web"
 		vip = "$VIP:80/tcp"
@@ -41,7 +41,7 @@ keys() {
 	for id in "$@"; do printf '[[key]]\nid = %s\nsecret_file = "%s"\n' "$id" "$tmp/key$id"; done
 }
 agent_start() {
-	{ agent_config "$1" && keys 1; } >"$tmp/$1/agent.toml"
+	{ agent_config "$1" && keys "${key:-1}"; } >"$tmp/$1/agent.toml"
 	ns "$1" nlb-agent check --config "$tmp/$1/agent.toml"
 	background "$1" "$tmp/$1/agent.log" nlb-agent run --config "$tmp/$1/agent.toml"
 	echo $! >"$tmp/$1/agent.pid"
@@ -130,6 +130,10 @@ load_and_capacity_are_weights() {
 	wait_for 20 field_is 9000 host2 weight 99
 	app host2 capacity echo 40
 	wait_for 20 field_is 9000 host2 weight 40
+	# What somebody sets by hand while its host speaks does not last.
+	lbu endpoint set $VIP:9000/tcp host $HOST2 weight 3 state draining
+	becomes 9000 host2 active
+	wait_for 20 field_is 9000 host2 weight 40
 }
 
 reported_failing() {
@@ -184,7 +188,10 @@ panic() {
 	app host2 health echo healthy
 	wait_for 20 app_is host1 echo current active
 	becomes 9000 host1 active
+	wait_for 20 is_settled
 }
+# Nobody gets anything by panic, and all that is known is in force.
+is_settled() { health | jq -e '.version == .applied and ([.rows[] | select(.panic)] | length == 0)'; }
 
 forged() {
 	local before name
@@ -247,9 +254,12 @@ agent_dies() {
 	health | jq -e '.stale | length == 0'
 }
 
-# Another life of the agent, or another check, is no news.
+# Another life of the agent, or another check, is no news; on a machine that is slow, too.
 agent_restarts() {
-	local before
+	local before age_limit=15000
+	end TERM "$tmp/host1/agent.pid"
+	agent_start host1
+	wait_for 20 heard_beat host1
 	before=$(changes)
 	end TERM "$tmp/host1/agent.pid"
 	agent_start host1
@@ -263,6 +273,58 @@ agent_restarts() {
 	wait_for 20 field_is 9000 host1 weight 40
 	is "$(changes)" "$before"
 	goes_on
+	end TERM "$tmp/host1/agent.pid"
+	age_limit='' agent_start host1
+}
+# heard_beat MACHINE: an LBU has asked this life of the agent for its table.
+heard_beat() { ns "$1" nlb -j app show socket "$tmp/$1/socket" | jq -e '.lbus | length == 1'; }
+
+# A program that ends with its connection shall be draining, and is so when it comes again.
+held_drains() {
+	local held
+	held
+	app host1 drain held
+	kill "$held"
+	wait_for 20 not app host1 show held
+	held
+	app_is host1 held target draining
+	kill "$held"
+	wait_for 20 not app host1 show held
+	end TERM "$tmp/host1/agent.pid"
+	agent_start host1
+	held
+	app_is host1 held target draining
+	app host1 undo held
+	app_is host1 held target active
+	kill "$held"
+	wait_for 20 rows_are 4
+}
+held() {
+	background host1 "$tmp/held-app.log" python3 -c "
+import json, socket
+s = socket.socket(socket.AF_UNIX)
+s.connect('$tmp/host1/socket')
+s.sendall(json.dumps(dict(command='register', app='held', vip='$VIP:9002/tcp', hold=True)).encode() + b'\\n')
+s.recv(4096)
+s.recv(1)"
+	held=$!
+	wait_for 20 app host1 show held
+}
+
+# A process that stands still hears nobody, which is nobody's silence.
+nlbd_stands_still() {
+	local before aged
+	before=$(changes) aged=$(dropped chunk-aged)
+	kill -STOP "$(<"$tmp/nlbd.pid")"
+	# More than the age limit.
+	sleep 6
+	kill -CONT "$(<"$tmp/nlbd.pid")"
+	app host1 capacity echo 30
+	wait_for 20 field_is 9000 host1 weight 30
+	is "$(changes)" "$before"
+	is "$(dropped chunk-aged)" "$aged"
+	app host1 capacity echo 40
+	wait_for 20 field_is 9000 host1 weight 40
 }
 
 nlbd_dies() {
@@ -278,15 +340,30 @@ nlbd_dies() {
 	goes_on
 	app host1 health echo healthy
 	becomes 9000 host1 active
-	# It confirms nothing before it knows the rows, while the forwarder goes on as before.
+}
+
+# An nlbd that cannot do what a host asks for is not silent: the host waits for it.
+drain_in_trouble() {
+	end KILL "$tmp/nlbd.pid"
+	background lbu "$tmp/nlbd.log" setpriv --bounding-set=-net_admin nlbd health --config "$tmp/health.toml"
+	echo $! >"$tmp/nlbd.pid"
+	wait_for 20 rows_are 4
+	app host1 drain echo
+	wait_for 20 has_trouble
+	# More than the age limit and what may be on the way.
+	sleep 7
+	app_is host1 echo current active
+	field_is 9000 host1 state active
 	end KILL "$tmp/nlbd.pid"
 	nlbd_start
-	app host1 drain echo wait
+	wait_for 20 app_is host1 echo current draining
 	field_is 9000 host1 state draining
 	app host1 undo echo
 	becomes 9000 host1 active
 	wait_for 20 app_is host1 echo current active
+	health | jq -e '.trouble == null'
 }
+has_trouble() { health | jq -e .trouble; }
 
 # The new key is added everywhere, sent with everywhere, and the old one deleted.
 keys_rotate() {
@@ -339,6 +416,41 @@ goodbye() {
 	[ ! -e "$tmp/host1/socket" ]
 }
 
+# Who has left, and who is silent, gets nothing when all endpoints are made anew, and active.
+module_anew() {
+	services_anew
+	for port in 80 9000; do becomes $port host1 draining; done
+	key=2 agent_start host1
+	for port in 80 9000; do becomes $port host1 active; done
+	end KILL "$tmp/host1/agent.pid"
+	for port in 80 9000; do becomes $port host1 draining; done
+	services_anew
+	for port in 80 9000; do becomes $port host1 draining; done
+	for port in 80 9000; do field_is $port host2 state active; done
+	health | jq -e '.stale | length == 2'
+	# It is made anew while nlbd looks on.
+	lbu endpoint del $VIP:9000/tcp host $HOST1
+	lbu endpoint add $VIP:9000/tcp host $HOST1
+	becomes 9000 host1 draining
+	# What is there, and somebody opens, stays open.
+	lbu endpoint set $VIP:9000/tcp host $HOST1 state active
+	wait_for 20 stale_are 1
+	field_is 9000 host1 state active
+}
+stale_are() { [ "$(health | jq '.stale | length')" = "$1" ]; }
+services_anew() {
+	rmmod nlb_fwd
+	wait_for 20 has_trouble
+	load_modules nlb_fwd
+	services
+}
+services() {
+	for port in 80 9000; do
+		lbu service add $VIP:$port/tcp scheduler rr
+		for host in $HOST1 $HOST2; do lbu endpoint add $VIP:$port/tcp host $host; done
+	done
+}
+
 ktap_begin
 load_modules nlb_fwd
 topology
@@ -370,7 +482,11 @@ ktap_run "all are failing" panic
 ktap_run "forged, unauthenticated and replayed datagrams, users who may not" forged
 ktap_run "the agent dies" agent_dies
 ktap_run "the agent is restarted, and a check changed" agent_restarts
-ktap_run "nlbd dies, and confirms only what it knows" nlbd_dies
+ktap_run "what shall be draining, and ends with its program" held_drains
+ktap_run "nlbd stands still" nlbd_stands_still
+ktap_run "nlbd dies" nlbd_dies
+ktap_run "nlbd is there, and cannot follow" drain_in_trouble
 ktap_run "keys rotate" keys_rotate
 ktap_run "goodbye" goodbye
+ktap_run "nlb_fwd is loaded anew" module_anew
 ktap_end
