@@ -176,7 +176,8 @@ def holes(count, fin="", sack="1"):
     # HyStart would end slow start on a machine that is busy.
     client.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, b"reno")
     wanted = 3 * count + 10
-    for _ in range(50):
+    # After a loss, by one in each round.
+    for _ in range(500):
         client.sendall(pattern(wanted * 1500, 7))
         expect(origin, pattern(wanted * 1500, 7))
         if Info(client).cwnd >= wanted:
