@@ -88,7 +88,8 @@ class Moving:
         def all_are(ports):
             for machine, role, phase in ("lbu", "ORIGIN", here), ("host1", "TARGET", there):
                 if phase:
-                    wait_until(f"all are {phase} at {machine}", lambda: phases(migrator(machine), role, ports) == {phase})
+                    found = functools.partial(phases, migrator(machine), role, ports)
+                    wait_until(lambda: f"all are {phase} at {machine}, but {found()}", lambda: found() == {phase})
         crowd.once(all_are, self.name[1])
 
     def moved(self):
@@ -126,12 +127,14 @@ def swallow(links_are, others):
     run("lbu", "nft -f -", f"flush chain inet loss loss\nadd rule inet loss loss {links_are} {{ {links} }} {others} drop")
 
 
-def host_hangs_up(_):
-    """The host ends the connections that it has now. Some of them only one side may still take for alive, after all was
-    lost on them for long."""
+def hang_up(*machines):
+    """These end the connections between the migrators. Where all that one says is lost, the other does not notice; a
+    connection that only one side takes for alive costs the next migration the time that TCP takes to give it up."""
+    own = {"lbu": 2, "host1": 1}
     for wanted in False, True:
-        for number in range(PEERS):
-            migrator("host1").peer(f"10.1.{number}.1", wanted)
+        for machine in machines:
+            for number in range(PEERS):
+                migrator(machine).peer(f"10.1.{number}.{own[machine]}", wanted)
 
 
 def early(*counts):
@@ -199,7 +202,7 @@ def injected_lost():
     assert counters("lbu", "commits-repeated")[0] - repeated >= crowd.size()
     moving.scene.finish(moving.client, there)
     moving.until("closed")
-    crowd.once(host_hangs_up)
+    crowd.once(lambda _: hang_up("lbu", "host1"))
 
 
 def commit_lost(seconds="0"):
@@ -209,7 +212,7 @@ def commit_lost(seconds="0"):
         moving = Moving()
         moving.until("committed", "staged")
         moving.send(b"and so on")
-        crowd.once(host_hangs_up)
+        crowd.once(lambda _: hang_up("host1"))
         moving.until("committed", "aborted")
         time.sleep(float(seconds))
     moving.stayed("origin lost")
@@ -225,7 +228,7 @@ def commit_doubled():
         there = moving.moved()
     moving.scene.finish(moving.client, there)
     moving.until("closed")
-    crowd.once(host_hangs_up)
+    crowd.once(lambda _: hang_up("lbu", "host1"))
 
 
 def closed_late():
