@@ -10,7 +10,8 @@ invariants.py FILE... reads captures and checks each connection in them:
 * no hole: a segment begins where the last one ended, or earlier;
 * a byte that is sent again is the byte that was sent first;
 * the acknowledgement number never goes back, and never runs ahead;
-* the right edge of the window never retreats, and nothing is sent beyond it;
+* the right edge of the window never retreats, and nothing is sent beyond it; a machine without memory for a segment takes
+  back all that it has promised, which may be seen as often as machines say that this happened (--pruned);
 * TSval and TSecr never go back, TSecr is never 0 after the SYN;
 * one owner: no machine transmits after another has taken over from it.
 
@@ -142,6 +143,7 @@ class Connection:
         self.segments = 0
         self.repeated = 0  # FINs of the client but the first, and its segments since both sides have closed and know it
         self.scaled = self.stamped = None  # agreed on in the handshake
+        self.withdrawn = []  # where the window was, for want of memory
 
     def __str__(self):
         (address, port), (_, server_port) = self.client, self.server
@@ -245,8 +247,11 @@ class Connection:
         ended = me.fin is not None and other.fin is not None and ack > other.fin
         # Without memory for a segment, Linux takes back all that it has promised (tcp_select_window()).
         refused = not segment.window and segment.machine == me.edge_of
-        if me.edge is not None and edge < me.edge and not ended and not refused:
-            self.complain(segment, f"right edge of the window retreats by {me.edge - edge}")
+        if me.edge is not None and edge < me.edge and not ended:
+            if refused:
+                self.withdrawn.append(f"{self}: segment {self.segments}")
+            else:
+                self.complain(segment, f"right edge of the window retreats by {me.edge - edge}")
         me.edge, me.edge_of = edge if refused else max(me.edge or 0, edge), segment.machine
         me.promised = max(me.promised or 0, edge)
 
@@ -319,6 +324,7 @@ class Connection:
         client, server = self.sides[self.client], self.sides[self.server]
         if client.reset or server.reset:
             return
+        self.checker.withdrawn += self.withdrawn
         if server.isn is None:
             self.checker.complain(f"{self}: nobody answered the SYN")
         elif client.fin is not None and server.fin is not None:
@@ -331,9 +337,10 @@ class Connection:
 class Checker:
     """All connections of some captures."""
 
-    def __init__(self, resets=0, port=None, late=False, headers=False, returns=False):
-        self.resets, self.port, self.late, self.headers, self.returns = resets, port, late, headers, returns
-        self.open, self.complaints = {}, []
+    def __init__(self, resets=0, pruned=0, port=None, late=False, headers=False, returns=False):
+        self.resets, self.pruned = resets, pruned
+        self.port, self.late, self.headers, self.returns = port, late, headers, returns
+        self.open, self.complaints, self.withdrawn = {}, [], []
         self.count = collections.Counter()
         self.cut = 0
 
@@ -380,6 +387,9 @@ class Checker:
             self.complain("no connection in the captures")
         if self.count["reset"] != self.resets:
             self.complain(f"{self.count['reset']} connections were reset, not {self.resets}")
+        if len(self.withdrawn) > self.pruned:
+            self.complain(f"the window was withdrawn {len(self.withdrawn)} times, and there was too little memory "
+                          f"{self.pruned} times; the last time: {self.withdrawn[-1]}")
         return self
 
 
@@ -400,13 +410,14 @@ def main():
     parser.add_argument("--moved", type=int, help="so many of them change their owner")
     parser.add_argument("--moves", type=int, help="they change their owner so many times in all, and may return")
     parser.add_argument("--resets", type=int, default=0, help="so many of them end with a RST of the server")
+    parser.add_argument("--pruned", type=int, default=0, help="so often there was too little memory for a segment")
     parser.add_argument("--headers", action="store_true", help="whole packets were not captured, so do not compare bytes")
     parser.add_argument("--late", action="store_true", help="packets were captured where they arrive, by several ways")
     parser.add_argument("files", nargs="+")
     args = parser.parse_args()
     try:
-        checker = check(args.files, resets=args.resets, port=args.port, late=args.late, headers=args.headers,
-                        returns=args.moves is not None)
+        checker = check(args.files, resets=args.resets, pruned=args.pruned, port=args.port, late=args.late,
+                        headers=args.headers, returns=args.moves is not None)
     except (OSError, ValueError) as error:
         print(f"cannot be read: {error}")
         return 1

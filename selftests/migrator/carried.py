@@ -4,8 +4,8 @@
 import socket
 
 import crowd
-from machines import IP
-from scene import Info, Scene, buffers, counter, counters, expect, fill, loss, pattern, wait_until, with_sysctl
+from machines import IP, counter
+from scene import Info, Scene, buffers, counters, expect, fill, loss, pattern, wait_until, with_sysctl
 
 SO_MAX_PACING_RATE = 47
 # TCP_INFINITE_SSTHRESH

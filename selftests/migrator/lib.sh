@@ -11,6 +11,7 @@ load=$(dirname "$tcp")/load.py
 # shellcheck disable=SC2034 # for those who source this
 pcap=$(dirname "$tcp")/../pcap.py
 invariants=$(dirname "$tcp")/../invariants.py
+pruned=$(dirname "$tcp")/pruned.py
 
 # new_secret FILE
 new_secret() { (umask 077 && head -c 32 /dev/urandom | od -An -v -tx1 | tr -d ' \n' >"$1"); }
@@ -101,11 +102,14 @@ watch() {
 		capture_sent "${at%:*}" "${at#*:}" "$tmp/sent-${at%:*}.pcap" tcp port 80 and host $VIP
 	done
 	capture_ready
+	"$pruned" >"$tmp/pruned"
 }
 holds() {
+	local before
 	capture_stop
 	[ -z "$capture_missed" ] || fail "not everything was captured:$capture_missed"
-	"$invariants" --port 80 "$@" "$tmp"/sent-*.pcap
+	before=$(<"$tmp/pruned")
+	"$invariants" --port 80 --pruned $(($("$pruned") - before)) "$@" "$tmp"/sent-*.pcap
 }
 # all_moved N: so for N connections, each of which has moved; or what kept the others.
 all_moved() {

@@ -51,6 +51,16 @@ def sysctl(name, setting, value):
     return before
 
 
+def counter(name, which):
+    """A counter of the machine's stack, such as TCPTimeouts."""
+    with machine(name), open("/proc/thread-self/net/netstat") as file:
+        lines = [line.split() for line in file]
+    for names, values in zip(lines[::2], lines[1::2]):
+        if which in names:
+            return int(values[names.index(which)])
+    raise KeyError(which)
+
+
 @contextlib.contextmanager
 def with_sysctl(name, setting, value):
     before = sysctl(name, setting, value)

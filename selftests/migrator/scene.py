@@ -19,7 +19,7 @@ import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 import crowd  # noqa: E402
-from machines import ANY, FAMILY, HOST1, HOST2, VIP, genl, machine, sysctl  # noqa: E402
+from machines import ANY, FAMILY, HOST1, HOST2, VIP, counter, genl, machine, sysctl  # noqa: E402
 
 HOSTS = {"host1": HOST1, "host2": HOST2}
 PATIENCE = 60
@@ -82,16 +82,6 @@ def counters(*wanted):
     return crowd.once(lambda _: [counter(*each) for each in wanted])
 
 
-def counter(name, which):
-    """A counter of the machine's stack, such as TCPTimeouts."""
-    with machine(name), open("/proc/thread-self/net/netstat") as file:
-        lines = [line.split() for line in file]
-    for names, values in zip(lines[::2], lines[1::2]):
-        if which in names:
-            return int(values[names.index(which)])
-    raise KeyError(which)
-
-
 class Info:
     """TCP_INFO (struct tcp_info in include/uapi/linux/tcp.h)."""
 
@@ -117,10 +107,10 @@ def buffers(sock, send=0, receive=0):
 
 
 def wait_until(what, true):
-    """Until it is true, which has to be soon."""
+    """Until it is true, which has to be soon; `what` may be a function that says it when it is not."""
     end = time.monotonic() + PATIENCE
     while not true():
-        assert time.monotonic() < end, f"did not happen: {what}"
+        assert time.monotonic() < end, f"did not happen: {what() if callable(what) else what}"
         time.sleep(0.01)
 
 
