@@ -17,7 +17,7 @@ export NLB_START := $(shell date +%s)
 MAKEFLAGS += --no-print-directory
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test modules modules_install tools install cargo-test fuzz install-test kunit debugtests selftests machines check bench-forward bench-migration fmt vm clean clean-cache
+.PHONY: help demo test modules modules_install tools install cargo-test fuzz install-test kunit debugtests kasan selftests machines check bench-forward bench-migration fmt vm clean clean-cache
 
 help:
 	@cat scripts/help.txt
@@ -64,6 +64,9 @@ kunit:
 
 debugtests:
 	@scripts/test debug $(T)
+
+kasan:
+	@scripts/test kasan
 
 selftests:
 	@scripts/test selftests $(T)
