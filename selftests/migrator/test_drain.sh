@@ -60,14 +60,29 @@ idle_ones() {
 	drain to $HOST2 filter client=10.0.2.0/24,192.0.2.1
 	report '.connections == 0 and .passes == 0'
 	[ "$(established)" = 50 ]
-	drain to $HOST2 filter client=192.0.2.1,10.0.1.0/24
-	report '.connections == 50 and .moved == 50 and .hosts == {"10.0.3.2": 50}'
+	# Three by their ports, and those with a prefix that nobody has.
+	mapfile -t ports < <(ns lbu ss -Htn state established "( sport = :80 )" | awk '{ sub(/.*:/, "", $4); print $4 }' | head -n 3)
+	drain to $HOST2 filter client=10.0.2.0/24 filter "client-port=${ports[0]},1-65535"
+	report '.connections == 0'
+	drain to $HOST2 filter client=10.0.1.0/24 filter "client-port=${ports[0]},${ports[1]},${ports[2]}"
+	report '.connections == 3 and .moved == 3'
+	[ "$(established)" = 47 ]
+	on_terminal "filter client=192.0.2.1,10.0.1.0/24"
 	touch "$tmp/gate"
 	wait $first
 	all_good first 50
 	end_load server
 	# The first 500 bytes of each were echoed here, the others at the host.
 	jq -e '.bytes == 25000 and .ECONNABORTED == 50' "$tmp/server.log"
+}
+
+# People at a terminal are told how far it has come, by a line that is gone when the report comes.
+on_terminal() {
+	script -qec "ip netns exec lbu nlb migration drain from $VIP:80 to $HOST2 $1" /dev/null >"$tmp/terminal" </dev/null
+	cat -v "$tmp/terminal"
+	grep -qE $'\r\x1b\\[Kpass 1: 47 moved, 0 to go, 0 reset, [0-9]+ moved a second' "$tmp/terminal"
+	grep -qE $'\r\x1b\\[K47 connections in 1 passes' "$tmp/terminal"
+	grep -qE "^ +47    to $HOST2" "$tmp/terminal"
 }
 
 # Every one is refused, by its reason, and stays whole.

@@ -213,6 +213,7 @@ mod tests {
             "nlb migration drain from 192.0.2.10:80 to 10.0.2.2 to 10.0.3.2 jobs 64",
             "nlb migration drain from 192.0.2.10:80 to 10.0.2.2 jobs 8192",
             "nlb migration drain from 0.0.0.0:80 to 10.0.2.2 filter client=10.0.0.0/8,192.0.2.1",
+            "nlb migration drain from 0.0.0.0:80 to 10.0.2.2 filter client=10.0.0.0/8 filter client-port=80,1024-2047",
             "nlb migration drain --from 192.0.2.10:80 --to 10.0.2.2 timeout 500 retry 0",
             "nlb migration show 7 role target",
             "nlb stats show tunnel -j",

@@ -6,12 +6,17 @@ use std::{
     fmt,
     net::{
         IpAddr,
-        Ipv6Addr, //
+        Ipv6Addr,
+        SocketAddr, //
     },
     str::FromStr,
 };
 
-use nlb_netlink::Rule;
+use nlb_netlink::{
+    ParseError,
+    Ports,
+    Rule, //
+};
 
 /// An address prefix: `10.0.0.0/8`, `2001:db8::/32`, or an address alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,16 +112,22 @@ impl FromStr for Prefix {
     }
 }
 
-/// Which connections: `client=PREFIX,...`.
+/// Which connections: `client=PREFIX,...` or `client-port=PORT[-PORT],...`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Filter {
-    clients: Vec<Prefix>,
+pub(crate) enum Filter {
+    Clients(Vec<Prefix>),
+    ClientPorts(Vec<Ports>),
 }
 
 impl Filter {
     /// Whether connections of this client are meant.
-    pub(crate) fn matches(&self, client: IpAddr) -> bool {
-        self.clients.iter().any(|prefix| prefix.contains(client))
+    pub(crate) fn matches(&self, client: SocketAddr) -> bool {
+        match self {
+            Self::Clients(prefixes) => prefixes.iter().any(|prefix| prefix.contains(client.ip())),
+            Self::ClientPorts(all) => all
+                .iter()
+                .any(|ports| (ports.first..=ports.last).contains(&client.port())),
+        }
     }
 }
 
@@ -124,14 +135,21 @@ impl FromStr for Filter {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let Some(prefixes) = text.strip_prefix("client=") else {
-            return Err(format!("`{text}` is not a filter, expected client=PREFIX"));
-        };
-        let clients = prefixes
-            .split(',')
-            .map(str::parse)
-            .collect::<Result<_, _>>();
-        Ok(Self { clients: clients? })
+        match text.split_once('=') {
+            Some(("client", prefixes)) => prefixes
+                .split(',')
+                .map(str::parse)
+                .collect::<Result<_, _>>()
+                .map(Self::Clients),
+            Some(("client-port", ports)) => ports
+                .split(',')
+                .map(|ports| ports.parse().map_err(|error: ParseError| error.to_string()))
+                .collect::<Result<_, _>>()
+                .map(Self::ClientPorts),
+            _ => Err(format!(
+                "`{text}` is not a filter, expected client=PREFIX or client-port=PORT"
+            )),
+        }
     }
 }
 
@@ -150,11 +168,37 @@ mod tests {
             ("2001:db8:ffff::1", true),
             ("2001:db9::1", false),
         ] {
-            assert_eq!(filter.matches(addr.parse().unwrap()), matches, "{addr}");
+            let client = SocketAddr::new(addr.parse().unwrap(), 4711);
+            assert_eq!(filter.matches(client), matches, "{addr}");
         }
         let all: Filter = "client=0.0.0.0/0".parse().unwrap();
-        assert!(all.matches([255, 0, 0, 1].into()));
-        assert!(!all.matches(IpAddr::V6(Ipv6Addr::LOCALHOST)));
+        assert!(all.matches(([255, 0, 0, 1], 1).into()));
+        assert!(!all.matches((Ipv6Addr::LOCALHOST, 1).into()));
+    }
+
+    #[test]
+    fn filters_match_by_port() {
+        let filter: Filter = "client-port=80,1024-2047".parse().unwrap();
+        for (port, matches) in [
+            (79, false),
+            (80, true),
+            (81, false),
+            (1023, false),
+            (1024, true),
+            (2047, true),
+            (2048, false),
+        ] {
+            assert_eq!(
+                filter.matches(([10, 0, 0, 1], port).into()),
+                matches,
+                "{port}"
+            );
+            assert_eq!(
+                filter.matches((Ipv6Addr::LOCALHOST, port).into()),
+                matches,
+                "{port}"
+            );
+        }
     }
 
     #[test]
@@ -183,6 +227,12 @@ mod tests {
             "client=10.0.0.1,",
             "10.0.0.0/8",
             "host=10.0.0.1",
+            "client-port",
+            "client-port=",
+            "client-port=65536",
+            "client-port=+80",
+            "client-port=80,",
+            "client-port=90-80",
         ] {
             assert!(text.parse::<Filter>().is_err(), "{text}");
         }

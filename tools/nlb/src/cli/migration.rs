@@ -55,7 +55,7 @@ pub(crate) enum MigrationCommand {
     /// Prints how many were moved, stayed (by reason) and were reset, and ends with status 0 if
     /// none stayed. Ctrl-C ends it after the migrations that are under way.
     #[command(
-        override_usage = "nlb migration drain from VIP:PORT to ADDR... [filter client=PREFIX,...] [jobs N] [timeout MS] [retry S]"
+        override_usage = "nlb migration drain from VIP:PORT to ADDR... [filter {client=PREFIX,...|client-port=PORT[-PORT],...}]... [jobs N] [timeout MS] [retry S]"
     )]
     Drain(DrainArgs),
     /// Show the migrations under way, the live ones and the last that ended, or one
@@ -81,9 +81,10 @@ pub(crate) struct DrainArgs {
     /// Address of a peer; of several, each gets its share
     #[arg(long, value_name = "ADDR", required = true, num_args = 1)]
     pub(crate) to: Vec<IpAddr>,
-    /// Only those of some clients: client=10.0.0.0/8,192.0.2.1
-    #[arg(long, value_name = "client=PREFIX,...")]
-    pub(crate) filter: Option<Filter>,
+    /// Only those of some clients: client=10.0.0.0/8,192.0.2.1 or client-port=1024-32767; of several filters, those that
+    /// all of them name
+    #[arg(long, value_name = "client=PREFIX,...", num_args = 1)]
+    pub(crate) filter: Vec<Filter>,
     /// Migrations under way at a time, 8192 at most; each is a thread with a netlink socket
     #[arg(
         long,

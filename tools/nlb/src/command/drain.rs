@@ -171,9 +171,8 @@ fn passes(
             return Ok(());
         }
         let mut listed = connections.at(shared.args.from)?;
-        if let Some(filter) = &shared.args.filter {
-            listed.retain(|connection| filter.matches(connection.remote.ip()));
-        }
+        let filters = &shared.args.filter;
+        listed.retain(|connection| filters.iter().all(|one| one.matches(connection.remote)));
         let todo = tally.begin_pass(listed, Instant::now());
         if todo.is_empty() {
             if !tally.is_hopeful(Instant::now()) {
