@@ -169,7 +169,52 @@ holds "five requests, five ways" is \
 holds "host1 answered two, host2 three" is "$(awk '{ print $NF, $1 }' "$tmp/ways" | paste -sd ' ')" "host1 2 host2 3"
 on lbu nlb route show $VIP:8090/tcp
 
-chapter "6. The evidence"
+chapter "6. An application gets sick"
+tell "Agents check the application and report to the LBU, each second, in datagrams with a key of their own." \
+	"Nobody touches the load balancer:"
+(umask 077 && head -c 32 /dev/urandom | od -An -v -tx1 | tr -d ' \n' >"$tmp/health-key")
+on lbu nlb service add $VIP:8070/tcp scheduler rr
+on lbu nlb endpoint add $VIP:8070/tcp host $HOST1
+on lbu nlb endpoint add $VIP:8070/tcp host $HOST2
+declare -A lbu_of=([host1]=$LBU_TO_HOST1 [host2]=$LBU_TO_HOST2) address=([host1]=$HOST1 [host2]=$HOST2)
+for host in host1 host2; do
+	sed "s|DIR|$tmp|g; s|NAME|$host|g; s|NUMBER|${host#host}|g; s|LBU|${lbu_of[$host]}|; s|ADDRESS|${address[$host]}|" \
+		"$here/agent.toml" >"$tmp/$host/agent.toml"
+	background $host "$tmp/$host-agent.log" nlb-agent run --config "$tmp/$host/agent.toml"
+done
+sed 's/^/          /' "$tmp/host1/agent.toml" | grep -v '# '
+sed "s|DIR|$tmp|g" "$here/health.toml" >"$tmp/health.toml"
+background lbu "$tmp/nlbd-health.log" nlbd health --config "$tmp/health.toml"
+endpoints_are() {
+	local states
+	states=$(ns lbu nlb -j endpoint show $VIP:8070/tcp | jq -r 'sort_by(.host_addr) | map(.state) | join(" ")')
+	is "$states" "$1"
+}
+are_healthy() { ns lbu nlb -j health socket "$tmp/nlbd-health" | jq -e '[.rows[].health] == ["healthy", "healthy"]'; }
+answers() { for _ in 1 2 3 4; do ns client curl -sS --max-time 60 "http://$VIP:8070/a/page"; done | sort | uniq -c | awk '{ print $NF, $1 }' | paste -sd ' '; }
+wait_for 30 are_healthy || broken "the LBU does not hear of both hosts"
+on lbu nlb health socket "$tmp/nlbd-health"
+holds "both hosts serve" is "$(answers)" "host1 2 host2 2"
+ln "$tmp/host1/www/a/big" "$tmp/host2/www/a/big"
+tell "" "Two clients begin to load the big file. Then host1 loses the page that is looked at."
+downloads=()
+for n in 1 2; do
+	ns client curl -sS --max-time 300 --limit-rate 8M -o /dev/null -w '%header{x-host} %{size_download}' "http://$VIP:8070/a/big" \
+		>"$tmp/download$n" &
+	downloads+=($!)
+done
+on host1 mv "$tmp/host1/www/a/page" "$tmp/host1/www/a/lost"
+wait_for 30 endpoints_are "draining active" || broken "the endpoint of host1 is still in use"
+on lbu nlb health socket "$tmp/nlbd-health"
+on lbu nlb endpoint show $VIP:8070/tcp
+holds "new connections go to host2" is "$(answers)" "host2 4"
+for download in "${downloads[@]}"; do wait "$download" || broken "a download was cut"; done
+holds "who was at host1 already was served to the end" is "$(sort "$tmp"/download[12] | xargs)" "host1 104857600 host2 104857600"
+on host1 mv "$tmp/host1/www/a/lost" "$tmp/host1/www/a/page"
+wait_for 30 endpoints_are "active active" || broken "the endpoint of host1 is not in use again"
+holds "well again, it serves again" is "$(answers)" "host1 2 host2 2"
+
+chapter "7. The evidence"
 capture_stop
 holds "no RST was sent to the client or by it" \
 	"$here/../pcap.py" no-rst "$tmp/client-to-lbu.pcap" "$tmp/client-from-host1.pcap" "$tmp/client-from-host2.pcap"
