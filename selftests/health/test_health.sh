@@ -6,9 +6,8 @@
 # connections, and keeps those that it has. Two applications: "echo", which registers, and "web", an nginx that is
 # checked.
 
-. "$(dirname "$0")/../fwd/lib.sh"
+. "$(dirname "$0")/lib.sh"
 
-declare -A address=([host1]=$HOST1 [host2]=$HOST2) lbu_of=([host1]=$LBU_TO_HOST1 [host2]=$LBU_TO_HOST2)
 # One speaks IPv4, the other IPv6.
 declare -A says_to=([host1]="$LBU_TO_HOST1:4771" [host2]="[$LBU_TO_HOST2_6]:4771")
 
@@ -35,39 +34,7 @@ agent_config() {
 		fall = 1
 	EOF
 }
-# keys ID...: the first one is sent with.
-keys() {
-	local id
-	for id in "$@"; do printf '[[key]]\nid = %s\nsecret_file = "%s"\n' "$id" "$tmp/key$id"; done
-}
-agent_start() {
-	{ agent_config "$1" && keys "${key:-1}"; } >"$tmp/$1/agent.toml"
-	ns "$1" nlb-agent check --config "$tmp/$1/agent.toml"
-	background "$1" "$tmp/$1/agent.log" nlb-agent run --config "$tmp/$1/agent.toml"
-	echo $! >"$tmp/$1/agent.pid"
-	wait_for 20 app "$1" show
-}
 health_config() { printf 'lbu = 9\nsocket = "%s"\nstate = "%s"\n' "$tmp/nlbd" "$tmp/nlbd.json"; }
-nlbd_start() {
-	{ health_config && keys 1; } >"$tmp/health.toml"
-	ns lbu nlbd check --health "$tmp/health.toml"
-	background lbu "$tmp/nlbd.log" nlbd health --config "$tmp/health.toml"
-	echo $! >"$tmp/nlbd.pid"
-	wait_for 20 health
-}
-# end SIGNAL FILE: of the process whose number is there.
-end() {
-	local pid
-	pid=$(<"$2")
-	kill "-$1" "$pid"
-	wait_for 20 not kill -0 "$pid"
-}
-
-app() { ns "$1" nlb app "${@:2}" socket "$tmp/$1/socket"; }
-# app_is HOST APP FIELD VALUE
-app_is() { [ "$(ns "$1" nlb -j app show "$2" socket "$tmp/$1/socket" | jq -r ".[0].$3")" = "$4" ]; }
-health() { ns lbu nlb -j health socket "$tmp/nlbd"; }
-rows_are() { [ "$(health | jq '.rows | length')" = "$1" ]; }
 is_dropped() { are_dropped "$1" 0; }
 # are_dropped REASON COUNT: more than so many.
 are_dropped() { (($(dropped "$1") > $2)); }
@@ -86,7 +53,6 @@ for _ in range($2):
     with socket.create_connection(('$VIP', $1), timeout=20) as s:
         print(s.recv(100).decode().strip())" | sort -u | xargs
 }
-web() { for _ in 1 2 3 4; do ns client curl -sS --max-time 20 "http://$VIP/page"; done | sort -u | xargs; }
 
 # How often the LBU has changed what an endpoint does.
 changes() { grep -ac 'endpoint is' "$tmp/nlbd.log" || true; }
@@ -107,8 +73,6 @@ while True:
     time.sleep(0.1)"
 	wait_for 20 test -s "$tmp/held.log"
 }
-is_longer() { (($(stat -c %s "$tmp/held.log") > $1)) && not grep -v '^x*$' "$tmp/held.log"; }
-goes_on() { wait_for 20 is_longer $(($(stat -c %s "$tmp/held.log") + 2)); }
 
 applications_register() {
 	local host
@@ -456,19 +420,15 @@ load_modules nlb_fwd
 topology
 topology_ipv6
 vip_add lbu host1 host2
-for id in 1 2; do (umask 077 && head -c 32 /dev/urandom | od -An -v -tx1 | tr -d ' \n' >"$tmp/key$id"); done
+keys_make 1 2
 for port in 80 9000 9001; do
 	lbu service add $VIP:$port/tcp scheduler rr
 	lbu endpoint add $VIP:$port/tcp host $HOST1 weight 7
 	lbu endpoint add $VIP:$port/tcp host $HOST2
 done
 lbu endpoint set $VIP:9001/tcp host $HOST2 state inactive
-for host in host1 host2; do
-	ns $host nlb forwarder add "${lbu_of[$host]}"
-	mkdir -p "$tmp/$host/www"
-	echo "web $host" >"$tmp/$host/www/page"
-	start_nginx $host
-done
+for host in host1 host2; do ns $host nlb forwarder add "${lbu_of[$host]}"; done
+pages
 listen 9000
 nlbd_start
 for host in host1 host2; do agent_start $host; done
