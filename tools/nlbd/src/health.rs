@@ -1,13 +1,16 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
 //! `nlbd health`: the health and load handler 314 of the specification. It keeps the consolidated cache of what hosts
-//! say of their applications, and has the forwarder follow it.
+//! say of their applications, and has balancers follow it: the forwarder, and HAProxies (FIG. 17B).
 //!
-//! A host is told that nobody sends an application new connections when the forwarder has taken what says so: the
+//! A host is told that nobody sends an application new connections when all balancers have taken what says so: the
 //! version of the cache that a plan was made of is in force when the plan is carried out.
 
+mod balancer;
 mod config;
+mod follower;
 mod forwarder;
+mod haproxy;
 mod memory;
 mod plan;
 mod view;
@@ -18,7 +21,7 @@ mod tests;
 pub(crate) use config::Config;
 
 use config::Panic;
-use forwarder::{Applied, Forwarder};
+use follower::{finished, Done, Follower, Kind};
 use memory::{Memory, Saved};
 use nlb_daemon::{
     api::{self, Admitted, Message, Server},
@@ -34,10 +37,9 @@ use nlb_health::{
     wire::DATAGRAM_MAX,
 };
 use nlb_netlink::EndpointState;
-use plan::{worse, AllGone, Effect, Gone, Known, Place, Plan};
+use plan::{Known, Place};
 use std::{
     collections::{BTreeMap, BTreeSet},
-    future::Future,
     io,
     path::Path,
     time::{Duration, Instant},
@@ -45,8 +47,7 @@ use std::{
 use tokio::{
     signal::unix::{signal, SignalKind},
     sync::{mpsc, watch},
-    task::{unconstrained, JoinHandle},
-    time::{interval, MissedTickBehavior},
+    task::unconstrained,
 };
 use tracing::{debug, error, info, warn};
 
@@ -57,14 +58,8 @@ const QUEUE: usize = 64;
 const WAITING_MAX: usize = 4096;
 /// When there is nothing to wait for.
 const NOTHING: Duration = Duration::from_secs(3600);
-/// Places of rows that are gone, whose endpoints are to get nothing still. As many as rows there may be.
-const GONE_MAX: usize = 100_000;
-/// How often the forwarder is looked at although nobody has said that anything is another; and after how long again,
-/// when it could not be told.
-const LOOK: Duration = Duration::from_secs(10);
+/// How long after it could not be written the state is written again.
 const AGAIN: Duration = Duration::from_secs(1);
-/// Between a plan and the next, so that what comes together is done together.
-const PAUSE: Duration = Duration::from_millis(20);
 
 /// Runs until a signal says to end.
 pub(crate) fn run(path: &Path, config: Config) -> io::Result<()> {
@@ -76,27 +71,18 @@ pub(crate) fn run(path: &Path, config: Config) -> io::Result<()> {
     result
 }
 
-/// A plan under way, and what was gone when it was begun.
-type Job = JoinHandle<(Forwarder, AllGone, Applied)>;
-
 /// What is known, and what is done about it.
 struct Handler {
     lbu: Lbu,
     panic: Panic,
     /// The rows as they were seen last, for what becomes of those that go.
     rows: BTreeMap<(u32, AppId), (Place, Directive)>,
-    gone: AllGone,
     memory: Memory,
     /// The next life may have to know something else.
     is_other: bool,
-    effects: BTreeMap<Place, Effect>,
-    is_dirty: bool,
+    followers: Vec<Follower>,
+    /// The version of the cache that is in force.
     applied: u64,
-    /// Why the forwarder is not as it should be.
-    trouble: Option<String>,
-    forwarder: Option<Forwarder>,
-    job: Option<(u64, Job)>,
-    not_before: Instant,
 }
 
 async fn serve(path: &Path, config: Config) -> io::Result<()> {
@@ -115,8 +101,6 @@ async fn serve(path: &Path, config: Config) -> io::Result<()> {
     tokio::spawn(server.serve(admitted, queue));
     let (change, mut changed) = mpsc::channel(1);
     forwarder::watch(change)?;
-    let mut look = interval(LOOK);
-    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     info!(lbu = config.lbu.lbu, "running");
     let (saved, epoch) = begin_life(&config.state);
     let own = LbuConfig {
@@ -127,6 +111,7 @@ async fn serve(path: &Path, config: Config) -> io::Result<()> {
         Lbu::new(own.clone(), config.keys, life::seed()?),
         config.panic,
         Memory::new(&saved, Instant::now() + own.age_limit),
+        config.balancers,
     );
     let mut keeper = Keeper::new(config.state, None, AGAIN);
     let mut troubles = Troubles::default();
@@ -155,7 +140,8 @@ async fn serve(path: &Path, config: Config) -> io::Result<()> {
         let now = Instant::now();
         handler.hear();
         handler.miss(now);
-        handler.begin();
+        handler.begin(now);
+        handler.confirm();
         if std::mem::take(&mut handler.is_other) {
             keeper.note();
         }
@@ -165,18 +151,16 @@ async fn serve(path: &Path, config: Config) -> io::Result<()> {
             handler.memory.due(),
             keeper.due(),
         ];
-        let at = timeouts.into_iter().flatten().min();
-        let mut at = at.unwrap_or(now + NOTHING);
-        if handler.is_dirty && handler.job.is_none() {
-            at = at.min(handler.not_before);
-        }
+        let looks = handler.followers.iter().filter_map(Follower::due);
+        let at = timeouts.into_iter().flatten().chain(looks).min();
+        let at = at.unwrap_or(now + NOTHING);
         tokio::select! {
             (len, from) = sockets.receive(&mut buffer) => {
                 let datagram = buffer.get(..len).unwrap_or_default();
                 handler.lbu.handle_datagram(Instant::now(), from, datagram);
             }
             () = tokio::time::sleep_until(at.into()) => {}
-            done = finished(&mut handler.job) => handler.end(done),
+            (number, version, done) = finished(&mut handler.followers) => handler.end(number, version, done),
             Some(message) = requests.recv() => if let Message::Line(_, line, answer) = message {
                 let said = view::answer(&handler, own.lbu, &line);
                 // It may be long. Who has asked may be gone.
@@ -185,8 +169,12 @@ async fn serve(path: &Path, config: Config) -> io::Result<()> {
             kept = keeper.ended() => if let Err(error) = kept {
                 error!("a restart would lose which endpoints are governed: {error}");
             },
-            Some(()) = changed.recv() => handler.is_dirty = true,
-            _ = look.tick() => handler.is_dirty = true,
+            Some(()) = changed.recv() => {
+                let mut all = handler.followers.iter_mut();
+                if let Some(forwarder) = all.find(|follower| follower.kind == Kind::Forwarder) {
+                    forwarder.dirty();
+                }
+            }
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
             _ = user.recv() => info!("{}", handler.lbu.counters()),
@@ -196,7 +184,7 @@ async fn serve(path: &Path, config: Config) -> io::Result<()> {
                     admit.send_replace(self::admitted(&config));
                     *handler.lbu.keys_mut() = config.keys;
                     handler.panic = config.panic;
-                    handler.is_dirty = true;
+                    handler.govern(config.balancers);
                     info!("configuration read again");
                 }
                 Err(mistake) => error!("the old configuration stays: {mistake}"),
@@ -226,35 +214,43 @@ fn admitted(config: &Config) -> Admitted {
     api::trusted().union(&config.users).copied().collect()
 }
 
-/// What a plan that is under way has come to; never, if there is none.
-async fn finished(job: &mut Option<(u64, Job)>) -> (u64, <Job as Future>::Output) {
-    match job {
-        Some((version, running)) => {
-            let outcome = running.await;
-            let version = *version;
-            *job = None;
-            (version, outcome)
-        }
-        None => std::future::pending().await,
-    }
-}
-
 impl Handler {
-    fn new(lbu: Lbu, panic: Panic, memory: Memory) -> Self {
+    fn new(lbu: Lbu, panic: Panic, memory: Memory, balancers: Vec<Kind>) -> Self {
         Self {
             lbu,
             panic,
             rows: BTreeMap::new(),
-            gone: BTreeMap::new(),
             memory,
             is_other: false,
-            effects: BTreeMap::new(),
-            is_dirty: true,
+            followers: balancers.into_iter().map(Follower::new).collect(),
             applied: 0,
-            trouble: None,
-            forwarder: Some(Forwarder::default()),
-            job: None,
-            not_before: Instant::now(),
+        }
+    }
+
+    /// From now on these follow. What is known of those that did already stays.
+    fn govern(&mut self, balancers: Vec<Kind>) {
+        let mut old = std::mem::take(&mut self.followers);
+        self.is_other = true;
+        for kind in balancers {
+            let known = old.iter().position(|follower| follower.kind == kind);
+            let mut follower = match known {
+                Some(known) => old.swap_remove(known),
+                None => Follower::new(kind),
+            };
+            follower.dirty();
+            self.followers.push(follower);
+        }
+        for follower in old {
+            info!(
+                "{} follows no more, and goes on as it was told last",
+                follower.kind
+            );
+        }
+        let version = self.lbu.cache().version();
+        for (place, _) in self.rows.values() {
+            for follower in &mut self.followers {
+                follower.concern(place, version);
+            }
         }
     }
 
@@ -266,7 +262,7 @@ impl Handler {
         while let Some(event) = self.lbu.poll_event() {
             match event {
                 Event::HostUp { host } => {
-                    self.is_dirty = true;
+                    self.followers.iter_mut().for_each(Follower::dirty);
                     info!(host, "host is up");
                 }
                 Event::HostDown { host, why } => {
@@ -285,21 +281,18 @@ impl Handler {
                 Event::Name { host, name } => info!(host, name, "host has a name"),
                 Event::Row {
                     host, app, change, ..
-                } => {
-                    self.is_dirty = true;
-                    match change {
-                        RowChange::Removed => gone.push((host, app, false)),
-                        // Its host may be there; or it is cut off.
-                        RowChange::Lost => gone.push((host, app, true)),
-                        RowChange::Added | RowChange::Updated => self.see(host, app),
-                    }
-                }
+                } => match change {
+                    RowChange::Removed => gone.push((host, app, false)),
+                    // Its host may be there; or it is cut off.
+                    RowChange::Lost => gone.push((host, app, true)),
+                    RowChange::Added | RowChange::Updated => self.see(host, app),
+                },
                 Event::Full { host } => error!(host, "more rows than there is room for"),
                 Event::Overflow { .. } => has_overflown = true,
             }
         }
         if has_overflown {
-            self.is_dirty = true;
+            self.followers.iter_mut().for_each(Follower::dirty);
             // Which ones, and why, nobody can say any more.
             gone.extend(self.rows.keys().map(|(host, app)| (*host, *app, true)));
             let cache = self.lbu.cache();
@@ -323,17 +316,14 @@ impl Handler {
             self.has_gone(place, host, is_stale.then_some(target));
         }
         if !leaving.is_empty() {
-            // That of which it was silent, too.
-            let all = self.gone.iter_mut();
-            let all = all.filter(|((_, host), _)| leaving.contains(host));
-            all.for_each(|(_, gone)| gone.silent = None);
+            let all = self.followers.iter_mut();
+            all.for_each(|follower| follower.has_left(&leaving));
         }
     }
 
     /// Those that the life before has governed, and that nobody has spoken of since, are silent.
     fn miss(&mut self, now: Instant) {
         for ((place, host), silent) in self.memory.silent(now) {
-            self.is_dirty = true;
             if silent.is_some() {
                 warn!(host, vip = %place.vip, physical = %place.physical, "was governed, and its host is silent");
             }
@@ -345,59 +335,25 @@ impl Handler {
     fn saved(&self, epoch: u64) -> Saved {
         let rows = self.rows.iter();
         let rows = rows.map(|((host, _), (place, target))| ((*place, *host), *target));
-        self.memory.saved(epoch, rows, &self.gone)
+        let gone = self.followers.iter().flat_map(Follower::gone);
+        self.memory.saved(epoch, rows, gone)
     }
 
     /// A row of a host is gone; `silent` is what was to be done, if nobody has said why.
     fn has_gone(&mut self, place: Place, host: u32, silent: Option<Directive>) {
         self.is_other = true;
-        let key = (place, host);
-        if self.gone.len() >= GONE_MAX && !self.gone.contains_key(&key) {
-            // Those that have no endpoint here are missed least.
-            self.gone.retain(|_, gone| gone.set.is_some());
-            if self.gone.len() >= GONE_MAX {
-                return;
-            }
-        }
-        let old = self.gone.get(&key).and_then(|gone| gone.silent);
-        let silent = match (old, silent) {
-            (Some(old), Some(new)) => Some(worse(old, new)),
-            (old, new) => new.or(old),
-        };
-        self.gone.insert(key, Gone { silent, set: None });
-    }
-
-    /// There is a row of `host` at a place: nobody else who was there has a say any more.
-    fn speaks(&mut self, place: Place, host: u32) {
-        let here = self.gone.range((place, 0)..=(place, u32::MAX));
-        let over = here.filter(|((_, other), gone)| *other != host || gone.silent.is_none());
-        let over: Vec<_> = over.map(|(key, _)| *key).collect();
-        for key in over {
-            self.gone.remove(&key);
-            self.is_other = true;
+        self.concern(&place);
+        for follower in &mut self.followers {
+            follower.has_gone(place, host, silent);
         }
     }
 
-    /// A host whose table is here is not silent: what is in no row of it has left.
-    fn settle(&mut self) {
-        if self.gone.is_empty() {
-            return;
+    /// There is something new of a place.
+    fn concern(&mut self, place: &Place) {
+        let version = self.lbu.cache().version();
+        for follower in &mut self.followers {
+            follower.concern(place, version);
         }
-        let rows = self.rows.iter();
-        let rows: BTreeSet<_> = rows
-            .map(|((host, _), (place, _))| (*place, *host))
-            .collect();
-        let (lbu, is_other) = (&self.lbu, &mut self.is_other);
-        let mut whole = BTreeMap::new();
-        self.gone.retain(|key, gone| {
-            if !*whole.entry(key.1).or_insert_with(|| lbu.is_whole(key.1)) {
-                return true;
-            }
-            let is_here = rows.contains(key);
-            *is_other |= is_here || gone.silent.is_some();
-            gone.silent = None;
-            !is_here
-        });
     }
 
     /// A row is new, or another.
@@ -415,125 +371,72 @@ impl Handler {
         if let Some((old, _)) = old.filter(|(old, _)| *old != place) {
             self.has_gone(old, host, None);
         }
-        self.speaks(place, host);
+        self.concern(&place);
+        for follower in &mut self.followers {
+            self.is_other |= follower.speaks(place, host);
+        }
     }
 
-    /// All that a plan is made of.
-    fn known(&mut self) -> Known {
-        self.settle();
+    /// Those whose tables are here are not silent any more, for one that follows.
+    fn settle(&mut self, number: usize) {
+        let follower = self.followers.get_mut(number);
+        let Some(follower) = follower.filter(|follower| !follower.gone().is_empty()) else {
+            return;
+        };
+        let rows = self.rows.iter();
+        let rows = rows.map(|((host, _), (place, _))| (*place, *host));
+        let lbu = &self.lbu;
+        self.is_other |= follower.settle(&rows.collect(), |host| lbu.is_whole(host));
+    }
+
+    /// All that a plan for one that follows is made of.
+    fn known(&mut self, number: usize) -> Known {
+        self.settle(number);
+        let Some(follower) = self.followers.get(number) else {
+            return Known::default();
+        };
         let cache = self.lbu.cache();
         let rows = cache.hosts().flat_map(|host| cache.host(host));
+        let rows = rows.map(|(_, cached)| (Place::of(&cached.row), cached.row.status));
         Known {
-            rows: rows
-                .map(|(_, cached)| (Place::of(&cached.row), cached.row.status))
-                .collect(),
-            gone: self.gone.clone(),
+            rows: rows.filter(|(place, _)| follower.concerns(place)).collect(),
+            gone: follower.gone().clone(),
         }
     }
 
-    /// Has the forwarder told what is to be done, if it is time.
-    fn begin(&mut self) {
-        if !self.is_dirty || self.not_before > Instant::now() {
-            return;
-        }
-        let Some(mut forwarder) = self.forwarder.take() else {
-            return;
-        };
-        self.is_dirty = false;
-        let known = self.known();
-        let (version, panic) = (self.lbu.cache().version(), self.panic);
-        let job = tokio::task::spawn_blocking(move || {
-            let gone = known.gone.clone();
-            let applied = forwarder.apply(known, panic);
-            (forwarder, gone, applied)
-        });
-        self.job = Some((version, job));
-    }
-
-    /// It was told.
-    fn end(&mut self, (version, done): (u64, <Job as Future>::Output)) {
-        let (begun, applied) = match done {
-            Ok((forwarder, begun, applied)) => {
-                self.forwarder = Some(forwarder);
-                (begun, applied)
-            }
-            Err(error) => {
-                self.forwarder = Some(Forwarder::default());
-                let trouble = Some(error.to_string());
-                let applied = Applied {
-                    trouble,
-                    ..Applied::default()
-                };
-                (BTreeMap::new(), applied)
-            }
-        };
-        let Applied {
-            mut plan,
-            gone,
-            is_through,
-            refused,
-            trouble,
-        } = applied;
-        self.note(&begun, &gone);
-        self.not_before = Instant::now() + PAUSE;
-        if is_through {
-            plan.effects.retain(|place, _| !refused.contains(place));
-            let rows = self.rows.iter();
-            let rows = rows.filter(|(_, (place, _))| refused.contains(place));
-            self.lbu.not_in_force(rows.map(|(row, _)| *row).collect());
-            self.lbu.applied(version);
-            self.applied = version;
-            self.tell_panics(&plan);
-            self.effects = plan.effects;
-        }
-        match trouble {
-            None => {
-                if self.trouble.take().is_some() {
-                    info!("the forwarder follows again");
-                }
-            }
-            Some(what) => {
-                if self.trouble.as_ref() != Some(&what) {
-                    error!("the forwarder does not follow: {what}");
-                }
-                self.trouble = Some(what);
-                self.is_dirty = true;
-                self.not_before = Instant::now() + AGAIN;
-            }
-        }
-    }
-
-    /// What was done for what is gone: `begun` is what it was before, `gone` what it is now. Where somebody else has
-    /// decided, it is forgotten.
-    fn note(&mut self, begun: &AllGone, gone: &AllGone) {
-        for (key, before) in begun {
-            if self.gone.get(key) != Some(before) {
+    /// Has all told what is to be done, for whom it is time.
+    fn begin(&mut self, now: Instant) {
+        let version = self.lbu.cache().version();
+        for number in 0..self.followers.len() {
+            let due = self.followers.get(number).and_then(Follower::due);
+            if due.is_none_or(|at| at > now) {
                 continue;
             }
-            match gone.get(key) {
-                Some(now) => {
-                    self.gone.insert(*key, *now);
-                }
-                None => {
-                    self.gone.remove(key);
-                    self.is_other = true;
-                }
+            let known = self.known(number);
+            if let Some(follower) = self.followers.get_mut(number) {
+                follower.begin(known, version, self.panic);
             }
         }
     }
 
-    fn tell_panics(&self, plan: &Plan) {
-        let of = |effects: &BTreeMap<Place, Effect>| -> BTreeSet<_> {
-            let all = effects.values().filter(|effect| effect.panic);
-            all.map(|effect| effect.service).collect()
-        };
-        let (old, new) = (of(&self.effects), of(&plan.effects));
-        for service in new.difference(&old) {
-            warn!(%service, "too many endpoints are not healthy: they get connections all the same");
+    /// One that follows was told.
+    fn end(&mut self, number: usize, version: u64, done: Result<Done, String>) {
+        if let Some(follower) = self.followers.get_mut(number) {
+            self.is_other |= follower.end(version, done);
         }
-        for service in old.difference(&new) {
-            info!(%service, "enough endpoints are healthy again");
-        }
+        let refused: BTreeSet<_> = self.followers.iter().flat_map(Follower::refused).collect();
+        let rows = self.rows.iter();
+        let rows = rows.filter(|(_, (place, _))| refused.contains(place));
+        self.lbu.not_in_force(rows.map(|(row, _)| *row).collect());
+        self.confirm();
+    }
+
+    /// Hosts may be told of what all have taken. What does not concern one, nobody waits for it.
+    fn confirm(&mut self) {
+        let behind = self.followers.iter().filter_map(Follower::behind).min();
+        let applied = behind.unwrap_or(self.lbu.cache().version());
+        self.applied = self.applied.max(applied);
+        self.lbu.applied(self.applied);
     }
 }
 

@@ -6,8 +6,8 @@
 //! looks at the first HTTP/1.x request without taking it, picks an endpoint by its rules, and asks
 //! the kernel to migrate the connection there.
 //!
-//! `nlbd health` hears from hosts how their applications fare, and tells the forwarder which endpoints get
-//! new connections.
+//! `nlbd health` hears from hosts how their applications fare, and tells the forwarder, or a HAProxy, which
+//! endpoints get new connections.
 
 #![forbid(unsafe_code)]
 
@@ -61,10 +61,10 @@ enum Command {
         #[arg(long, value_name = "FILE")]
         config: PathBuf,
     },
-    /// Hear from hosts about the health and load of their applications, and have the forwarder send
-    /// new connections to those that can take them.
+    /// Hear from hosts about the health and load of their applications, and have the forwarder, or a
+    /// HAProxy, send new connections to those that can take them.
     ///
-    /// SIGTERM and SIGINT end it, and the forwarder goes on as it was told last; SIGHUP reads the
+    /// SIGTERM and SIGINT end it, and these go on as they were told last; SIGHUP reads the
     /// configuration again (all but `lbu`, `listen`, `socket`, `state` and `age_limit_ms`), SIGUSR1 logs the
     /// counters. NLBD_LOG sets what is logged.
     Health {

@@ -105,8 +105,7 @@ fn lines(answer: &Value) -> Vec<Value> {
 }
 
 fn trouble(answer: &Value) -> Option<String> {
-    let trouble = answer.get("trouble")?.as_str()?;
-    Some(format!("the forwarder does not follow: {trouble}"))
+    Some(answer.get("trouble")?.as_str()?.to_owned())
 }
 
 /// Shows it until somebody has seen enough.

@@ -2,11 +2,16 @@
 
 //! The configuration file of `nlbd health`.
 
+use super::{
+    follower::Kind,
+    haproxy::{self, Address, Entry},
+};
 use nlb_daemon::{
     config::{Fixed, Mistake, Source},
     keys::{self, KeyEntry},
 };
 use nlb_health::{lbu::LbuConfig, seal::Keys};
+use nlb_netlink::{Proto, ServiceKey};
 use serde::Deserialize;
 use std::{
     collections::BTreeSet,
@@ -14,6 +19,10 @@ use std::{
     path::{Path, PathBuf},
 };
 use toml::Spanned;
+
+/// Backends that may be governed, and bytes of a path of a socket.
+const BACKENDS_MAX: usize = 64;
+const PATH_MAX: usize = 107;
 
 /// A configuration that was found to be right.
 pub(crate) struct Config {
@@ -27,6 +36,8 @@ pub(crate) struct Config {
     /// Users who may ask what is known, beside root.
     pub(crate) users: BTreeSet<u32>,
     pub(crate) panic: Panic,
+    /// Who follows.
+    pub(crate) balancers: Vec<Kind>,
 }
 
 /// When health counts no more.
@@ -50,8 +61,21 @@ struct File {
     panic_threshold: Option<Spanned<u64>>,
     panic_stale: Option<bool>,
     age_limit_ms: Option<Spanned<u64>>,
+    forwarder: Option<Spanned<bool>>,
     #[serde(default)]
     key: Vec<KeyEntry>,
+    #[serde(default)]
+    haproxy: Vec<HaproxyEntry>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct HaproxyEntry {
+    socket: Spanned<String>,
+    backend: Spanned<String>,
+    vip: Spanned<String>,
+    weights: Option<bool>,
+    timeout_ms: Option<Spanned<u64>>,
 }
 
 impl Config {
@@ -96,6 +120,7 @@ impl Config {
         let age_limit =
             source.milliseconds("age_limit_ms", &file.age_limit_ms, 30_000, 200..=600_000)?;
         let threshold = source.number("panic_threshold", &file.panic_threshold, 50, 0..=100)?;
+        let balancers = balancers(source, file.forwarder.as_ref(), &file.haproxy)?;
         Ok(Self {
             lbu: LbuConfig {
                 age_limit,
@@ -112,6 +137,85 @@ impl Config {
                 threshold,
                 stale: file.panic_stale.unwrap_or(true),
             },
+            balancers,
         })
     }
+}
+
+/// Who follows: the forwarder, and each backend once.
+fn balancers(
+    source: &Source,
+    forwarder: Option<&Spanned<bool>>,
+    entries: &[HaproxyEntry],
+) -> Result<Vec<Kind>, Mistake> {
+    let mut all = Vec::new();
+    match forwarder {
+        Some(no) if !no.get_ref() => {
+            if entries.is_empty() {
+                let what = "forwarder is false, and there is no [[haproxy]]: nobody would follow; \
+                    name one, or leave forwarder out";
+                return Err(source.mistake(Some(no.span()), what));
+            }
+        }
+        _ => all.push(Kind::Forwarder),
+    }
+    let mut seen: Vec<(Address, &str)> = Vec::new();
+    for entry in entries {
+        let at = entry.backend.span();
+        let wrong = |what: String| source.mistake(Some(at.clone()), what);
+        if seen.len() == BACKENDS_MAX {
+            return Err(wrong(format!(
+                "there are more than {BACKENDS_MAX} backends"
+            )));
+        }
+        let own = backend(source, entry)?;
+        let name = (own.address.clone(), entry.backend.get_ref().as_str());
+        if seen.contains(&name) {
+            let what = format!("backend \"{}\" is there twice; name one vip for it", name.1);
+            return Err(wrong(what));
+        }
+        seen.push(name);
+        all.push(Kind::Haproxy(own));
+    }
+    Ok(all)
+}
+
+/// Checks a `[[haproxy]]`.
+fn backend(source: &Source, entry: &HaproxyEntry) -> Result<Entry, Mistake> {
+    let socket = entry.socket.get_ref();
+    let address = if socket.starts_with('/') && socket.len() <= PATH_MAX {
+        Address::Unix(socket.into())
+    } else {
+        // Whoever reaches it can do everything with HAProxy.
+        let own = socket.parse().ok();
+        let own = own.filter(|own: &SocketAddr| own.ip().is_loopback() && own.port() != 0);
+        Address::Tcp(own.ok_or_else(|| {
+            let what = format!(
+                "socket is \"{socket}\"; write the path of HAProxy's `stats socket` (up to {PATH_MAX} bytes), or \
+                 its address and port on the loopback, such as \"127.0.0.1:9999\""
+            );
+            source.mistake(Some(entry.socket.span()), what)
+        })?)
+    };
+    if !haproxy::is_name(entry.backend.get_ref()) {
+        let what =
+            "backend is no name of a backend: letters, digits, \"-\", \"_\", \".\" and \":\"";
+        return Err(source.mistake(Some(entry.backend.span()), what));
+    }
+    let service: Result<ServiceKey, _> = entry.vip.get_ref().parse();
+    let wrong = |what: String| source.mistake(Some(entry.vip.span()), what);
+    let service = service.map_err(|error| wrong(format!("vip: {error}")))?;
+    let has_port = service.socket().is_some_and(|vip| vip.port() != 0);
+    if !has_port || service.proto != Proto::TCP {
+        return Err(wrong(format!(
+            "vip is {service}; name one port of TCP, as applications do, such as \"192.0.2.10:80/tcp\""
+        )));
+    }
+    Ok(Entry {
+        address,
+        backend: entry.backend.get_ref().clone(),
+        service,
+        has_weights: entry.weights.unwrap_or(true),
+        timeout: source.milliseconds("timeout_ms", &entry.timeout_ms, 1000, 100..=60_000)?,
+    })
 }

@@ -3,7 +3,7 @@
 //! What a restart of nlbd must not lose: the number of its life, and which endpoints it governs. Those whose hosts do
 //! not speak in the next life, either, are as silent as others, or have left as before.
 
-use super::plan::{worse, AllGone, Place};
+use super::plan::{worse, Gone, Place};
 use nlb_health::row::Directive;
 use serde::{Deserialize, Serialize};
 use std::{
@@ -82,14 +82,14 @@ impl Memory {
     }
 
     /// What the next life has to know: what is here, what is gone, and what hosts say now.
-    pub(super) fn saved(
+    pub(super) fn saved<'a>(
         &self,
         epoch: u64,
         rows: impl Iterator<Item = ((Place, u32), Directive)>,
-        gone: &AllGone,
+        gone: impl Iterator<Item = (&'a (Place, u32), &'a Gone)>,
     ) -> Saved {
         let mut all = self.rows.clone();
-        let gone = gone.iter().map(|(key, gone)| (*key, gone.silent));
+        let gone = gone.map(|(key, gone)| (*key, gone.silent));
         for (key, target) in gone.chain(rows.map(|(key, target)| (key, Some(target)))) {
             let worst = all.entry(key).or_default();
             *worst = match (*worst, target) {

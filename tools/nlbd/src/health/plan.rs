@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! What the forwarder has to be told, by what is known of applications and what it does now. Nothing here does
-//! anything.
+//! What a balancer has to be told, by what is known of applications and what it does now. Nothing here does anything.
 //!
-//! An endpoint of the forwarder is a host of a service; several rows may be about one, such as of two programs that
-//! answer for different URLs. It is as bad as the worst of them. Endpoints that no row is about, and none was, are
-//! left alone.
+//! An endpoint is a host of a service of the forwarder, or a server of a proxy; several rows may be about one, such as
+//! of two programs that answer for different URLs. It is as bad as the worst of them. Endpoints that no row is about,
+//! and none was, are left alone.
 
 use super::config::Panic;
 use nlb_health::row::{Directive, Health, Row, Status};
@@ -35,6 +34,34 @@ impl Place {
     }
 }
 
+/// An endpoint as its balancer shows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Seat {
+    pub(crate) service: ServiceKey,
+    pub(crate) host: IpAddr,
+    /// Its own port; `None`: that of the connection.
+    pub(crate) port: Option<u16>,
+    pub(crate) state: EndpointState,
+    /// `None`: it has none that could be set.
+    pub(crate) weight: Option<u32>,
+}
+
+impl From<&Endpoint> for Seat {
+    fn from(endpoint: &Endpoint) -> Self {
+        Self {
+            service: endpoint.service(),
+            host: endpoint.host_addr,
+            port: endpoint.host_port,
+            state: match endpoint.state {
+                Some(Named::Known(state)) => state,
+                // A newer kernel's: nobody knows what it does.
+                _ => EndpointState::Active,
+            },
+            weight: Some(endpoint.weight.unwrap_or(1)),
+        }
+    }
+}
+
 /// What is left of rows that are gone.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Gone {
@@ -58,20 +85,16 @@ impl Known {
     /// What was done for what is gone is nobody else's doing when it is looked at again: `made` are those changes of the
     /// plan that were made. Of endpoints that somebody else has changed nothing is left to do.
     pub(crate) fn credit(&mut self, plan: &Plan, made: &[Change]) {
-        let states = |changes: &[Change]| -> HashSet<_> {
-            let changes = changes.iter().filter(|own| own.change.state.is_some());
-            changes.map(|own| (own.service, own.host)).collect()
-        };
-        let (planned, made) = (states(&plan.changes), states(made));
+        let mut undone = states(&plan.changes);
+        for number in states(made) {
+            undone.remove(&number);
+        }
+        let undone = plan.places_of(&undone);
         self.gone.retain(|(place, _), gone| {
             match plan.effects.get(place) {
                 None => gone.set = None,
-                Some(effect) => {
-                    let key = (effect.service, place.physical.ip());
-                    if made.contains(&key) || !planned.contains(&key) {
-                        gone.set = Some(effect.state);
-                    }
-                }
+                Some(effect) if !undone.contains(place) => gone.set = Some(effect.state),
+                Some(_) => {}
             }
             !plan.by_hand.contains(place)
         });
@@ -83,12 +106,19 @@ impl Known {
     }
 }
 
+/// The endpoints whose state changes.
+fn states<'a>(changes: impl IntoIterator<Item = &'a Change>) -> HashSet<usize> {
+    let changes = changes.into_iter();
+    let changes = changes.filter(|own| own.change.state.is_some());
+    changes.map(|own| own.number).collect()
+}
+
 /// What the endpoint of a row does, or will when the plan is carried out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Effect {
     pub(crate) service: ServiceKey,
     pub(crate) state: EndpointState,
-    pub(crate) weight: u32,
+    pub(crate) weight: Option<u32>,
     /// It is not healthy, and gets connections because too many are not.
     pub(crate) panic: bool,
 }
@@ -96,6 +126,8 @@ pub(crate) struct Effect {
 /// A change of an endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Change {
+    /// Which of the endpoints it is that the plan was made for.
+    pub(crate) number: usize,
     pub(crate) service: ServiceKey,
     pub(crate) host: IpAddr,
     pub(crate) change: EndpointChange,
@@ -109,6 +141,24 @@ pub(crate) struct Plan {
     pub(crate) effects: BTreeMap<Place, Effect>,
     /// Those that somebody else has changed since they were gone.
     pub(crate) by_hand: BTreeSet<Place>,
+    /// Which endpoints are those of a row.
+    seats: Vec<(Place, usize)>,
+}
+
+impl Plan {
+    /// Where rows are that are not in force, if these changes are refused. A weight is in nobody's way.
+    pub(crate) fn refused<'a>(
+        &self,
+        changes: impl IntoIterator<Item = &'a Change>,
+    ) -> BTreeSet<Place> {
+        self.places_of(&states(changes))
+    }
+
+    fn places_of(&self, numbers: &HashSet<usize>) -> BTreeSet<Place> {
+        let seats = self.seats.iter();
+        let seats = seats.filter(|(_, number)| numbers.contains(number));
+        seats.map(|(place, _)| *place).collect()
+    }
 }
 
 /// What is said of an endpoint, all together.
@@ -197,14 +247,6 @@ impl Said {
     }
 }
 
-fn state_of(endpoint: &Endpoint) -> EndpointState {
-    match endpoint.state {
-        Some(Named::Known(state)) => state,
-        // A newer kernel's: nobody knows what it does.
-        _ => EndpointState::Active,
-    }
-}
-
 /// Without connections that are new, and without taking away others.
 fn closed(now: EndpointState) -> EndpointState {
     match now {
@@ -216,11 +258,11 @@ fn closed(now: EndpointState) -> EndpointState {
 /// The endpoints by what rows say of them.
 struct Index<'a> {
     services: HashMap<(IpAddr, Proto), Vec<Ports>>,
-    endpoints: HashMap<(ServiceKey, IpAddr), (usize, &'a Endpoint)>,
+    endpoints: HashMap<(ServiceKey, IpAddr), Vec<(usize, &'a Seat)>>,
 }
 
 impl<'a> Index<'a> {
-    fn new(services: &[ServiceKey], endpoints: &'a [Endpoint]) -> Self {
+    fn new(services: &[ServiceKey], endpoints: &'a [Seat]) -> Self {
         let mut index = Self {
             services: HashMap::new(),
             endpoints: HashMap::new(),
@@ -230,14 +272,14 @@ impl<'a> Index<'a> {
             ports.push(key.ports);
         }
         for (number, endpoint) in endpoints.iter().enumerate() {
-            let key = (endpoint.service(), endpoint.host_addr);
-            index.endpoints.insert(key, (number, endpoint));
+            let own = index.endpoints.entry((endpoint.service, endpoint.host));
+            own.or_default().push((number, endpoint));
         }
         index
     }
 
     /// As the forwarder looks for the service of a packet: by its own port, by several, by all.
-    fn find(&self, place: &Place) -> Option<usize> {
+    fn service(&self, place: &Place) -> Option<ServiceKey> {
         let (vip, port) = (place.vip.ip(), place.vip.port());
         let proto = Proto(place.transport.into());
         let own = self.services.get(&(vip, proto))?;
@@ -247,21 +289,26 @@ impl<'a> Index<'a> {
         };
         let ports = own.iter().filter(is_own);
         let ports = ports.min_by_key(|ports| u32::from(ports.last) - u32::from(ports.first))?;
-        let key = ServiceKey::new(vip, *ports, proto);
-        let (number, endpoint) = self.endpoints.get(&(key, place.physical.ip()))?;
-        let is_its = endpoint
-            .host_port
-            .is_none_or(|port| [0, port].contains(&place.physical.port()));
-        is_its.then_some(*number)
+        Some(ServiceKey::new(vip, *ports, proto))
+    }
+
+    fn find<'b>(&'b self, place: &'b Place) -> impl Iterator<Item = usize> + use<'a, 'b> {
+        let key = self.service(place).map(|key| (key, place.physical.ip()));
+        let own = key.and_then(|key| self.endpoints.get(&key));
+        let own = own.into_iter().flatten().filter(move |(_, endpoint)| {
+            let is_its = |port| [0, port].contains(&place.physical.port());
+            endpoint.port.is_none_or(is_its)
+        });
+        own.map(|(number, _)| *number)
     }
 }
 
-/// Makes a plan. `services` and `endpoints` are what the forwarder has.
+/// Makes a plan. `services` and `endpoints` are what the balancer has.
 pub(crate) fn plan(
     known: &Known,
     panic: Panic,
     services: &[ServiceKey],
-    endpoints: &[Endpoint],
+    endpoints: &[Seat],
 ) -> Plan {
     let index = Index::new(services, endpoints);
     let mut said: Vec<Option<Said>> = vec![None; endpoints.len()];
@@ -277,12 +324,11 @@ pub(crate) fn plan(
     let gone = known.gone.iter();
     let gone = gone.map(|((place, _), gone)| (place, Said::Gone(*gone)));
     for (place, more) in rows.chain(gone) {
-        let Some(number) = index.find(place) else {
-            continue;
-        };
-        places.push((*place, number));
-        if let Some(place) = said.get_mut(number) {
-            *place = Some(place.map_or(more, |said| said.with(more)));
+        for number in index.find(place) {
+            places.push((*place, number));
+            if let Some(said) = said.get_mut(number) {
+                *said = Some(said.map_or(more, |said| said.with(more)));
+            }
         }
     }
     let mut plan = Plan::default();
@@ -291,7 +337,7 @@ pub(crate) fn plan(
             continue;
         };
         match said {
-            Some(Said::Gone(Gone { set: Some(set), .. })) if *set != state_of(endpoint) => {
+            Some(Said::Gone(Gone { set: Some(set), .. })) if *set != endpoint.state => {
                 *said = None;
             }
             Some(_) => continue,
@@ -305,12 +351,12 @@ pub(crate) fn plan(
         .iter()
         .zip(endpoints)
         .map(|(said, endpoint)| {
-            let panics = panics.get(&endpoint.service()).copied();
+            let panics = panics.get(&endpoint.service).copied();
             said.map(|said| effect(said, endpoint, panics.unwrap_or_default()))
         })
         .collect();
-    for (effect, endpoint) in effects.iter().zip(endpoints) {
-        let change = effect.and_then(|effect| change(&effect, endpoint));
+    for (number, (effect, endpoint)) in effects.iter().zip(endpoints).enumerate() {
+        let change = effect.and_then(|effect| change(number, &effect, endpoint));
         plan.changes.extend(change);
     }
     let closes = |change: &Change| {
@@ -320,11 +366,12 @@ pub(crate) fn plan(
             .is_some_and(|s| s != EndpointState::Active)
     };
     plan.changes.sort_by_key(closes);
-    for (place, number) in places {
-        if let Some(Some(effect)) = effects.get(number) {
-            plan.effects.insert(place, *effect);
+    for (place, number) in &places {
+        if let Some(Some(effect)) = effects.get(*number) {
+            plan.effects.insert(*place, *effect);
         }
     }
+    plan.seats = places;
     plan
 }
 
@@ -339,11 +386,7 @@ struct Panics {
 }
 
 /// The services in which health does not count.
-fn panics(
-    said: &[Option<Said>],
-    panic: Panic,
-    endpoints: &[Endpoint],
-) -> HashMap<ServiceKey, Panics> {
+fn panics(said: &[Option<Said>], panic: Panic, endpoints: &[Seat]) -> HashMap<ServiceKey, Panics> {
     // Of each service, the endpoints that should get connections, and those of them that are not healthy. Of those
     // that are silent nobody knows.
     let mut counts: HashMap<ServiceKey, (u64, u64)> = HashMap::new();
@@ -351,7 +394,7 @@ fn panics(
         let (is_wanted, is_sick) = match said {
             None => {
                 let takes = endpoint.weight != Some(0);
-                (takes && state_of(endpoint) == EndpointState::Active, false)
+                (takes && endpoint.state == EndpointState::Active, false)
             }
             // With a weight of 0 it gets nothing, whatever its health.
             Some(Said::Status {
@@ -361,7 +404,7 @@ fn panics(
             }) => (*target == Directive::Active && *weight > 0, !is_healthy),
             Some(Said::Gone(_)) => (false, false),
         };
-        let (wanted, sick) = counts.entry(endpoint.service()).or_default();
+        let (wanted, sick) = counts.entry(endpoint.service).or_default();
         *wanted += u64::from(is_wanted);
         *sick += u64::from(is_wanted && is_sick);
     }
@@ -373,9 +416,9 @@ fn panics(
     services.map(|(key, counts)| (key, of(counts))).collect()
 }
 
-fn effect(said: Said, endpoint: &Endpoint, panics: Panics) -> Effect {
-    let now = state_of(endpoint);
-    let old_weight = endpoint.weight.unwrap_or(1);
+fn effect(said: Said, endpoint: &Seat, panics: Panics) -> Effect {
+    let old_weight = endpoint.weight;
+    let new_weight = |weight| old_weight.and(Some(weight));
     let (state, weight, by_panic) = match said {
         Said::Status {
             target: Directive::Active,
@@ -383,9 +426,9 @@ fn effect(said: Said, endpoint: &Endpoint, panics: Panics) -> Effect {
             weight,
         } => {
             if is_healthy || panics.sick {
-                (EndpointState::Active, weight, !is_healthy)
+                (EndpointState::Active, new_weight(weight), !is_healthy)
             } else {
-                (EndpointState::Draining, weight, false)
+                (EndpointState::Draining, new_weight(weight), false)
             }
         }
         Said::Status { target, weight, .. } => {
@@ -393,15 +436,15 @@ fn effect(said: Said, endpoint: &Endpoint, panics: Panics) -> Effect {
                 Directive::Inactive => EndpointState::Inactive,
                 _ => EndpointState::Draining,
             };
-            (state, weight, false)
+            (state, new_weight(weight), false)
         }
         Said::Gone(gone) if gone.silent == Some(Directive::Active) && panics.stale => {
             (EndpointState::Active, old_weight, true)
         }
-        Said::Gone(_) => (closed(now), old_weight, false),
+        Said::Gone(_) => (closed(endpoint.state), old_weight, false),
     };
     Effect {
-        service: endpoint.service(),
+        service: endpoint.service,
         state,
         weight,
         panic: by_panic,
@@ -409,18 +452,18 @@ fn effect(said: Said, endpoint: &Endpoint, panics: Panics) -> Effect {
 }
 
 /// How the endpoint comes to that, unless it is so already. The weight of one that gets no connections waits.
-fn change(effect: &Effect, endpoint: &Endpoint) -> Option<Change> {
+fn change(number: usize, effect: &Effect, endpoint: &Seat) -> Option<Change> {
     let is_active = effect.state == EndpointState::Active;
-    let weight = (is_active && endpoint.weight != Some(effect.weight)).then_some(effect.weight);
-    let state = (state_of(endpoint) != effect.state).then_some(effect.state);
+    let weight = effect.weight.filter(|_| is_active);
     let change = EndpointChange {
-        weight,
-        state,
+        weight: weight.filter(|weight| endpoint.weight != Some(*weight)),
+        state: (endpoint.state != effect.state).then_some(effect.state),
         ..EndpointChange::default()
     };
     (change != EndpointChange::default()).then_some(Change {
+        number,
         service: effect.service,
-        host: endpoint.host_addr,
+        host: endpoint.host,
         change,
     })
 }

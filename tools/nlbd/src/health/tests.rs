@@ -1,17 +1,19 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! The configuration, and what becomes of what a host says; plans are in [`plans`].
+//! What becomes of what a host says; plans are in [`plans`].
 
+mod configurations;
+mod haproxy;
 mod plans;
 
 use super::{
-    config::Config,
-    forwarder::{Applied, Forwarder},
+    balancer::{Applied, Balancer},
+    follower::Kind,
+    forwarder::Forwarder,
     memory::{Memory, Saved},
-    plan::{plan, Gone, Place},
+    plan::{plan, Gone, Place, Seat},
     Handler,
 };
-use nlb_daemon::config::Source;
 use nlb_health::{
     agent::AgentConfig,
     lbu::LbuConfig,
@@ -24,50 +26,8 @@ use plans::{endpoint, host, web, PANIC, WEB};
 use std::{
     collections::BTreeSet,
     net::SocketAddr,
-    os::unix::fs::PermissionsExt,
     time::{Duration, Instant},
 };
-
-#[test]
-fn configurations() {
-    let directory = std::env::temp_dir().join(format!("nlbd-health-{}", std::process::id()));
-    std::fs::create_dir_all(&directory).unwrap();
-    let secret = directory.join("health.key");
-    std::fs::write(&secret, "0123456789abcdef\n").unwrap();
-    std::fs::set_permissions(&secret, PermissionsExt::from_mode(0o600)).unwrap();
-    let parse = |text: &str| Config::parse(&Source::new("f", text), &directory.join("f"));
-    let good = include_str!("../../health.toml");
-    let config = parse(good).unwrap();
-    assert_eq!(config.listen, None);
-    assert_eq!((config.panic.threshold, config.panic.stale), (50, true));
-    for (new, expected) in [
-        ("lbu = 0", "f:7: lbu is 0; choose"),
-        ("lbu = 1\nlisten = []", "f:8: listen names an address"),
-        (
-            "lbu = 1\nlisten = [\"0.0.0.0:0\"]",
-            "f:8: listen names an address",
-        ),
-        (
-            "lbu = 1\nlisten = [\"0.0.0.0:1\", \"127.0.0.1:1\"]",
-            "f:8: listen names an address",
-        ),
-        (
-            "lbu = 1\npanic_threshold = 101",
-            "f:8: panic_threshold is 101; choose",
-        ),
-        (
-            "lbu = 1\nage_limit_ms = 3",
-            "f:8: age_limit_ms is 3; choose",
-        ),
-        ("lbu = 1\npanic = 3", "f:8: unknown field `panic`"),
-    ] {
-        let Err(mistake) = parse(&good.replacen("lbu = 1", new, 1)) else {
-            panic!("{new:?} is taken");
-        };
-        assert!(mistake.to_string().contains(expected), "{new:?}: {mistake}");
-    }
-    std::fs::remove_dir_all(&directory).unwrap();
-}
 
 /// A host and a load balancing unit, without a network. The forwarder is told only when the test says so.
 struct Pair {
@@ -91,12 +51,21 @@ struct Pair {
 
 impl Pair {
     fn new() -> Self {
+        Self::with(vec![Kind::Forwarder])
+    }
+
+    fn with(balancers: Vec<Kind>) -> Self {
         let keys = Keys::new(1, b"0123456789abcdef").unwrap();
         let lbu = Lbu::new(LbuConfig::new(9, 1), keys, [1; 32]);
         let mut pair = Self {
             now: Instant::now(),
             agent: None,
-            handler: Handler::new(lbu, PANIC, Memory::new(&Saved::default(), Instant::now())),
+            handler: Handler::new(
+                lbu,
+                PANIC,
+                Memory::new(&Saved::default(), Instant::now()),
+                balancers,
+            ),
             app: AppId(0),
             state: EndpointState::Active,
             is_there: true,
@@ -168,7 +137,7 @@ impl Pair {
         let text = serde_json::to_string(&self.handler.saved(epoch)).unwrap();
         let saved: Saved = serde_json::from_str(&text).unwrap();
         let memory = Memory::new(&saved, self.now + Duration::from_secs(30));
-        self.handler = Handler::new(lbu, PANIC, memory);
+        self.handler = Handler::new(lbu, PANIC, memory, vec![Kind::Forwarder]);
     }
 
     fn agent(&mut self) -> &mut Agent {
@@ -213,7 +182,7 @@ impl Pair {
 
     /// The same; then something else goes wrong.
     fn apply_with(&mut self, trouble: Option<&str>) {
-        let mut known = self.handler.known();
+        let mut known = self.handler.known(0);
         let begun = known.gone.clone();
         if std::mem::take(&mut self.is_anew) {
             known.forget_made();
@@ -226,7 +195,8 @@ impl Pair {
         if !self.is_alone {
             endpoints.push(endpoint(WEB, 2, self.other, 50));
         }
-        let plan = plan(&known, PANIC, &[WEB.parse().unwrap()], &endpoints);
+        let seats: Vec<_> = endpoints.iter().map(Seat::from).collect();
+        let plan = plan(&known, PANIC, &[WEB.parse().unwrap()], &seats);
         let mut made = plan.changes.clone();
         let mut refused = BTreeSet::new();
         if self.refuses && made.iter().any(|change| change.host == host(1)) {
@@ -250,8 +220,8 @@ impl Pair {
             refused,
             trouble: what.map(str::to_owned),
         };
-        let done = (Forwarder::default(), begun, applied);
-        self.handler.end((version, Ok(done)));
+        let balancer: Box<dyn Balancer> = Box::new(Forwarder::default());
+        self.handler.end(0, version, Ok((balancer, begun, applied)));
     }
 
     fn current(&mut self, app: AppId) -> Directive {
@@ -259,7 +229,12 @@ impl Pair {
     }
 
     fn gone(&self) -> Option<Gone> {
-        self.handler.gone.get(&(web(1), HOST)).copied()
+        let follower = &self.handler.followers[0];
+        follower.gone().get(&(web(1), HOST)).copied()
+    }
+
+    fn trouble(&self) -> Option<String> {
+        self.handler.followers[0].trouble()
     }
 }
 
@@ -323,13 +298,14 @@ fn what_is_refused_is_not_in_force() {
     pair.pass(20_000);
     assert_eq!(pair.current(app), Directive::Active);
     assert_eq!(pair.current(other), Directive::Draining);
-    assert_eq!(pair.handler.trouble.as_deref(), Some("refused"));
-    assert!(!pair.handler.effects.contains_key(&web(1)));
+    let trouble = Some("the forwarder does not follow: refused");
+    assert_eq!(pair.trouble().as_deref(), trouble);
+    assert_eq!(pair.handler.followers[0].effect(&web(1)), None);
     pair.refuses = false;
     pair.apply();
     pair.pass(1000);
     assert_eq!(pair.current(app), Directive::Draining);
-    assert_eq!(pair.handler.trouble, None);
+    assert_eq!(pair.trouble(), None);
 }
 
 #[test]
@@ -430,7 +406,8 @@ fn who_is_silent_is_remembered_if_something_goes_wrong() {
         (pair.gone(), pair.state),
         (silent(DRAINING), EndpointState::Draining)
     );
-    assert_eq!(pair.handler.trouble.as_deref(), Some("no room"));
+    let trouble = Some("the forwarder does not follow: no room");
+    assert_eq!(pair.trouble().as_deref(), trouble);
     // Nobody else is left.
     let active = Some(EndpointState::Active);
     pair.is_alone = true;
@@ -441,7 +418,7 @@ fn who_is_silent_is_remembered_if_something_goes_wrong() {
     );
     pair.apply();
     assert_eq!(pair.gone(), silent(active));
-    assert_eq!(pair.handler.trouble, None);
+    assert_eq!(pair.trouble(), None);
     // What was refused is not done.
     pair.is_alone = false;
     pair.refuses = true;

@@ -2,11 +2,11 @@
 
 //! What `nlb health` is told: the answer to `{"command":"show"}`.
 
-use super::{plan::Place, state_name, Handler};
+use super::{follower::Follower, plan::Place, state_name, Handler};
 use nlb_netlink::{Proto, ServiceKey};
 use serde::Deserialize;
 use serde_json::{json, Value};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 #[derive(Deserialize)]
 #[serde(tag = "command", rename_all = "lowercase", deny_unknown_fields)]
@@ -48,27 +48,35 @@ fn show(handler: &Handler, lbu: u32) -> Value {
             rows.push(row);
         }
     }
-    let stale = handler.gone.iter();
-    let stale = stale.filter(|(_, gone)| gone.silent.is_some());
-    let stale = stale.map(|((place, host), _)| {
+    let gone = handler.followers.iter().flat_map(Follower::gone);
+    let stale = gone.filter(|(_, gone)| gone.silent.is_some());
+    let stale: BTreeSet<_> = stale.map(|(key, _)| key).collect();
+    let stale = stale.into_iter().map(|(place, host)| {
         let mut row = json!({ "host": host, "vip": service(place), "physical": place.physical });
         with_effect(handler, place, &mut row);
         row
     });
+    let trouble: Vec<_> = handler
+        .followers
+        .iter()
+        .filter_map(Follower::trouble)
+        .collect();
     json!({
         "lbu": lbu,
         "rows": rows,
         "stale": stale.collect::<Vec<_>>(),
         "version": cache.version(),
         "applied": handler.applied,
-        "trouble": handler.trouble,
+        "trouble": (!trouble.is_empty()).then(|| trouble.join("; ")),
         "counters": counters,
     })
 }
 
-/// What its endpoint does; nothing, if this unit has none.
+/// What its endpoint does; nothing, if this unit has none. Where several balancers have it, that by which it gets most.
 fn with_effect(handler: &Handler, place: &Place, row: &mut Value) {
-    if let (Some(effect), Some(row)) = (handler.effects.get(place), row.as_object_mut()) {
+    let effects = handler.followers.iter().filter_map(|own| own.effect(place));
+    let effect = effects.min_by_key(|effect| effect.state as u32);
+    if let (Some(effect), Some(row)) = (effect, row.as_object_mut()) {
         row.insert("state".to_owned(), state_name(effect.state).into());
         row.insert("weight".to_owned(), effect.weight.into());
         row.insert("panic".to_owned(), effect.panic.into());

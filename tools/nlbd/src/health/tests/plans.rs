@@ -4,7 +4,7 @@
 
 use crate::health::{
     config::Panic,
-    plan::{plan, weight, AllGone, Gone, Known, Place, Plan},
+    plan::{plan, weight, AllGone, Gone, Known, Place, Plan, Seat},
 };
 use nlb_health::row::{Directive, Health, Status};
 use nlb_netlink::{Endpoint, EndpointState, Named, ServiceKey};
@@ -100,7 +100,11 @@ fn is_gone(all: &mut AllGone, last: u8, silent: Option<Directive>, set: Option<E
 fn run(known: &Known, panic: Panic, endpoints: &[Endpoint]) -> Plan {
     let mut services: Vec<_> = endpoints.iter().map(Endpoint::service).collect();
     services.dedup();
-    plan(known, panic, &services, endpoints)
+    plan(known, panic, &services, &seats(endpoints))
+}
+
+fn seats(endpoints: &[Endpoint]) -> Vec<Seat> {
+    endpoints.iter().map(Seat::from).collect()
 }
 
 /// Host, state and weight of each change.
@@ -415,7 +419,12 @@ fn services_are_found_as_packets_find_them() {
     }
     // A service without endpoints hides those that it is taken from.
     let services = [one.parse().unwrap(), all.parse().unwrap()];
-    let plan = plan(&known(&[(web(1), GOOD)]), PANIC, &services, &endpoints[..1]);
+    let plan = plan(
+        &known(&[(web(1), GOOD)]),
+        PANIC,
+        &services,
+        &seats(&endpoints[..1]),
+    );
     assert_eq!(plan, Plan::default());
     // With NAT, the port has to be that of the host.
     let mut nat = endpoint(one, 1, Active, 1);
@@ -424,4 +433,24 @@ fn services_are_found_as_packets_find_them() {
     assert_eq!(run(&rows(80), PANIC, &[nat.clone()]).changes.len(), 0);
     let plan = run(&rows(8080), PANIC, &[nat]);
     assert_eq!(plan.changes[0].host, host(1));
+}
+
+/// Of two servers at one address either keeps a row from being in force.
+#[test]
+fn what_is_refused_concerns_its_own_rows() {
+    let endpoints: Vec<_> = (1..=3).map(|last| endpoint(WEB, last, Active, 7)).collect();
+    let asks = (Health::Healthy, Directive::Draining);
+    let all = known(&[(web(1), asks), (web(2), GOOD), (web(3), asks)]);
+    let mut seats = seats(&endpoints);
+    seats.push(seats[2]);
+    let plan = plan(&all, PANIC, &[WEB.parse().unwrap()], &seats);
+    let [heavy, one, three, four] = plan.changes.as_slice() else {
+        panic!("{:?}", plan.changes);
+    };
+    assert_eq!((heavy.number, heavy.change.state), (1, None));
+    assert_eq!((one.number, three.number, four.number), (0, 2, 3));
+    assert_eq!(plan.refused([one, heavy]), [web(1)].into());
+    assert_eq!(plan.refused([three]), [web(3)].into());
+    assert_eq!(plan.refused([four]), [web(3)].into());
+    assert_eq!(plan.refused([]), [].into());
 }
