@@ -4,10 +4,12 @@
 #
 # nlbd has a HAProxy follow (FIG. 17B), without our kernel modules: the server of a host that is not well, drains or is
 # gone gets no new connections, also of a HAProxy that was started anew; and a server that nobody speaks of is left
-# alone.
+# alone. Two proxies speak for a host that has no agent (FIG. 17A).
 
 . "$(dirname "$0")/lib.sh"
 
+address+=([proxy8]=127.0.0.1 [proxy9]=$HOST1)
+lbu_of+=([proxy8]=127.0.0.1 [proxy9]=$LBU_TO_HOST1)
 agent_config() {
 	cat <<-EOF
 		host = ${1: -1}
@@ -18,9 +20,19 @@ agent_config() {
 		heartbeat_ms = 300
 		age_limit_ms = 4000
 	EOF
+	[[ $1 = host* ]] || cat <<-EOF
+		[[app]]
+		name = "bare"
+		vip = "$VIP:80/tcp"
+		physical = "$HOST2:82"
+		[[app.check]]
+		kind = "http"
+		path = "/page"
+		interval_ms = 200
+	EOF
 }
 health_config() {
-	printf 'lbu = 9\nsocket = "%s"\nstate = "%s"\nforwarder = false\n' "$tmp/nlbd" "$tmp/nlbd.json"
+	printf 'lbu = 9\nsocket = "%s"\nstate = "%s"\nforwarder = false\nproxies = [8, 9]\n' "$tmp/nlbd" "$tmp/nlbd.json"
 	printf '[[haproxy]]\nsocket = "%s"\nbackend = "web"\nvip = "%s"\n' "$tmp/admin" "$VIP:80/tcp"
 }
 
@@ -43,6 +55,7 @@ haproxy_start() {
 		  server host1 $HOST1:80
 		  server host2 $HOST2:80
 		  server other $HOST2:81 weight 7 disabled
+		  server bare $HOST2:82 weight 7 disabled
 	EOF
 	background lbu "$tmp/haproxy.log" haproxy -db -f "$tmp/haproxy.cfg" "$@"
 	echo $! >"$tmp/haproxy.pid"
@@ -177,11 +190,38 @@ goodbye() {
 	server_is other "5 7"
 }
 
+# Of an application that two know, one row counts.
+proxies() {
+	server_is bare "5 7"
+	agent_start proxy8 lbu
+	# By now it is not said any more that it is disabled by the configuration alone.
+	becomes bare "4 50"
+	agent_start proxy9 host1
+	wait_for 20 health_of_bare_is "healthy healthy"
+	server_is bare "4 50"
+	# One of them may be wrong, or gone.
+	app proxy8 health bare failing
+	wait_for 20 health_of_bare_is "failing healthy"
+	app proxy9 capacity bare 30
+	becomes bare "4 30"
+	app proxy9 health bare failing
+	becomes bare "12 30"
+	app proxy8 health bare healthy
+	becomes bare "4 50"
+	end KILL "$tmp/proxy9/agent.pid"
+	wait_for 20 health_of_bare_is "healthy"
+	app proxy8 capacity bare 40
+	becomes bare "4 40"
+	app proxy8 drain bare wait
+	server_is bare "12 40"
+}
+health_of_bare_is() { is "$(health | jq -r '[.rows[] | select(.physical == "'$HOST2:82'").health] | join(" ")')" "$1"; }
+
 ktap_begin
 topology
 ip -n lbu addr add $VIP/32 dev lo
 keys_make 1
-pages
+pages 80,82
 haproxy_start
 nlbd_start
 for host in host1 host2; do agent_start $host; done
@@ -193,4 +233,5 @@ ktap_run "a reload of HAProxy" reload
 ktap_run "inactive" inactive
 ktap_run "HAProxy dies, and is started again" restart
 ktap_run "goodbye" goodbye
+ktap_run "proxies" proxies
 ktap_end

@@ -13,6 +13,7 @@ mod forwarder;
 mod haproxy;
 mod memory;
 mod plan;
+mod proxies;
 mod view;
 
 #[cfg(test)]
@@ -75,6 +76,8 @@ pub(crate) fn run(path: &Path, config: Config) -> io::Result<()> {
 struct Handler {
     lbu: Lbu,
     panic: Panic,
+    /// The hosts that speak for others.
+    proxies: BTreeSet<u32>,
     /// The rows as they were seen last, for what becomes of those that go.
     rows: BTreeMap<(u32, AppId), (Place, Directive)>,
     memory: Memory,
@@ -113,6 +116,7 @@ async fn serve(path: &Path, config: Config) -> io::Result<()> {
         Memory::new(&saved, Instant::now() + own.age_limit),
         config.balancers,
     );
+    handler.proxies = config.proxies;
     let mut keeper = Keeper::new(config.state, None, AGAIN);
     let mut troubles = Troubles::default();
 
@@ -184,6 +188,7 @@ async fn serve(path: &Path, config: Config) -> io::Result<()> {
                     admit.send_replace(self::admitted(&config));
                     *handler.lbu.keys_mut() = config.keys;
                     handler.panic = config.panic;
+                    handler.proxies = config.proxies;
                     handler.govern(config.balancers);
                     info!("configuration read again");
                 }
@@ -219,6 +224,7 @@ impl Handler {
         Self {
             lbu,
             panic,
+            proxies: BTreeSet::new(),
             rows: BTreeMap::new(),
             memory,
             is_other: false,
@@ -396,11 +402,15 @@ impl Handler {
             return Known::default();
         };
         let cache = self.lbu.cache();
-        let rows = cache.hosts().flat_map(|host| cache.host(host));
-        let rows = rows.map(|(_, cached)| (Place::of(&cached.row), cached.row.status));
+        let rows = cache.hosts().flat_map(|host| {
+            let rows = cache.host(host);
+            rows.map(move |(_, cached)| (host, &cached.row))
+        });
+        let rows = rows.filter(|(_, row)| follower.concerns(&Place::of(row)));
+        let rows = proxies::once(rows, &self.proxies);
         Known {
-            rows: rows.filter(|(place, _)| follower.concerns(place)).collect(),
-            gone: follower.gone().clone(),
+            gone: proxies::gone(follower.gone(), &rows, &self.proxies),
+            rows,
         }
     }
 

@@ -36,6 +36,8 @@ pub(crate) struct Config {
     /// Users who may ask what is known, beside root.
     pub(crate) users: BTreeSet<u32>,
     pub(crate) panic: Panic,
+    /// The hosts that speak for others.
+    pub(crate) proxies: BTreeSet<u32>,
     /// Who follows.
     pub(crate) balancers: Vec<Kind>,
 }
@@ -61,6 +63,8 @@ struct File {
     panic_threshold: Option<Spanned<u64>>,
     panic_stale: Option<bool>,
     age_limit_ms: Option<Spanned<u64>>,
+    #[serde(default)]
+    proxies: BTreeSet<u32>,
     forwarder: Option<Spanned<bool>>,
     #[serde(default)]
     key: Vec<KeyEntry>,
@@ -137,6 +141,7 @@ impl Config {
                 threshold,
                 stale: file.panic_stale.unwrap_or(true),
             },
+            proxies: file.proxies,
             balancers,
         })
     }
