@@ -12,6 +12,7 @@ use std::{
     collections::BTreeMap,
     io,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket as StdSocket},
+    sync::atomic::{AtomicU64, Ordering},
     time::Duration,
 };
 use tokio::net::UdpSocket;
@@ -55,17 +56,71 @@ impl Troubles {
     }
 }
 
+/// How much came and went.
+#[derive(Debug, Default)]
+pub struct Traffic {
+    received: AtomicU64,
+    received_bytes: AtomicU64,
+    sent: AtomicU64,
+    sent_bytes: AtomicU64,
+    not_sent: AtomicU64,
+}
+
+impl Traffic {
+    /// Name (of a metric, without its prefix), meaning and value of each counter.
+    pub(crate) fn all(&self) -> [(&'static str, &'static str, u64); 5] {
+        let value = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        [
+            (
+                "datagrams_received_total",
+                "Datagrams that came, from whomever.",
+                value(&self.received),
+            ),
+            (
+                "received_bytes_total",
+                "Bytes of datagrams that came, without headers of UDP and IP.",
+                value(&self.received_bytes),
+            ),
+            (
+                "datagrams_sent_total",
+                "Datagrams that were sent.",
+                value(&self.sent),
+            ),
+            (
+                "sent_bytes_total",
+                "Bytes of datagrams that were sent, without headers of UDP and IP.",
+                value(&self.sent_bytes),
+            ),
+            (
+                "datagrams_not_sent_total",
+                "Datagrams that the kernel has refused to send.",
+                value(&self.not_sent),
+            ),
+        ]
+    }
+}
+
+fn count(datagrams: &AtomicU64, bytes: &AtomicU64, len: usize) {
+    datagrams.fetch_add(1, Ordering::Relaxed);
+    bytes.fetch_add(len as u64, Ordering::Relaxed);
+}
+
 /// Sockets.
 #[derive(Debug)]
 pub struct Sockets {
     v4: Option<UdpSocket>,
     v6: Option<UdpSocket>,
+    traffic: Traffic,
 }
 
 impl Sockets {
     /// Binds to `addresses`, at most one of a family.
     pub fn bind(addresses: &[SocketAddr]) -> io::Result<Self> {
-        let mut sockets = Self { v4: None, v6: None };
+        let mut sockets = Self {
+            v4: None,
+            v6: None,
+            traffic: Traffic::default(),
+        };
         for address in addresses {
             let socket = bind(*address).map_err(|error| {
                 io::Error::new(
@@ -108,7 +163,10 @@ impl Sockets {
                 socket = readable(&self.v6) => socket,
             };
             match socket.try_recv_from(buffer) {
-                Ok(received) => return received,
+                Ok((len, from)) => {
+                    count(&self.traffic.received, &self.traffic.received_bytes, len);
+                    return (len, from);
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) => {
                     debug!("cannot receive: {error}");
@@ -116,6 +174,11 @@ impl Sockets {
                 }
             }
         }
+    }
+
+    /// How much came and went.
+    pub fn traffic(&self) -> &Traffic {
+        &self.traffic
     }
 
     /// Whether there is a socket by which `to` may be reached.
@@ -132,11 +195,22 @@ impl Sockets {
             SocketAddr::V4(_) => &self.v4,
             SocketAddr::V6(_) => &self.v6,
         };
-        let Some(socket) = socket else {
-            return Err(io::ErrorKind::Unsupported.into());
+        let sent = match socket {
+            Some(socket) => rustix::net::sendto(socket, datagram, SendFlags::DONTWAIT, &to),
+            None => return self.not_sent(io::ErrorKind::Unsupported.into()),
         };
-        rustix::net::sendto(socket, datagram, SendFlags::DONTWAIT, &to)?;
-        Ok(())
+        match sent {
+            Ok(len) => {
+                count(&self.traffic.sent, &self.traffic.sent_bytes, len);
+                Ok(())
+            }
+            Err(error) => self.not_sent(error.into()),
+        }
+    }
+
+    fn not_sent(&self, error: io::Error) -> io::Result<()> {
+        self.traffic.not_sent.fetch_add(1, Ordering::Relaxed);
+        Err(error)
     }
 }
 

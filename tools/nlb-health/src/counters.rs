@@ -7,13 +7,66 @@ use std::{
     fmt, //
 };
 
+/// Why datagrams are dropped: the names of [`crate::seal::Error`], [`crate::wire::Error`], and of messages that are
+/// not for this machine, or not from one that it listens to.
+pub const DROPS: [&str; 35] = [
+    "body-address",
+    "body-age-limit",
+    "body-chunk",
+    "body-count",
+    "body-detail",
+    "body-directive",
+    "body-generation",
+    "body-health",
+    "body-id",
+    "body-load",
+    "body-long",
+    "body-name",
+    "body-operation",
+    "body-order",
+    "body-part",
+    "body-protocol",
+    "body-reserved",
+    "body-short",
+    "body-type",
+    "datagram-epoch",
+    "datagram-key",
+    "datagram-late",
+    "datagram-long",
+    "datagram-magic",
+    "datagram-replay",
+    "datagram-reserved",
+    "datagram-senders",
+    "datagram-short",
+    "datagram-tag",
+    "datagram-type",
+    "datagram-version",
+    "message-for-others",
+    "message-of-stranger",
+    "message-of-the-gone",
+    "message-when-leaving",
+];
+
+/// Types of messages, each of which has a counter: of those that came, or at load balancing units of the requests for
+/// snapshots that were sent.
+pub const MESSAGES: [&str; 7] = [
+    "get-snapshot",
+    "goodbye",
+    "heartbeat",
+    "postulate",
+    "postulate-wrong",
+    "row-change",
+    "snapshot",
+];
+
 /// Counters by name: of datagrams that were dropped, each by its reason, and of messages. The names are those of
 /// [`crate::seal::Error`], [`crate::wire::Error`] and the ones in `Documentation/health-protocol.rst`.
 #[derive(Clone, Debug, Default)]
 pub struct Counters(BTreeMap<&'static str, u64>);
 
 impl Counters {
-    pub(crate) fn add(&mut self, name: &'static str) {
+    /// Counts one.
+    pub fn add(&mut self, name: &'static str) {
         *self.0.entry(name).or_default() += 1;
     }
 
@@ -36,5 +89,27 @@ impl fmt::Display for Counters {
             space = " ";
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    /// What is documented as a reason to drop is in the list, and nothing else.
+    #[test]
+    fn drops_are_those_of_the_documentation() {
+        let text = include_str!("../../../Documentation/health-protocol.rst");
+        let quoted = text.split("``").skip(1).step_by(2);
+        let drops: BTreeSet<_> = quoted
+            .filter(|name| {
+                let kinds = ["body-", "datagram-", "message-"];
+                kinds.iter().any(|kind| name.starts_with(kind))
+            })
+            // It was to be sent.
+            .filter(|name| *name != "datagram-not-sent")
+            .collect();
+        assert_eq!(drops, DROPS.into());
     }
 }

@@ -19,6 +19,7 @@
 
 pub mod agent;
 pub mod cache;
+pub mod counters;
 pub mod lbu;
 pub mod load;
 pub mod row;
@@ -26,7 +27,6 @@ pub mod seal;
 pub mod table;
 pub mod wire;
 
-mod counters;
 mod random;
 
 pub use agent::Agent;

@@ -185,3 +185,11 @@ impl Life {
         confirmed.chain([self.heard]).min().unwrap_or(self.heard) + self.age_limit
     }
 }
+
+impl super::Lbu {
+    /// The hosts whose tables are here, and when they were last heard of.
+    pub fn heard(&self) -> impl Iterator<Item = (u32, Instant)> + '_ {
+        let hosts = self.hosts.iter();
+        hosts.filter_map(|(id, host)| Some((*id, host.current.as_ref()?.heard)))
+    }
+}
