@@ -18,6 +18,7 @@ agent_config() {
 		lbus = ["${says_to[$1]}"]
 		addresses = ["${address[$1]}"]
 		socket = "$tmp/$1/socket"
+		metrics = "127.0.0.1:4772"
 		state = "$tmp/$1/state.json"
 		register = [65534]
 		heartbeat_ms = 300
@@ -34,7 +35,9 @@ agent_config() {
 		fall = 1
 	EOF
 }
-health_config() { printf 'lbu = 9\nsocket = "%s"\nstate = "%s"\n' "$tmp/nlbd" "$tmp/nlbd.json"; }
+health_config() {
+	printf 'lbu = 9\nmetrics = "127.0.0.1:4771"\nsocket = "%s"\nstate = "%s"\n' "$tmp/nlbd" "$tmp/nlbd.json"
+}
 is_dropped() { are_dropped "$1" 0; }
 # are_dropped REASON COUNT: more than so many.
 are_dropped() { (($(dropped "$1") > $2)); }
@@ -98,6 +101,40 @@ load_and_capacity_are_weights() {
 	lbu endpoint set $VIP:9000/tcp host $HOST2 weight 3 state draining
 	becomes 9000 host2 active
 	wait_for 20 field_is 9000 host2 weight 40
+}
+
+# scrape MACHINE PORT [PATH]; metric_is MACHINE PORT SERIES VALUE.
+scrape() { ns "$1" curl -sS --max-time 20 "${@:4}" "http://127.0.0.1:$2${3-/metrics}"; }
+metric() { scrape "$1" "$2" | awk -v series="$3" '$1 == series { print $2 }'; }
+metric_is() { [ "$(metric "$1" "$2" "$3")" = "$4" ]; }
+
+metrics() {
+	local drops='nlbd_health_datagrams_dropped_total{reason="datagram-magic"}' before machine name
+	for machine in "lbu 4771" "host1 4772"; do
+		# shellcheck disable=SC2086
+		scrape $machine >"$tmp/metrics"
+		# Comments; name, labels and number.
+		not grep -vE '^# (HELP|TYPE) [a-z_]+ |^[a-z_]+(\{([a-z_]+="[^"]*"[,}])+)? [0-9.e+-]+$' "$tmp/metrics"
+		not grep -qF "$(<"$tmp/key1")" "$tmp/metrics"
+		# shellcheck disable=SC2086
+		is "$(scrape $machine / -o /dev/null -w '%{http_code}')" 404
+	done
+	for name in checks_total check_duration_seconds_bucket app_load_ratio; do
+		grep -q "^nlb_agent_$name{" "$tmp/metrics"
+	done
+	metric_is lbu 4771 'nlbd_health_hosts{state="known"}' 2
+	metric_is lbu 4771 "nlbd_health_panic{service=\"$VIP:9000/tcp\"}" 0
+	before=$(metric lbu 4771 "$drops")
+	ns lbu python3 -c "
+import socket
+socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b'x' * 44, ('127.0.0.1', 4771))"
+	wait_for 20 metric_is lbu 4771 "$drops" $((before + 1))
+	app host1 health echo failing
+	wait_for 20 metric_is host1 4772 'nlb_agent_app_healthy{app="echo"}' 0
+	wait_for 20 metric_is lbu 4771 'nlbd_health_rows{health="failing",target="active"}' 1
+	wait_for 20 metric_is lbu 4771 'nlbd_health_endpoints{state="draining"}' 1
+	app host1 health echo healthy
+	becomes 9000 host1 active
 }
 
 reported_failing() {
@@ -435,6 +472,7 @@ for host in host1 host2; do agent_start $host; done
 ktap_run "applications register, and get connections" applications_register
 hold_host1
 ktap_run "load and capacity become weights" load_and_capacity_are_weights
+ktap_run "metrics" metrics
 ktap_run "reported failing: no new connections, the old one goes on" reported_failing
 ktap_run "a check fails" check_fails
 ktap_run "drain, and undo" drain_and_undo

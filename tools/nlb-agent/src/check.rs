@@ -2,17 +2,18 @@
 
 //! External checks: whether an application answers, asked again and again.
 
+use crate::metrics::{Looks, Outcome};
 use nlb_health::row::Health;
 use rustix::{
     io::Errno,
     process::{kill_process_group, Pid, Signal},
 };
 use std::{
-    fmt,
-    io,
+    fmt, io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
     process::Stdio,
-    time::Duration, //
+    sync::Arc,
+    time::{Duration, Instant},
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -163,20 +164,25 @@ impl Check {
         index: usize,
         generation: u64,
         before: Health,
-        verdicts: mpsc::Sender<Verdict>,
+        (verdicts, looks): (mpsc::Sender<Verdict>, Arc<Looks>),
     ) {
         let mut ticks = interval(self.interval);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut hysteresis = Hysteresis::after(before);
         loop {
             ticks.tick().await;
-            let result = match timeout(self.timeout, self.probe.look()).await {
-                Ok(result) => result,
+            let begun = Instant::now();
+            let looked = timeout(self.timeout, self.probe.look()).await;
+            let (outcome, result) = match looked {
+                Ok(Ok(())) => (Outcome::Good, Ok(())),
+                Ok(Err(miss @ Miss::Bad(_))) => (Outcome::Bad, Err(miss)),
+                Ok(Err(miss @ Miss::Blind(_))) => (Outcome::Blind, Err(miss)),
                 Err(_) => {
                     let what = format!("no answer in {} ms", self.timeout.as_millis());
-                    Err(Miss::Bad(what))
+                    (Outcome::Timeout, Err(Miss::Bad(what)))
                 }
             };
+            looks.count(&app, &self.probe, outcome, begun.elapsed());
             let Some((health, why)) = hysteresis.look(&self, result) else {
                 continue;
             };
@@ -237,6 +243,15 @@ impl Miss {
 }
 
 impl Probe {
+    /// The name of its kind.
+    pub(crate) fn kind(&self) -> &'static str {
+        match self {
+            Self::Tcp(_) => "tcp",
+            Self::Http { .. } => "http",
+            Self::Command(_) => "command",
+        }
+    }
+
     /// Looks once. What is wrong is said in words.
     pub(crate) async fn look(&self) -> Result<(), Miss> {
         match self {

@@ -9,6 +9,7 @@ use crate::{
 use nlb_daemon::{
     config::{Fixed, Mistake, Source},
     keys::{self, KeyEntry},
+    metrics,
 };
 use nlb_health::{agent::AgentConfig, row, seal::Keys};
 use nlb_netlink::{Ports, ServiceKey};
@@ -34,6 +35,8 @@ pub(crate) struct Config {
     /// Addresses by which load balancing units know this host.
     pub(crate) addresses: Vec<IpAddr>,
     pub(crate) socket: PathBuf,
+    /// Where metrics are asked for, if anybody may.
+    pub(crate) metrics: Option<SocketAddr>,
     pub(crate) state: PathBuf,
     /// Users who may register applications.
     pub(crate) register: BTreeSet<u32>,
@@ -59,6 +62,7 @@ struct File {
     #[serde(default)]
     addresses: Vec<IpAddr>,
     socket: Option<PathBuf>,
+    metrics: Option<Spanned<String>>,
     state: Option<PathBuf>,
     #[serde(default)]
     register: BTreeSet<u32>,
@@ -124,6 +128,7 @@ impl Config {
             ("name", format!("{:?}", agent.name)),
             ("bind", format!("{:?}", self.bind)),
             ("socket", format!("{:?}", self.socket)),
+            ("metrics", format!("{:?}", self.metrics)),
             ("state", format!("{:?}", self.state)),
             ("heartbeat_ms", format!("{:?}", agent.heartbeat_interval)),
             ("age_limit_ms", format!("{:?}", agent.age_limit)),
@@ -190,6 +195,7 @@ impl Config {
         }
         Ok(Self {
             keys: keys::load(source, &file.key, path)?,
+            metrics: metrics::address(source, &file.metrics)?,
             agent,
             bind,
             addresses: file.addresses,

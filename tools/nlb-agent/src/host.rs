@@ -142,6 +142,13 @@ impl Host {
         })
     }
 
+    /// The applications as they are in the table.
+    pub(crate) fn statuses(&self) -> impl Iterator<Item = (&str, Status)> {
+        let status = |app: &App| Some(self.agent.table().row(app.id)?.status);
+        let apps = self.apps.iter();
+        apps.filter_map(move |(name, app)| Some((name.as_str(), status(app)?)))
+    }
+
     /// See [`Verdict::generation`].
     pub(crate) fn generation(&self) -> u64 {
         self.generation

@@ -9,6 +9,7 @@ mod app;
 mod check;
 mod config;
 mod host;
+mod metrics;
 mod request;
 mod run;
 mod state;
@@ -35,7 +36,7 @@ enum Command {
     ///
     /// SIGTERM and SIGINT end it without a word: to be started again within the age limit changes nothing. SIGUSR2
     /// says goodbye, so that the host gets no new connections, and ends it. SIGHUP reads the configuration again (all
-    /// but `host`, `name`, `bind`, `socket`, `state`, `drain_when_failing` and times), SIGUSR1 logs the counters. The
+    /// but `host`, `name`, `bind`, `socket`, `metrics`, `state`, `drain_when_failing` and times), SIGUSR1 logs the counters. The
     /// environment variable NLB_AGENT_LOG sets what is logged: error, warn, info, debug.
     Run {
         /// The configuration file.

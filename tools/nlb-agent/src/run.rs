@@ -2,11 +2,18 @@
 
 //! The loop around the protocol's machine: sockets, clock, requests, checks and signals.
 
-use crate::{check::Verdict, config::Config, host::Host, state};
+use crate::{
+    check::Verdict,
+    config::Config,
+    host::Host,
+    metrics::{self, Looks},
+    state,
+};
 use nlb_daemon::{
     api::{self, Message, Server},
     config::tell_others,
     life,
+    metrics::Server as Metrics,
     state::{save, Keeper},
     udp::{Buffer, Sockets, Troubles},
 };
@@ -14,7 +21,8 @@ use nlb_health::{agent::AgentConfig, wire::DATAGRAM_MAX, Agent};
 use std::{
     io,
     path::Path,
-    time::{Duration, Instant},
+    sync::Arc,
+    time::{Duration, Instant, SystemTime},
 };
 use tokio::{
     signal::unix::{signal, SignalKind},
@@ -50,6 +58,7 @@ async fn serve(path: &Path, mut config: Config) -> io::Result<()> {
     // If there is another one, it is found out before anything is touched.
     let server = Server::bind(&config.socket)?;
     let sockets = Sockets::bind(&config.bind)?;
+    let asked = config.metrics.map(Metrics::bind).transpose()?;
     let saved = state::Saved::load(&config.state).unwrap_or_else(|error| {
         error!("{error}");
         state::Saved::default()
@@ -69,7 +78,8 @@ async fn serve(path: &Path, mut config: Config) -> io::Result<()> {
     let mut keeper = Keeper::new(config.state.clone(), is_kept.then_some(first), PAUSE);
 
     let (found, mut verdicts) = mpsc::channel(QUEUE);
-    let mut watchers = watch_all(&host, &found);
+    let looks = Arc::new(Looks::default());
+    let mut watchers = watch_all(&host, &found, &looks);
     let patience = FIRST_LOOK.min(config.agent.age_limit / 4);
     let deadline = tokio::time::Instant::now() + patience;
     while !host.is_known() {
@@ -82,6 +92,11 @@ async fn serve(path: &Path, mut config: Config) -> io::Result<()> {
     let (queue, mut requests) = mpsc::channel(QUEUE);
     let (admit, admitted) = watch::channel(host.admitted());
     tokio::spawn(server.serve(admitted, queue));
+    let (queue, mut scrapes) = mpsc::channel(1);
+    if let Some(asked) = asked {
+        tokio::spawn(asked.serve(queue));
+    }
+    let started = SystemTime::now();
     info!(host = config.agent.host, checks = watchers.len(), "running");
 
     let mut buffer: Buffer = [0; DATAGRAM_MAX + 1];
@@ -120,6 +135,10 @@ async fn serve(path: &Path, mut config: Config) -> io::Result<()> {
                 }
                 Message::Closed(caller) => host.closed(Instant::now(), caller),
             },
+            Some(scrape) = scrapes.recv() => {
+                // Who has asked may be gone.
+                let _ = scrape.send(metrics::page(&host, &looks, sockets.traffic(), started));
+            }
             kept = keeper.ended() => if let Err(error) = kept {
                 not_kept(error);
             },
@@ -141,7 +160,7 @@ async fn serve(path: &Path, mut config: Config) -> io::Result<()> {
                     tell_others(&fixed, &config.fixed());
                     host.reload(Instant::now(), config);
                     host.is_dirty = true;
-                    watchers = watch_all(&host, &found);
+                    watchers = watch_all(&host, &found, &looks);
                     info!(checks = watchers.len(), "configuration read again");
                 }
                 Err(mistake) => error!("the old configuration stays: {mistake}"),
@@ -157,11 +176,18 @@ fn not_kept(error: io::Error) {
 }
 
 /// A task for each check. They end with what is returned.
-fn watch_all(host: &Host, found: &mpsc::Sender<Verdict>) -> JoinSet<()> {
+fn watch_all(host: &Host, found: &mpsc::Sender<Verdict>, looks: &Arc<Looks>) -> JoinSet<()> {
     let mut watchers = JoinSet::new();
+    looks.keep(host.checks().map(|(app, ..)| app).collect());
     for (app, index, check, before) in host.checks() {
         let (check, app) = (check.clone(), app.to_owned());
-        watchers.spawn(check.watch(app, index, host.generation(), before, found.clone()));
+        watchers.spawn(check.watch(
+            app,
+            index,
+            host.generation(),
+            before,
+            (found.clone(), looks.clone()),
+        ));
     }
     watchers
 }

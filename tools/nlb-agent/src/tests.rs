@@ -4,6 +4,7 @@
 
 mod checks;
 mod lives;
+mod metrics;
 mod unit;
 mod users;
 
@@ -84,6 +85,11 @@ fn mistakes_say_where_and_what_to_do() {
             "host = 1",
             "host = 1\nname = \"a b\"",
             "f:3: name is no DNS name",
+        ),
+        (
+            "host = 1",
+            "host = 1\nmetrics = \"0.0.0.0\"",
+            "f:3: metrics is \"0.0.0.0\"; write an address and port",
         ),
         (
             "host = 1",

@@ -12,6 +12,7 @@ mod follower;
 mod forwarder;
 mod haproxy;
 mod memory;
+mod metrics;
 mod plan;
 mod proxies;
 mod view;
@@ -24,10 +25,12 @@ pub(crate) use config::Config;
 use config::Panic;
 use follower::{finished, Done, Follower, Kind};
 use memory::{Memory, Saved};
+use metrics::Tally;
 use nlb_daemon::{
     api::{self, Admitted, Message, Server},
     config::tell_others,
     life,
+    metrics::Server as Metrics,
     state::{self, Keeper},
     udp::{Buffer, Sockets, Troubles, PORT},
 };
@@ -43,7 +46,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     io,
     path::Path,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 use tokio::{
     signal::unix::{signal, SignalKind},
@@ -86,6 +89,7 @@ struct Handler {
     followers: Vec<Follower>,
     /// The version of the cache that is in force.
     applied: u64,
+    tally: Tally,
 }
 
 async fn serve(path: &Path, config: Config) -> io::Result<()> {
@@ -102,6 +106,11 @@ async fn serve(path: &Path, config: Config) -> io::Result<()> {
     let (queue, mut requests) = mpsc::channel(QUEUE);
     let (admit, admitted) = watch::channel(admitted(&config));
     tokio::spawn(server.serve(admitted, queue));
+    let (queue, mut scrapes) = mpsc::channel(1);
+    if let Some(address) = config.metrics {
+        tokio::spawn(Metrics::bind(address)?.serve(queue));
+    }
+    let started = SystemTime::now();
     let (change, mut changed) = mpsc::channel(1);
     forwarder::watch(change)?;
     info!(lbu = config.lbu.lbu, "running");
@@ -170,6 +179,11 @@ async fn serve(path: &Path, config: Config) -> io::Result<()> {
                 // It may be long. Who has asked may be gone.
                 tokio::task::spawn_blocking(move || answer.send(said.to_string()));
             },
+            Some(scrape) = scrapes.recv() => {
+                let page = metrics::page(&handler, sockets.traffic(), started);
+                // Who has asked may be gone.
+                let _ = scrape.send(page);
+            }
             kept = keeper.ended() => if let Err(error) = kept {
                 error!("a restart would lose which endpoints are governed: {error}");
             },
@@ -230,6 +244,7 @@ impl Handler {
             is_other: false,
             followers: balancers.into_iter().map(Follower::new).collect(),
             applied: 0,
+            tally: Tally::default(),
         }
     }
 
@@ -414,6 +429,18 @@ impl Handler {
         }
     }
 
+    /// Where rows are that are silent, and of which hosts. Of a proxy it is not said where another one speaks.
+    fn stale(&self) -> BTreeSet<(Place, u32)> {
+        let rows = self.rows.values().filter(|_| !self.proxies.is_empty());
+        let here: BTreeSet<_> = rows.map(|(place, _)| *place).collect();
+        let gone = self.followers.iter().flat_map(Follower::gone);
+        let silent = gone.filter(|(_, gone)| gone.silent.is_some());
+        let silent = silent.map(|(key, _)| *key);
+        let is_alone =
+            |(place, host): &(Place, u32)| !(self.proxies.contains(host) && here.contains(place));
+        silent.filter(is_alone).collect()
+    }
+
     /// Has all told what is to be done, for whom it is time.
     fn begin(&mut self, now: Instant) {
         let version = self.lbu.cache().version();
@@ -432,7 +459,7 @@ impl Handler {
     /// One that follows was told.
     fn end(&mut self, number: usize, version: u64, done: Result<Done, String>) {
         if let Some(follower) = self.followers.get_mut(number) {
-            self.is_other |= follower.end(version, done);
+            self.is_other |= follower.end(version, done, &mut self.tally);
         }
         let refused: BTreeSet<_> = self.followers.iter().flat_map(Follower::refused).collect();
         let rows = self.rows.iter();

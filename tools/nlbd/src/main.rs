@@ -64,9 +64,9 @@ enum Command {
     /// Hear from hosts about the health and load of their applications, and have the forwarder, or a
     /// HAProxy, send new connections to those that can take them.
     ///
-    /// SIGTERM and SIGINT end it, and these go on as they were told last; SIGHUP reads the
-    /// configuration again (all but `lbu`, `listen`, `socket`, `state` and `age_limit_ms`), SIGUSR1 logs the
-    /// counters. NLBD_LOG sets what is logged.
+    /// SIGTERM and SIGINT end it, and these go on as they were told last; SIGHUP reads the configuration again
+    /// (all but `lbu`, `listen`, `socket`, `metrics`, `state` and `age_limit_ms`), SIGUSR1 logs the counters.
+    /// NLBD_LOG sets what is logged.
     Health {
         /// The configuration file.
         #[arg(long, value_name = "FILE")]

@@ -68,6 +68,8 @@ pub(crate) struct Applied {
     pub(crate) plan: Plan,
     /// What is gone, with what was done for it; also if something went wrong.
     pub(crate) gone: AllGone,
+    /// What was changed; also if something went wrong.
+    pub(crate) made: Vec<Change>,
     /// All is as the plan says, but for what was refused.
     pub(crate) is_through: bool,
     /// Those whose endpoints the balancer would not change.
@@ -79,7 +81,7 @@ pub(crate) struct Applied {
 /// Makes and carries out a plan, as far as that is possible. Blocks.
 pub(crate) fn apply(balancer: &mut dyn Balancer, mut known: Known, panic: Panic) -> Applied {
     let mut applied = Applied::default();
-    match try_apply(balancer, &mut known, panic, &mut applied.plan) {
+    match try_apply(balancer, &mut known, panic, &mut applied) {
         Ok(Some(refused)) => {
             applied.is_through = true;
             applied.trouble = told(&refused, |change| balancer.named(change));
@@ -104,21 +106,22 @@ fn try_apply(
     balancer: &mut dyn Balancer,
     known: &mut Known,
     panic: Panic,
-    last: &mut Plan,
+    applied: &mut Applied,
 ) -> Result<Option<Vec<No>>, Trouble> {
     for _ in 0..ROUNDS {
         let seen = balancer.look()?;
         if seen.is_new {
             known.forget_made();
         }
-        *last = plan(known, panic, &seen.services, &seen.seats);
+        applied.plan = plan(known, panic, &seen.services, &seen.seats);
         let mut made = Vec::new();
-        let outcome = carry_out(&last.changes, &mut made, |change| {
+        let outcome = carry_out(&applied.plan.changes, &mut made, |change| {
             balancer
                 .set(change)
                 .inspect(|()| tell(change, &balancer.named(change)))
         });
-        known.credit(last, &made);
+        known.credit(&applied.plan, &made);
+        applied.made.append(&mut made);
         if let Some(refused) = outcome? {
             return Ok(Some(refused));
         }

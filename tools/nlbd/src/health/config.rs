@@ -9,6 +9,7 @@ use super::{
 use nlb_daemon::{
     config::{Fixed, Mistake, Source},
     keys::{self, KeyEntry},
+    metrics,
 };
 use nlb_health::{lbu::LbuConfig, seal::Keys};
 use nlb_netlink::{Proto, ServiceKey};
@@ -32,6 +33,8 @@ pub(crate) struct Config {
     /// Where hosts are heard; at every address, if none is named.
     pub(crate) listen: Option<Vec<SocketAddr>>,
     pub(crate) socket: PathBuf,
+    /// Where metrics are asked for, if anybody may.
+    pub(crate) metrics: Option<SocketAddr>,
     pub(crate) state: PathBuf,
     /// Users who may ask what is known, beside root.
     pub(crate) users: BTreeSet<u32>,
@@ -57,6 +60,7 @@ struct File {
     lbu: Spanned<u32>,
     listen: Option<Spanned<Vec<SocketAddr>>>,
     socket: Option<PathBuf>,
+    metrics: Option<Spanned<String>>,
     state: Option<PathBuf>,
     #[serde(default)]
     users: BTreeSet<u32>,
@@ -94,6 +98,7 @@ impl Config {
             ("lbu", self.lbu.lbu.to_string()),
             ("listen", format!("{:?}", self.listen)),
             ("socket", format!("{:?}", self.socket)),
+            ("metrics", format!("{:?}", self.metrics)),
             ("state", format!("{:?}", self.state)),
             ("age_limit_ms", format!("{:?}", self.lbu.age_limit)),
         ]
@@ -132,6 +137,7 @@ impl Config {
             },
             keys: keys::load(source, &file.key, path)?,
             listen,
+            metrics: metrics::address(source, &file.metrics)?,
             socket: file.socket.unwrap_or_else(|| "/run/nlbd/health".into()),
             state: file
                 .state

@@ -9,6 +9,7 @@ use super::{
     config::Panic,
     forwarder::Forwarder,
     haproxy::{Entry, Haproxy},
+    metrics::Tally,
     plan::{worse, AllGone, Effect, Gone, Known, Place, Plan},
 };
 use nlb_health::row::Directive;
@@ -146,6 +147,11 @@ impl Follower {
         self.effects.get(place)
     }
 
+    /// What the endpoints of all rows do.
+    pub(super) fn effects(&self) -> impl Iterator<Item = &Effect> {
+        self.effects.values()
+    }
+
     /// Why it is not as it should be, in words.
     pub(super) fn trouble(&self) -> Option<String> {
         let what = self.trouble.as_ref()?;
@@ -259,7 +265,12 @@ impl Follower {
     }
 
     /// It was told. Whether the next life has to know something else now.
-    pub(super) fn end(&mut self, version: u64, done: Result<Done, String>) -> bool {
+    pub(super) fn end(
+        &mut self,
+        version: u64,
+        done: Result<Done, String>,
+        tally: &mut Tally,
+    ) -> bool {
         self.look_at = Instant::now() + self.kind.look();
         let (begun, applied) = match done {
             Ok((balancer, begun, applied)) => {
@@ -276,12 +287,14 @@ impl Follower {
                 (AllGone::new(), applied)
             }
         };
+        tally.count(&applied);
         let Applied {
             mut plan,
             gone,
             is_through,
             refused,
             trouble,
+            ..
         } = applied;
         let is_other = self.note(&begun, &gone);
         self.not_before = Instant::now() + PAUSE;

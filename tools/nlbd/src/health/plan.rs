@@ -116,6 +116,8 @@ fn states<'a>(changes: impl IntoIterator<Item = &'a Change>) -> HashSet<usize> {
 /// What the endpoint of a row does, or will when the plan is carried out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Effect {
+    /// Which of the endpoints it is that the plan was made for.
+    pub(crate) number: usize,
     pub(crate) service: ServiceKey,
     pub(crate) state: EndpointState,
     pub(crate) weight: Option<u32>,
@@ -350,13 +352,14 @@ pub(crate) fn plan(
     let effects: Vec<_> = said
         .iter()
         .zip(endpoints)
-        .map(|(said, endpoint)| {
+        .enumerate()
+        .map(|(number, (said, endpoint))| {
             let panics = panics.get(&endpoint.service).copied();
-            said.map(|said| effect(said, endpoint, panics.unwrap_or_default()))
+            said.map(|said| effect(said, number, endpoint, panics.unwrap_or_default()))
         })
         .collect();
-    for (number, (effect, endpoint)) in effects.iter().zip(endpoints).enumerate() {
-        let change = effect.and_then(|effect| change(number, &effect, endpoint));
+    for (effect, endpoint) in effects.iter().zip(endpoints) {
+        let change = effect.and_then(|effect| change(&effect, endpoint));
         plan.changes.extend(change);
     }
     let closes = |change: &Change| {
@@ -416,7 +419,7 @@ fn panics(said: &[Option<Said>], panic: Panic, endpoints: &[Seat]) -> HashMap<Se
     services.map(|(key, counts)| (key, of(counts))).collect()
 }
 
-fn effect(said: Said, endpoint: &Seat, panics: Panics) -> Effect {
+fn effect(said: Said, number: usize, endpoint: &Seat, panics: Panics) -> Effect {
     let old_weight = endpoint.weight;
     let new_weight = |weight| old_weight.and(Some(weight));
     let (state, weight, by_panic) = match said {
@@ -444,6 +447,7 @@ fn effect(said: Said, endpoint: &Seat, panics: Panics) -> Effect {
         Said::Gone(_) => (closed(endpoint.state), old_weight, false),
     };
     Effect {
+        number,
         service: endpoint.service,
         state,
         weight,
@@ -452,7 +456,7 @@ fn effect(said: Said, endpoint: &Seat, panics: Panics) -> Effect {
 }
 
 /// How the endpoint comes to that, unless it is so already. The weight of one that gets no connections waits.
-fn change(number: usize, effect: &Effect, endpoint: &Seat) -> Option<Change> {
+fn change(effect: &Effect, endpoint: &Seat) -> Option<Change> {
     let is_active = effect.state == EndpointState::Active;
     let weight = effect.weight.filter(|_| is_active);
     let change = EndpointChange {
@@ -461,7 +465,7 @@ fn change(number: usize, effect: &Effect, endpoint: &Seat) -> Option<Change> {
         ..EndpointChange::default()
     };
     (change != EndpointChange::default()).then_some(Change {
-        number,
+        number: effect.number,
         service: effect.service,
         host: endpoint.host,
         change,

@@ -4,6 +4,7 @@
 
 mod configurations;
 mod haproxy;
+mod metrics;
 mod plans;
 
 use super::{
@@ -214,6 +215,7 @@ impl Pair {
         known.credit(&plan, &made);
         let what = trouble.or(refused.first().map(|_| "refused"));
         let applied = Applied {
+            made,
             plan,
             gone: known.gone,
             is_through: trouble.is_none(),

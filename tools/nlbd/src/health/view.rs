@@ -6,7 +6,7 @@ use super::{follower::Follower, plan::Place, state_name, Handler};
 use nlb_netlink::{Proto, ServiceKey};
 use serde::Deserialize;
 use serde_json::{json, Value};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 #[derive(Deserialize)]
 #[serde(tag = "command", rename_all = "lowercase", deny_unknown_fields)]
@@ -26,12 +26,10 @@ fn show(handler: &Handler, lbu: u32) -> Value {
     let cache = handler.lbu.cache();
     let counters: BTreeMap<_, _> = handler.lbu.counters().iter().collect();
     let mut rows = Vec::new();
-    let mut known = BTreeSet::new();
     for host in cache.hosts() {
         for (app, cached) in cache.host(host) {
             let (identity, status) = (&cached.row.identity, cached.row.status);
             let place = Place::of(&cached.row);
-            known.insert(place);
             let mut row = json!({
                 "host": host,
                 "name": handler.lbu.name(host),
@@ -50,15 +48,9 @@ fn show(handler: &Handler, lbu: u32) -> Value {
             rows.push(row);
         }
     }
-    let gone = handler.followers.iter().flat_map(Follower::gone);
-    let stale = gone.filter(|(_, gone)| gone.silent.is_some());
-    // Of a proxy it is not said where another one speaks.
-    let is_alone =
-        |(place, host): &&(Place, u32)| !(handler.proxies.contains(host) && known.contains(place));
-    let stale: BTreeSet<_> = stale.map(|(key, _)| key).filter(is_alone).collect();
-    let stale = stale.into_iter().map(|(place, host)| {
-        let mut row = json!({ "host": host, "vip": service(place), "physical": place.physical });
-        with_effect(handler, place, &mut row);
+    let stale = handler.stale().into_iter().map(|(place, host)| {
+        let mut row = json!({ "host": host, "vip": service(&place), "physical": place.physical });
+        with_effect(handler, &place, &mut row);
         row
     });
     let trouble: Vec<_> = handler

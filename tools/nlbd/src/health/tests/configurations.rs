@@ -39,6 +39,10 @@ fn configurations() {
         ),
         ("lbu = 1\npanic = 3", "f:8: unknown field `panic`"),
         (
+            "lbu = 1\nmetrics = \"here\"",
+            "f:8: metrics is \"here\"; write an address and port",
+        ),
+        (
             "lbu = 1\nforwarder = false",
             "f:8: forwarder is false, and there is no",
         ),
