@@ -36,7 +36,21 @@ agent_config() {
 	EOF
 }
 health_config() {
-	printf 'lbu = 9\nmetrics = "127.0.0.1:4771"\nsocket = "%s"\nstate = "%s"\n' "$tmp/nlbd" "$tmp/nlbd.json"
+	cat <<-EOF
+		lbu = 9
+		metrics = "127.0.0.1:4771"
+		socket = "$tmp/nlbd"
+		state = "$tmp/nlbd.json"
+		[[allotment]]
+		service = "$VIP:9002/udp"
+		scheme = "tokens"
+		tokens = 40
+		age_ms = 3600000
+		[[allotment]]
+		service = "$VIP:9003/udp"
+		scheme = "percentages"
+		age_ms = 2000
+	EOF
 }
 is_dropped() { are_dropped "$1" 0; }
 # are_dropped REASON COUNT: more than so many.
@@ -56,6 +70,13 @@ for _ in range($2):
     with socket.create_connection(('$VIP', $1), timeout=20) as s:
         print(s.recv(100).decode().strip())" | sort -u | xargs
 }
+
+# allotted PORT STATE AMOUNTS: the allotment's state, and what endpoints have of it, by their addresses.
+allotted() {
+	[ "$(lbu -j allotment show "$VIP:$1/udp" | jq -r '.[0] | [.state, (.shares | sort_by(.host_addr)[].amount)] | join(" ")')" = "$2 $3" ]
+}
+# went PORT COUNT: how many of so many flows each host gets.
+went() { flows "$1" "$2" | awk -v first="$HOST1" '$2 == first { n++ } END { print n + 0, NR - n }'; }
 
 # How often the LBU has changed what an endpoint does.
 changes() { grep -ac 'endpoint is' "$tmp/nlbd.log" || true; }
@@ -172,6 +193,40 @@ drain_and_undo() {
 	becomes 9000 host1 active
 	wait_for 20 app_is host1 echo current active
 	is "$(who 9000 4)" "host1 host2"
+}
+
+# Load and capacity decide who gets connections, for as long as somebody says so.
+allotments() {
+	local port host
+	for port in 9002 9003; do
+		lbu service add $VIP:$port/udp scheduler rr
+		for host in host1 host2; do lbu endpoint add $VIP:$port/udp host "${address[$host]}"; done
+		app host1 register a$port vip $VIP:$port/udp capacity 60
+		app host2 register a$port vip $VIP:$port/udp capacity 20
+	done
+	wait_for 20 allotted 9002 valid "30 10"
+	is "$(went 9002 20)" "15 5"
+	allotted 9002 valid "15 5"
+	# A quarter is left when they have gone: another one is asked for.
+	went 9002 10 >"$tmp/went"
+	wait_for 20 allotted 9002 valid "30 10"
+	app host1 load a9002 50
+	wait_for 20 allotted 9002 valid "24 16"
+	app host1 health a9002 failing
+	wait_for 20 allotted 9002 valid 40
+	is "$(went 9002 8)" "0 8"
+	# Nobody says anything any more: the scheduler picks, as soon as that is too old.
+	wait_for 20 allotted 9003 valid "75 25"
+	end KILL "$tmp/nlbd.pid"
+	wait_for 20 allotted 9003 over "75 25"
+	is "$(went 9003 20)" "10 10"
+	nlbd_start
+	wait_for 20 allotted 9003 valid "75 25"
+	for port in 9002 9003; do
+		for host in host1 host2; do app $host unregister a$port; done
+		lbu service del $VIP:$port/udp
+	done
+	wait_for 20 rows_are 4
 }
 
 # Whose endpoints all are failing sends to all that ask for connections.
@@ -476,6 +531,7 @@ ktap_run "metrics" metrics
 ktap_run "reported failing: no new connections, the old one goes on" reported_failing
 ktap_run "a check fails" check_fails
 ktap_run "drain, and undo" drain_and_undo
+ktap_run "allotments" allotments
 ktap_run "all are failing" panic
 ktap_run "forged, unauthenticated and replayed datagrams, users who may not" forged
 ktap_run "the agent dies" agent_dies

@@ -6,6 +6,7 @@
 //! A host is told that nobody sends an application new connections when all balancers have taken what says so: the
 //! version of the cache that a plan was made of is in force when the plan is carried out.
 
+mod allot;
 mod balancer;
 mod config;
 mod follower;
@@ -22,6 +23,7 @@ mod tests;
 
 pub(crate) use config::Config;
 
+use allot::Orders;
 use config::Panic;
 use follower::{finished, Done, Follower, Kind};
 use memory::{Memory, Saved};
@@ -46,6 +48,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     io,
     path::Path,
+    sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
 use tokio::{
@@ -79,6 +82,7 @@ pub(crate) fn run(path: &Path, config: Config) -> io::Result<()> {
 struct Handler {
     lbu: Lbu,
     panic: Panic,
+    orders: Arc<Orders>,
     /// The hosts that speak for others.
     proxies: BTreeSet<u32>,
     /// The rows as they were seen last, for what becomes of those that go.
@@ -126,6 +130,7 @@ async fn serve(path: &Path, config: Config) -> io::Result<()> {
         config.balancers,
     );
     handler.proxies = config.proxies;
+    handler.orders = config.allotments.into();
     let mut keeper = Keeper::new(config.state, None, AGAIN);
     let mut troubles = Troubles::default();
 
@@ -203,6 +208,7 @@ async fn serve(path: &Path, config: Config) -> io::Result<()> {
                     *handler.lbu.keys_mut() = config.keys;
                     handler.panic = config.panic;
                     handler.proxies = config.proxies;
+                    handler.orders = config.allotments.into();
                     handler.govern(config.balancers);
                     info!("configuration read again");
                 }
@@ -238,6 +244,7 @@ impl Handler {
         Self {
             lbu,
             panic,
+            orders: Arc::default(),
             proxies: BTreeSet::new(),
             rows: BTreeMap::new(),
             memory,
@@ -451,7 +458,7 @@ impl Handler {
             }
             let known = self.known(number);
             if let Some(follower) = self.followers.get_mut(number) {
-                follower.begin(known, version, self.panic);
+                follower.begin(known, version, self.panic, self.orders.clone());
             }
         }
     }

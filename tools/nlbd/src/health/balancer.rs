@@ -3,6 +3,7 @@
 //! What distributes connections and is governed by plans: the kernel's forwarder, or a proxy of somebody else's.
 
 use super::{
+    allot::{Allotted, Orders},
     config::Panic,
     plan::{plan, AllGone, Change, Known, Place, Plan, Seat},
 };
@@ -20,6 +21,11 @@ pub(crate) trait Balancer: Send {
 
     /// Has a change made, of an endpoint of those that were seen last.
     fn set(&mut self, change: &Change) -> Result<(), Refused>;
+
+    /// Brings allotments, if it knows any, to what they shall be when the plan is carried out.
+    fn allot(&mut self, _orders: &Orders, _known: &Known, _plan: &Plan) -> Allotted {
+        Allotted::default()
+    }
 
     /// What the endpoint of a change is called.
     fn named(&self, change: &Change) -> String {
@@ -76,12 +82,19 @@ pub(crate) struct Applied {
     pub(crate) refused: BTreeSet<Place>,
     /// Why the balancer is not as it should be.
     pub(crate) trouble: Option<String>,
+    /// What came of allotments, if it was looked at them.
+    pub(crate) allotted: Option<Allotted>,
 }
 
 /// Makes and carries out a plan, as far as that is possible. Blocks.
-pub(crate) fn apply(balancer: &mut dyn Balancer, mut known: Known, panic: Panic) -> Applied {
+pub(crate) fn apply(
+    balancer: &mut dyn Balancer,
+    mut known: Known,
+    panic: Panic,
+    orders: &Orders,
+) -> Applied {
     let mut applied = Applied::default();
-    match try_apply(balancer, &mut known, panic, &mut applied) {
+    match try_apply(balancer, &mut known, panic, orders, &mut applied) {
         Ok(Some(refused)) => {
             applied.is_through = true;
             applied.trouble = told(&refused, |change| balancer.named(change));
@@ -106,6 +119,7 @@ fn try_apply(
     balancer: &mut dyn Balancer,
     known: &mut Known,
     panic: Panic,
+    orders: &Orders,
     applied: &mut Applied,
 ) -> Result<Option<Vec<No>>, Trouble> {
     for _ in 0..ROUNDS {
@@ -123,6 +137,8 @@ fn try_apply(
         known.credit(&applied.plan, &made);
         applied.made.append(&mut made);
         if let Some(refused) = outcome? {
+            // That something was refused is no reason to go by what is old.
+            applied.allotted = Some(balancer.allot(orders, known, &applied.plan));
             return Ok(Some(refused));
         }
     }

@@ -3,6 +3,7 @@
 //! The configuration file of `nlbd health`.
 
 use super::{
+    allot::{Order, Orders},
     follower::Kind,
     haproxy::{self, Address, Entry},
 };
@@ -12,7 +13,7 @@ use nlb_daemon::{
     metrics,
 };
 use nlb_health::{lbu::LbuConfig, seal::Keys};
-use nlb_netlink::{Proto, ServiceKey};
+use nlb_netlink::{AllotmentScheme, Proto, ServiceKey};
 use serde::Deserialize;
 use std::{
     collections::BTreeSet,
@@ -24,6 +25,10 @@ use toml::Spanned;
 /// Backends that may be governed, and bytes of a path of a socket.
 const BACKENDS_MAX: usize = 64;
 const PATH_MAX: usize = 107;
+/// Services that may be allotted.
+const ALLOTMENTS_MAX: usize = 256;
+/// Most tokens that the forwarder takes for an endpoint.
+const TOKENS_MAX: u64 = 1_000_000;
 
 /// A configuration that was found to be right.
 pub(crate) struct Config {
@@ -43,6 +48,7 @@ pub(crate) struct Config {
     pub(crate) proxies: BTreeSet<u32>,
     /// Who follows.
     pub(crate) balancers: Vec<Kind>,
+    pub(crate) allotments: Orders,
 }
 
 /// When health counts no more.
@@ -74,6 +80,8 @@ struct File {
     key: Vec<KeyEntry>,
     #[serde(default)]
     haproxy: Vec<HaproxyEntry>,
+    #[serde(default)]
+    allotment: Vec<AllotmentEntry>,
 }
 
 #[derive(Deserialize)]
@@ -84,6 +92,15 @@ struct HaproxyEntry {
     vip: Spanned<String>,
     weights: Option<bool>,
     timeout_ms: Option<Spanned<u64>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AllotmentEntry {
+    service: Spanned<String>,
+    scheme: Spanned<String>,
+    tokens: Option<Spanned<u64>>,
+    age_ms: Option<Spanned<u64>>,
 }
 
 impl Config {
@@ -143,6 +160,7 @@ impl Config {
                 .state
                 .unwrap_or_else(|| "/var/lib/nlbd/health.json".into()),
             users: file.users,
+            allotments: allotments(source, &file.allotment)?,
             panic: Panic {
                 threshold,
                 stale: file.panic_stale.unwrap_or(true),
@@ -229,4 +247,43 @@ fn backend(source: &Source, entry: &HaproxyEntry) -> Result<Entry, Mistake> {
         has_weights: entry.weights.unwrap_or(true),
         timeout: source.milliseconds("timeout_ms", &entry.timeout_ms, 1000, 100..=60_000)?,
     })
+}
+
+fn allotments(source: &Source, entries: &[AllotmentEntry]) -> Result<Orders, Mistake> {
+    let mut orders = Orders::new();
+    for entry in entries {
+        let at = Some(entry.service.span());
+        let service: ServiceKey = match entry.service.get_ref().parse() {
+            Ok(service) => service,
+            Err(error) => return Err(source.mistake(at, error)),
+        };
+        let scheme: AllotmentScheme = match entry.scheme.get_ref().parse() {
+            Ok(scheme) => scheme,
+            Err(error) => return Err(source.mistake(Some(entry.scheme.span()), error)),
+        };
+        let total = match (scheme, &entry.tokens) {
+            (AllotmentScheme::Tokens, tokens) => {
+                source.number("tokens", tokens, 1000, 1..=TOKENS_MAX)?
+            }
+            (AllotmentScheme::Percentages, None) => 100,
+            (AllotmentScheme::Percentages, Some(tokens)) => {
+                let what = "percentages have no number of tokens; leave it out";
+                return Err(source.mistake(Some(tokens.span()), what));
+            }
+        };
+        let order = Order {
+            scheme,
+            total: u32::try_from(total).unwrap_or(u32::MAX),
+            age: source.milliseconds("age_ms", &entry.age_ms, 10_000, 1000..=3_600_000)?,
+        };
+        if orders.len() >= ALLOTMENTS_MAX {
+            let what = format!("there are more than {ALLOTMENTS_MAX} allotments; take some out");
+            return Err(source.mistake(at, what));
+        }
+        if orders.insert(service, order).is_some() {
+            let what = format!("{service} is allotted twice; take one of them out");
+            return Err(source.mistake(at, what));
+        }
+    }
+    Ok(orders)
 }

@@ -5,6 +5,7 @@
 //! Each has its own, so that one that does not answer keeps none of the others from following.
 
 use super::{
+    allot::Orders,
     balancer::{apply, Applied, Balancer},
     config::Panic,
     forwarder::Forwarder,
@@ -19,6 +20,7 @@ use std::{
     fmt,
     future::{poll_fn, Future},
     pin::Pin,
+    sync::Arc,
     task::Poll,
     time::{Duration, Instant},
 };
@@ -112,6 +114,10 @@ pub(super) struct Follower {
     not_before: Instant,
     /// When it is looked at in any case.
     look_at: Instant,
+    /// When allotments have to be looked at.
+    allot_at: Option<Instant>,
+    /// Why allotments are not as they should be.
+    allot_trouble: Option<String>,
 }
 
 impl Follower {
@@ -130,6 +136,8 @@ impl Follower {
             job: None,
             not_before: now,
             look_at: now,
+            allot_at: None,
+            allot_trouble: None,
         }
     }
 
@@ -156,6 +164,11 @@ impl Follower {
     pub(super) fn trouble(&self) -> Option<String> {
         let what = self.trouble.as_ref()?;
         Some(format!("{} does not follow: {what}", self.kind))
+    }
+
+    /// Whether allotments are as they should be.
+    pub(super) fn is_allotted(&self) -> bool {
+        self.allot_trouble.is_none()
     }
 
     /// The version of the cache that has been told, if something that concerns it has not.
@@ -246,19 +259,23 @@ impl Follower {
         match (&self.job, self.is_dirty) {
             (Some(_), _) => None,
             (None, true) => Some(self.not_before),
-            (None, false) => Some(self.look_at),
+            (None, false) => {
+                let allot = self.allot_at.map(|at| at.max(self.not_before));
+                [Some(self.look_at), allot].into_iter().flatten().min()
+            }
         }
     }
 
     /// Has it told what is to be done. `version` of the cache is what is known.
-    pub(super) fn begin(&mut self, known: Known, version: u64, panic: Panic) {
+    pub(super) fn begin(&mut self, known: Known, version: u64, panic: Panic, orders: Arc<Orders>) {
         let Some(mut balancer) = self.balancer.take() else {
             return;
         };
         self.is_dirty = false;
+        self.allot_at = None;
         let running = tokio::task::spawn_blocking(move || {
             let gone = known.gone.clone();
-            let applied = apply(balancer.as_mut(), known, panic);
+            let applied = apply(balancer.as_mut(), known, panic, &orders);
             (balancer, gone, applied)
         });
         self.job = Some(Job { version, running });
@@ -294,8 +311,13 @@ impl Follower {
             is_through,
             refused,
             trouble,
+            allotted,
             ..
         } = applied;
+        if let Some(allotted) = allotted {
+            self.allot_at = allotted.again.map(|after| Instant::now() + after);
+            self.tell_allotments(allotted.trouble);
+        }
         let is_other = self.note(&begun, &gone);
         self.not_before = Instant::now() + PAUSE;
         if is_through {
@@ -342,6 +364,15 @@ impl Follower {
             }
         }
         is_other
+    }
+
+    fn tell_allotments(&mut self, trouble: Option<String>) {
+        match &trouble {
+            Some(what) if self.allot_trouble != trouble => error!("{what}"),
+            None if self.allot_trouble.is_some() => info!("all that is to be allotted is allotted"),
+            _ => {}
+        }
+        self.allot_trouble = trouble;
     }
 
     fn tell_panics(&self, plan: &Plan) {

@@ -2,7 +2,12 @@
 
 //! What Prometheus is told.
 
-use super::{balancer::Applied, follower, plan::Effect, state_name, Handler};
+use super::{
+    balancer::Applied,
+    follower::{self, Follower},
+    plan::Effect,
+    state_name, Handler,
+};
 use nlb_daemon::{
     metrics::{Kind, Page},
     udp::Traffic,
@@ -25,6 +30,7 @@ pub(super) struct Tally {
     failed: u64,
     states: u64,
     weights: u64,
+    allotments: u64,
 }
 
 impl Tally {
@@ -34,6 +40,8 @@ impl Tally {
             None => self.plans += 1,
             Some(_) => self.failed += 1,
         }
+        let allotted = applied.allotted.as_ref();
+        self.allotments += allotted.map_or(0, |allotted| allotted.set);
         for made in &applied.made {
             self.states += u64::from(made.change.state.is_some());
             self.weights += u64::from(made.change.weight.is_some());
@@ -183,6 +191,12 @@ fn balancers(page: &mut Page, handler: &Handler) {
     );
     changes.put(&[("change", "state")], tally.states);
     changes.put(&[("change", "weight")], tally.weights);
+    page.single(
+        "nlbd_health_allotments_total",
+        Kind::Counter,
+        "Allotments that the forwarder was given.",
+        tally.allotments,
+    );
     let mut forwarder = page.family(
         "nlbd_health_forwarder_follows",
         Kind::Gauge,
@@ -206,6 +220,12 @@ fn balancers(page: &mut Page, handler: &Handler) {
             haproxies.put(&labels, u8::from(follower.trouble().is_none()));
         }
     }
+    page.single(
+        "nlbd_health_allotments_follow",
+        Kind::Gauge,
+        "Whether the forwarder has taken all allotments: 1, or 0.",
+        u8::from(handler.followers.iter().all(Follower::is_allotted)),
+    );
     page.single(
         "nlbd_health_cache_changes_total",
         Kind::Counter,

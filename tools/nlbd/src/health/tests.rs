@@ -2,6 +2,7 @@
 
 //! What becomes of what a host says; plans are in [`plans`].
 
+mod allotments;
 mod configurations;
 mod haproxy;
 mod metrics;
@@ -221,6 +222,7 @@ impl Pair {
             is_through: trouble.is_none(),
             refused,
             trouble: what.map(str::to_owned),
+            ..Applied::default()
         };
         let balancer: Box<dyn Balancer> = Box::new(Forwarder::default());
         self.handler.end(0, version, Ok((balancer, begun, applied)));

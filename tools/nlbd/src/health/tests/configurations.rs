@@ -2,6 +2,7 @@
 
 //! The configuration file.
 
+use super::plans::WEB;
 use crate::health::config::Config;
 use nlb_daemon::config::Source;
 use std::os::unix::fs::PermissionsExt;
@@ -122,6 +123,49 @@ fn configurations() {
             panic!("{socket:?} {backend:?} {vip:?} {more:?} is taken");
         };
         assert!(mistake.to_string().contains(expected), "{mistake}");
+    }
+    let web = "[[allotment]]\nservice = \"192.0.2.10:80/tcp\"\n";
+    let tokens = format!("{web}scheme = \"tokens\"\n");
+    let lines = good.lines().count();
+    let behind = |more: &str| parse(&format!("{good}{more}"));
+    let config = behind(&format!("{tokens}age_ms = 2000\n")).unwrap();
+    let order = config.allotments[&WEB.parse().unwrap()];
+    assert_eq!((order.total, order.age.as_millis()), (1000, 2000));
+    let config = behind(&format!("{web}scheme = \"percentages\"\n")).unwrap();
+    assert_eq!(config.allotments[&WEB.parse().unwrap()].total, 100);
+    for (more, line, expected) in [
+        (
+            tokens.replace("192.0.2.10:80/tcp", "web"),
+            2,
+            "is not a service",
+        ),
+        (
+            format!("{web}scheme = \"coins\""),
+            3,
+            "is none of tokens, percentages",
+        ),
+        (
+            format!("{web}scheme = \"percentages\"\ntokens = 3"),
+            4,
+            "percentages have no",
+        ),
+        (format!("{tokens}tokens = 0"), 4, "tokens is 0; choose"),
+        (format!("{tokens}age_ms = 999"), 4, "age_ms is 999; choose"),
+        (
+            format!("{tokens}{tokens}"),
+            5,
+            "192.0.2.10:80/tcp is allotted twice",
+        ),
+    ] {
+        let Err(mistake) = behind(&more) else {
+            panic!("{more:?} is taken");
+        };
+        let mistake = mistake.to_string();
+        let place = format!("f:{}: ", lines + line);
+        assert!(
+            mistake.starts_with(&place) && mistake.contains(expected),
+            "{mistake}"
+        );
     }
     std::fs::remove_dir_all(&directory).unwrap();
 }

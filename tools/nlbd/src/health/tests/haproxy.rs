@@ -4,6 +4,7 @@
 
 use super::{plans::PANIC, Pair};
 use crate::health::{
+    allot::Orders,
     balancer::{apply, Applied, Balancer},
     follower::{Follower, Kind},
     haproxy::{answers, process, servers, Address, Entry, Haproxy, Server},
@@ -100,7 +101,7 @@ fn run(mut haproxy: Haproxy, known: &Known) -> (Haproxy, Applied) {
     let known = known.clone();
     let running = runtime.block_on(async move {
         tokio::task::spawn_blocking(move || {
-            let applied = apply(&mut haproxy, known, PANIC);
+            let applied = apply(&mut haproxy, known, PANIC, &Orders::new());
             (haproxy, applied)
         })
         .await

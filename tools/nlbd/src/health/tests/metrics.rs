@@ -58,6 +58,8 @@ fn metrics_follow_hosts_and_endpoints() {
             ("applied_changes_total{change=\"state\"}", 1.0),
             ("applied_changes_total{change=\"weight\"}", 0.0),
             ("forwarder_follows", 1.0),
+            ("allotments_follow", 1.0),
+            ("allotments_total", 0.0),
             ("cache_changes_total", 1.0),
             ("cache_changes_in_force_total", 1.0),
             ("messages_total{type=\"get-snapshot\"}", 1.0),

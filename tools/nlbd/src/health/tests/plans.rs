@@ -57,7 +57,7 @@ pub(super) fn endpoint(service: &str, last: u8, state: EndpointState, weight: u3
     endpoint
 }
 
-fn place(vip: &str, physical: &str) -> Place {
+pub(super) fn place(vip: &str, physical: &str) -> Place {
     Place {
         vip: vip.parse().unwrap(),
         transport: 6,
@@ -79,10 +79,10 @@ fn status(health: Health, target: Directive) -> Status {
     }
 }
 
-const GOOD: (Health, Directive) = (Health::Healthy, Directive::Active);
-const BAD: (Health, Directive) = (Health::Failing, Directive::Active);
+pub(super) const GOOD: (Health, Directive) = (Health::Healthy, Directive::Active);
+pub(super) const BAD: (Health, Directive) = (Health::Failing, Directive::Active);
 
-fn known(rows: &[(Place, (Health, Directive))]) -> Known {
+pub(super) fn known(rows: &[(Place, (Health, Directive))]) -> Known {
     Known {
         rows: rows
             .iter()
@@ -103,7 +103,7 @@ fn run(known: &Known, panic: Panic, endpoints: &[Endpoint]) -> Plan {
     plan(known, panic, &services, &seats(endpoints))
 }
 
-fn seats(endpoints: &[Endpoint]) -> Vec<Seat> {
+pub(super) fn seats(endpoints: &[Endpoint]) -> Vec<Seat> {
     endpoints.iter().map(Seat::from).collect()
 }
 
