@@ -98,6 +98,7 @@ pub use crate::{
         Trace, //
     },
     sockets::{
+        AcceptQueue,
         TcpConnection,
         TcpConnections, //
     },

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! The TCP connections of a network namespace, as the kernel's `sock_diag` lists them for `ss`.
+//! The TCP connections of a network namespace, and how many wait to be taken, as the kernel's `sock_diag` lists them for `ss`.
 //!
 //! Source: `include/uapi/linux/inet_diag.h`, `include/uapi/linux/sock_diag.h`.
 
@@ -33,6 +33,9 @@ const AF_INET6: u8 = 10;
 const IPPROTO_TCP: u8 = 6;
 const TCP_ESTABLISHED: u8 = 1;
 const TCP_CLOSE_WAIT: u8 = 8;
+const TCP_LISTEN: u8 = 10;
+const CONNECTIONS: u32 = 1 << TCP_ESTABLISHED | 1 << TCP_CLOSE_WAIT;
+const LISTENERS: u32 = 1 << TCP_LISTEN;
 
 /// Length of `struct inet_diag_req_v2`.
 const REQUEST_LEN: usize = 56;
@@ -76,6 +79,15 @@ impl TcpConnection {
     }
 }
 
+/// The sockets that listen at a port, all together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AcceptQueue {
+    /// Connections that the program has not taken yet.
+    pub waiting: u64,
+    /// As many may wait.
+    pub room: u64,
+}
+
 /// A handle that lists connections of the network namespace it was opened in.
 pub struct TcpConnections {
     endpoint: Endpoint,
@@ -94,17 +106,10 @@ impl TcpConnections {
     /// While connections come and go, one that is there may be missing, and one may be listed twice.
     pub fn at(&mut self, local: SocketAddr) -> Result<Vec<TcpConnection>> {
         let mut found = Vec::new();
-        // A connection over IPv4 may belong to a socket of either family.
-        for family in [AF_INET, AF_INET6] {
-            self.endpoint.exchange(
-                |seq| Ok(request(family, local.port(), seq)),
-                &[],
-                &mut |message| {
-                    found.extend(TcpConnection::decode(message.body)?);
-                    Ok(())
-                },
-            )?;
-        }
+        self.dump(CONNECTIONS, local.port(), |body| {
+            found.extend(TcpConnection::decode(body)?);
+            Ok(())
+        })?;
         let ip = local.ip().to_canonical();
         found.retain(|connection| {
             let own = connection.local.ip();
@@ -112,10 +117,47 @@ impl TcpConnections {
         });
         Ok(found)
     }
+
+    /// The sockets that listen at `port` of one of these addresses, or of all; `None` if there is none.
+    pub fn queue(&mut self, addresses: &[IpAddr], port: u16) -> Result<Option<AcceptQueue>> {
+        let mut found = None;
+        self.dump(LISTENERS, port, |body| {
+            let Some(TcpConnection { local, .. }) = TcpConnection::decode(body)? else {
+                return Ok(());
+            };
+            if local.ip().is_unspecified() || addresses.contains(&local.ip()) {
+                let number = |at: usize| attr::u32(body.get(at..at + 4)?);
+                let queue: &mut AcceptQueue = found.get_or_insert_default();
+                // idiag_rqueue and idiag_wqueue.
+                queue.waiting += u64::from(number(56).unwrap_or(0));
+                queue.room += u64::from(number(60).unwrap_or(0));
+            }
+            Ok(())
+        })?;
+        Ok(found)
+    }
+
+    /// What the kernel says of each socket with one of these states, by number, and this local port.
+    fn dump(
+        &mut self,
+        states: u32,
+        port: u16,
+        mut each: impl FnMut(&[u8]) -> Result<(), Malformed>,
+    ) -> Result<()> {
+        // A connection over IPv4 may belong to a socket of either family.
+        for family in [AF_INET, AF_INET6] {
+            self.endpoint.exchange(
+                |seq| Ok(request(family, states, port, seq)),
+                &[],
+                &mut |message| Ok(each(message.body)?),
+            )?;
+        }
+        Ok(())
+    }
 }
 
-/// A request for a dump of the connections with this local port.
-fn request(family: u8, port: u16, seq: u32) -> Vec<u8> {
+/// A request for a dump of the sockets in these states with this local port.
+fn request(family: u8, states: u32, port: u16, seq: u32) -> Vec<u8> {
     let mut out = Vec::with_capacity(NLMSG_HDRLEN + REQUEST_LEN);
     out.extend_from_slice(&((NLMSG_HDRLEN + REQUEST_LEN) as u32).to_ne_bytes());
     out.extend_from_slice(&SOCK_DIAG_BY_FAMILY.to_ne_bytes());
@@ -123,7 +165,6 @@ fn request(family: u8, port: u16, seq: u32) -> Vec<u8> {
     out.extend_from_slice(&seq.to_ne_bytes());
     out.extend_from_slice(&0u32.to_ne_bytes());
     out.extend_from_slice(&[family, IPPROTO_TCP, 0, 0]);
-    let states = 1u32 << TCP_ESTABLISHED | 1 << TCP_CLOSE_WAIT;
     out.extend_from_slice(&states.to_ne_bytes());
     out.extend_from_slice(&port.to_be_bytes());
     // The rest of `struct inet_diag_sockid` does not matter in a dump.
@@ -162,6 +203,27 @@ mod tests {
         assert_eq!(connections_at(&format!("127.0.0.2:{}", local.port())), []);
         drop((client, accepted));
         assert_eq!(connections_at(&local.to_string()), []);
+    }
+
+    #[test]
+    fn connections_wait_until_they_are_taken() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let local = listener.local_addr().unwrap();
+        let queue = |address: &str| {
+            let mut connections = TcpConnections::open().unwrap();
+            let addresses = [address.parse().unwrap()];
+            connections.queue(&addresses, local.port()).unwrap()
+        };
+        let empty = queue("127.0.0.1").unwrap();
+        assert!(empty.waiting == 0 && empty.room > 3, "{empty:?}");
+        let _clients = [(); 3].map(|()| TcpStream::connect(local).unwrap());
+        let waiting = |waiting| Some(AcceptQueue { waiting, ..empty });
+        assert_eq!(queue("127.0.0.1"), waiting(3));
+        assert_eq!(queue("127.0.0.2"), None);
+        let _taken = listener.accept().unwrap();
+        assert_eq!(queue("127.0.0.1"), waiting(2));
+        drop(listener);
+        assert_eq!(queue("127.0.0.1"), None);
     }
 
     #[test]
