@@ -2,11 +2,11 @@
 
 //! An application: what it is, who has said so, and how it is.
 
-use crate::check::Check;
+use crate::{check::Check, load::Measure};
 use nlb_health::row::{AppId, AppType, Directive, Health, Identity};
 use nlb_netlink::{Proto, ServiceKey};
 use serde::{Deserialize, Serialize};
-use std::net::SocketAddr;
+use std::{net::SocketAddr, time::Instant};
 
 /// What an application is, in the terms of FIG. 13A.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
@@ -76,6 +76,9 @@ pub(crate) struct App {
     pub(crate) checks: Vec<Check>,
     pub(crate) verdicts: Vec<(Health, Option<String>)>,
     pub(crate) reported: Option<Health>,
+    pub(crate) measure: Option<Measure>,
+    /// When its load was reported last.
+    pub(crate) load_at: Option<Instant>,
     pub(crate) wanted: Directive,
 }
 

@@ -5,6 +5,7 @@
 use crate::{
     app::Spec,
     check::{Check, Probe},
+    load::Measure,
 };
 use nlb_daemon::{
     config::{Fixed, Mistake, Source},
@@ -23,6 +24,7 @@ use toml::Spanned;
 
 /// Longest name of an application.
 const NAME_MAX: usize = 63;
+const TCP: u8 = 6;
 /// Capacity of an application that names none.
 const CAPACITY: u8 = 50;
 
@@ -50,6 +52,8 @@ pub(crate) struct FileApp {
     /// The user who may report about it, beside root.
     pub(crate) uid: Option<u32>,
     pub(crate) checks: Vec<Check>,
+    /// How its load is measured.
+    pub(crate) measure: Option<Measure>,
 }
 
 #[derive(Deserialize)]
@@ -88,6 +92,17 @@ struct AppEntry {
     uid: Option<u32>,
     #[serde(default)]
     check: Vec<CheckEntry>,
+    load: Option<Spanned<LoadEntry>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct LoadEntry {
+    pressure: Option<Spanned<PathBuf>>,
+    #[serde(default)]
+    queue: bool,
+    connections: Option<Spanned<u64>>,
+    interval_ms: Option<Spanned<u64>>,
 }
 
 #[derive(Deserialize)]
@@ -343,13 +358,47 @@ fn app(source: &Source, entry: AppEntry, addresses: &[IpAddr]) -> Result<FileApp
         let at = of(field).unwrap_or_else(|| entry.vip.span());
         source.mistake(Some(at), format!("\"{name}\": {what}"))
     })?;
+    let measure = entry.load.map(|entry| measure(source, &entry, &spec));
     let checks = entry.check.into_iter();
     let checks = checks.map(|entry| check(source, entry, &spec));
     Ok(FileApp {
         checks: checks.collect::<Result<_, _>>()?,
+        measure: measure.transpose()?,
         name,
         spec,
         uid: entry.uid,
+    })
+}
+
+fn measure(source: &Source, entry: &Spanned<LoadEntry>, spec: &Spec) -> Result<Measure, Mistake> {
+    let load = entry.get_ref();
+    let at = Some(entry.span());
+    if load.pressure.is_none() && load.connections.is_none() && !load.queue {
+        let what = "load names what is measured: pressure, queue or connections";
+        return Err(source.mistake(at, what));
+    }
+    let has_sockets = load.connections.is_some() || load.queue;
+    if has_sockets && (spec.transport != TCP || spec.physical.port() == 0) {
+        let what = "queue and connections are those of one port with TCP; measure pressure";
+        return Err(source.mistake(at, what));
+    }
+    if let Some(pressure) = &load.pressure {
+        if !pressure.get_ref().is_absolute() {
+            let what = "pressure is the path of a file, such as \"/proc/pressure/cpu\"";
+            return Err(source.mistake(Some(pressure.span()), what));
+        }
+    }
+    let connections = match &load.connections {
+        None => None,
+        some => Some(source.number("connections", some, 1, 1..=10_000_000)?),
+    };
+    Ok(Measure {
+        pressure: load.pressure.as_ref().map(|path| path.get_ref().clone()),
+        queue: load.queue,
+        connections,
+        addresses: [spec.physical.ip(), spec.vip.ip()],
+        port: spec.physical.port(),
+        interval: source.milliseconds("interval_ms", &load.interval_ms, 5000, 100..=60_000)?,
     })
 }
 

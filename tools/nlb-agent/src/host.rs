@@ -2,6 +2,7 @@
 
 //! The applications of the host: what is known of each, from whom, and what becomes of it in the table.
 
+mod load;
 mod rights;
 mod show;
 
@@ -255,6 +256,7 @@ impl Host {
             return;
         };
         app.origin = origin;
+        app.measure = new.measure;
         app.spec.capacity = new.spec.capacity;
         if app.checks != new.checks {
             // It is as it was, until the new ones have found something.
@@ -317,6 +319,8 @@ impl Host {
             checks: Vec::new(),
             verdicts: Vec::new(),
             reported,
+            measure: None,
+            load_at: None,
             wanted,
         };
         info!(app = name, vip = %app.spec.service(), physical = %app.spec.physical, "is in the table");
@@ -463,7 +467,9 @@ impl Host {
                         "load is {load}; it is a percentage, up to {LOAD_MAX}"
                     ));
                 }
-                let id = self.own(caller, &app)?.id;
+                let own = self.own(caller, &app)?;
+                own.load_at = Some(now);
+                let id = own.id;
                 let set = self.agent.set_load(now, id, load);
                 set.map_err(|refused| refused.to_string())?;
                 app

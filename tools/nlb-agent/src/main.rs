@@ -9,6 +9,7 @@ mod app;
 mod check;
 mod config;
 mod host;
+mod load;
 mod metrics;
 mod request;
 mod run;

@@ -6,6 +6,7 @@ use crate::{
     check::Verdict,
     config::Config,
     host::Host,
+    load::Measured,
     metrics::{self, Looks},
     state,
 };
@@ -79,7 +80,8 @@ async fn serve(path: &Path, mut config: Config) -> io::Result<()> {
 
     let (found, mut verdicts) = mpsc::channel(QUEUE);
     let looks = Arc::new(Looks::default());
-    let mut watchers = watch_all(&host, &found, &looks);
+    let (taken, mut loads) = mpsc::channel(QUEUE);
+    let mut watchers = watch_all(&host, &found, &looks, &taken);
     let patience = FIRST_LOOK.min(config.agent.age_limit / 4);
     let deadline = tokio::time::Instant::now() + patience;
     while !host.is_known() {
@@ -97,7 +99,11 @@ async fn serve(path: &Path, mut config: Config) -> io::Result<()> {
         tokio::spawn(asked.serve(queue));
     }
     let started = SystemTime::now();
-    info!(host = config.agent.host, checks = watchers.len(), "running");
+    info!(
+        host = config.agent.host,
+        watchers = watchers.len(),
+        "running"
+    );
 
     let mut buffer: Buffer = [0; DATAGRAM_MAX + 1];
     let mut is_leaving = false;
@@ -142,6 +148,7 @@ async fn serve(path: &Path, mut config: Config) -> io::Result<()> {
             kept = keeper.ended() => if let Err(error) = kept {
                 not_kept(error);
             },
+            Some(measured) = loads.recv() => host.measured(Instant::now(), &measured),
             Some(verdict) = verdicts.recv() => host.verdict(Instant::now(), verdict),
             // Another life follows, most likely, before this one's rows are too old; its rows replace them. To say
             // goodbye would drain all applications for it.
@@ -160,8 +167,8 @@ async fn serve(path: &Path, mut config: Config) -> io::Result<()> {
                     tell_others(&fixed, &config.fixed());
                     host.reload(Instant::now(), config);
                     host.is_dirty = true;
-                    watchers = watch_all(&host, &found, &looks);
-                    info!(checks = watchers.len(), "configuration read again");
+                    watchers = watch_all(&host, &found, &looks, &taken);
+                    info!(watchers = watchers.len(), "configuration read again");
                 }
                 Err(mistake) => error!("the old configuration stays: {mistake}"),
             },
@@ -175,19 +182,24 @@ fn not_kept(error: io::Error) {
     error!("a restart would lose what has changed: {error}");
 }
 
-/// A task for each check. They end with what is returned.
-fn watch_all(host: &Host, found: &mpsc::Sender<Verdict>, looks: &Arc<Looks>) -> JoinSet<()> {
+/// A task for each check, and for each application whose load is measured. They end with what is returned.
+fn watch_all(
+    host: &Host,
+    found: &mpsc::Sender<Verdict>,
+    looks: &Arc<Looks>,
+    taken: &mpsc::Sender<Measured>,
+) -> JoinSet<()> {
     let mut watchers = JoinSet::new();
     looks.keep(host.checks().map(|(app, ..)| app).collect());
+    let generation = host.generation();
     for (app, index, check, before) in host.checks() {
         let (check, app) = (check.clone(), app.to_owned());
-        watchers.spawn(check.watch(
-            app,
-            index,
-            host.generation(),
-            before,
-            (found.clone(), looks.clone()),
-        ));
+        let results = (found.clone(), looks.clone());
+        watchers.spawn(check.watch(app, index, generation, before, results));
+    }
+    for (app, measure) in host.measures() {
+        let measure = measure.clone();
+        watchers.spawn(measure.watch(app.to_owned(), generation, taken.clone()));
     }
     watchers
 }

@@ -4,6 +4,7 @@
 
 mod checks;
 mod lives;
+mod load;
 mod metrics;
 mod unit;
 mod users;
@@ -213,6 +214,26 @@ fn mistakes_say_where_and_what_to_do() {
             "capacity = 7",
             "capacity = 7\n[[app.check]]\nkind = \"tcp\"",
             "f:23: a check needs the address and port",
+        ),
+        (
+            "uid = 33",
+            "[app.load]",
+            "f:12: load names what is measured",
+        ),
+        (
+            "uid = 33",
+            "load = { pressure = \"cpu\" }",
+            "f:12: pressure is the path of a file",
+        ),
+        (
+            "uid = 33",
+            "load = { connections = 0 }",
+            "f:12: connections is 0; choose",
+        ),
+        (
+            "capacity = 7",
+            "load = { queue = true }",
+            "f:21: queue and connections are those of one port",
         ),
     ];
     for (old, new, expected) in cases {
