@@ -396,6 +396,10 @@ impl Host {
             }
             Event::LbuFound { lbu, from } => info!(lbu, %from, "load balancing unit found"),
             Event::LbuLost { lbu } => warn!(lbu, "load balancing unit not heard of"),
+            Event::Leader { host, members } => {
+                let is_own = host == self.id;
+                info!(leader = host, is_own, members, "leader of the group");
+            }
             Event::Gone => return false,
         }
         true

@@ -5,9 +5,11 @@
 
 mod config;
 mod directives;
+mod group;
 mod peers;
 
 pub use config::{AgentConfig, Event};
+pub use group::GroupConfig;
 
 use crate::{
     load::Smoother,
@@ -15,10 +17,11 @@ use crate::{
     row::{AppId, Directive, Health, Row},
     seal::{Keys, Opener, Sealer},
     table::{Refused, Table},
-    wire::{self, Heartbeat, Message, Operation},
+    wire::{self, Heartbeat, Message, Operation, Route},
     Counters, Transmit,
 };
 use directives::{Directives, Wish};
+use group::Group;
 use peers::Peers;
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -47,6 +50,7 @@ pub struct Agent {
     loads: BTreeMap<AppId, Smoother>,
     directives: Directives,
     peers: Peers,
+    group: Option<Group>,
     counters: Counters,
     // Changes that are not sent yet, and what is to be sent.
     operations: Vec<Operation>,
@@ -54,6 +58,8 @@ pub struct Agent {
     events: VecDeque<Event>,
     beat: u64,
     heartbeat_at: Instant,
+    // The table has changed since the last one.
+    is_changed: bool,
     // The time of another goodbye, and how many are left.
     leaving: Option<(Instant, u32)>,
     is_gone: bool,
@@ -62,20 +68,26 @@ pub struct Agent {
 impl Agent {
     /// A host begins a life with an empty table. `seed` is secret and random.
     pub fn new(now: Instant, config: AgentConfig, keys: Keys, seed: [u8; 32]) -> Self {
+        let mut random = Random::new(seed);
+        let group = config.group.clone();
+        let group =
+            group.map(|group| Group::new(now, config.host, config.epoch, group, random.fork()));
         Self {
             sealer: Sealer::new(config.host, config.epoch),
-            opener: Opener::new(false, config.max_lbus),
-            random: Random::new(seed),
+            opener: Opener::new(Route::ToHosts, config.max_lbus),
+            random,
             table: Table::new(config.chunks, config.max_rows),
             loads: BTreeMap::new(),
             directives: Directives::new(now),
             peers: Peers::new(now, &config),
+            group,
             counters: Counters::default(),
             operations: Vec::new(),
             out: VecDeque::new(),
             events: VecDeque::new(),
             beat: 0,
             heartbeat_at: now,
+            is_changed: false,
             leaving: None,
             is_gone: false,
             config,
@@ -101,6 +113,18 @@ impl Agent {
     /// From now on load balancing units are at these addresses, or multicast groups.
     pub fn set_lbus(&mut self, lbus: Vec<SocketAddr>) {
         self.config.lbus = lbus;
+    }
+
+    /// From now on these are the members of the group by which others are found.
+    pub fn set_seeds(&mut self, seeds: Vec<SocketAddr>) {
+        if let Some(group) = &mut self.group {
+            group.set_seeds(seeds);
+        }
+    }
+
+    /// Who leads the group, as far as is known here.
+    pub fn leader(&self) -> Option<u32> {
+        self.group.as_ref().map(Group::leader)
     }
 
     /// The load balancing units that have asked for the table in this life and were heard of lately.
@@ -167,6 +191,7 @@ impl Agent {
     pub fn shut_down(&mut self, now: Instant) {
         if self.leaving.is_none() && !self.is_gone {
             self.flush();
+            self.in_group(|group, host| group.leave(host));
             self.leaving = Some((now, GOODBYES));
             self.handle_timeout(now);
         }
@@ -236,12 +261,34 @@ impl Agent {
             self.counters.add("changes-not-sent");
         }
         self.heartbeat_at = self.heartbeat_at.min(now + self.config.recheck);
+        self.is_changed = true;
+    }
+
+    fn in_group<T>(
+        &mut self,
+        call: impl FnOnce(&mut Group, &mut group::Host<'_>) -> T,
+    ) -> Option<T> {
+        let mut host = group::Host {
+            keys: &self.keys,
+            counters: &mut self.counters,
+            out: &mut self.out,
+        };
+        self.group.as_mut().map(|group| call(group, &mut host))
     }
 
     /// Queues `message` for every load balancing unit.
     fn tell_all(&mut self, message: &Message) {
+        let all = std::mem::take(&mut self.config.lbus);
+        self.tell_each(&all, message);
+        self.config.lbus = all;
+    }
+
+    fn tell_each(&mut self, those: &[SocketAddr], message: &Message) {
+        if those.is_empty() {
+            return;
+        }
         let datagram: Arc<[u8]> = self.sealer.seal(&self.keys, message).into();
-        for to in &self.config.lbus {
+        for to in those {
             self.out.push_back(Transmit {
                 to: *to,
                 datagram: datagram.clone(),
@@ -273,25 +320,46 @@ impl Agent {
         }
     }
 
+    /// A heartbeat for all load balancing units; if somebody else leads the group, by him, except where it is not known
+    /// that he reaches them.
     fn heartbeat(&mut self, now: Instant) {
         self.flush();
-        let every = u64::from(self.config.name_every.max(1));
-        let name = self.config.name.clone();
-        let is_named = self.beat.is_multiple_of(every);
+        let group = self.group.as_ref().filter(|group| !group.leads());
+        let direct_every = group.map(|group| group.config().direct_every);
+        let every = direct_every.unwrap_or(self.config.name_every);
+        let is_named = self.beat.is_multiple_of(u64::from(every.max(1)));
         self.beat += 1;
-        let message = Message::Heartbeat(Heartbeat {
+        let mut beat = Heartbeat {
             beat: self.beat,
             age_limit: self.config.age_limit_ms(),
             forward: false,
             generations: self.table.chunks().iter().map(|c| c.generation).collect(),
-            name: name.filter(|_| is_named),
-        });
-        self.tell_all(&message);
+            name: self.config.name.clone().filter(|_| is_named),
+        };
+        let message = Message::Heartbeat(beat.clone());
+        let uncovered = self.peers.uncovered(&self.config.lbus);
+        match uncovered.filter(|_| direct_every.is_some() && !is_named) {
+            Some(uncovered) => self.tell_each(&uncovered, &message),
+            None => self.tell_all(&message),
+        }
+        if direct_every.is_some() {
+            beat.forward = self.is_changed;
+            beat.name = None;
+            self.in_group(|group, host| group.heartbeat(now, beat, host));
+        }
+        self.is_changed = false;
         self.heartbeat_at = now + self.config.heartbeat_interval;
     }
 
     /// A datagram has come from `from`.
     pub fn handle_datagram(&mut self, now: Instant, from: SocketAddr, datagram: &[u8]) {
+        if self
+            .group
+            .as_ref()
+            .is_some_and(|group| group.is_for(datagram))
+        {
+            return self.handle_in_group(now, from, datagram);
+        }
         let opened = match self.opener.open(&self.keys, datagram) {
             Ok(opened) => opened,
             Err(error) => return self.counters.add(error.name()),
@@ -335,7 +403,33 @@ impl Agent {
                     self.counters.add("postulate-forgotten");
                 }
             }
+            Message::Heard(heard)
+                if heard.host == self.config.host && heard.epoch == self.config.epoch =>
+            {
+                self.counters.add("heard");
+                // Nobody listens to a leader whose table it has not asked for.
+                if !self.peers.is_known(opened.sender) {
+                    self.opener.forget(opened.sender);
+                    return self.counters.add("message-of-stranger");
+                }
+                self.peers.heard(now, opened.sender, from);
+                self.in_group(|group, _| group.heard(opened.sender, heard.number));
+            }
             _ => return self.counters.add("message-for-others"),
+        }
+        self.handle_timeout(now);
+    }
+
+    fn handle_in_group(&mut self, now: Instant, from: SocketAddr, datagram: &[u8]) {
+        if self.leaving.is_some() || self.is_gone {
+            return self.counters.add("message-when-leaving");
+        }
+        let heard = self.in_group(|group, host| group.handle_datagram(now, from, datagram, host));
+        let patience = self.group.as_ref().map(|group| group.config().patience);
+        if let (Some(Some((sent, lbus))), Some(patience)) = (heard, patience) {
+            for lbu in lbus {
+                self.peers.cover(lbu, sent + patience);
+            }
         }
         self.handle_timeout(now);
     }
@@ -373,11 +467,26 @@ impl Agent {
             self.events.push_back(Event::LbuLost { lbu });
         }
         self.settle(now);
-        if self.heartbeat_at <= now {
+        self.group_timeout(now);
+        if self.peers.is_exposed(now) || self.heartbeat_at <= now {
             self.heartbeat(now);
         }
         self.answer(now);
         self.postulate(now);
+    }
+
+    /// What is due in the group.
+    fn group_timeout(&mut self, now: Instant) {
+        let consolidated = self.in_group(|group, host| group.handle_timeout(now, host));
+        for message in consolidated.into_iter().flatten() {
+            self.tell_all(&Message::Consolidated(message));
+        }
+        if let Some(group) = &mut self.group {
+            if let Some(host) = group.new_leader() {
+                let members = group.members();
+                self.events.push_back(Event::Leader { host, members });
+            }
+        }
     }
 
     /// Directives that all load balancing units follow are the current ones.
@@ -439,6 +548,7 @@ impl Agent {
         let others = [
             self.directives.timeout(&self.config),
             self.peers.timeout(&self.config),
+            self.group.as_ref().and_then(Group::timeout),
         ];
         load.chain(others.into_iter().flatten())
             .chain([self.heartbeat_at])

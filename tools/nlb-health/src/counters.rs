@@ -9,7 +9,7 @@ use std::{
 
 /// Why datagrams are dropped: the names of [`crate::seal::Error`], [`crate::wire::Error`], and of messages that are
 /// not for this machine, or not from one that it listens to.
-pub const DROPS: [&str; 35] = [
+pub const DROPS: [&str; 37] = [
     "body-address",
     "body-age-limit",
     "body-chunk",
@@ -21,7 +21,9 @@ pub const DROPS: [&str; 35] = [
     "body-id",
     "body-load",
     "body-long",
+    "body-member",
     "body-name",
+    "body-number",
     "body-operation",
     "body-order",
     "body-part",
@@ -49,10 +51,14 @@ pub const DROPS: [&str; 35] = [
 
 /// Types of messages, each of which has a counter: of those that came, or at load balancing units of the requests for
 /// snapshots that were sent.
-pub const MESSAGES: [&str; 7] = [
+pub const MESSAGES: [&str; 11] = [
+    "consolidated",
     "get-snapshot",
     "goodbye",
+    "heard",
     "heartbeat",
+    "member-heartbeat",
+    "passed-on",
     "postulate",
     "postulate-wrong",
     "row-change",

@@ -10,6 +10,7 @@
 mod config;
 mod life;
 mod postulates;
+mod relayed;
 
 pub use config::{Down, Event, LbuConfig};
 
@@ -18,7 +19,7 @@ use crate::{
     random::Random,
     row::AppId,
     seal::{Keys, Opener, Sealer},
-    wire::{Change, GetSnapshot, Heartbeat, Message, Operation, Snapshot},
+    wire::{Change, GetSnapshot, Heard, Heartbeat, Message, Operation, Route, Snapshot},
     Counters, Transmit,
 };
 use life::Life;
@@ -35,7 +36,7 @@ const QUEUE_MAX: usize = 65536;
 /// How long hosts may answer a request to all.
 const SOLICITED: Duration = Duration::from_secs(10);
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Host {
     /// The life whose rows are in the cache.
     current: Option<Life>,
@@ -102,7 +103,7 @@ impl Lbu {
     pub fn new(config: LbuConfig, keys: Keys, seed: [u8; 32]) -> Self {
         Self {
             sealer: Sealer::new(config.lbu, config.epoch),
-            opener: Opener::new(true, config.limits.hosts),
+            opener: Opener::new(Route::ToLbus, config.limits.hosts),
             random: Random::new(seed),
             hosts: BTreeMap::new(),
             deadlines: BTreeMap::new(),
@@ -196,12 +197,8 @@ impl Lbu {
             Err(error) => return self.counters.add(error.name()),
         };
         let (id, epoch) = (opened.sender, opened.epoch);
-        // Their number is bounded by that of the senders.
-        let host = self.hosts.entry(id).or_insert(Host {
-            current: None,
-            next: None,
-            gone: None,
-        });
+        // Their number is bounded by that of the senders, and of those that leaders speak for.
+        let host = self.hosts.entry(id).or_default();
         if host.gone.is_some_and(|(gone, _)| epoch <= gone) {
             return self.counters.add("message-of-the-gone");
         }
@@ -213,7 +210,7 @@ impl Lbu {
             life.from = from;
         }
         match message {
-            Message::Heartbeat(beat) => self.heartbeat(now, id, is_current, beat),
+            Message::Heartbeat(beat) => self.heartbeat(now, now, id, is_current, beat),
             Message::Goodbye if is_current => self.goodbye(now, id, epoch),
             // It may be an old one. If not, the heartbeats end.
             Message::Goodbye => self.counters.add("goodbye-unproven"),
@@ -223,7 +220,20 @@ impl Lbu {
                 let wrong = self.postulate(now, id, epoch, &postulate);
                 self.tell(from, &Message::PostulateWrong(wrong));
             }
-            Message::GetSnapshot(_) | Message::PostulateWrong(_) => {}
+            Message::Consolidated(consolidated) if is_current => {
+                let number = consolidated.number;
+                self.consolidated(now, consolidated);
+                let heard = Heard {
+                    host: id,
+                    epoch,
+                    number,
+                };
+                self.tell(from, &Message::Heard(heard));
+            }
+            // It may be an old one: not even its sender is known to be there.
+            Message::Consolidated(_) => self.counters.add("consolidated-unproven"),
+            // Nothing else goes to load balancing units.
+            _ => {}
         }
         self.arrange(now, id);
     }
@@ -237,7 +247,8 @@ impl Lbu {
         }
     }
 
-    fn heartbeat(&mut self, now: Instant, id: u32, is_current: bool, beat: Heartbeat) {
+    /// A heartbeat, which somebody has had since `at`.
+    fn heartbeat(&mut self, now: Instant, at: Instant, id: u32, is_current: bool, beat: Heartbeat) {
         self.counters.add("heartbeat");
         let config = self.config.clone();
         let Some(life) = self.life(id, is_current) else {
@@ -250,11 +261,11 @@ impl Lbu {
             return self.counters.add("chunks-contradict");
         }
         life.beat = beat.beat;
-        life.heard = now;
+        life.heard = life.heard.max(at);
         for (chunk, generation) in life.chunks.iter_mut().zip(beat.generations) {
             chunk.heard_of = chunk.heard_of.max(generation);
             if chunk.have == Some(generation) {
-                chunk.confirmed = Some(now);
+                chunk.confirmed = chunk.confirmed.max(Some(at));
             }
         }
         life.schedule(now, &config);
@@ -467,8 +478,9 @@ impl Lbu {
         if let Some(host) = self.hosts.get_mut(&id) {
             for life in [&mut host.current, &mut host.next].into_iter().flatten() {
                 if life.get_at.is_some_and(|at| at <= now) {
+                    let to = life.from;
                     let (request, chunks) = life.request(now, &mut self.random, &self.config);
-                    gets.push((life.from, request, chunks));
+                    gets.push((to, request, chunks));
                 }
             }
         }

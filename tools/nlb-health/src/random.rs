@@ -3,8 +3,12 @@
 //! Random numbers from a secret seed that the caller provides: ids of requests, which nobody may guess, and jitter.
 
 use hmac::{Hmac, KeyInit, Mac};
+use rand_core::TryRng;
 use sha2::Sha256;
-use std::time::Duration;
+use std::{
+    convert::Infallible,
+    time::Duration, //
+};
 
 /// HMAC-SHA-256 in counter mode.
 #[derive(Clone)]
@@ -25,6 +29,15 @@ impl Random {
             seed: KeyInit::new(&seed_block(seed)),
             count: 0,
         }
+    }
+
+    /// Another one, that nobody who knows numbers of this one can guess.
+    pub(crate) fn fork(&mut self) -> Self {
+        let mut seed = [0; 32];
+        for part in seed.chunks_mut(8) {
+            part.copy_from_slice(&self.next().to_be_bytes());
+        }
+        Self::new(seed)
     }
 
     pub(crate) fn next(&mut self) -> u64 {
@@ -49,6 +62,26 @@ impl Random {
     /// From 0 to `most`.
     pub(crate) fn up_to(&mut self, most: Duration) -> Duration {
         most.mul_f64((self.next() >> 11) as f64 / (1u64 << 53) as f64)
+    }
+}
+
+impl TryRng for Random {
+    type Error = Infallible;
+
+    fn try_next_u32(&mut self) -> Result<u32, Infallible> {
+        Ok((self.next() >> 32) as u32)
+    }
+
+    fn try_next_u64(&mut self) -> Result<u64, Infallible> {
+        Ok(self.next())
+    }
+
+    fn try_fill_bytes(&mut self, to: &mut [u8]) -> Result<(), Infallible> {
+        for part in to.chunks_mut(8) {
+            let bytes = self.next().to_be_bytes();
+            part.iter_mut().zip(bytes).for_each(|(to, from)| *to = from);
+        }
+        Ok(())
     }
 }
 

@@ -7,7 +7,7 @@
 //! That it is not an old datagram of an earlier life, which the receiver happened not to get or has forgotten, only
 //! an answer to a random number can show: [`Opened::is_proven`].
 
-use crate::wire::{Message, Reader, Writer, BODY_MAX, DATAGRAM_MAX};
+use crate::wire::{Message, Reader, Route, Writer, BODY_MAX, DATAGRAM_MAX};
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 use std::{
@@ -21,6 +21,8 @@ pub const MAGIC: [u8; 4] = *b"nlbh";
 pub const VERSION: u8 = 1;
 /// Bytes of the header.
 pub const HEADER_LEN: usize = 28;
+/// Where in it the type of the message is.
+const NUMBER_AT: usize = 5;
 /// Bytes of the tag at the end.
 pub const TAG_LEN: usize = 16;
 /// Both.
@@ -286,19 +288,25 @@ struct Sender {
 /// Reads datagrams.
 #[derive(Clone, Debug)]
 pub struct Opener {
-    by_hosts: bool,
+    route: Route,
     senders: BTreeMap<u32, Sender>,
     max: usize,
 }
 
 impl Opener {
-    /// For the messages of hosts, or of load balancing units, of at most `max` senders.
-    pub fn new(by_hosts: bool, max: usize) -> Self {
+    /// For messages that go this way, of at most `max` senders.
+    pub fn new(route: Route, max: usize) -> Self {
         Self {
-            by_hosts,
+            route,
             senders: BTreeMap::new(),
             max,
         }
+    }
+
+    /// Whether it says of itself that it goes this way.
+    pub fn is_for(&self, datagram: &[u8]) -> bool {
+        let number = datagram.get(NUMBER_AT);
+        number.and_then(|number| Message::route(*number)) == Some(self.route)
     }
 
     /// What is in `datagram`, unless it has to be dropped.
@@ -324,7 +332,7 @@ impl Opener {
         if version != VERSION {
             return Err(Error::Version);
         }
-        if Message::is_by_host(number) != Some(self.by_hosts) {
+        if Message::route(number) != Some(self.route) {
             return Err(Error::Type);
         }
         if reserved != 0 || sender == 0 || epoch == 0 || sequence == 0 {
@@ -376,6 +384,11 @@ impl Opener {
     /// As if nothing had ever come from `sender`.
     pub fn forget(&mut self, sender: u32) {
         self.senders.remove(&sender);
+    }
+
+    /// Forgets the senders of which `is_kept` does not say otherwise.
+    pub fn retain(&mut self, is_kept: impl Fn(u32) -> bool) {
+        self.senders.retain(|sender, _| is_kept(*sender));
     }
 
     /// How many senders there are.

@@ -6,10 +6,14 @@
 //! the same bytes again. The header, which all share, and the authentication are in [`crate::seal`].
 
 mod cursor;
+pub(crate) mod group;
 mod row;
 
 use crate::row::{is_dns_name, AppId, Directive, Row, Status};
 pub(crate) use cursor::{Reader, Writer};
+pub use group::{
+    Consolidated, Heard, MemberHeartbeat, MemberId, Membership, PassedOn, Relayed, LBUS_MAX,
+};
 use std::fmt;
 
 /// Longest datagram: what an IPv6 packet that is never too large has room for (1280 − 40 − 8).
@@ -70,8 +74,12 @@ pub enum Error {
     Part,
     /// An id that has to be other than zero.
     Id,
-    /// Rows that are not in the order of their ids, or twice the same.
+    /// Rows, hosts or load balancing units that are not in the order of their ids, or twice the same.
     Order,
+    /// A kind of message or a state that the membership's protocol does not have.
+    Member,
+    /// A number of variable length that does not fit, or is longer than it needs to be.
+    Number,
 }
 
 impl Error {
@@ -97,6 +105,8 @@ impl Error {
             Self::Part => "body-part",
             Self::Id => "body-id",
             Self::Order => "body-order",
+            Self::Member => "body-member",
+            Self::Number => "body-number",
         }
     }
 }
@@ -235,6 +245,27 @@ pub enum Message {
     Postulate(Postulate),
     /// 1514, by load balancing units.
     PostulateWrong(PostulateWrong),
+    /// Among the hosts of a group (FIG. 16): who is there.
+    Membership(Membership),
+    /// 1502, by hosts, for the leader of their group.
+    MemberHeartbeat(MemberHeartbeat),
+    /// 1602, by leaders.
+    Consolidated(Consolidated),
+    /// By load balancing units, for leaders.
+    Heard(Heard),
+    /// By leaders, for the hosts of their group.
+    PassedOn(PassedOn),
+}
+
+/// From whom to whom a message goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Route {
+    /// From hosts to load balancing units.
+    ToLbus,
+    /// From load balancing units to hosts.
+    ToHosts,
+    /// Among the hosts of a group.
+    InGroup,
 }
 
 /// Bit of a heartbeat's flags.
@@ -251,14 +282,20 @@ impl Message {
             Self::Snapshot(_) => 5,
             Self::Postulate(_) => 6,
             Self::PostulateWrong(_) => 7,
+            Self::Membership(_) => 8,
+            Self::MemberHeartbeat(_) => 9,
+            Self::Consolidated(_) => 10,
+            Self::Heard(_) => 11,
+            Self::PassedOn(_) => 12,
         }
     }
 
-    /// Whether a type is sent by hosts, or by load balancing units; `None` if there is no such type.
-    pub fn is_by_host(number: u8) -> Option<bool> {
+    /// Where a type goes; `None` if there is no such type.
+    pub fn route(number: u8) -> Option<Route> {
         match number {
-            1..=3 | 5 | 6 => Some(true),
-            4 | 7 => Some(false),
+            1..=3 | 5 | 6 | 10 => Some(Route::ToLbus),
+            4 | 7 | 11 => Some(Route::ToHosts),
+            8 | 9 | 12 => Some(Route::InGroup),
             _ => None,
         }
     }
@@ -268,19 +305,7 @@ impl Message {
     pub fn encode(&self, out: &mut Vec<u8>) {
         let begin = out.len();
         match self {
-            Self::Heartbeat(beat) => {
-                out.u64(beat.beat);
-                out.u32(beat.age_limit);
-                out.u8(u8::from(beat.forward) * FORWARD);
-                out.u8(beat.generations.len() as u8);
-                let name = beat.name.as_deref().unwrap_or("");
-                out.u8(name.len() as u8);
-                out.u8(0);
-                for generation in &beat.generations {
-                    out.u64(*generation);
-                }
-                out.extend(name.as_bytes());
-            }
+            Self::Heartbeat(beat) => beat.encode(out),
             Self::Goodbye => {}
             Self::RowChange(operations) => {
                 out.u16(operations.len() as u16);
@@ -327,6 +352,11 @@ impl Message {
                     out.u8(directive.map_or(0, |directive| directive as u8));
                 }
             }
+            Self::Membership(membership) => membership.encode(out),
+            Self::MemberHeartbeat(beat) => beat.encode(out),
+            Self::Consolidated(consolidated) => consolidated.encode(out),
+            Self::Heard(heard) => heard.encode(out),
+            Self::PassedOn(passed) => passed.encode(out),
         }
         debug_assert_eq!(
             Self::decode(self.number(), &out[begin..]).as_ref(),
@@ -338,7 +368,7 @@ impl Message {
     pub fn decode(number: u8, body: &[u8]) -> Result<Self, Error> {
         let mut from = Reader(body);
         let message = match number {
-            1 => Self::Heartbeat(heartbeat(&mut from)?),
+            1 => Self::Heartbeat(Heartbeat::decode(&mut from)?),
             2 => Self::Goodbye,
             3 => {
                 let count = count(&mut from)?;
@@ -395,6 +425,11 @@ impl Message {
                     rows,
                 })
             }
+            8 => Self::Membership(Membership::decode(&mut from)?),
+            9 => Self::MemberHeartbeat(MemberHeartbeat::decode(&mut from)?),
+            10 => Self::Consolidated(Consolidated::decode(&mut from)?),
+            11 => Self::Heard(Heard::decode(&mut from)?),
+            12 => Self::PassedOn(PassedOn::decode(&mut from)?),
             _ => return Err(Error::Type),
         };
         from.end()?;
@@ -416,36 +451,54 @@ fn rising<T>(rows: &[(AppId, T)]) -> Result<(), Error> {
     check(rows.is_sorted_by(|a, b| a.0 < b.0), Error::Order)
 }
 
+fn check_age_limit(age_limit: u32) -> Result<(), Error> {
+    let bounds = AGE_LIMIT_MIN..=AGE_LIMIT_MAX;
+    check(bounds.contains(&age_limit), Error::AgeLimit)
+}
+
 fn age_limit(from: &mut Reader<'_>) -> Result<u32, Error> {
     let age_limit = from.u32()?;
-    check(
-        (AGE_LIMIT_MIN..=AGE_LIMIT_MAX).contains(&age_limit),
-        Error::AgeLimit,
-    )?;
+    check_age_limit(age_limit)?;
     Ok(age_limit)
 }
 
-fn heartbeat(from: &mut Reader<'_>) -> Result<Heartbeat, Error> {
-    let beat = from.u64()?;
-    check(beat != 0, Error::Id)?;
-    let age_limit = age_limit(from)?;
-    let flags = from.u8()?;
-    let chunks = from.u8()?;
-    let name_len = usize::from(from.u8()?);
-    check(flags & !FORWARD == 0 && from.u8()? == 0, Error::Reserved)?;
-    check((1..=CHUNKS_MAX).contains(&chunks), Error::Chunk)?;
-    let generations = (0..chunks).map(|_| from.u64()).collect::<Result<_, _>>()?;
-    let name = from.bytes(name_len)?;
-    check(name.is_empty() || is_dns_name(name), Error::Name)?;
-    // ASCII, as just checked.
-    let name = std::str::from_utf8(name).map_err(|_| Error::Name)?;
-    Ok(Heartbeat {
-        beat,
-        age_limit,
-        forward: flags & FORWARD != 0,
-        generations,
-        name: (!name.is_empty()).then(|| name.to_owned()),
-    })
+impl Heartbeat {
+    fn encode(&self, out: &mut Vec<u8>) {
+        out.u64(self.beat);
+        out.u32(self.age_limit);
+        out.u8(u8::from(self.forward) * FORWARD);
+        out.u8(self.generations.len() as u8);
+        let name = self.name.as_deref().unwrap_or("");
+        out.u8(name.len() as u8);
+        out.u8(0);
+        for generation in &self.generations {
+            out.u64(*generation);
+        }
+        out.extend(name.as_bytes());
+    }
+
+    fn decode(from: &mut Reader<'_>) -> Result<Self, Error> {
+        let beat = from.u64()?;
+        check(beat != 0, Error::Id)?;
+        let age_limit = age_limit(from)?;
+        let flags = from.u8()?;
+        let chunks = from.u8()?;
+        let name_len = usize::from(from.u8()?);
+        check(flags & !FORWARD == 0 && from.u8()? == 0, Error::Reserved)?;
+        check((1..=CHUNKS_MAX).contains(&chunks), Error::Chunk)?;
+        let generations = (0..chunks).map(|_| from.u64()).collect::<Result<_, _>>()?;
+        let name = from.bytes(name_len)?;
+        check(name.is_empty() || is_dns_name(name), Error::Name)?;
+        // ASCII, as just checked.
+        let name = std::str::from_utf8(name).map_err(|_| Error::Name)?;
+        Ok(Self {
+            beat,
+            age_limit,
+            forward: flags & FORWARD != 0,
+            generations,
+            name: (!name.is_empty()).then(|| name.to_owned()),
+        })
+    }
 }
 
 fn snapshot(from: &mut Reader<'_>) -> Result<Snapshot, Error> {

@@ -37,7 +37,7 @@ impl Bench {
             lbu: Lbu::new(LbuConfig::new(9, 1), keys.clone(), [1; 32]),
             keys,
             sealer: Sealer::new(HOST, 1),
-            opener: Opener::new(false, 1),
+            opener: Opener::new(Route::ToHosts, 1),
             beat: 0,
             request: 0,
         }

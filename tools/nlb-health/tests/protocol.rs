@@ -123,9 +123,81 @@ fn messages() -> Vec<(&'static str, Message)> {
     ]
 }
 
+const LIFE: u64 = 0x0102_0304_0506_0708;
+
+fn in_groups() -> Vec<(&'static str, Message)> {
+    let member = |host| MemberId {
+        host: 0x0a00_0200 + u32::from(host),
+        epoch: LIFE,
+        renewal: 0,
+        address: SocketAddr::from(([10, 0, 2, host], 4772)),
+    };
+    vec![
+        (
+            "membership",
+            Message::Membership(Membership {
+                group: 7,
+                header: foca::Header {
+                    src: member(2),
+                    src_incarnation: 0,
+                    dst: member(3),
+                    message: foca::Message::Ping(5),
+                },
+                updates: vec![foca::Member::new(member(4), 1, foca::State::Suspect)],
+            }),
+        ),
+        (
+            "heartbeat of a member",
+            Message::MemberHeartbeat(MemberHeartbeat {
+                group: 7,
+                heartbeat: Heartbeat {
+                    beat: 300,
+                    age_limit: 5000,
+                    forward: true,
+                    generations: vec![7, 0],
+                    name: None,
+                },
+            }),
+        ),
+        (
+            "consolidated heartbeat",
+            Message::Consolidated(Consolidated {
+                number: 9,
+                records: vec![Relayed {
+                    host: 0x0a00_0202,
+                    epoch: LIFE,
+                    beat: 300,
+                    age: 20,
+                    age_limit: 5000,
+                    generations: vec![7, 0],
+                    address: SocketAddr::from(([10, 0, 2, 2], 4772)),
+                }],
+            }),
+        ),
+        (
+            "heard",
+            Message::Heard(Heard {
+                host: 0x0a00_0203,
+                epoch: LIFE,
+                number: 9,
+            }),
+        ),
+        (
+            "passed on",
+            Message::PassedOn(PassedOn {
+                group: 7,
+                host: 0x0a00_0202,
+                epoch: LIFE,
+                beat: 300,
+                lbus: vec![1, 9],
+            }),
+        ),
+    ]
+}
+
 #[test]
 fn examples_of_the_document() {
-    for (name, message) in messages() {
+    for (name, message) in messages().into_iter().chain(in_groups()) {
         let mut body = Vec::new();
         message.encode(&mut body);
         assert_eq!(hex(&example(name)), hex(&body), "{name}");
@@ -143,7 +215,7 @@ fn datagram_of_the_document() {
     let mut sealer = Sealer::new(0x0a00_0202, 0x0102_0304_0506_0708);
     let datagram = sealer.seal(&keys, &Message::Goodbye);
     assert_eq!(hex(&example("datagram")), hex(&datagram));
-    assert!(Opener::new(true, 1).open(&keys, &datagram).is_ok());
+    assert!(Opener::new(Route::ToLbus, 1).open(&keys, &datagram).is_ok());
 }
 
 /// The names of all counters are explained.
@@ -184,6 +256,8 @@ fn names_of_the_document() {
         wire::Error::Part,
         wire::Error::Id,
         wire::Error::Order,
+        wire::Error::Member,
+        wire::Error::Number,
     ];
     let seal = seal.into_iter().map(seal::Error::name);
     for name in seal.chain(body.into_iter().map(wire::Error::name)) {

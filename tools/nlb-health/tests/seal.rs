@@ -4,7 +4,7 @@
 
 use nlb_health::{
     seal::{Error, KeyError, Keys, Opener, Sealer, OVERHEAD, WINDOW},
-    wire::{Message, DATAGRAM_MAX},
+    wire::{Message, Route, DATAGRAM_MAX},
 };
 
 fn keys() -> Keys {
@@ -30,28 +30,36 @@ fn each_change_is_found() {
     for at in 0..bytes.len() {
         let mut changed = bytes.clone();
         changed[at] ^= 0x80;
-        let result = open(&mut Opener::new(true, 1), &keys(), &changed);
+        let result = open(&mut Opener::new(Route::ToLbus, 1), &keys(), &changed);
         assert_eq!(result, Err(expected(at)), "byte {at}");
-        let short = open(&mut Opener::new(true, 1), &keys(), &bytes[..at]);
+        let short = open(&mut Opener::new(Route::ToLbus, 1), &keys(), &bytes[..at]);
         assert_eq!(short, Err(Error::Short));
     }
     let long = [bytes.clone(), vec![0; DATAGRAM_MAX]].concat();
     assert_eq!(
-        open(&mut Opener::new(true, 1), &keys(), &long),
+        open(&mut Opener::new(Route::ToLbus, 1), &keys(), &long),
         Err(Error::Long)
     );
     // A host's message is nothing for a host.
     assert_eq!(
-        open(&mut Opener::new(false, 1), &keys(), &bytes),
+        open(&mut Opener::new(Route::ToHosts, 1), &keys(), &bytes),
         Err(Error::Type)
     );
-    assert_eq!(open(&mut Opener::new(true, 1), &keys(), &bytes), Ok(false));
+    assert_eq!(
+        open(&mut Opener::new(Route::ToLbus, 1), &keys(), &bytes),
+        Ok(false)
+    );
+    // One for load balancing units uses up no number among those of a group.
+    let mut in_group = Opener::new(Route::InGroup, 1);
+    assert!(!in_group.is_for(&bytes));
+    assert_eq!(open(&mut in_group, &keys(), &bytes), Err(Error::Type));
+    assert!(in_group.is_empty());
 }
 
 #[test]
 fn keys_are_rotated() {
     let (mut here, mut there) = (keys(), keys());
-    let mut opener = Opener::new(true, 1);
+    let mut opener = Opener::new(Route::ToLbus, 1);
     let mut sealer = Sealer::new(1, 1);
     let old = sealer.seal(&there, &Message::Goodbye);
     assert_eq!(here.add(1, &[3; 16]), Err(KeyError::Twice));
@@ -79,7 +87,7 @@ fn nothing_twice_and_nothing_of_an_earlier_life() {
     let sent: Vec<_> = (0..200)
         .map(|_| sealer.seal(&keys, &Message::Goodbye))
         .collect();
-    let mut opener = Opener::new(true, 2);
+    let mut opener = Opener::new(Route::ToLbus, 2);
     // In another order, each once.
     for index in [3, 1, 2, 0, 100] {
         assert_eq!(open(&mut opener, &keys, &sent[index]), Ok(false));
@@ -109,4 +117,18 @@ fn nothing_twice_and_nothing_of_an_earlier_life() {
     opener.forget(2);
     let bytes = Sealer::new(3, 1).seal(&keys, &Message::Goodbye);
     assert!(open(&mut opener, &keys, &bytes).is_ok());
+}
+
+#[test]
+fn the_others_make_room() {
+    let keys = keys();
+    let mut opener = Opener::new(Route::ToLbus, 2);
+    let from = |sender| Sealer::new(sender, 1).seal(&keys, &Message::Goodbye);
+    for sender in 1..=2 {
+        assert!(open(&mut opener, &keys, &from(sender)).is_ok());
+    }
+    assert_eq!(open(&mut opener, &keys, &from(3)), Err(Error::Senders));
+    opener.retain(|sender| sender == 2);
+    assert!(open(&mut opener, &keys, &from(3)).is_ok());
+    assert_eq!(open(&mut opener, &keys, &from(2)), Err(Error::Replay));
 }

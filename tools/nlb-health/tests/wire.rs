@@ -82,13 +82,159 @@ fn operation() -> impl Strategy<Value = Operation> {
     })
 }
 
+fn member_id() -> impl Strategy<Value = MemberId> {
+    (1..=u32::MAX, 1..=u64::MAX, any::<u16>(), address())
+        .prop_filter("a port", |(.., address)| address.port() != 0)
+        .prop_map(|(host, epoch, renewal, address)| MemberId {
+            host,
+            epoch,
+            renewal,
+            address,
+        })
+}
+
+fn membership() -> impl Strategy<Value = Message> {
+    use foca::{Member, Message::*, State};
+    let kind = (0..10u8, any::<u8>(), member_id()).prop_map(|(kind, probe_number, id)| {
+        let (target, origin) = (id, id);
+        match kind {
+            0 => Ping(probe_number),
+            1 => Ack(probe_number),
+            2 => PingReq {
+                target,
+                probe_number,
+            },
+            3 => IndirectPing {
+                origin,
+                probe_number,
+            },
+            4 => IndirectAck {
+                target,
+                probe_number,
+            },
+            5 => ForwardedAck {
+                origin,
+                probe_number,
+            },
+            6 => Announce,
+            7 => Feed,
+            8 => Gossip,
+            _ => TurnUndead,
+        }
+    });
+    let state = select(&[State::Alive, State::Suspect, State::Down][..]);
+    let update = (member_id(), any::<u16>(), state);
+    let update = update.prop_map(|(id, incarnation, state)| Member::new(id, incarnation, state));
+    (
+        1..=u32::MAX,
+        (member_id(), any::<u16>(), member_id(), kind),
+        vec(update, 0..20),
+    )
+        .prop_map(
+            |(group, (src, src_incarnation, dst, message), mut updates)| {
+                if matches!(message, Announce | TurnUndead) {
+                    updates.clear();
+                }
+                let header = foca::Header {
+                    src,
+                    src_incarnation,
+                    dst,
+                    message,
+                };
+                Message::Membership(Membership {
+                    group,
+                    header,
+                    updates,
+                })
+            },
+        )
+}
+
+/// Of all lengths that a number of variable length may have.
+fn number() -> impl Strategy<Value = u64> {
+    (any::<u64>(), 0..64u32).prop_map(|(value, shift)| value >> shift)
+}
+
+fn consolidated() -> impl Strategy<Value = Message> {
+    let record = (
+        (1..=u32::MAX, 1..=u64::MAX, address()),
+        number().prop_map(|beat| beat.max(1)),
+        0..=AGE_LIMIT_MAX,
+        AGE_LIMIT_MIN..=AGE_LIMIT_MAX,
+        vec(number(), 1..=16),
+    );
+    let record = record.prop_map(
+        |((host, epoch, address), beat, age, age_limit, generations)| Relayed {
+            host,
+            epoch,
+            beat,
+            age,
+            age_limit,
+            generations,
+            address,
+        },
+    );
+    (1..=u64::MAX, vec(record, 1..=5)).prop_map(|(number, mut records)| {
+        records.sort_by_key(|record| record.host);
+        records.dedup_by_key(|record| record.host);
+        Message::Consolidated(Consolidated { number, records })
+    })
+}
+
+fn in_group() -> impl Strategy<Value = Message> {
+    let id = || 1..=u64::MAX;
+    prop_oneof![
+        membership(),
+        consolidated(),
+        (1..=u32::MAX, id(), id()).prop_map(|(host, epoch, number)| {
+            Message::Heard(Heard {
+                host,
+                epoch,
+                number,
+            })
+        }),
+        (
+            (1..=u32::MAX, 1..=u32::MAX),
+            id(),
+            id(),
+            vec(1..=u32::MAX, 1..=LBUS_MAX)
+        )
+            .prop_map(|((group, host), epoch, beat, mut lbus)| {
+                lbus.sort();
+                lbus.dedup();
+                Message::PassedOn(PassedOn {
+                    group,
+                    host,
+                    epoch,
+                    beat,
+                    lbus,
+                })
+            }),
+        (1..=u32::MAX, id(), any::<bool>(), vec(any::<u64>(), 1..=16)).prop_map(
+            |(group, beat, forward, generations)| {
+                Message::MemberHeartbeat(MemberHeartbeat {
+                    group,
+                    heartbeat: Heartbeat {
+                        beat,
+                        age_limit: 5000,
+                        forward,
+                        generations,
+                        name: None,
+                    },
+                })
+            }
+        ),
+    ]
+}
+
 fn message() -> impl Strategy<Value = Message> {
     let id = 1..=u64::MAX;
     let age_limit = AGE_LIMIT_MIN..=AGE_LIMIT_MAX;
     let name = option::of("[a-z0-9_-]{1,63}(\\.[a-z0-9-]{1,20}){0,3}");
     let generations = vec(any::<u64>(), 1..=16);
     prop_oneof![
-        (
+        5 => in_group(),
+        1 => (
             id.clone(),
             age_limit.clone(),
             any::<bool>(),
@@ -104,16 +250,16 @@ fn message() -> impl Strategy<Value = Message> {
                     name,
                 })
             ),
-        Just(Message::Goodbye),
-        vec(operation(), 1..4).prop_map(Message::RowChange),
-        (any::<u32>(), id.clone(), 1..=u16::MAX).prop_map(|(host, request, chunks)| {
+        1 => Just(Message::Goodbye),
+        1 => vec(operation(), 1..4).prop_map(Message::RowChange),
+        1 => (any::<u32>(), id.clone(), 1..=u16::MAX).prop_map(|(host, request, chunks)| {
             Message::GetSnapshot(GetSnapshot {
                 host,
                 request,
                 chunks,
             })
         }),
-        (
+        1 => (
             1..=u32::MAX,
             id.clone(),
             age_limit,
@@ -136,7 +282,7 @@ fn message() -> impl Strategy<Value = Message> {
                     rows: rising(rows.into_iter().map(place).collect()),
                 })
             }),
-        (
+        1 => (
             id.clone(),
             vec((any::<u32>(), (directive(), id.clone())), 0..=POSTULATE_MAX)
         )
@@ -152,7 +298,7 @@ fn message() -> impl Strategy<Value = Message> {
                     rows: rows.collect(),
                 })
             }),
-        (
+        1 => (
             1..=u32::MAX,
             id.clone(),
             id,
@@ -231,7 +377,7 @@ fn what_is_malformed_has_a_name() {
     assert_eq!(beat(14, 0), Err(Error::Long));
     assert_eq!(beat(15, 1), Err(Error::Reserved));
     assert_eq!(beat(24, b'.'), Err(Error::Name));
-    assert_eq!(Message::decode(8, &[]), Err(Error::Type));
+    assert_eq!(Message::decode(13, &[]), Err(Error::Type));
     assert_eq!(Message::decode(3, &[0, 0]), Err(Error::Count));
     assert_eq!(Message::decode(3, &[0, 92]), Err(Error::Count));
 
@@ -278,4 +424,130 @@ fn what_is_malformed_has_a_name() {
     assert_eq!(add(37, b'H'), Err(Error::Protocol));
     assert_eq!(add(41, 0xff), Err(Error::Detail));
     assert_eq!(add(41, 7), Err(Error::Detail));
+}
+
+/// The same of the messages in groups.
+#[test]
+fn what_is_malformed_in_groups_has_a_name() {
+    let address = SocketAddr::from(([10, 0, 2, 2], 4772));
+    let id = |host| MemberId {
+        host,
+        epoch: 1,
+        renewal: 0,
+        address,
+    };
+    let changed = |message: &Message, at: usize, value: u8| {
+        let mut body = Vec::new();
+        message.encode(&mut body);
+        body[at] = value;
+        Message::decode(message.number(), &body)
+    };
+    let membership = Message::Membership(Membership {
+        group: 1,
+        header: foca::Header {
+            src: id(1),
+            src_incarnation: 0,
+            dst: id(2),
+            message: foca::Message::Gossip,
+        },
+        updates: vec![foca::Member::alive(id(3))],
+    });
+    // Group 4, source 21 and 2, destination 21, kind 1, count 2, member 21 and 2, state 1.
+    assert!(changed(&membership, 0, 1).is_ok());
+    assert_eq!(changed(&membership, 3, 0), Err(Error::Id));
+    assert_eq!(changed(&membership, 7, 0), Err(Error::Id));
+    assert_eq!(changed(&membership, 18, 5), Err(Error::Address));
+    assert_eq!(changed(&membership, 30, 0), Err(Error::Id));
+    assert_eq!(changed(&membership, 48, 11), Err(Error::Member));
+    // An announcement has nothing more.
+    assert_eq!(changed(&membership, 48, 7), Err(Error::Long));
+    assert_eq!(changed(&membership, 50, 2), Err(Error::Short));
+    assert_eq!(changed(&membership, 49, 1), Err(Error::Count));
+    assert_eq!(changed(&membership, 54, 0), Err(Error::Id));
+    assert_eq!(changed(&membership, 74, 4), Err(Error::Member));
+    let no_port = MemberId {
+        address: SocketAddr::from(([10, 0, 2, 2], 256)),
+        ..id(1)
+    };
+    let header = foca::Header {
+        src: no_port,
+        src_incarnation: 0,
+        dst: id(2),
+        message: foca::Message::Announce,
+    };
+    let announce = Message::Membership(Membership {
+        group: 1,
+        header,
+        updates: vec![],
+    });
+    assert_eq!(changed(&announce, 23, 0), Err(Error::Address));
+    // Who is asked for by his address has no id.
+    assert!(changed(&announce, 30, 0).is_ok());
+
+    let record = |host| Relayed {
+        host,
+        epoch: 1,
+        beat: 300,
+        age: 5,
+        age_limit: 127,
+        generations: vec![3],
+        address,
+    };
+    let consolidated = Message::Consolidated(Consolidated {
+        number: 1,
+        records: vec![record(1), record(2)],
+    });
+    // Number 8, count 2; host 4, life 8, address 7, chunks 1, beat 2, age 1, limit 1, generation 1.
+    assert!(changed(&consolidated, 0, 1).is_ok());
+    assert_eq!(changed(&consolidated, 7, 0), Err(Error::Id));
+    assert_eq!(changed(&consolidated, 9, 0), Err(Error::Count));
+    assert_eq!(changed(&consolidated, 9, 1), Err(Error::Long));
+    assert_eq!(changed(&consolidated, 13, 0), Err(Error::Id));
+    assert_eq!(changed(&consolidated, 21, 0), Err(Error::Id));
+    assert_eq!(changed(&consolidated, 22, 7), Err(Error::Address));
+    assert_eq!(changed(&consolidated, 29, 0), Err(Error::Chunk));
+    assert_eq!(changed(&consolidated, 31, 0), Err(Error::Number));
+    assert_eq!(changed(&consolidated, 33, 99), Err(Error::AgeLimit));
+    assert_eq!(changed(&consolidated, 13, 2), Err(Error::Order));
+    assert_eq!(
+        Message::decode(10, &[0, 0, 0, 0, 0, 0, 0, 1, 0, 0]),
+        Err(Error::Count)
+    );
+    let mut body = Vec::new();
+    consolidated.encode(&mut body);
+    // The last generation is longer than any number.
+    body.pop();
+    body.extend([0xff; 9]);
+    for (last, result) in [
+        (1, Ok(())),
+        (2, Err(Error::Number)),
+        (0x81, Err(Error::Number)),
+    ] {
+        body.push(last);
+        assert_eq!(Message::decode(10, &body).map(drop), result);
+        body.pop();
+    }
+
+    let passed = Message::PassedOn(PassedOn {
+        group: 1,
+        host: 1,
+        epoch: 1,
+        beat: 1,
+        lbus: vec![2, 3],
+    });
+    assert!(changed(&passed, 0, 1).is_ok());
+    assert_eq!(changed(&passed, 3, 0), Err(Error::Id));
+    assert_eq!(changed(&passed, 7, 0), Err(Error::Id));
+    assert_eq!(changed(&passed, 25, 0), Err(Error::Count));
+    assert_eq!(changed(&passed, 25, 65), Err(Error::Count));
+    assert_eq!(changed(&passed, 29, 0), Err(Error::Id));
+    assert_eq!(changed(&passed, 33, 2), Err(Error::Order));
+    let heard = Message::Heard(Heard {
+        host: 1,
+        epoch: 1,
+        number: 1,
+    });
+    for at in [3, 11, 19] {
+        assert_eq!(changed(&heard, at, 0), Err(Error::Id));
+    }
 }

@@ -2,6 +2,7 @@
 
 //! What an agent is told, and what it tells.
 
+use super::group::GroupConfig;
 use crate::{
     load::LoadConfig,
     row::{AppId, Directive},
@@ -26,8 +27,8 @@ pub struct AgentConfig {
     pub heartbeat_interval: Duration,
     /// How long anybody may use what a heartbeat has confirmed.
     pub age_limit: Duration,
-    /// The longest that the network may delay a datagram. Who was not heard follows a directive so long after the
-    /// age limit.
+    /// The longest that the network may delay a datagram; with a group, two of them, one behind the other. Who was not
+    /// heard follows a directive so long after the age limit.
     pub margin: Duration,
     /// From a row change to the heartbeat that finds out where it was lost.
     pub recheck: Duration,
@@ -47,6 +48,8 @@ pub struct AgentConfig {
     pub load: LoadConfig,
     /// While an application is failing, its target is draining where it would be active.
     pub drain_when_failing: bool,
+    /// The group that the host is in, whose leader passes on its heartbeats.
+    pub group: Option<GroupConfig>,
     /// Of how many chunks the table is, 1 to [`crate::wire::CHUNKS_MAX`].
     pub chunks: u8,
     /// Most rows, at most [`crate::table::ROWS_MAX`].
@@ -76,6 +79,7 @@ impl AgentConfig {
             jitter: Duration::from_millis(500),
             load: LoadConfig::default(),
             drain_when_failing: true,
+            group: None,
             chunks: 4,
             max_rows: 512,
             max_lbus: 64,
@@ -116,6 +120,13 @@ pub enum Event {
     LbuLost {
         /// Its id.
         lbu: u32,
+    },
+    /// Another host leads the group now, as far as is known here; or it is this one.
+    Leader {
+        /// It.
+        host: u32,
+        /// How many hosts are there, with this one.
+        members: usize,
     },
     /// [`super::Agent::shut_down`] has done all it does.
     Gone,

@@ -18,6 +18,8 @@ struct Peer {
     /// A request, and when to answer it.
     asked: Option<(Instant, GetSnapshot)>,
     answered: Option<Instant>,
+    /// Until then it needs no heartbeat but those that a leader passes on.
+    covered: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -51,10 +53,34 @@ impl Peers {
             heard: now,
             asked: None,
             answered: None,
+            covered: None,
         });
         peer.from = from;
         peer.heard = now;
         is_new
+    }
+
+    /// It has got a heartbeat by a leader.
+    pub(super) fn cover(&mut self, lbu: u32, until: Instant) {
+        if let Some(peer) = self.peers.get_mut(&lbu) {
+            peer.covered = peer.covered.max(Some(until));
+        }
+    }
+
+    /// Whether there is one of which it is not known any more that a leader reaches it.
+    pub(super) fn is_exposed(&mut self, now: Instant) -> bool {
+        let covers = self.peers.values_mut().map(|peer| &mut peer.covered);
+        let ended = covers.filter_map(|covered| covered.take_if(|until| *until <= now));
+        ended.count() > 0
+    }
+
+    /// Those of `lbus` that no leader reaches; `None` if that is not known, and it may be any of them.
+    pub(super) fn uncovered(&self, lbus: &[SocketAddr]) -> Option<Vec<SocketAddr>> {
+        let uncovered = self.peers.values().filter(|peer| peer.covered.is_none());
+        let uncovered: Vec<_> = uncovered.map(|peer| peer.from).collect();
+        // Who has not answered from where it is sent to may be anywhere; somebody may play its datagrams again.
+        let is_known = !self.peers.is_empty() && uncovered.iter().all(|to| lbus.contains(to));
+        is_known.then_some(uncovered)
     }
 
     /// It wants a snapshot at `at`, or what it wanted before, too.
@@ -112,6 +138,7 @@ impl Peers {
                 [
                     peer.answer_at(config),
                     Some(peer.heard + config.forget_after),
+                    peer.covered,
                 ]
             })
             .flatten()

@@ -49,6 +49,8 @@ struct Parts {
 pub(super) struct Life {
     pub(super) epoch: u64,
     pub(super) from: SocketAddr,
+    /// Another address, from which a leader has heard of it; requests go to both in turn.
+    pub(super) other: Option<SocketAddr>,
     pub(super) name: Option<String>,
     /// When anything came of it.
     pub(super) heard: Instant,
@@ -69,6 +71,7 @@ impl Life {
         Self {
             epoch,
             from,
+            other: None,
             name: None,
             heard: now,
             age_limit: config.age_limit,
@@ -109,7 +112,7 @@ impl Life {
         }
     }
 
-    /// A request is sent now: its number and the chunks.
+    /// A request is sent now, to `from`: its number and the chunks. The next one goes to another address, if there is one.
     pub(super) fn request(
         &mut self,
         now: Instant,
@@ -124,6 +127,9 @@ impl Life {
         }
         let id = random.id();
         self.requests = [id, self.requests[0]];
+        if let Some(other) = &mut self.other {
+            std::mem::swap(&mut self.from, other);
+        }
         self.get_at = Some(now + self.wait + random.up_to(self.wait / 4));
         self.wait = (self.wait * 2).min(config.retry_max);
         (id, chunks)

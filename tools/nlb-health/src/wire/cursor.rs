@@ -36,6 +36,28 @@ impl<'a> Reader<'a> {
         self.array().map(u64::from_be_bytes)
     }
 
+    /// A number in as few bytes as it needs: 7 bits each, the lowest first, the highest bit says that more follow.
+    pub(crate) fn short(&mut self) -> Result<u64, Error> {
+        let mut value = 0;
+        for shift in (0..u64::BITS).step_by(7) {
+            let byte = self.u8()?;
+            let bits = u64::from(byte & 0x7f);
+            // The last of ten bytes has room for one bit.
+            if bits << shift >> shift != bits {
+                return Err(Error::Number);
+            }
+            value |= bits << shift;
+            if byte & 0x80 == 0 {
+                return if byte == 0 && shift > 0 {
+                    Err(Error::Number)
+                } else {
+                    Ok(value)
+                };
+            }
+        }
+        Err(Error::Number)
+    }
+
     /// Nothing may be left.
     pub(crate) fn end(self) -> Result<(), Error> {
         if self.0.is_empty() {
@@ -52,6 +74,8 @@ pub(crate) trait Writer {
     fn u16(&mut self, value: u16);
     fn u32(&mut self, value: u32);
     fn u64(&mut self, value: u64);
+    /// See [`Reader::short`].
+    fn short(&mut self, value: u64);
 }
 
 impl Writer for Vec<u8> {
@@ -69,5 +93,13 @@ impl Writer for Vec<u8> {
 
     fn u64(&mut self, value: u64) {
         self.extend(value.to_be_bytes());
+    }
+
+    fn short(&mut self, mut value: u64) {
+        while value > 0x7f {
+            self.push(value as u8 | 0x80);
+            value >>= 7;
+        }
+        self.push(value as u8);
     }
 }

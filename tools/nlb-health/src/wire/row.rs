@@ -104,7 +104,7 @@ fn status(from: &mut Reader<'_>) -> Result<Status, Error> {
     Ok(status)
 }
 
-fn encode_address(address: &SocketAddr, out: &mut Vec<u8>) {
+pub(super) fn encode_address(address: &SocketAddr, out: &mut Vec<u8>) {
     match address.ip() {
         IpAddr::V4(ip) => {
             out.u8(4);
@@ -118,7 +118,7 @@ fn encode_address(address: &SocketAddr, out: &mut Vec<u8>) {
     out.u16(address.port());
 }
 
-fn address(from: &mut Reader<'_>) -> Result<SocketAddr, Error> {
+pub(super) fn address(from: &mut Reader<'_>) -> Result<SocketAddr, Error> {
     let ip: IpAddr = match from.u8()? {
         4 => from.array::<4>()?.into(),
         6 => from.array::<16>()?.into(),

@@ -71,7 +71,7 @@ fn machine(world: &mut World) {
     let host = world.random.below(world.hosts.len());
     let unit = world.random.below(world.units.len());
     let now = world.now;
-    match world.random.below(8) {
+    match world.random.below(9) {
         0 => {
             // A crash; what the host believed is void.
             world.hosts[host].agent = None;
@@ -106,6 +106,14 @@ fn machine(world: &mut World) {
                 world.faults.cut.insert((a, b));
             }
             if both != 1 {
+                world.faults.cut.insert((b, a));
+            }
+        }
+        7 => {
+            let other = world.random.below(world.hosts.len());
+            let (a, b) = (host_address(host), host_address(other));
+            world.faults.cut.insert((a, b));
+            if world.random.percent(70) {
                 world.faults.cut.insert((b, a));
             }
         }

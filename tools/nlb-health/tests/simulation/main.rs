@@ -9,6 +9,7 @@
 //! repeats it.
 
 mod chaos;
+mod groups;
 mod world;
 
 use std::{
@@ -26,10 +27,13 @@ fn run(seeds: u64, size: Size) {
     let seeds = number("NLB_SEEDS").unwrap_or(seeds);
     for seed in first..first + seeds {
         let result = catch_unwind(AssertUnwindSafe(|| {
-            let mut world = World::new(seed, size);
+            // Not all are in groups.
+            let groups = size.groups.min(seed as u32 % 4);
+            let mut world = World::new(seed, Size { groups, ..size });
             chaos::run(&mut world);
             world.quiet();
             world.check_equal();
+            world.check_leaders();
         }));
         if let Err(panic) = result {
             eprintln!("seed {seed} fails; NLB_SEED={seed} NLB_SEEDS=1 repeats it");
@@ -55,6 +59,7 @@ fn caches_become_equal_to_tables() {
             hosts: 4,
             lbus: 3,
             chaos_s: 8,
+            groups: 2,
         },
     );
 }
@@ -67,6 +72,7 @@ fn many_machines() {
             hosts: 60,
             lbus: 6,
             chaos_s: 6,
+            groups: 3,
         },
     );
 }

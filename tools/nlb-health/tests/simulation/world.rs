@@ -3,10 +3,11 @@
 //! The machines, the network between them, and what has to hold.
 
 use nlb_health::{
-    agent::{self, Agent, AgentConfig},
+    agent::{self, Agent, AgentConfig, GroupConfig},
     lbu::{self, Lbu, LbuConfig},
     row::{AppId, Directive},
-    seal::Keys,
+    seal::{Keys, HEADER_LEN, TAG_LEN},
+    wire::Message,
     Transmit,
 };
 use std::{
@@ -20,6 +21,7 @@ use std::{
 /// The longest that the network delays anything.
 const DELAY_MAX: Duration = Duration::from_millis(250);
 pub(crate) const AGE_LIMIT: Duration = Duration::from_millis(2000);
+const HEARTBEAT: Duration = Duration::from_millis(500);
 /// Datagrams that are kept to be played again.
 const RECORDED: usize = 400;
 
@@ -52,6 +54,8 @@ pub(crate) struct Size {
     pub(crate) hosts: u32,
     pub(crate) lbus: u32,
     pub(crate) chaos_s: u64,
+    /// Of hosts; 0 is none at all.
+    pub(crate) groups: u32,
 }
 
 /// A datagram under way.
@@ -75,7 +79,7 @@ pub(crate) struct Faults {
 
 pub(crate) struct Host {
     pub(crate) agent: Option<Agent>,
-    epoch: u64,
+    pub(crate) epoch: u64,
     /// Physical endpoints of which the host knows that they get no new connection.
     closed: BTreeSet<SocketAddr>,
     /// Those that welcome connections, and since when others do not any more.
@@ -90,8 +94,8 @@ pub(crate) struct Unit {
     heard: BTreeMap<u32, Instant>,
     /// What the forwarder does: the endpoints of each host to which it sends new connections. It lags behind.
     plane: BTreeMap<(u32, AppId), (SocketAddr, Directive)>,
-    /// What in it is of the life before, of hosts of which nothing is known yet.
-    left: BTreeSet<(u32, AppId)>,
+    /// What in it is of a life before, of hosts of which nothing is known yet, and when that life ended.
+    left: BTreeMap<(u32, AppId), Instant>,
     apply_at: Option<Instant>,
 }
 
@@ -106,6 +110,14 @@ pub(crate) struct World {
     recorded: Vec<Datagram>,
     order: u64,
     keys: Keys,
+    /// What was sent to load balancing units, by host and type: datagrams.
+    pub(crate) sent: BTreeMap<(usize, u8), u64>,
+}
+
+/// What is in a datagram, if it is one.
+fn message(bytes: &[u8]) -> Option<Message> {
+    let body = bytes.get(HEADER_LEN..bytes.len().checked_sub(TAG_LEN)?)?;
+    Message::decode(*bytes.get(5)?, body).ok()
 }
 
 pub(crate) fn host_address(index: usize) -> SocketAddr {
@@ -129,6 +141,7 @@ impl World {
             recorded: Vec::new(),
             order: 0,
             keys: Keys::new(7, b"a secret of all machines").unwrap(),
+            sent: BTreeMap::new(),
         };
         for index in 0..size.hosts as usize {
             world.hosts.push(Host {
@@ -146,7 +159,7 @@ impl World {
                 epoch: 0,
                 heard: BTreeMap::new(),
                 plane: BTreeMap::new(),
-                left: BTreeSet::new(),
+                left: BTreeMap::new(),
                 apply_at: None,
             });
             world.start_unit(index);
@@ -164,7 +177,27 @@ impl World {
         seed
     }
 
+    /// The number of the group of a host, from 1.
+    pub(crate) fn group_of(&self, index: usize) -> Option<usize> {
+        Some(index.checked_rem(self.size.groups as usize)? + 1)
+    }
+
+    fn group(&self, index: usize) -> Option<GroupConfig> {
+        let id = self.group_of(index)?;
+        let others = (0..self.size.hosts as usize).filter(|i| self.group_of(*i) == Some(id));
+        let seeds = others.take(4).map(host_address).collect();
+        let (address, interval) = (host_address(index), HEARTBEAT);
+        Some(GroupConfig {
+            period: Duration::from_millis(200),
+            gather: Duration::from_millis(100),
+            answer_wait: Duration::from_millis(50),
+            direct_every: 20,
+            ..GroupConfig::new(id as u32, address, seeds, interval)
+        })
+    }
+
     pub(crate) fn start_host(&mut self, index: usize) {
+        let group = self.group(index);
         let lbus = (0..self.size.lbus as usize).map(unit_address).collect();
         let seed = self.seed();
         let host = &mut self.hosts[index];
@@ -173,9 +206,11 @@ impl World {
         let config = AgentConfig {
             name: Some(format!("host{index}.example")),
             name_every: 3,
-            heartbeat_interval: Duration::from_millis(500),
+            heartbeat_interval: HEARTBEAT,
             age_limit: AGE_LIMIT,
-            margin: DELAY_MAX,
+            // By a leader there are two ways, one behind the other.
+            margin: DELAY_MAX * if group.is_some() { 2 } else { 1 },
+            group,
             recheck: Duration::from_millis(100),
             postulate_delay: Duration::from_millis(50),
             postulate_interval: Duration::from_millis(200),
@@ -206,7 +241,9 @@ impl World {
         if with_forwarder {
             unit.plane.clear();
         }
-        unit.left = unit.plane.keys().copied().collect();
+        // Of what is left of the life before that one, nothing was confirmed in it.
+        let ended = |key| unit.left.get(key).copied().unwrap_or(self.now);
+        unit.left = unit.plane.keys().map(|key| (*key, ended(key))).collect();
     }
 
     fn send(&mut self, from: SocketAddr, transmit: Transmit) {
@@ -268,6 +305,13 @@ impl World {
                 lbu.handle_datagram(self.now, from, &datagram.bytes);
                 if let Some(host) = (0..self.hosts.len()).find(|i| host_address(*i) == from) {
                     unit.heard.insert(host as u32 + 1, self.now);
+                    if let Some(Message::Consolidated(relayed)) = message(&datagram.bytes) {
+                        for record in relayed.records {
+                            let at = self.now - Duration::from_millis(u64::from(record.age));
+                            let heard = unit.heard.entry(record.host).or_insert(at);
+                            *heard = at.max(*heard);
+                        }
+                    }
                 }
             }
         }
@@ -279,6 +323,10 @@ impl World {
                 self.recorded[index] = datagram;
             }
         }
+    }
+
+    fn is_host(&self, address: SocketAddr) -> bool {
+        (0..self.hosts.len()).any(|index| host_address(index) == address)
     }
 
     /// Sends what the machines want sent, and hears what they say.
@@ -324,6 +372,9 @@ impl World {
                 host.agent = None;
             }
             for transmit in sent {
+                if !self.is_host(transmit.to) {
+                    *self.sent.entry((index, transmit.datagram[5])).or_default() += 1;
+                }
                 self.send(host_address(index), transmit);
             }
         }
@@ -331,11 +382,12 @@ impl World {
             let mut sent = Vec::new();
             let delay = self.random.up_to(Duration::from_millis(100));
             let unit = &mut self.units[index];
-            // What is left of the life before grows old, too: it was confirmed last before the host wanted otherwise.
-            unit.left.retain(|key| {
+            // What is left of a life before grows old, too: it was confirmed last before that life ended, and before the
+            // host wanted otherwise.
+            unit.left.retain(|key, ended| {
                 let host = &self.hosts[key.0 as usize - 1];
                 let since = unit.plane.get(key).and_then(|of| host.closing.get(&of.0));
-                let is_old = since.is_some_and(|since| *since + AGE_LIMIT <= self.now);
+                let is_old = since.is_some_and(|since| *since.min(ended) + AGE_LIMIT <= self.now);
                 if is_old {
                     unit.plane.remove(key);
                 }
@@ -354,8 +406,8 @@ impl World {
             if unit.apply_at.is_some_and(|at| at <= self.now) {
                 unit.apply_at = None;
                 let known: BTreeSet<_> = lbu.cache().hosts().collect();
-                unit.left.retain(|(host, _)| !known.contains(host));
-                unit.plane.retain(|key, _| unit.left.contains(key));
+                unit.left.retain(|(host, _), _| !known.contains(host));
+                unit.plane.retain(|key, _| unit.left.contains_key(key));
                 let rows = lbu
                     .cache()
                     .hosts()
@@ -434,10 +486,16 @@ impl World {
                     "unit {index} uses what host {host} said too long ago"
                 );
             }
-            for ((host, app), (physical, directive)) in &unit.plane {
+            // Of several rows of an endpoint the worst one counts: one may be deleted already, and another there.
+            let is_open = |host: u32, physical: SocketAddr| {
+                let all = unit.plane.iter().filter(|((of, _), _)| *of == host);
+                let mut of_it = all.filter(|(_, (other, _))| *other == physical);
+                of_it.all(|(_, (_, directive))| *directive == Directive::Active)
+            };
+            for ((host, app), (physical, _)) in &unit.plane {
                 let closed = &self.hosts[*host as usize - 1].closed;
                 assert!(
-                    *directive != Directive::Active || !closed.contains(physical),
+                    !closed.contains(physical) || !is_open(*host, *physical),
                     "unit {index} sends new connections to {app} of host {host}, which believes it does not"
                 );
             }
@@ -462,6 +520,18 @@ impl World {
         for _ in 0..60 {
             self.replay();
             self.run_until(self.now + Duration::from_millis(100));
+        }
+    }
+
+    /// In each group all believe in the same leader, who has lived longest.
+    pub(crate) fn check_leaders(&self) {
+        for (index, host) in self.hosts.iter().enumerate() {
+            let group = self.group_of(index);
+            let members = (0..self.hosts.len()).filter(|other| self.group_of(*other) == group);
+            let longest = members.min_by_key(|other| (self.hosts[*other].epoch, *other));
+            let leader = longest.filter(|_| group.is_some()).map(|i| i as u32 + 1);
+            let agent = host.agent.as_ref().unwrap();
+            assert_eq!(agent.leader(), leader, "of host {index}");
         }
     }
 
