@@ -12,13 +12,19 @@ use nlb_daemon::{
     keys::{self, KeyEntry},
     metrics,
 };
-use nlb_health::{agent::AgentConfig, row, seal::Keys};
+use nlb_health::{
+    agent::{AgentConfig, GroupConfig},
+    row,
+    seal::Keys,
+};
 use nlb_netlink::{Ports, ServiceKey};
 use serde::Deserialize;
 use std::{
     collections::BTreeSet,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    ops::Range,
     path::{Path, PathBuf},
+    time::Duration,
 };
 use toml::Spanned;
 
@@ -74,10 +80,19 @@ struct File {
     age_limit_ms: Option<Spanned<u64>>,
     #[serde(default)]
     drain_when_failing: bool,
+    group: Option<GroupEntry>,
     #[serde(default)]
     key: Vec<KeyEntry>,
     #[serde(default)]
     app: Vec<AppEntry>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct GroupEntry {
+    id: Spanned<u32>,
+    address: Spanned<SocketAddr>,
+    members: Spanned<Vec<SocketAddr>>,
 }
 
 #[derive(Deserialize)]
@@ -154,7 +169,7 @@ impl Config {
     /// Checks what is in a file at `path`.
     pub(crate) fn check(source: &Source, path: &Path) -> Result<Self, Mistake> {
         let file: File = source.parse()?;
-        let wrong = |at: std::ops::Range<usize>, what: &str| source.mistake(Some(at), what);
+        let wrong = |at: Range<usize>, what: &str| source.mistake(Some(at), what);
         if *file.host.get_ref() == 0 {
             let what = "host is 0; choose a number that no other host has";
             return Err(wrong(file.host.span(), what));
@@ -183,6 +198,9 @@ impl Config {
                 "age_limit_ms is less than two heartbeats; three or more allow for a lost one";
             return Err(source.mistake(at.map(Spanned::span), what));
         }
+        let group = file.group.as_ref();
+        let group = group.map(|entry| group_of(source, entry, heartbeat, age_limit));
+        let group = group.transpose()?;
         let mut apps: Vec<FileApp> = Vec::new();
         for entry in file.app {
             let at = entry.name.span();
@@ -202,6 +220,7 @@ impl Config {
             heartbeat_interval: heartbeat,
             age_limit,
             drain_when_failing: file.drain_when_failing,
+            group,
             ..AgentConfig::new(*file.host.get_ref(), 1, file.lbus.into_inner())
         };
         if apps.len() > agent.max_rows {
@@ -226,20 +245,73 @@ impl Config {
     }
 }
 
+/// The group that the host is in.
+fn group_of(
+    source: &Source,
+    entry: &GroupEntry,
+    heartbeat: Duration,
+    age_limit: Duration,
+) -> Result<GroupConfig, Mistake> {
+    let wrong = |at: Range<usize>, what: &str| source.mistake(Some(at), what);
+    let (id, address) = (*entry.id.get_ref(), *entry.address.get_ref());
+    if id == 0 {
+        let what = "id is 0; choose a number that no other group has";
+        return Err(wrong(entry.id.span(), what));
+    }
+    let is_host = |to: &SocketAddr| to.port() != 0 && row::is_address(to);
+    if !is_host(&address) {
+        let what = "address is where the other members reach this host, such as \"10.0.2.2:4772\"";
+        return Err(wrong(entry.address.span(), what));
+    }
+    let members = entry.members.get_ref();
+    let is_member = |to: &SocketAddr| is_host(to) && to.is_ipv4() == address.is_ipv4();
+    if members.is_empty() || members.len() > 64 || !members.iter().all(is_member) {
+        let what = "members names 1 to 64 hosts of the group by their addresses there, all of the address family of address";
+        return Err(wrong(entry.members.span(), what));
+    }
+    let group = GroupConfig::new(id, address, members.clone(), heartbeat);
+    if age_limit < group.patience + heartbeat * 2 {
+        let what =
+            "age_limit_ms is less than four heartbeats: too short to do without a leader in time";
+        return Err(wrong(entry.id.span(), what));
+    }
+    Ok(group)
+}
+
 /// Where datagrams are sent from, and answers come.
 fn bind(source: &Source, file: &File) -> Result<Vec<SocketAddr>, Mistake> {
     let lbus = file.lbus.get_ref();
-    let is_needed = |v6: bool| lbus.iter().any(|to| to.is_ipv6() == v6);
+    let group = file.group.as_ref().map(|group| &group.address);
+    let in_group = |v6: bool| group.filter(|own| own.get_ref().is_ipv6() == v6);
+    let is_needed = |v6: bool| lbus.iter().any(|to| to.is_ipv6() == v6) || in_group(v6).is_some();
     let Some(bind) = &file.bind else {
         let any: [IpAddr; 2] = [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()];
         let any = any.into_iter().filter(|any| is_needed(any.is_ipv6()));
-        return Ok(any.map(|any| SocketAddr::new(any, 0)).collect());
+        let own = |any: IpAddr| in_group(any.is_ipv6()).map(|own| *own.get_ref());
+        return Ok(any
+            .map(|any| own(any).unwrap_or(SocketAddr::new(any, 0)))
+            .collect());
     };
     for v6 in [false, true] {
         let count = bind.get_ref().iter().filter(|own| own.is_ipv6() == v6);
         if count.count() != usize::from(is_needed(v6)) {
-            let what = "bind names one address for each address family of lbus; or leave it out";
+            let what =
+                "bind names one address for each address family of lbus and group; or leave it out";
             return Err(source.mistake(Some(bind.span()), what));
+        }
+    }
+    let is_at = |own: &SocketAddr, bound: &SocketAddr| {
+        let is_ip = bound.ip() == own.ip() || bound.ip().is_unspecified();
+        is_ip && bound.is_ipv4() == own.is_ipv4() && bound.port() == own.port()
+    };
+    if let Some(own) = group {
+        if !bind
+            .get_ref()
+            .iter()
+            .any(|bound| is_at(own.get_ref(), bound))
+        {
+            let what = "address is not among those of bind: the others would send to nobody";
+            return Err(source.mistake(Some(own.span()), what));
         }
     }
     Ok(bind.get_ref().clone())

@@ -207,6 +207,8 @@ impl Host {
         self.register = config.register;
         *self.agent.keys_mut() = config.keys;
         self.agent.set_lbus(config.agent.lbus);
+        let seeds = config.agent.group.map(|group| group.seeds);
+        self.agent.set_seeds(seeds.unwrap_or_default());
         self.generation += 1;
         let is_gone = |name: &str, app: &App| match app.origin {
             Origin::File { .. } => !config

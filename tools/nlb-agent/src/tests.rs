@@ -3,6 +3,7 @@
 //! Configuration, applications and checks, without sockets.
 
 mod checks;
+mod groups;
 mod lives;
 mod load;
 mod metrics;

@@ -16,6 +16,7 @@ impl Host {
             "host": self.id,
             "name": self.name,
             "lbus": self.agent.lbus().collect::<Vec<_>>(),
+            "leader": self.agent.leader(),
             "apps": apps.map(|(name, app)| self.show_app(name, app)).collect::<Vec<_>>(),
             "counters": counters,
         })
