@@ -17,7 +17,7 @@ export NLB_START := $(shell date +%s)
 MAKEFLAGS += --no-print-directory
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test modules modules_install tools install cargo-test fuzz install-test kunit debugtests kasan selftests machines check bench-forward bench-migration fmt vm clean clean-cache
+.PHONY: help demo test modules modules_install tools install cargo-test fuzz install-test kunit debugtests kasan selftests machines check bench-forward bench-migration bench-health fmt vm clean clean-cache
 
 help:
 	@cat scripts/help.txt
@@ -82,6 +82,9 @@ bench-forward:
 
 bench-migration:
 	@scripts/bench-migration
+
+bench-health:
+	@scripts/build-tools bench-health
 
 fmt:
 	@scripts/fmt
