@@ -11,6 +11,15 @@
 # One speaks IPv4, the other IPv6.
 declare -A says_to=([host1]="$LBU_TO_HOST1:4771" [host2]="[$LBU_TO_HOST2_6]:4771")
 
+# Each case is a shell of its own: whether hosts are in a group is a file.
+group() {
+	[ ! -e "$tmp/group" ] || cat <<-EOF
+		[group]
+		id = 7
+		address = "${address[$1]}:4772"
+		members = ["$HOST1:4772", "$HOST2:4772"]
+	EOF
+}
 agent_config() {
 	cat <<-EOF
 		host = ${1#host}
@@ -23,6 +32,7 @@ agent_config() {
 		register = [65534]
 		heartbeat_ms = 300
 		age_limit_ms = ${age_limit:-4000}
+		$(group "$1")
 		[[app]]
 		name = "web"
 		vip = "$VIP:80/tcp"
@@ -52,10 +62,10 @@ health_config() {
 		age_ms = 2000
 	EOF
 }
-is_dropped() { are_dropped "$1" 0; }
-# are_dropped REASON COUNT: more than so many.
-are_dropped() { (($(dropped "$1") > $2)); }
-dropped() { health | jq ".counters[\"$1\"] // 0"; }
+is_counted() { are_counted "$1" 0; }
+# are_counted REASON COUNT: more than so many.
+are_counted() { (($(counted "$1") > $2)); }
+counted() { health | jq ".counters[\"$1\"] // 0"; }
 
 # field PORT HOST FIELD: of an endpoint, in the kernel.
 field() { ns lbu nlb -j endpoint show "$VIP:$1/tcp" host "${address[$2]}" | jq -r ".[0].$3"; }
@@ -270,9 +280,9 @@ forged() {
 		s.sendto(packet[28:], to)
 		s.sendto(packet[28:], to)
 	EOF
-	for name in short magic long tag key replay; do wait_for 20 is_dropped "datagram-$name"; done
-	is "$(dropped datagram-short)" 2
-	is "$(dropped datagram-tag)" 1
+	for name in short magic long tag key replay; do wait_for 20 is_counted "datagram-$name"; done
+	is "$(counted datagram-short)" 2
+	is "$(counted datagram-tag)" 1
 	is "$(health | jq -c '[.rows, .stale]')" "$before"
 	# Nor does anybody of the host speak for others, here or elsewhere.
 	chmod a+rx "$tmp" "$tmp/host1"
@@ -370,7 +380,7 @@ s.recv(1)"
 # A process that stands still hears nobody, which is nobody's silence.
 nlbd_stands_still() {
 	local before aged
-	before=$(changes) aged=$(dropped chunk-aged)
+	before=$(changes) aged=$(counted chunk-aged)
 	kill -STOP "$(<"$tmp/nlbd.pid")"
 	# More than the age limit.
 	sleep 6
@@ -378,7 +388,7 @@ nlbd_stands_still() {
 	app host1 capacity echo 30
 	wait_for 20 field_is 9000 host1 weight 30
 	is "$(changes)" "$before"
-	is "$(dropped chunk-aged)" "$aged"
+	is "$(counted chunk-aged)" "$aged"
 	app host1 capacity echo 40
 	wait_for 20 field_is 9000 host1 weight 40
 }
@@ -421,6 +431,37 @@ drain_in_trouble() {
 }
 has_trouble() { health | jq -e .trouble; }
 
+# Of two hosts in a group one speaks for both, and its death costs the other nothing.
+leader_dies() {
+	local host before
+	touch "$tmp/group"
+	for host in host1 host2; do
+		end TERM "$tmp/$host/agent.pid"
+		agent_start $host
+	done
+	for host in host1 host2; do wait_for 20 leads host1 $host; done
+	before=$(counted consolidated)
+	wait_for 20 are_counted consolidated "$before"
+	rows_are 4
+	before=$(changes)
+	end KILL "$tmp/host1/agent.pid"
+	wait_for 20 leads host2 host2
+	becomes 80 host1 draining
+	becomes 9000 host1 draining
+	# Nothing was too old of the other one.
+	is "$(changes)" $((before + 2))
+	goes_on
+	agent_start host1
+	becomes 80 host1 active
+	becomes 9000 host1 active
+	# Who comes back does not take over.
+	wait_for 20 leads host2 host1
+	before=$(counted consolidated)
+	wait_for 20 are_counted consolidated "$before"
+}
+# leads HOST WHERE: as far as it is known there.
+leads() { grep -a 'leader of the group' "$tmp/$2/agent.log" | tail -n 1 | grep -q "leader=${1#host} "; }
+
 # The new key is added everywhere, sent with everywhere, and the old one deleted.
 keys_rotate() {
 	local step host before
@@ -443,10 +484,10 @@ keys_rotate() {
 	app host1 undo echo
 	becomes 9000 host1 active
 	# Who has the old one only is not heard.
-	before=$(dropped datagram-key)
+	before=$(counted datagram-key)
 	{ agent_config host1 && keys 1; } >"$tmp/host1/agent.toml"
 	kill -HUP "$(<"$tmp/host1/agent.pid")"
-	wait_for 20 are_dropped datagram-key "$before"
+	wait_for 20 are_counted datagram-key "$before"
 	{ agent_config host1 && keys 2; } >"$tmp/host1/agent.toml"
 	kill -HUP "$(<"$tmp/host1/agent.pid")"
 	becomes 9000 host1 active
@@ -540,6 +581,7 @@ ktap_run "what shall be draining, and ends with its program" held_drains
 ktap_run "nlbd stands still" nlbd_stands_still
 ktap_run "nlbd dies" nlbd_dies
 ktap_run "nlbd is there, and cannot follow" drain_in_trouble
+ktap_run "the leader of a group dies" leader_dies
 ktap_run "keys rotate" keys_rotate
 ktap_run "goodbye" goodbye
 ktap_run "nlb_fwd is loaded anew" module_anew
