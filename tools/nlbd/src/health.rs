@@ -255,15 +255,24 @@ impl Handler {
         }
     }
 
-    /// From now on these follow. What is known of those that did already stays.
+    /// From now on these follow. What is known of those that did already stays; who is gone, the others know, too.
     fn govern(&mut self, balancers: Vec<Kind>) {
         let mut old = std::mem::take(&mut self.followers);
+        let gone = old.iter().flat_map(Follower::gone);
+        let gone = gone.map(|((place, host), gone)| (*place, *host, gone.silent));
+        let gone: Vec<_> = gone.collect();
         self.is_other = true;
         for kind in balancers {
             let known = old.iter().position(|follower| follower.kind == kind);
             let mut follower = match known {
                 Some(known) => old.swap_remove(known),
-                None => Follower::new(kind),
+                None => {
+                    let mut new = Follower::new(kind);
+                    for (place, host, silent) in &gone {
+                        new.has_gone(*place, *host, *silent);
+                    }
+                    new
+                }
             };
             follower.dirty();
             self.followers.push(follower);

@@ -454,4 +454,11 @@ fn reload() {
     let followers: &[Follower] = &pair.handler.followers;
     assert_eq!((&followers[0].kind, followers[0].gone().len()), (&new, 0));
     assert_eq!((followers.len(), followers[1].gone().len()), (2, 1));
+    // Who comes later knows who is gone, and has done nothing for it yet.
+    let all = vec![new, kind("192.0.2.10:80/tcp"), Kind::Forwarder];
+    pair.handler.govern(all);
+    let gone = pair.handler.followers[2].gone();
+    let silent = Some(Directive::Active);
+    let after = Gone { silent, set: None };
+    assert_eq!(gone.get(&(place(1), super::HOST)), Some(&after));
 }
