@@ -264,7 +264,7 @@ impl Lbu {
         life.heard = life.heard.max(at);
         for (chunk, generation) in life.chunks.iter_mut().zip(beat.generations) {
             chunk.heard_of = chunk.heard_of.max(generation);
-            if chunk.have == Some(generation) {
+            if chunk.have == Some(generation) && !chunk.is_behind() {
                 chunk.confirmed = chunk.confirmed.max(Some(at));
             }
         }
@@ -322,7 +322,9 @@ impl Lbu {
             };
             if done.is_ok() {
                 chunk.have = Some(generation);
-                chunk.confirmed = Some(now);
+                if !chunk.is_behind() {
+                    chunk.confirmed = Some(now);
+                }
             } else {
                 // What it had may be used until it is too old.
                 chunk.have = None;

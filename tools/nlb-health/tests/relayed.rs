@@ -239,6 +239,33 @@ fn a_lost_row_change_is_found() {
     assert!(!bench.knows(MEMBER));
 }
 
+/// A postulate has overtaken it, which knows of a change that was lost.
+#[test]
+fn what_is_known_to_be_outdated_is_not_confirmed() {
+    let mut bench = Bench::new();
+    let mut leader = bench.know(LEADER, 1);
+    let mut member = bench.know(MEMBER, 5);
+    bench.wait(ms(4000));
+    bench.say(&mut leader, LEADER, &heartbeat(10));
+    let row = Postulated {
+        app: AppId(0),
+        target: Directive::Draining,
+        generation: 4,
+    };
+    let postulate = Postulate {
+        postulate: 1,
+        rows: vec![row],
+    };
+    bench.say(&mut member, MEMBER, &Message::Postulate(postulate));
+    assert!(bench.pass_on(&mut leader, 5, 10, 3, 100));
+    // The host's own is worth no more.
+    bench.say(&mut member, MEMBER, &heartbeat(11));
+    bench.wait(ms(999));
+    assert!(bench.knows(MEMBER));
+    bench.wait(ms(1));
+    assert!(!bench.knows(MEMBER));
+}
+
 #[test]
 fn who_is_new_is_asked_where_he_is() {
     let mut bench = Bench::new();
