@@ -480,9 +480,7 @@ impl Lbu {
         if let Some(host) = self.hosts.get_mut(&id) {
             for life in [&mut host.current, &mut host.next].into_iter().flatten() {
                 if life.get_at.is_some_and(|at| at <= now) {
-                    let to = life.from;
-                    let (request, chunks) = life.request(now, &mut self.random, &self.config);
-                    gets.push((to, request, chunks));
+                    gets.push(life.request(now, &mut self.random, &self.config));
                 }
             }
         }

@@ -32,6 +32,8 @@ struct Bench {
     keys: Keys,
     opener: Opener,
     number: u64,
+    /// Where the leader hears the member.
+    seen_at: SocketAddr,
 }
 
 impl Bench {
@@ -43,6 +45,7 @@ impl Bench {
             keys,
             opener: Opener::new(Route::ToHosts, 1),
             number: 0,
+            seen_at: address(MEMBER),
         }
     }
 
@@ -116,7 +119,7 @@ impl Bench {
             age,
             age_limit: LIMIT,
             generations: vec![generation],
-            address: address(MEMBER),
+            address: self.seen_at,
         };
         let message = Message::Consolidated(Consolidated {
             number: self.number,
@@ -284,6 +287,24 @@ fn who_is_new_is_asked_where_he_is() {
     bench.snapshot(&mut member, MEMBER, request(&sent));
     assert!(bench.pass_on(&mut leader, 5, 99, 3, 0));
     assert_eq!(bench.lbu.counters().get("relayed-epoch"), 1);
+}
+
+/// The leader hears it at an address that the unit may not reach: the one from which it speaks itself is not forgotten.
+#[test]
+fn it_is_asked_at_both_addresses() {
+    let (mut bench, mut leader) = bench();
+    bench.seen_at = address(77);
+    let mut asked = Vec::new();
+    // A request is due 50, then at least 250, 500, 1000 ms after the one before.
+    for (beat, wait) in (10..).step_by(2).zip([50, 350, 650, 1300]) {
+        assert!(bench.pass_on(&mut leader, 5, beat, 4, 0));
+        let sent = bench.wait(ms(wait));
+        assert!(bench.pass_on(&mut leader, 5, beat + 1, 4, 0));
+        asked.extend(sent.into_iter().map(|(to, _)| to));
+    }
+    let (own, seen) = (address(MEMBER), address(77));
+    assert_eq!(asked, [own, seen, own, seen]);
+    assert_eq!(bench.lbu.address(MEMBER), Some(own));
 }
 
 #[test]

@@ -48,9 +48,12 @@ struct Parts {
 #[derive(Debug)]
 pub(super) struct Life {
     pub(super) epoch: u64,
+    /// Where it speaks from; as a leader says, if it has not spoken itself.
     pub(super) from: SocketAddr,
     /// Another address, from which a leader has heard of it; requests go to both in turn.
     pub(super) other: Option<SocketAddr>,
+    /// It is the other one's turn.
+    is_others_turn: bool,
     pub(super) name: Option<String>,
     /// When anything came of it.
     pub(super) heard: Instant,
@@ -72,6 +75,7 @@ impl Life {
             epoch,
             from,
             other: None,
+            is_others_turn: false,
             name: None,
             heard: now,
             age_limit: config.age_limit,
@@ -107,18 +111,19 @@ impl Life {
         if !self.is_behind() {
             self.get_at = None;
             self.wait = config.retry;
+            self.is_others_turn = false;
         } else if self.get_at.is_none() {
             self.get_at = Some(now + config.patience);
         }
     }
 
-    /// A request is sent now, to `from`: its number and the chunks. The next one goes to another address, if there is one.
+    /// A request is sent now: where, its number and the chunks. The next one goes to another address, if there is one.
     pub(super) fn request(
         &mut self,
         now: Instant,
         random: &mut Random,
         config: &LbuConfig,
-    ) -> (u64, u16) {
+    ) -> (SocketAddr, u64, u16) {
         let behind = self.chunks.iter().enumerate();
         let behind = behind.filter(|(_, chunk)| chunk.is_behind());
         let mut chunks = behind.fold(0, |chunks, (index, _)| chunks | 1 << index);
@@ -127,12 +132,11 @@ impl Life {
         }
         let id = random.id();
         self.requests = [id, self.requests[0]];
-        if let Some(other) = &mut self.other {
-            std::mem::swap(&mut self.from, other);
-        }
+        let other = self.other.filter(|_| self.is_others_turn);
+        self.is_others_turn = !self.is_others_turn;
         self.get_at = Some(now + self.wait + random.up_to(self.wait / 4));
         self.wait = (self.wait * 2).min(config.retry_max);
-        (id, chunks)
+        (other.unwrap_or(self.from), id, chunks)
     }
 
     pub(super) fn has_asked(&self, request: u64) -> bool {
