@@ -127,6 +127,11 @@ impl Agent {
         self.group.as_ref().map(Group::leader)
     }
 
+    /// How many members of the group are there, with this one, as far as is known here.
+    pub fn members(&self) -> Option<usize> {
+        self.group.as_ref().map(Group::members)
+    }
+
     /// The load balancing units that have asked for the table in this life and were heard of lately.
     pub fn lbus(&self) -> impl Iterator<Item = u32> + '_ {
         self.peers.ids()

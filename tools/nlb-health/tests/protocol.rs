@@ -150,6 +150,8 @@ fn in_groups() -> Vec<(&'static str, Message)> {
             "heartbeat of a member",
             Message::MemberHeartbeat(MemberHeartbeat {
                 group: 7,
+                host: 0x0a00_0203,
+                epoch: 0x0102_0304_0506_0708,
                 heartbeat: Heartbeat {
                     beat: 300,
                     age_limit: 5000,

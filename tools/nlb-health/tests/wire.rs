@@ -210,10 +210,17 @@ fn in_group() -> impl Strategy<Value = Message> {
                     lbus,
                 })
             }),
-        (1..=u32::MAX, id(), any::<bool>(), vec(any::<u64>(), 1..=16)).prop_map(
-            |(group, beat, forward, generations)| {
+        (
+            (1..=u32::MAX, 1..=u32::MAX),
+            (id(), id()),
+            any::<bool>(),
+            vec(any::<u64>(), 1..=16)
+        )
+            .prop_map(|((group, host), (epoch, beat), forward, generations)| {
                 Message::MemberHeartbeat(MemberHeartbeat {
                     group,
+                    host,
+                    epoch,
                     heartbeat: Heartbeat {
                         beat,
                         age_limit: 5000,
@@ -222,8 +229,7 @@ fn in_group() -> impl Strategy<Value = Message> {
                         name: None,
                     },
                 })
-            }
-        ),
+            }),
     ]
 }
 
@@ -549,5 +555,20 @@ fn what_is_malformed_in_groups_has_a_name() {
     });
     for at in [3, 11, 19] {
         assert_eq!(changed(&heard, at, 0), Err(Error::Id));
+    }
+    let heartbeat = Message::MemberHeartbeat(MemberHeartbeat {
+        group: 1,
+        host: 1,
+        epoch: 1,
+        heartbeat: Heartbeat {
+            beat: 1,
+            age_limit: 5000,
+            forward: false,
+            generations: vec![3],
+            name: None,
+        },
+    });
+    for at in [3, 7, 15, 23] {
+        assert_eq!(changed(&heartbeat, at, 0), Err(Error::Id));
     }
 }

@@ -49,7 +49,7 @@ pub struct GroupConfig {
     pub patience: Duration,
     /// Each so many heartbeats one goes to all load balancing units without the leader: there may be new ones.
     pub direct_every: u32,
-    /// Most members.
+    /// Most members beside this host.
     pub max_members: usize,
 }
 
@@ -162,12 +162,14 @@ impl Group {
             self.beats.pop_front();
         }
         self.beats.push_back((heartbeat.beat, now));
+        let leader = *self.members.leader();
         let message = MemberHeartbeat {
             group: self.config.id,
+            host: leader.host,
+            epoch: leader.epoch,
             heartbeat,
         };
-        let to = self.members.leader().address;
-        self.tell(to, &Message::MemberHeartbeat(message), host);
+        self.tell(leader.address, &Message::MemberHeartbeat(message), host);
     }
 
     /// A datagram that says it is of a group. What is returned are the load balancing units that got a heartbeat, and
@@ -228,6 +230,10 @@ impl Group {
                 }
                 None
             }
+            Message::MemberHeartbeat(beat) if !self.is_own(beat.host, beat.epoch) => {
+                host.counters.add("message-for-others");
+                None
+            }
             Message::MemberHeartbeat(beat) => {
                 host.counters.add("member-heartbeat");
                 let (sender, epoch) = (opened.sender, opened.epoch);
@@ -245,8 +251,12 @@ impl Group {
         }
     }
 
+    fn is_own(&self, host: u32, epoch: u64) -> bool {
+        (host, epoch) == (self.own.host, self.own.epoch)
+    }
+
     fn passed_on(&self, passed: PassedOn, counters: &mut Counters) -> Option<(Instant, Vec<u32>)> {
-        if (passed.host, passed.epoch) != (self.own.host, self.own.epoch) {
+        if !self.is_own(passed.host, passed.epoch) {
             counters.add("message-for-others");
             return None;
         }

@@ -60,6 +60,10 @@ pub struct Membership {
 pub struct MemberHeartbeat {
     /// The group.
     pub group: u32,
+    /// The leader for whom it is; nobody else passes it on.
+    pub host: u32,
+    /// Its life.
+    pub epoch: u64,
     /// The heartbeat.
     pub heartbeat: Heartbeat,
 }
@@ -306,12 +310,19 @@ fn group(from: &mut Reader<'_>) -> Result<u32, Error> {
 impl MemberHeartbeat {
     pub(super) fn encode(&self, out: &mut Vec<u8>) {
         out.u32(self.group);
+        out.u32(self.host);
+        out.u64(self.epoch);
         self.heartbeat.encode(out);
     }
 
     pub(super) fn decode(from: &mut Reader<'_>) -> Result<Self, Error> {
+        let group = group(from)?;
+        let (host, epoch) = (from.u32()?, from.u64()?);
+        check(host != 0 && epoch != 0, Error::Id)?;
         Ok(Self {
-            group: group(from)?,
+            group,
+            host,
+            epoch,
             heartbeat: Heartbeat::decode(from)?,
         })
     }
