@@ -187,6 +187,32 @@ fn how_long_the_leader_has_had_each_is_said() {
     assert_eq!(bench.passed_on(), [(2, 2, 320), (3, 2, 20)]);
 }
 
+/// What has waited in the meantime may be older than anybody can say.
+#[test]
+fn who_stood_still_passes_on_nothing_old() {
+    for (milliseconds, refused) in [(400, 0), (4000, 1)] {
+        for is_woken_by_time in [false, true] {
+            let mut bench = Bench::new();
+            let mut two = Sealer::new(2, 5);
+            bench.say(&mut two, &Message::MemberHeartbeat(heartbeat(1)));
+            bench.wait(1000);
+            assert_eq!(bench.passed_on(), [(2, 1, 500)]);
+            bench.now += Duration::from_millis(milliseconds);
+            if is_woken_by_time {
+                bench.agent.handle_timeout(bench.now);
+                bench.wait(200);
+            }
+            bench.say(&mut two, &Message::MemberHeartbeat(heartbeat(2)));
+            assert_eq!(bench.count("member-heartbeat-refused"), refused);
+            bench.wait(1000);
+            assert_eq!(bench.passed_on().is_empty(), refused == 1);
+            bench.say(&mut two, &Message::MemberHeartbeat(heartbeat(3)));
+            bench.wait(1000);
+            assert_eq!(bench.passed_on(), [(2, 3, 500)]);
+        }
+    }
+}
+
 fn gossip(group: u32, src: MemberId, about: &[u32]) -> Message {
     let (host, epoch) = OWN;
     let updates = about.iter();

@@ -27,8 +27,8 @@ pub struct AgentConfig {
     pub heartbeat_interval: Duration,
     /// How long anybody may use what a heartbeat has confirmed.
     pub age_limit: Duration,
-    /// The longest that the network may delay a datagram; with a group, two of them, one behind the other. Who was not
-    /// heard follows a directive so long after the age limit.
+    /// The longest that the network may delay a datagram; with a group, two of them, one behind the other, and half a
+    /// second in which a leader may stand still. Who was not heard follows a directive so long after the age limit.
     pub margin: Duration,
     /// From a row change to the heartbeat that finds out where it was lost.
     pub recheck: Duration,

@@ -26,6 +26,13 @@ use std::{
 
 /// Heartbeats of which it is remembered when they were sent.
 const BEATS: usize = 16;
+/// So often it is looked whether this host runs.
+const LOOK: Duration = Duration::from_millis(250);
+/// If it was not looked for so long, it has stood still, as a virtual machine or for want of a processor: what comes
+/// then may have waited for it,
+const STILL: Duration = Duration::from_millis(500);
+/// and for so long, until all is read that has waited.
+const CATCH_UP: Duration = Duration::from_secs(1);
 
 /// A group, and how its members behave. [`GroupConfig::new`] has the defaults.
 #[derive(Clone, Debug)]
@@ -89,6 +96,9 @@ pub(super) struct Group {
     relay: Relay,
     beats: VecDeque<(u64, Instant)>,
     told: Option<u32>,
+    /// When it was looked last, and until when what comes may have waited.
+    awake: Instant,
+    late_until: Option<Instant>,
 }
 
 impl Group {
@@ -112,6 +122,8 @@ impl Group {
             relay: Relay::default(),
             beats: VecDeque::new(),
             told: None,
+            awake: now,
+            late_until: None,
             own,
             config,
         }
@@ -172,6 +184,16 @@ impl Group {
         self.tell(leader.address, &Message::MemberHeartbeat(message), host);
     }
 
+    /// This host runs now. Nobody can tell how old a heartbeat is that has waited while it did not: those are for others
+    /// to pass on.
+    fn look(&mut self, now: Instant) {
+        if now > self.awake + STILL {
+            self.late_until = Some(now + CATCH_UP);
+        }
+        self.late_until.take_if(|until| *until <= now);
+        self.awake = now;
+    }
+
     /// A datagram that says it is of a group. What is returned are the load balancing units that got a heartbeat, and
     /// when it was sent.
     pub(super) fn handle_datagram(
@@ -181,6 +203,7 @@ impl Group {
         datagram: &[u8],
         host: &mut Host<'_>,
     ) -> Option<(Instant, Vec<u32>)> {
+        self.look(now);
         let result = self.opener.open(host.keys, datagram);
         let result = match result {
             Err(Error::Senders) => {
@@ -238,9 +261,10 @@ impl Group {
                 host.counters.add("member-heartbeat");
                 let (sender, epoch) = (opened.sender, opened.epoch);
                 let config = &self.config;
-                if !self
-                    .relay
-                    .take(now, (sender, epoch), from, beat.heartbeat, config)
+                if self.late_until.is_some()
+                    || !self
+                        .relay
+                        .take(now, (sender, epoch), from, beat.heartbeat, config)
                 {
                     host.counters.add("member-heartbeat-refused");
                 }
@@ -282,6 +306,7 @@ impl Group {
         now: Instant,
         host: &mut Host<'_>,
     ) -> Vec<Consolidated> {
+        self.look(now);
         self.members
             .handle_timeout(now, &self.config, host.counters);
         self.send_membership(host);
@@ -298,7 +323,8 @@ impl Group {
     }
 
     pub(super) fn timeout(&self) -> Option<Instant> {
-        let timeouts = [self.members.timeout(), self.relay.timeout()];
+        let look = Some(self.awake + LOOK);
+        let timeouts = [self.members.timeout(), self.relay.timeout(), look];
         timeouts.into_iter().flatten().min()
     }
 }
