@@ -2,7 +2,7 @@
 
 //! What befalls the machines.
 
-use crate::world::{host_address, unit_address, World};
+use crate::world::{host_address, member_address, unit_address, World};
 use nlb_health::row::{AppId, AppType, Directive, Health, Identity, Row, Status};
 use std::{net::SocketAddr, time::Duration};
 
@@ -38,7 +38,7 @@ fn application(world: &mut World) {
     let host = world.random.below(world.hosts.len());
     let row = row(world, host);
     let (now, random) = (world.now, &mut world.random);
-    let Some(agent) = &mut world.hosts[host].agent else {
+    let Some(agent) = world.hosts[host].running() else {
         return;
     };
     let apps: Vec<AppId> = agent.table().rows().map(|(app, _)| app).collect();
@@ -71,14 +71,14 @@ fn machine(world: &mut World) {
     let host = world.random.below(world.hosts.len());
     let unit = world.random.below(world.units.len());
     let now = world.now;
-    match world.random.below(9) {
+    match world.random.below(10) {
         0 => {
             // A crash; what the host believed is void.
             world.hosts[host].agent = None;
             world.start_host(host);
         }
         1 => {
-            if let Some(agent) = &mut world.hosts[host].agent {
+            if let Some(agent) = world.hosts[host].running() {
                 agent.shut_down(now);
             }
         }
@@ -108,15 +108,20 @@ fn machine(world: &mut World) {
             if both != 1 {
                 world.faults.cut.insert((b, a));
             }
+            // It may be reached where its group reaches it, or not.
+            if world.random.percent(50) {
+                world.faults.cut.insert((b, member_address(host)));
+            }
         }
         7 => {
             let other = world.random.below(world.hosts.len());
-            let (a, b) = (host_address(host), host_address(other));
+            let (a, b) = (member_address(host), member_address(other));
             world.faults.cut.insert((a, b));
             if world.random.percent(70) {
                 world.faults.cut.insert((b, a));
             }
         }
+        8 => world.stand_still(host),
         _ => world.faults.cut.clear(),
     }
 }

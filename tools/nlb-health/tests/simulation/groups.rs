@@ -2,7 +2,7 @@
 
 //! What a leader saves, and what its death costs.
 
-use crate::world::{host_address, unit_address, Size, World};
+use crate::world::{host_address, member_address, unit_address, Size, World};
 use nlb_health::row::{AppType, Directive, Health, Identity, Row, Status};
 use std::{net::SocketAddr, time::Duration};
 
@@ -175,7 +175,8 @@ fn two_leaders_do_no_harm() {
     // Nobody of one half hears the other.
     for a in 0..HOSTS {
         for b in (0..HOSTS).filter(|b| (a < HOSTS / 2) != (*b < HOSTS / 2)) {
-            world.faults.cut.insert((host_address(a), host_address(b)));
+            let way = (member_address(a), member_address(b));
+            world.faults.cut.insert(way);
         }
     }
     all_stay(&mut world, 8, &[]);

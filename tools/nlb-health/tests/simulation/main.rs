@@ -10,6 +10,7 @@
 
 mod chaos;
 mod groups;
+mod truth;
 mod world;
 
 use std::{

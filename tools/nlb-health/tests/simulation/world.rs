@@ -1,13 +1,16 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! The machines, the network between them, and what has to hold.
+//! The machines, and the network between them.
 
+mod checks;
+
+use crate::truth::Truth;
 use nlb_health::{
     agent::{self, Agent, AgentConfig, GroupConfig},
     lbu::{self, Lbu, LbuConfig},
     row::{AppId, Directive},
-    seal::{Keys, HEADER_LEN, TAG_LEN},
-    wire::Message,
+    seal::Keys,
+    wire::{Message, Route},
     Transmit,
 };
 use std::{
@@ -22,6 +25,9 @@ use std::{
 const DELAY_MAX: Duration = Duration::from_millis(250);
 pub(crate) const AGE_LIMIT: Duration = Duration::from_millis(2000);
 const HEARTBEAT: Duration = Duration::from_millis(500);
+/// For so long a leader may stand still without knowing it, and the forwarder lag behind.
+const STILL: Duration = Duration::from_millis(500);
+const LAG: Duration = Duration::from_millis(100);
 /// Datagrams that are kept to be played again.
 const RECORDED: usize = 400;
 
@@ -63,6 +69,7 @@ pub(crate) struct Size {
 struct Datagram {
     at: Instant,
     order: u64,
+    sent: Instant,
     from: SocketAddr,
     to: SocketAddr,
     bytes: Arc<[u8]>,
@@ -85,12 +92,24 @@ pub(crate) struct Host {
     /// Those that welcome connections, and since when others do not any more.
     active: BTreeSet<SocketAddr>,
     closing: BTreeMap<SocketAddr, Instant>,
+    /// Until when it stands still, and what waits for it.
+    still: Option<Instant>,
+    waiting: Vec<Datagram>,
+    /// When it stood still last.
+    stood_still: Option<Instant>,
+}
+
+impl Host {
+    /// The agent, if it does not stand still.
+    pub(crate) fn running(&mut self) -> Option<&mut Agent> {
+        self.agent.as_mut().filter(|_| self.still.is_none())
+    }
 }
 
 pub(crate) struct Unit {
     pub(crate) lbu: Option<Lbu>,
     epoch: u64,
-    /// When something of a host was last delivered.
+    /// When that was sent of a host which is the newest that was delivered, by the host or a leader.
     heard: BTreeMap<u32, Instant>,
     /// What the forwarder does: the endpoints of each host to which it sends new connections. It lags behind.
     plane: BTreeMap<(u32, AppId), (SocketAddr, Directive)>,
@@ -112,16 +131,26 @@ pub(crate) struct World {
     keys: Keys,
     /// What was sent to load balancing units, by host and type: datagrams.
     pub(crate) sent: BTreeMap<(usize, u8), u64>,
+    truth: Truth,
 }
 
-/// What is in a datagram, if it is one.
-fn message(bytes: &[u8]) -> Option<Message> {
-    let body = bytes.get(HEADER_LEN..bytes.len().checked_sub(TAG_LEN)?)?;
-    Message::decode(*bytes.get(5)?, body).ok()
+/// The longest that what a host says is under way: by a leader there are two ways, one behind the other, and it may
+/// stand still between them.
+fn delay(is_grouped: bool) -> Duration {
+    if is_grouped {
+        DELAY_MAX * 2 + STILL
+    } else {
+        DELAY_MAX
+    }
 }
 
 pub(crate) fn host_address(index: usize) -> SocketAddr {
     SocketAddr::from(([10, 0, 0, index as u8 + 1], 4771))
+}
+
+/// Where the others of its group reach it.
+pub(crate) fn member_address(index: usize) -> SocketAddr {
+    SocketAddr::from(([10, 3, 0, index as u8 + 1], 4772))
 }
 
 pub(crate) fn unit_address(index: usize) -> SocketAddr {
@@ -142,6 +171,7 @@ impl World {
             order: 0,
             keys: Keys::new(7, b"a secret of all machines").unwrap(),
             sent: BTreeMap::new(),
+            truth: Truth::default(),
         };
         for index in 0..size.hosts as usize {
             world.hosts.push(Host {
@@ -150,6 +180,9 @@ impl World {
                 closed: BTreeSet::new(),
                 active: BTreeSet::new(),
                 closing: BTreeMap::new(),
+                still: None,
+                waiting: Vec::new(),
+                stood_still: None,
             });
             world.start_host(index);
         }
@@ -185,8 +218,8 @@ impl World {
     fn group(&self, index: usize) -> Option<GroupConfig> {
         let id = self.group_of(index)?;
         let others = (0..self.size.hosts as usize).filter(|i| self.group_of(*i) == Some(id));
-        let seeds = others.take(4).map(host_address).collect();
-        let (address, interval) = (host_address(index), HEARTBEAT);
+        let seeds = others.take(4).map(member_address).collect();
+        let (address, interval) = (member_address(index), HEARTBEAT);
         Some(GroupConfig {
             period: Duration::from_millis(200),
             gather: Duration::from_millis(100),
@@ -203,13 +236,14 @@ impl World {
         let host = &mut self.hosts[index];
         host.epoch += 1;
         host.closed.clear();
+        (host.still, host.stood_still) = (None, None);
+        host.waiting.clear();
         let config = AgentConfig {
             name: Some(format!("host{index}.example")),
             name_every: 3,
             heartbeat_interval: HEARTBEAT,
             age_limit: AGE_LIMIT,
-            // By a leader there are two ways, one behind the other.
-            margin: DELAY_MAX * if group.is_some() { 2 } else { 1 },
+            margin: delay(group.is_some()) + LAG,
             group,
             recheck: Duration::from_millis(100),
             postulate_delay: Duration::from_millis(50),
@@ -264,11 +298,18 @@ impl World {
         }
     }
 
+    /// For a while nothing of the host runs.
+    pub(crate) fn stand_still(&mut self, index: usize) {
+        let time = self.random.up_to(AGE_LIMIT * 3 / 2);
+        self.hosts[index].still = Some(self.now + time);
+    }
+
     fn put(&mut self, at: Instant, from: SocketAddr, to: SocketAddr, bytes: Arc<[u8]>) {
         self.order += 1;
         self.net.push(Reverse(Datagram {
             at,
             order: self.order,
+            sent: self.now,
             from,
             to,
             bytes,
@@ -295,22 +336,25 @@ impl World {
     fn deliver(&mut self, datagram: Datagram) {
         let (from, to) = (datagram.from, datagram.to);
         let genuine = !from.ip().to_string().starts_with("10.9.");
-        if let Some(index) = (0..self.hosts.len()).find(|i| host_address(*i) == to) {
-            if let Some(agent) = &mut self.hosts[index].agent {
+        if let Some(index) = self.host_at(to) {
+            if genuine {
+                self.truth.arrive(self.now, &datagram.bytes);
+            }
+            let host = &mut self.hosts[index];
+            if host.still.is_some() {
+                host.waiting.push(datagram.clone());
+            } else if let Some(agent) = host.running() {
                 agent.handle_datagram(self.now, from, &datagram.bytes);
             }
         } else if let Some(index) = (0..self.units.len()).find(|i| unit_address(*i) == to) {
+            let is_of_host = self.host_at(from).is_some();
             let unit = &mut self.units[index];
             if let Some(lbu) = &mut unit.lbu {
                 lbu.handle_datagram(self.now, from, &datagram.bytes);
-                if let Some(host) = (0..self.hosts.len()).find(|i| host_address(*i) == from) {
-                    unit.heard.insert(host as u32 + 1, self.now);
-                    if let Some(Message::Consolidated(relayed)) = message(&datagram.bytes) {
-                        for record in relayed.records {
-                            let at = self.now - Duration::from_millis(u64::from(record.age));
-                            let heard = unit.heard.entry(record.host).or_insert(at);
-                            *heard = at.max(*heard);
-                        }
+                if is_of_host {
+                    for (host, at) in self.truth.said(datagram.sent, &datagram.bytes) {
+                        let heard = unit.heard.entry(host).or_insert(at);
+                        *heard = at.max(*heard);
                     }
                 }
             }
@@ -325,8 +369,47 @@ impl World {
         }
     }
 
-    fn is_host(&self, address: SocketAddr) -> bool {
-        (0..self.hosts.len()).any(|index| host_address(index) == address)
+    /// Whose address it is.
+    fn host_at(&self, address: SocketAddr) -> Option<usize> {
+        let SocketAddr::V4(address) = address else {
+            return None;
+        };
+        let [10, 0 | 3, 0, number] = address.ip().octets() else {
+            return None;
+        };
+        usize::from(number).checked_sub(1)
+    }
+
+    /// By how much a leader may be wrong.
+    fn doubt(&self, index: usize) -> Duration {
+        let stood_still = self.hosts[index].stood_still;
+        let is_late = stood_still.is_some_and(|at| at + STILL * 3 >= self.now);
+        if is_late {
+            STILL
+        } else {
+            Duration::ZERO
+        }
+    }
+
+    /// Who does not stand still any more finds what has come, or that it is late.
+    fn awake(&mut self) {
+        for index in 0..self.hosts.len() {
+            let host = &mut self.hosts[index];
+            if host.still.take_if(|until| *until <= self.now).is_none() {
+                continue;
+            }
+            host.stood_still = Some(self.now);
+            let waiting = std::mem::take(&mut host.waiting);
+            let Some(agent) = &mut host.agent else {
+                continue;
+            };
+            if self.random.percent(50) {
+                agent.handle_timeout(self.now);
+            }
+            for datagram in waiting {
+                agent.handle_datagram(self.now, datagram.from, &datagram.bytes);
+            }
+        }
     }
 
     /// Sends what the machines want sent, and hears what they say.
@@ -372,15 +455,20 @@ impl World {
                 host.agent = None;
             }
             for transmit in sent {
-                if !self.is_host(transmit.to) {
-                    *self.sent.entry((index, transmit.datagram[5])).or_default() += 1;
+                let doubt = self.doubt(index);
+                self.truth.note(self.now, doubt, &transmit.datagram);
+                let number = transmit.datagram[5];
+                if Message::route(number) == Some(Route::InGroup) {
+                    self.send(member_address(index), transmit);
+                } else {
+                    *self.sent.entry((index, number)).or_default() += 1;
+                    self.send(host_address(index), transmit);
                 }
-                self.send(host_address(index), transmit);
             }
         }
         for index in 0..self.units.len() {
             let mut sent = Vec::new();
-            let delay = self.random.up_to(Duration::from_millis(100));
+            let delay = self.random.up_to(LAG);
             let unit = &mut self.units[index];
             // What is left of a life before grows old, too: it was confirmed last before that life ended, and before the
             // host wanted otherwise.
@@ -426,13 +514,17 @@ impl World {
     }
 
     fn next(&self) -> Option<Instant> {
-        let hosts = self.hosts.iter().flat_map(|host| &host.agent);
+        let hosts = self.hosts.iter();
+        let hosts = hosts.filter_map(|host| match (host.still, &host.agent) {
+            (Some(until), _) => Some(until),
+            (None, agent) => agent.as_ref()?.poll_timeout(),
+        });
         let units = self.units.iter();
         self.net
             .peek()
             .map(|Reverse(datagram)| datagram.at)
             .into_iter()
-            .chain(hosts.filter_map(Agent::poll_timeout))
+            .chain(hosts)
             .chain(units.flat_map(|unit| {
                 let timeout = unit.lbu.as_ref().and_then(Lbu::poll_timeout);
                 [timeout, unit.apply_at].into_iter().flatten()
@@ -453,8 +545,9 @@ impl World {
                 let Reverse(datagram) = self.net.pop().unwrap();
                 self.deliver(datagram);
             }
+            self.awake();
             for host in &mut self.hosts {
-                if let Some(agent) = &mut host.agent {
+                if let Some(agent) = host.running() {
                     if agent.poll_timeout().is_some_and(|at| at <= self.now) {
                         agent.handle_timeout(self.now);
                     }
@@ -473,38 +566,12 @@ impl World {
         self.now = end;
     }
 
-    /// What holds at every moment.
-    fn check_safe(&self) {
-        for (index, unit) in self.units.iter().enumerate() {
-            let Some(lbu) = &unit.lbu else {
-                continue;
-            };
-            for host in lbu.cache().hosts() {
-                let heard = unit.heard.get(&host).expect("a host that never spoke");
-                assert!(
-                    self.now.duration_since(*heard) <= AGE_LIMIT,
-                    "unit {index} uses what host {host} said too long ago"
-                );
-            }
-            // Of several rows of an endpoint the worst one counts: one may be deleted already, and another there.
-            let is_open = |host: u32, physical: SocketAddr| {
-                let all = unit.plane.iter().filter(|((of, _), _)| *of == host);
-                let mut of_it = all.filter(|(_, (other, _))| *other == physical);
-                of_it.all(|(_, (_, directive))| *directive == Directive::Active)
-            };
-            for ((host, app), (physical, _)) in &unit.plane {
-                let closed = &self.hosts[*host as usize - 1].closed;
-                assert!(
-                    !closed.contains(physical) || !is_open(*host, *physical),
-                    "unit {index} sends new connections to {app} of host {host}, which believes it does not"
-                );
-            }
-        }
-    }
-
     /// Everything is up, nothing is lost, but somebody still plays old datagrams.
     pub(crate) fn quiet(&mut self) {
         self.faults = Faults::default();
+        for host in &mut self.hosts {
+            host.still = host.still.map(|_| self.now);
+        }
         // Who is leaving leaves.
         self.run_until(self.now + Duration::from_secs(1));
         for index in 0..self.hosts.len() {
@@ -520,47 +587,6 @@ impl World {
         for _ in 0..60 {
             self.replay();
             self.run_until(self.now + Duration::from_millis(100));
-        }
-    }
-
-    /// In each group all believe in the same leader, who has lived longest.
-    pub(crate) fn check_leaders(&self) {
-        for (index, host) in self.hosts.iter().enumerate() {
-            let group = self.group_of(index);
-            let members = (0..self.hosts.len()).filter(|other| self.group_of(*other) == group);
-            let longest = members.min_by_key(|other| (self.hosts[*other].epoch, *other));
-            let leader = longest.filter(|_| group.is_some()).map(|i| i as u32 + 1);
-            let agent = host.agent.as_ref().unwrap();
-            assert_eq!(agent.leader(), leader, "of host {index}");
-        }
-    }
-
-    pub(crate) fn check_equal(&self) {
-        for (index, unit) in self.units.iter().enumerate() {
-            let lbu = unit.lbu.as_ref().unwrap();
-            for (number, host) in self.hosts.iter().enumerate() {
-                let table: Vec<_> = {
-                    let agent = host.agent.as_ref().unwrap();
-                    let mut rows: Vec<_> = agent.table().rows().collect();
-                    rows.sort_by_key(|(app, _)| *app);
-                    rows
-                };
-                let cache: Vec<_> = lbu
-                    .cache()
-                    .host(number as u32 + 1)
-                    .map(|(app, cached)| (app, &cached.row))
-                    .collect();
-                assert_eq!(cache, table, "unit {index}, host {number}");
-                for (app, row) in table {
-                    assert_eq!(row.status.target, row.status.current, "{number}: {app}");
-                    let mut found = lbu.cache().of_type(&row.identity.app_type);
-                    assert!(found.any(|(h, a, _)| (h, a) == (number as u32 + 1, app)));
-                }
-            }
-            // By type, there is nothing else.
-            let types = lbu.cache().types();
-            let all: usize = types.map(|of| lbu.cache().of_type(of).count()).sum();
-            assert_eq!(all, lbu.cache().len());
         }
     }
 }
