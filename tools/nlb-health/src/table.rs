@@ -3,7 +3,8 @@
 //! The health and load table of a host (FIG. 13A, 1204): its definitive version, with the generation of each chunk.
 //!
 //! The chunk of a row is its id modulo the number of chunks. Each change of a row brings its chunk to the next
-//! generation, so that changes can be put together again in order, and a lost one shows.
+//! generation, so that changes can be put together again in order, and a lost one shows. Rows of one physical endpoint
+//! are in the same chunk: who knows of the last change of one of them knows what has become of all before.
 
 use crate::{
     row::{AppId, Row, Status},
@@ -11,7 +12,8 @@ use crate::{
 };
 use std::{
     collections::BTreeMap,
-    fmt, //
+    fmt,
+    net::{IpAddr, SocketAddr},
 };
 
 /// Most rows that a table may be allowed: so many fit into the snapshot of one chunk, however long they are.
@@ -75,14 +77,14 @@ impl Table {
         if !row.is_valid() {
             return Err(Refused::Invalid);
         }
-        if self.len() >= self.max_rows || self.last == u32::MAX {
+        if self.len() >= self.max_rows {
             return Err(Refused::Full);
         }
         if self.rows().any(|(_, other)| other.identity == row.identity) {
             return Err(Refused::Exists);
         }
-        self.last += 1;
-        let app = AppId(self.last);
+        let app = self.next(&row.identity.physical).ok_or(Refused::Full)?;
+        self.last = app.0;
         let chunk = self.chunk_mut(app);
         chunk.generation += 1;
         chunk.rows.insert(app, row.clone());
@@ -156,6 +158,14 @@ impl Table {
         self.len() == 0
     }
 
+    /// The next id of the chunk of a physical endpoint.
+    fn next(&self, physical: &SocketAddr) -> Option<AppId> {
+        let chunks = self.chunks.len() as u32;
+        let next = self.last.checked_add(1)?;
+        let more = (hash(physical) % chunks + chunks - next % chunks) % chunks;
+        next.checked_add(more).map(AppId)
+    }
+
     fn index(&self, app: AppId) -> usize {
         app.0 as usize % self.chunks.len()
     }
@@ -163,5 +173,76 @@ impl Table {
     fn chunk_mut(&mut self, app: AppId) -> &mut Chunk {
         let index = self.index(app);
         &mut self.chunks[index]
+    }
+}
+
+/// FNV-1a. Nobody else has to know which chunk an endpoint is in.
+fn hash(physical: &SocketAddr) -> u32 {
+    let step = |hash: u32, byte: &u8| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193);
+    let begin = physical.port().to_be_bytes().iter().fold(0x811c_9dc5, step);
+    match physical.ip() {
+        IpAddr::V4(ip) => ip.octets().iter().fold(begin, step),
+        IpAddr::V6(ip) => ip.octets().iter().fold(begin, step),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::row::{AppType, Directive, Health, Identity};
+
+    fn row(vip: u8, port: u16) -> Row {
+        Row {
+            identity: Identity {
+                app_type: AppType {
+                    vip: SocketAddr::from(([192, 0, 2, vip], 80)),
+                    transport: 6,
+                    protocol: String::new(),
+                    detail: String::new(),
+                },
+                physical: SocketAddr::from(([10, 0, 2, 2], port)),
+            },
+            status: Status {
+                health: Health::Healthy,
+                load: 0,
+                capacity: 50,
+                target: Directive::Active,
+                current: Directive::Active,
+            },
+        }
+    }
+
+    /// A change of one says what has become of those before.
+    #[test]
+    fn rows_of_an_endpoint_share_a_chunk() {
+        let mut table = Table::new(4, 512);
+        let mut used = [0; 4];
+        let mut last = 0;
+        for port in 8000..8040 {
+            let ids: Vec<_> = (1..4)
+                .map(|vip| table.add(row(vip, port)).unwrap().app.0)
+                .collect();
+            assert!(ids.iter().all(|id| id % 4 == ids[0] % 4));
+            used[ids[0] as usize % 4] += 1;
+            // Also one that comes when another is gone. No id is used again.
+            table.delete(AppId(ids[1])).unwrap();
+            let again = table.add(row(2, port)).unwrap();
+            assert_eq!(again.app.0 % 4, ids[0] % 4);
+            assert!(ids[0] > last && again.app.0 > ids[2]);
+            last = again.app.0;
+        }
+        // All chunks are used.
+        assert!(used.iter().all(|used| *used >= 5), "{used:?}");
+    }
+
+    #[test]
+    fn ids_run_out() {
+        let mut table = Table::new(4, 512);
+        table.last = u32::MAX - 4;
+        let last = table.add(row(1, 8000)).unwrap().app;
+        assert!(last.0 > u32::MAX - 4);
+        assert_eq!(table.add(row(2, 8000)), Err(Refused::Full));
+        table.delete(last).unwrap();
+        assert_eq!(table.add(row(1, 8000)), Err(Refused::Full));
     }
 }

@@ -18,6 +18,8 @@ struct Scene {
     agent: Agent,
     lbu: Option<Lbu>,
     app: AppId,
+    /// Types of messages of the host that are lost.
+    lost: Vec<u8>,
 }
 
 fn at(last: u8) -> SocketAddr {
@@ -56,6 +58,7 @@ impl Scene {
             agent,
             lbu,
             app,
+            lost: Vec::new(),
         };
         scene.pass(10_000);
         scene.apply();
@@ -76,6 +79,9 @@ impl Scene {
                 let Some(lbu) = &mut self.lbu else {
                     continue;
                 };
+                if self.lost.contains(&transmit.datagram[5]) {
+                    continue;
+                }
                 lbu.handle_datagram(self.now, at(1), &transmit.datagram);
                 while let Some(answer) = lbu.poll_transmit() {
                     self.agent
@@ -138,5 +144,38 @@ fn what_is_refused_is_not_confirmed() {
         .unwrap()
         .not_in_force([(1, AppId(77))].into());
     scene.pass(1000);
+    assert!(scene.is_drained());
+}
+
+/// A row takes the place of another one, of whose end the unit does not know: that it follows the second says nothing.
+#[test]
+fn what_was_there_before_is_not_forgotten() {
+    const CHANGE: u8 = 3;
+    // By which the unit would find out, and that it lacks.
+    const REPAIR: [u8; 2] = [1, 5];
+    let mut scene = Scene::new();
+    let row = scene.agent.table().row(scene.app).unwrap().clone();
+    scene.lost = [&REPAIR[..], &[CHANGE]].concat();
+    let before = scene.app;
+    scene.agent.remove(scene.now, before).unwrap();
+    scene.pass(50);
+    scene.lost = REPAIR.to_vec();
+    scene.app = scene.agent.add(scene.now, row).unwrap();
+    scene.drain();
+    let knows = |scene: &Scene| {
+        let cache = scene.lbu.as_ref().unwrap().cache();
+        cache.row(1, before).is_some()
+    };
+    for _ in 0..30 {
+        scene.pass(100);
+        scene.apply();
+        assert!(knows(&scene) && !scene.is_drained());
+    }
+    scene.lost.clear();
+    for _ in 0..30 {
+        scene.pass(100);
+        scene.apply();
+        assert!(!scene.is_drained() || !knows(&scene));
+    }
     assert!(scene.is_drained());
 }

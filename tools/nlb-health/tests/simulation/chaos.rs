@@ -2,7 +2,7 @@
 
 //! What befalls the machines.
 
-use crate::world::{host_address, member_address, unit_address, World};
+use crate::world::{host_address, member_address, place, unit_address, World};
 use nlb_health::row::{AppId, AppType, Directive, Health, Identity, Row, Status};
 use std::{net::SocketAddr, time::Duration};
 
@@ -43,10 +43,9 @@ fn application(world: &mut World) {
     };
     let apps: Vec<AppId> = agent.table().rows().map(|(app, _)| app).collect();
     if apps.is_empty() || random.percent(25) {
-        // One physical endpoint is one row here, for the sake of what is checked.
-        let physical = row.identity.physical;
+        // One endpoint is one row at a time here, for the sake of what is checked.
         let mut rows = agent.table().rows();
-        if !rows.any(|(_, other)| other.identity.physical == physical) {
+        if !rows.any(|(_, other)| place(other) == place(&row)) {
             drop(rows);
             agent.add(now, row).unwrap();
         }

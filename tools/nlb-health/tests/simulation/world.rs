@@ -8,7 +8,7 @@ use crate::truth::Truth;
 use nlb_health::{
     agent::{self, Agent, AgentConfig, GroupConfig},
     lbu::{self, Lbu, LbuConfig},
-    row::{AppId, Directive},
+    row::{AppId, Directive, Row},
     seal::Keys,
     wire::{Message, Route},
     Transmit,
@@ -84,14 +84,22 @@ pub(crate) struct Faults {
     pub(crate) cut: BTreeSet<(SocketAddr, SocketAddr)>,
 }
 
+/// An endpoint of the forwarder: virtual address, transport protocol, physical address.
+pub(crate) type Place = (SocketAddr, u8, SocketAddr);
+
+pub(crate) fn place(row: &Row) -> Place {
+    let of = &row.identity.app_type;
+    (of.vip, of.transport, row.identity.physical)
+}
+
 pub(crate) struct Host {
     pub(crate) agent: Option<Agent>,
     pub(crate) epoch: u64,
-    /// Physical endpoints of which the host knows that they get no new connection.
-    closed: BTreeSet<SocketAddr>,
+    /// Endpoints of which the host knows that they get no new connection.
+    closed: BTreeSet<Place>,
     /// Those that welcome connections, and since when others do not any more.
-    active: BTreeSet<SocketAddr>,
-    closing: BTreeMap<SocketAddr, Instant>,
+    active: BTreeSet<Place>,
+    closing: BTreeMap<Place, Instant>,
     /// Until when it stands still, and what waits for it.
     still: Option<Instant>,
     waiting: Vec<Datagram>,
@@ -112,7 +120,7 @@ pub(crate) struct Unit {
     /// When that was sent of a host which is the newest that was delivered, by the host or a leader.
     heard: BTreeMap<u32, Instant>,
     /// What the forwarder does: the endpoints of each host to which it sends new connections. It lags behind.
-    plane: BTreeMap<(u32, AppId), (SocketAddr, Directive)>,
+    plane: BTreeMap<(u32, AppId), (Place, Directive)>,
     /// What in it is of a life before, of hosts of which nothing is known yet, and when that life ended.
     left: BTreeMap<(u32, AppId), Instant>,
     apply_at: Option<Instant>,
@@ -420,12 +428,11 @@ impl World {
             let rows = host.agent.iter().flat_map(|agent| agent.table().rows());
             let active: BTreeSet<_> = rows
                 .filter(|(_, row)| row.status.target == Directive::Active)
-                .map(|(_, row)| row.identity.physical)
+                .map(|(_, row)| place(row))
                 .collect();
-            host.closing
-                .retain(|physical, _| !active.contains(physical));
-            for physical in host.active.difference(&active) {
-                host.closing.insert(*physical, self.now);
+            host.closing.retain(|place, _| !active.contains(place));
+            for place in host.active.difference(&active) {
+                host.closing.insert(*place, self.now);
             }
             host.active = active;
             let Some(agent) = &mut host.agent else {
@@ -439,7 +446,7 @@ impl World {
                         let row = agent.table().row(app).unwrap();
                         assert_eq!(directive, row.status.current);
                         if directive != Directive::Active {
-                            host.closed.insert(row.identity.physical);
+                            host.closed.insert(place(row));
                         }
                     }
                     agent::Event::Gone => is_gone = true,
@@ -449,7 +456,7 @@ impl World {
             // A target that is active again welcomes connections before all know.
             let rows = agent.table().rows();
             for (_, row) in rows.filter(|(_, row)| row.status.target == Directive::Active) {
-                host.closed.remove(&row.identity.physical);
+                host.closed.remove(&place(row));
             }
             if is_gone {
                 host.agent = None;
@@ -475,7 +482,8 @@ impl World {
             unit.left.retain(|key, ended| {
                 let host = &self.hosts[key.0 as usize - 1];
                 let since = unit.plane.get(key).and_then(|of| host.closing.get(&of.0));
-                let is_old = since.is_some_and(|since| *since.min(ended) + AGE_LIMIT <= self.now);
+                let last = since.map_or(*ended, |since| *since.min(ended));
+                let is_old = last + AGE_LIMIT <= self.now;
                 if is_old {
                     unit.plane.remove(key);
                 }
@@ -502,7 +510,7 @@ impl World {
                     .flat_map(|host| lbu.cache().host(host).map(move |row| (host, row)))
                     .map(|(host, (app, cached))| {
                         let row = &cached.row;
-                        ((host, app), (row.identity.physical, row.status.target))
+                        ((host, app), (place(row), row.status.target))
                     });
                 unit.plane.extend(rows);
                 lbu.applied(lbu.cache().version());

@@ -4,7 +4,6 @@
 
 use super::{delay, World, AGE_LIMIT};
 use nlb_health::row::Directive;
-use std::net::SocketAddr;
 
 impl World {
     /// What holds at every moment.
@@ -21,16 +20,10 @@ impl World {
                     "unit {index} uses what host {host} said too long ago"
                 );
             }
-            // Of several rows of an endpoint the worst one counts: one may be deleted already, and another there.
-            let is_open = |host: u32, physical: SocketAddr| {
-                let all = unit.plane.iter().filter(|((of, _), _)| *of == host);
-                let mut of_it = all.filter(|(_, (other, _))| *other == physical);
-                of_it.all(|(_, (_, directive))| *directive == Directive::Active)
-            };
-            for ((host, app), (physical, _)) in &unit.plane {
-                let closed = &self.hosts[*host as usize - 1].closed;
+            for ((host, app), (place, directive)) in &unit.plane {
+                let is_closed = self.hosts[*host as usize - 1].closed.contains(place);
                 assert!(
-                    !closed.contains(physical) || !is_open(*host, *physical),
+                    !is_closed || *directive != Directive::Active,
                     "unit {index} sends new connections to {app} of host {host}, which believes it does not"
                 );
             }
