@@ -49,7 +49,7 @@ use std::{
     io,
     path::Path,
     sync::Arc,
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 use tokio::{
     signal::unix::{signal, SignalKind},
@@ -118,7 +118,7 @@ async fn serve(path: &Path, config: Config) -> io::Result<()> {
     let (change, mut changed) = mpsc::channel(1);
     forwarder::watch(change)?;
     info!(lbu = config.lbu.lbu, "running");
-    let (saved, epoch) = begin_life(&config.state);
+    let (memory, epoch) = begin_life(&config.state, config.lbu.age_limit);
     let own = LbuConfig {
         epoch,
         ..config.lbu
@@ -126,7 +126,7 @@ async fn serve(path: &Path, config: Config) -> io::Result<()> {
     let mut handler = Handler::new(
         Lbu::new(own.clone(), config.keys, life::seed()?),
         config.panic,
-        Memory::new(&saved, Instant::now() + own.age_limit),
+        memory,
         config.balancers,
     );
     handler.proxies = config.proxies;
@@ -221,18 +221,23 @@ async fn serve(path: &Path, config: Config) -> io::Result<()> {
 }
 
 /// What the life before has left, and the number of this one. Without the file nothing is worse than at first.
-fn begin_life(path: &Path) -> (Saved, u64) {
+fn begin_life(path: &Path, age_limit: Duration) -> (Memory, u64) {
     let loaded = state::load(path, "it is written anew");
     let mut saved: Saved = loaded.unwrap_or_else(|error| {
         error!("{error}");
         Saved::default()
     });
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    let since = since.map_or(0, |time| {
+        u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+    });
+    let moment = (Instant::now(), since);
     saved.epoch = life::epoch(saved.epoch);
+    saved.begin(since, age_limit);
     if let Err(error) = state::save(&saved, path) {
         error!("a restart would lose which endpoints are governed: {error}");
     }
-    let epoch = saved.epoch;
-    (saved, epoch)
+    (Memory::new(&saved, moment), saved.epoch)
 }
 
 fn admitted(config: &Config) -> Admitted {
@@ -373,7 +378,8 @@ impl Handler {
         let rows = self.rows.iter();
         let rows = rows.map(|((host, _), (place, target))| ((*place, *host), *target));
         let gone = self.followers.iter().flat_map(Follower::gone);
-        self.memory.saved(epoch, rows, gone)
+        let age_limit = |host| self.lbu.age_limit(host);
+        self.memory.saved(epoch, rows, gone, age_limit)
     }
 
     /// A row of a host is gone; `silent` is what was to be done, if nobody has said why.

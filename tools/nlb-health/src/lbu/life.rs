@@ -202,4 +202,9 @@ impl super::Lbu {
         let hosts = self.hosts.iter();
         hosts.filter_map(|(id, host)| Some((*id, host.current.as_ref()?.heard)))
     }
+
+    /// How long what a host says may be used, if its table is here.
+    pub fn age_limit(&self, host: u32) -> Option<Duration> {
+        Some(self.hosts.get(&host)?.current.as_ref()?.age_limit)
+    }
 }
