@@ -168,6 +168,19 @@ fn of_each_host_the_newest_one_is_passed_on() {
     assert_eq!(bench.passed_on(), [(2, 4, 500)]);
 }
 
+/// It would be passed on as where to reach the host.
+#[test]
+fn what_comes_from_no_port_is_not_passed_on() {
+    let mut bench = Bench::new();
+    let mut two = Sealer::new(2, 5);
+    let beat = two.seal(&bench.keys, &Message::MemberHeartbeat(heartbeat(1)));
+    let from = SocketAddr::from(([10, 0, 0, 2], 0));
+    bench.agent.handle_datagram(bench.now, from, &beat);
+    assert_eq!(bench.count("member-heartbeat-refused"), 1);
+    bench.wait(1000);
+    assert_eq!(bench.passed_on(), []);
+}
+
 #[test]
 fn how_long_the_leader_has_had_each_is_said() {
     let mut bench = Bench::new();

@@ -175,6 +175,11 @@ fn consolidated() -> impl Strategy<Value = Message> {
         },
     );
     (1..=u64::MAX, vec(record, 1..=5)).prop_map(|(number, mut records)| {
+        // Requests go there.
+        for record in &mut records {
+            let port = record.address.port().max(1);
+            record.address.set_port(port);
+        }
         records.sort_by_key(|record| record.host);
         records.dedup_by_key(|record| record.host);
         Message::Consolidated(Consolidated { number, records })
@@ -511,6 +516,15 @@ fn what_is_malformed_in_groups_has_a_name() {
     assert_eq!(changed(&consolidated, 13, 0), Err(Error::Id));
     assert_eq!(changed(&consolidated, 21, 0), Err(Error::Id));
     assert_eq!(changed(&consolidated, 22, 7), Err(Error::Address));
+    let no_port = Relayed {
+        address: SocketAddr::from(([10, 0, 2, 2], 256)),
+        ..record(1)
+    };
+    let no_port = Message::Consolidated(Consolidated {
+        number: 1,
+        records: vec![no_port],
+    });
+    assert_eq!(changed(&no_port, 27, 0), Err(Error::Address));
     assert_eq!(changed(&consolidated, 29, 0), Err(Error::Chunk));
     assert_eq!(changed(&consolidated, 31, 0), Err(Error::Number));
     assert_eq!(changed(&consolidated, 33, 99), Err(Error::AgeLimit));

@@ -368,6 +368,7 @@ impl Relayed {
     fn decode(from: &mut Reader<'_>) -> Result<Self, Error> {
         let (host, epoch) = (from.u32()?, from.u64()?);
         let address = row::address(from)?;
+        check(address.port() != 0, Error::Address)?;
         let chunks = from.u8()?;
         check((1..=CHUNKS_MAX).contains(&chunks), Error::Chunk)?;
         let beat = from.short()?;

@@ -60,7 +60,7 @@ impl Relay {
         let known = self.waiting.get(&host);
         let is_old =
             |known: &Waiting| (known.epoch, known.heartbeat.beat) >= (epoch, heartbeat.beat);
-        if !is_address(&from) || known.is_some_and(is_old) {
+        if !is_address(&from) || from.port() == 0 || known.is_some_and(is_old) {
             return false;
         }
         let wait = if heartbeat.forward {
