@@ -331,10 +331,10 @@ impl World {
         is_there && leaders.all(|leader| leader == first)
     }
 
-    /// So many hosts are no more, of all groups.
+    /// So many hosts are no more, of all groups; the first host, who leads, of every second one.
     pub(crate) fn kill_hosts(&mut self, count: usize) {
         let every = self.size.hosts / count.max(1);
-        (0..count).for_each(|index| self.kill(index * every + 7 % every));
+        (0..count).for_each(|index| self.kill(index * every + index % every));
     }
 
     /// A unit crashes, and begins anew with an empty cache.
