@@ -7,14 +7,13 @@ use super::plan::{weight, worse, AllGone, Place};
 use nlb_health::row::{Health, Identity, Row, Status};
 use std::collections::{BTreeSet, HashMap, HashSet};
 
-/// Of all `rows`, each with its host, those that count. What a proxy says does not if the host says it itself; of what
-/// several proxies say, see [`together`].
+/// Of all `rows`, each with its host, those that count. What a proxy says does not if the host says it itself, but for
+/// what it asks for: it is told when that is in force. Of what several proxies say, see [`together`].
 pub(super) fn once<'a>(
     rows: impl Iterator<Item = (u32, &'a Row)>,
     proxies: &BTreeSet<u32>,
 ) -> Vec<(Place, Status)> {
-    let mut all = Vec::new();
-    let mut own: HashSet<&Identity> = HashSet::new();
+    let mut own = Vec::new();
     let mut proxied: HashMap<&Identity, (Place, Status)> = HashMap::new();
     for (host, row) in rows {
         let status = row.status;
@@ -24,16 +23,19 @@ pub(super) fn once<'a>(
                 .and_modify(|(_, known)| *known = together(*known, status))
                 .or_insert((Place::of(row), status));
         } else {
-            if !proxies.is_empty() {
-                own.insert(&row.identity);
-            }
-            all.push((Place::of(row), status));
+            own.push((&row.identity, (Place::of(row), status)));
         }
     }
-    let others = proxied.into_iter();
-    let others = others.filter(|(identity, _)| !own.contains(identity));
-    all.extend(others.map(|(_, row)| row));
-    all
+    for (identity, (_, status)) in &mut own {
+        if let Some((_, said)) = proxied.get(identity) {
+            status.target = worse(status.target, said.target);
+        }
+    }
+    for (identity, _) in &own {
+        proxied.remove(identity);
+    }
+    let own = own.into_iter().map(|(_, row)| row);
+    own.chain(proxied.into_values()).collect()
 }
 
 /// Of `all` that is gone, what counts beside `rows`: a proxy that is silent has no say where somebody else speaks.
@@ -88,7 +90,7 @@ mod tests {
 
     #[test]
     fn pairs_count_once() {
-        use Directive::{Active, Draining};
+        use Directive::{Active, Draining, Inactive};
         use Health::{Failing, Healthy, Unknown};
         let proxies = [7, 8].into();
         // Host, health, capacity and target of each row; health, weight and target of what counts.
@@ -124,8 +126,21 @@ mod tests {
                 (Failing, 30, Active),
             ),
             (
-                vec![(1, Healthy, 30, Active), (8, Failing, 50, Draining)],
+                vec![(1, Healthy, 30, Active), (8, Failing, 50, Active)],
                 (Healthy, 30, Active),
+            ),
+            // But who is told that it is draining may stop it.
+            (
+                vec![(8, Failing, 50, Draining), (1, Healthy, 30, Active)],
+                (Healthy, 30, Draining),
+            ),
+            (
+                vec![
+                    (7, Healthy, 50, Active),
+                    (1, Healthy, 30, Draining),
+                    (8, Healthy, 50, Inactive),
+                ],
+                (Healthy, 30, Inactive),
             ),
         ];
         for (said, expected) in cases {
