@@ -41,7 +41,7 @@ pub struct CachedRow {
     /// What its host has said.
     pub row: Row,
     /// The version of the cache in which it came, or in which its target last changed.
-    pub(crate) directed: u64,
+    pub directed: u64,
 }
 
 /// Which rows have changed. See [`crate::lbu::Event::Row`].

@@ -72,6 +72,7 @@ pub struct Lbu {
     timers: BTreeSet<(Instant, u32)>,
     cache: Cache,
     applied: u64,
+    removals: u64,
     refused: BTreeSet<(u32, AppId)>,
     solicited: Option<(u64, Instant)>,
     counters: Counters,
@@ -110,6 +111,7 @@ impl Lbu {
             timers: BTreeSet::new(),
             cache: Cache::new(config.limits),
             applied: 0,
+            removals: 0,
             refused: BTreeSet::new(),
             solicited: None,
             counters: Counters::default(),
@@ -163,14 +165,21 @@ impl Lbu {
         current.is_some_and(|life| !life.is_behind())
     }
 
-    /// These rows are not in force, whatever the version: the forwarder refuses what they ask for. All others are.
+    /// These rows are not in force, whatever the version: somebody refuses what they ask for, or has not taken it yet. All
+    /// others are.
     pub fn not_in_force(&mut self, rows: BTreeSet<(u32, AppId)>) {
         self.refused = rows;
     }
 
     /// Everything up to this version of the cache is in force in the forwarder. Postulates are right from then on.
     pub fn applied(&mut self, version: u64) {
-        self.applied = self.applied.max(version);
+        self.applied_apart(version, version);
+    }
+
+    /// The same, where it is known of rows up to version `rows`, and of their removal up to version `removals`.
+    pub fn applied_apart(&mut self, rows: u64, removals: u64) {
+        self.applied = self.applied.max(rows);
+        self.removals = self.removals.max(removals);
     }
 
     fn tell(&mut self, to: SocketAddr, message: &Message) {

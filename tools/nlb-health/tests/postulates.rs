@@ -204,7 +204,10 @@ fn one_chunk_that_is_too_old_confirms_nothing() {
         change: Change::Delete,
     };
     bench.say(&Message::RowChange(vec![operation]));
+    let removals = bench.lbu.cache().version() - 1;
     assert_eq!(bench.changes(), [(0, RowChange::Removed)]);
+    assert_eq!(bench.wrong(), [0, 1]);
+    bench.lbu.applied_apart(removals + 1, removals);
     assert_eq!(bench.wrong(), [0, 1]);
     bench.apply();
     assert_eq!(bench.wrong(), [1]);

@@ -37,7 +37,7 @@ use nlb_daemon::{
     udp::{Buffer, Sockets, Troubles, PORT},
 };
 use nlb_health::{
-    cache::RowChange,
+    cache::{CachedRow, RowChange},
     lbu::{Down, Event, Lbu, LbuConfig},
     row::{AppId, Directive},
     wire::DATAGRAM_MAX,
@@ -93,6 +93,8 @@ struct Handler {
     followers: Vec<Follower>,
     /// The version of the cache that is in force.
     applied: u64,
+    /// The version for which hosts were told last what is in force, if nothing has changed since.
+    confirmed: Option<u64>,
     tally: Tally,
 }
 
@@ -256,6 +258,7 @@ impl Handler {
             is_other: false,
             followers: balancers.into_iter().map(Follower::new).collect(),
             applied: 0,
+            confirmed: None,
             tally: Tally::default(),
         }
     }
@@ -266,7 +269,9 @@ impl Handler {
         let gone = old.iter().flat_map(Follower::gone);
         let gone = gone.map(|((place, host), gone)| (*place, *host, gone.silent));
         let gone: Vec<_> = gone.collect();
+        let version = self.lbu.cache().version();
         self.is_other = true;
+        self.confirmed = None;
         for kind in balancers {
             let known = old.iter().position(|follower| follower.kind == kind);
             let mut follower = match known {
@@ -274,7 +279,7 @@ impl Handler {
                 None => {
                     let mut new = Follower::new(kind);
                     for (place, host, silent) in &gone {
-                        new.has_gone(*place, *host, *silent);
+                        new.has_gone(*place, *host, *silent, version);
                     }
                     new
                 }
@@ -288,7 +293,6 @@ impl Handler {
                 follower.kind
             );
         }
-        let version = self.lbu.cache().version();
         for (place, _) in self.rows.values() {
             for follower in &mut self.followers {
                 follower.concern(place, version);
@@ -385,9 +389,9 @@ impl Handler {
     /// A row of a host is gone; `silent` is what was to be done, if nobody has said why.
     fn has_gone(&mut self, place: Place, host: u32, silent: Option<Directive>) {
         self.is_other = true;
-        self.concern(&place);
+        let version = self.lbu.cache().version();
         for follower in &mut self.followers {
-            follower.has_gone(place, host, silent);
+            follower.has_gone(place, host, silent, version);
         }
     }
 
@@ -428,8 +432,32 @@ impl Handler {
         };
         let rows = self.rows.iter();
         let rows = rows.map(|((host, _), (place, _))| (*place, *host));
+        let rows = rows.filter(|(place, _)| follower.serves(place.vip, place.transport));
+        let rows = rows.collect();
         let lbu = &self.lbu;
-        self.is_other |= follower.settle(&rows.collect(), |host| lbu.is_whole(host));
+        self.is_other |= follower.settle(&rows, |host| lbu.is_whole(host));
+    }
+
+    /// What hosts say that concerns one that follows.
+    fn rows_of(&self, follower: &Follower) -> Vec<(u32, AppId, &CachedRow)> {
+        let cache = self.lbu.cache();
+        match follower.kind {
+            Kind::Forwarder => {
+                let hosts = cache.hosts();
+                let rows = hosts.flat_map(|host| cache.host(host).map(move |row| (host, row)));
+                rows.map(|(host, (app, cached))| (host, app, cached))
+                    .collect()
+            }
+            // There are some of many.
+            Kind::Haproxy(_) => {
+                let types = cache
+                    .types()
+                    .filter(|own| follower.serves(own.vip, own.transport));
+                let rows = types.flat_map(|own| cache.of_type(own));
+                rows.filter_map(|(host, app, _)| Some((host, app, cache.row(host, app)?)))
+                    .collect()
+            }
+        }
     }
 
     /// All that a plan for one that follows is made of.
@@ -438,12 +466,8 @@ impl Handler {
         let Some(follower) = self.followers.get(number) else {
             return Known::default();
         };
-        let cache = self.lbu.cache();
-        let rows = cache.hosts().flat_map(|host| {
-            let rows = cache.host(host);
-            rows.map(move |(_, cached)| (host, &cached.row))
-        });
-        let rows = rows.filter(|(_, row)| follower.concerns(&Place::of(row)));
+        let rows = self.rows_of(follower).into_iter();
+        let rows = rows.map(|(host, _, cached)| (host, &cached.row));
         let rows = proxies::once(rows, &self.proxies);
         Known {
             gone: proxies::gone(follower.gone(), &rows, &self.proxies),
@@ -483,19 +507,44 @@ impl Handler {
         if let Some(follower) = self.followers.get_mut(number) {
             self.is_other |= follower.end(version, done, &mut self.tally);
         }
-        let refused: BTreeSet<_> = self.followers.iter().flat_map(Follower::refused).collect();
-        let rows = self.rows.iter();
-        let rows = rows.filter(|(_, (place, _))| refused.contains(place));
-        self.lbu.not_in_force(rows.map(|(row, _)| *row).collect());
+        self.confirmed = None;
         self.confirm();
     }
 
     /// Hosts may be told of what all have taken. What does not concern one, nobody waits for it.
     fn confirm(&mut self) {
-        let behind = self.followers.iter().filter_map(Follower::behind).min();
-        let applied = behind.unwrap_or(self.lbu.cache().version());
+        let version = self.lbu.cache().version();
+        if self.confirmed.replace(version) == Some(version) {
+            return;
+        }
+        let least = |of: fn(&Follower) -> Option<u64>| self.followers.iter().filter_map(of).min();
+        let applied = least(Follower::behind).unwrap_or(version);
+        let removals = least(Follower::behind_removals).unwrap_or(version);
+        let mut rows = version;
+        let mut others = self.refused();
+        for follower in &self.followers {
+            match (follower.behind(), &follower.kind) {
+                (None, _) => {}
+                // There is nothing that does not concern it.
+                (Some(told), Kind::Forwarder) => rows = rows.min(told),
+                (Some(told), Kind::Haproxy(_)) => {
+                    let own = self.rows_of(follower).into_iter();
+                    let own = own.filter(|(.., cached)| cached.directed > told);
+                    others.extend(own.map(|(host, app, _)| (host, app)));
+                }
+            }
+        }
         self.applied = self.applied.max(applied);
-        self.lbu.applied(self.applied);
+        self.lbu.not_in_force(others);
+        self.lbu.applied_apart(rows, removals);
+    }
+
+    /// The rows whose endpoints somebody would not change.
+    fn refused(&self) -> BTreeSet<(u32, AppId)> {
+        let refused: BTreeSet<_> = self.followers.iter().flat_map(Follower::refused).collect();
+        let rows = self.rows.iter().filter(|_| !refused.is_empty());
+        let rows = rows.filter(|(_, (place, _))| refused.contains(place));
+        rows.map(|(row, _)| *row).collect()
     }
 }
 

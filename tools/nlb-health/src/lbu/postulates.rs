@@ -53,7 +53,11 @@ impl Lbu {
             generation,
         } = *postulated;
         let at_once = self.config.in_force_at_once;
-        let in_force = if at_once { u64::MAX } else { self.applied };
+        let (in_force, removals) = if at_once {
+            (u64::MAX, u64::MAX)
+        } else {
+            (self.applied, self.removals)
+        };
         let host = self.hosts.get_mut(&id)?;
         if let Some(next) = host.next.as_mut().filter(|life| life.epoch == epoch) {
             // Of this life there is nothing in the cache yet; nothing older than this will get there. But the forwarder
@@ -87,7 +91,7 @@ impl Lbu {
             }
             None => {
                 let is_right =
-                    is_caught_up && target != Directive::Active && self.cache.removed() <= in_force;
+                    is_caught_up && target != Directive::Active && self.cache.removed() <= removals;
                 (!is_right).then_some((app, None))
             }
         }

@@ -19,6 +19,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
     future::{poll_fn, Future},
+    net::SocketAddr,
     pin::Pin,
     sync::Arc,
     task::Poll,
@@ -64,13 +65,13 @@ impl Kind {
         }
     }
 
-    /// Whether it may have an endpoint there.
-    fn concerns(&self, place: &Place) -> bool {
+    /// Whether it may have endpoints of that service.
+    fn serves(&self, vip: SocketAddr, transport: u8) -> bool {
         match self {
             Self::Forwarder => true,
             Self::Haproxy(entry) => {
-                entry.service.socket() == Some(place.vip)
-                    && entry.service.proto == Proto(place.transport.into())
+                entry.service.socket() == Some(vip)
+                    && entry.service.proto == Proto(transport.into())
             }
         }
     }
@@ -109,6 +110,8 @@ pub(super) struct Follower {
     applied: u64,
     /// The version that has last brought something that concerns it.
     concerned: u64,
+    /// The version in which such a row has last gone.
+    bereft: u64,
     is_dirty: bool,
     job: Option<Job>,
     not_before: Instant,
@@ -132,6 +135,7 @@ impl Follower {
             trouble: None,
             applied: 0,
             concerned: 0,
+            bereft: 0,
             is_dirty: true,
             job: None,
             not_before: now,
@@ -176,8 +180,19 @@ impl Follower {
         (self.applied < self.concerned).then_some(self.applied)
     }
 
-    pub(super) fn concerns(&self, place: &Place) -> bool {
-        self.kind.concerns(place)
+    /// The same, if it has not been told of a row that has gone.
+    pub(super) fn behind_removals(&self) -> Option<u64> {
+        (self.applied < self.bereft).then_some(self.applied)
+    }
+
+    /// Whether it may have endpoints of that service.
+    pub(super) fn serves(&self, vip: SocketAddr, transport: u8) -> bool {
+        self.kind.serves(vip, transport)
+    }
+
+    /// Whether it may have an endpoint there.
+    fn concerns(&self, place: &Place) -> bool {
+        self.serves(place.vip, place.transport)
     }
 
     /// Has it told, or looked at.
@@ -193,11 +208,19 @@ impl Follower {
         }
     }
 
-    /// A row of a host is gone; `silent` is what was to be done, if nobody has said why.
-    pub(super) fn has_gone(&mut self, place: Place, host: u32, silent: Option<Directive>) {
+    /// A row of a host is gone in this version of the cache; `silent` is what was to be done, if nobody has said why.
+    pub(super) fn has_gone(
+        &mut self,
+        place: Place,
+        host: u32,
+        silent: Option<Directive>,
+        version: u64,
+    ) {
         if !self.concerns(&place) {
             return;
         }
+        self.concern(&place, version);
+        self.bereft = version;
         let key = (place, host);
         if self.gone.len() >= GONE_MAX && !self.gone.contains_key(&key) {
             // Those that have no endpoint here are missed least.

@@ -179,6 +179,7 @@ impl Pair {
             }
             self.handler.hear();
             self.handler.miss(self.now);
+            self.handler.confirm();
         }
     }
 

@@ -2,7 +2,10 @@
 
 //! HAProxy's runtime API: what it answers goes in, byte by byte as HAProxy 3.0 does, and what it is asked comes out.
 
-use super::{plans::PANIC, Pair};
+use super::{
+    plans::{self, PANIC},
+    Pair,
+};
 use crate::health::{
     allot::Orders,
     balancer::{apply, Applied, Balancer},
@@ -421,17 +424,54 @@ fn hosts_wait_for_all_balancers_that_it_concerns() {
         pair.pass(1000);
         assert_eq!(pair.current(app), expected, "{vip}");
         // The second one follows, too.
-        let known = pair.handler.known(1);
-        let version = pair.handler.lbu.cache().version();
-        let applied = Applied {
-            is_through: true,
-            ..Applied::default()
-        };
-        let done = Ok((kind_balancer(), known.gone, applied));
-        pair.handler.end(1, version, done);
+        follow(&mut pair, 1);
         pair.pass(1000);
         assert_eq!(pair.current(app), Directive::Draining, "{vip}");
     }
+}
+
+/// It has been told, too.
+fn follow(pair: &mut Pair, number: usize) {
+    let known = pair.handler.known(number);
+    let version = pair.handler.lbu.cache().version();
+    let applied = Applied {
+        is_through: true,
+        ..Applied::default()
+    };
+    let done = Ok((kind_balancer(), known.gone, applied));
+    pair.handler.end(number, version, done);
+}
+
+/// A HAProxy that does not answer is nothing to applications of others, whatever becomes of its own.
+#[test]
+fn who_does_not_answer_keeps_those_of_others_from_nothing() {
+    let mut pair = Pair::with(vec![Kind::Forwarder, kind("192.0.2.10:81/tcp")]);
+    let (app, mut other) = (pair.app, plans::place("192.0.2.10:81", "10.0.0.1:81"));
+    let of_other = pair.add(other, "");
+    other.physical.set_port(82);
+    let going = pair.add(other, "");
+    pair.pass(8000);
+    pair.apply();
+    let now = pair.now;
+    let agent = pair.agent();
+    agent.set_health(now, of_other, Health::Failing).unwrap();
+    agent.remove(now, going).unwrap();
+    pair.pass(1000);
+    pair.apply();
+    pair.drain(app);
+    pair.drain(of_other);
+    pair.pass(1000);
+    // Nor is anything confirmed that the forwarder does not have.
+    pair.pass(20_000);
+    assert_eq!(pair.current(app), Directive::Active);
+    pair.apply();
+    pair.pass(1000);
+    assert_eq!(pair.current(app), Directive::Draining);
+    pair.pass(20_000);
+    assert_eq!(pair.current(of_other), Directive::Active);
+    follow(&mut pair, 1);
+    pair.pass(1000);
+    assert_eq!(pair.current(of_other), Directive::Draining);
 }
 
 fn kind_balancer() -> Box<dyn Balancer> {
