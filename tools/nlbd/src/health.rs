@@ -39,13 +39,13 @@ use nlb_daemon::{
 use nlb_health::{
     cache::{CachedRow, RowChange},
     lbu::{Down, Event, Lbu, LbuConfig},
-    row::{AppId, Directive},
+    row::{AppId, Directive, Health},
     wire::DATAGRAM_MAX,
 };
 use nlb_netlink::EndpointState;
 use plan::{Known, Place};
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     io,
     path::Path,
     sync::Arc,
@@ -85,6 +85,8 @@ struct Handler {
     orders: Arc<Orders>,
     /// The hosts that speak for others.
     proxies: BTreeSet<u32>,
+    /// Their rows that are not healthy.
+    sick: BTreeSet<(u32, AppId)>,
     /// The rows as they were seen last, for what becomes of those that go.
     rows: BTreeMap<(u32, AppId), (Place, Directive)>,
     memory: Memory,
@@ -253,6 +255,7 @@ impl Handler {
             panic,
             orders: Arc::default(),
             proxies: BTreeSet::new(),
+            sick: BTreeSet::new(),
             rows: BTreeMap::new(),
             memory,
             is_other: false,
@@ -356,6 +359,7 @@ impl Handler {
             if self.lbu.cache().row(host, app).is_some() {
                 continue;
             }
+            self.sick.remove(&(host, app));
             let Some((place, target)) = self.rows.remove(&(host, app)) else {
                 continue;
             };
@@ -414,14 +418,32 @@ impl Handler {
         let new = (place, status.target);
         let old = self.rows.insert((host, app), new);
         self.is_other |= old != Some(new);
-        self.memory.forget(&place);
         if let Some((old, _)) = old.filter(|(old, _)| *old != place) {
             self.has_gone(old, host, None);
         }
-        self.concern(&place);
-        for follower in &mut self.followers {
-            self.is_other |= follower.speaks(place, host);
+        let before = self.memory.forget(&place);
+        let is_proxy = self.proxies.contains(&host);
+        let is_healthy = status.health == Health::Healthy;
+        let is_back = is_healthy && self.sick.remove(&(host, app));
+        if is_proxy && !is_healthy {
+            self.sick.insert((host, app));
         }
+        // Whoever has left, or shall get nothing and is silent, is not there again because a proxy says something of it,
+        // but because that has seen it fail and come back.
+        let (lbu, proxies) = (&self.lbu, &self.proxies);
+        let stays = |other: u32, silent: Option<Directive>| {
+            let is_closed = silent != Some(Directive::Active);
+            is_proxy && !is_back && is_closed && !proxies.contains(&other) && !lbu.is_whole(other)
+        };
+        for follower in &mut self.followers {
+            self.is_other |= follower.speaks(place, host, stays);
+        }
+        let before = before.into_iter();
+        let before = before.filter(|(other, silent)| stays(*other, *silent));
+        for (other, silent) in before.collect::<Vec<_>>() {
+            self.has_gone(place, other, silent);
+        }
+        self.concern(&place);
     }
 
     /// Those whose tables are here are not silent any more, for one that follows.
@@ -468,11 +490,22 @@ impl Handler {
         };
         let rows = self.rows_of(follower).into_iter();
         let rows = rows.map(|(host, _, cached)| (host, &cached.row));
-        let rows = proxies::once(rows, &self.proxies);
+        let rows = proxies::once(rows, &self.proxies, &self.left(follower));
         Known {
             gone: proxies::gone(follower.gone(), &rows, &self.proxies),
             rows,
         }
+    }
+
+    /// Where those were that have said goodbye and are not there again, but for proxies.
+    fn left(&self, follower: &Follower) -> HashSet<Place> {
+        let gone = follower.gone().iter();
+        let gone = gone.filter(|_| !self.proxies.is_empty());
+        let left = gone.filter(|((_, host), gone)| {
+            let is_there = self.lbu.address(*host).is_some();
+            gone.silent.is_none() && !is_there && !self.proxies.contains(host)
+        });
+        left.map(|((place, _), _)| *place).collect()
     }
 
     /// Where rows are that are silent, and of which hosts. Of a proxy it is not said where another one speaks.

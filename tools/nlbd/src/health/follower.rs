@@ -244,11 +244,18 @@ impl Follower {
         all.for_each(|(_, gone)| gone.silent = None);
     }
 
-    /// There is a row of `host` at a place: nobody else who was there has a say any more. Whether the next life has to
-    /// know something else.
-    pub(super) fn speaks(&mut self, place: Place, host: u32) -> bool {
+    /// There is a row of `host` at a place: nobody else who was there has a say any more, but of whom `stays` says so.
+    /// Whether the next life has to know something else.
+    pub(super) fn speaks(
+        &mut self,
+        place: Place,
+        host: u32,
+        stays: impl Fn(u32, Option<Directive>) -> bool,
+    ) -> bool {
         let here = self.gone.range((place, 0)..=(place, u32::MAX));
-        let over = here.filter(|((_, other), gone)| *other != host || gone.silent.is_none());
+        let over = here.filter(|((_, other), gone)| {
+            (*other != host || gone.silent.is_none()) && !stays(*other, gone.silent)
+        });
         let over: Vec<_> = over.map(|(key, _)| *key).collect();
         for key in &over {
             self.gone.remove(key);

@@ -92,13 +92,14 @@ impl Memory {
         Self { rows, due, moment }
     }
 
-    /// Somebody has spoken of it.
-    pub(super) fn forget(&mut self, place: &Place) {
+    /// Somebody has spoken of it. What was known of it, by host.
+    pub(super) fn forget(&mut self, place: &Place) -> Vec<(u32, Option<Directive>)> {
         let here = self.rows.range((*place, 0)..=(*place, u32::MAX));
-        let here: Vec<_> = here.map(|(key, _)| *key).collect();
-        for key in here {
-            self.rows.remove(&key);
+        let here: Vec<_> = here.map(|((_, host), of)| (*host, of.target)).collect();
+        for (host, _) in &here {
+            self.rows.remove(&(*place, *host));
         }
+        here
     }
 
     /// When [`Self::silent`] may have something.

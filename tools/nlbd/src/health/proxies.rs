@@ -4,14 +4,16 @@
 //! an application that both know, one row counts.
 
 use super::plan::{weight, worse, AllGone, Place};
-use nlb_health::row::{Health, Identity, Row, Status};
+use nlb_health::row::{Directive, Health, Identity, Row, Status};
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 /// Of all `rows`, each with its host, those that count. What a proxy says does not if the host says it itself, but for
-/// what it asks for: it is told when that is in force. Of what several proxies say, see [`together`].
+/// what it asks for: it is told when that is in force. Of what several proxies say, see [`together`]; where a host `left`
+/// with a goodbye, there are no connections however they find it.
 pub(super) fn once<'a>(
     rows: impl Iterator<Item = (u32, &'a Row)>,
     proxies: &BTreeSet<u32>,
+    left: &HashSet<Place>,
 ) -> Vec<(Place, Status)> {
     let mut own = Vec::new();
     let mut proxied: HashMap<&Identity, (Place, Status)> = HashMap::new();
@@ -33,6 +35,11 @@ pub(super) fn once<'a>(
     }
     for (identity, _) in &own {
         proxied.remove(identity);
+    }
+    for (place, status) in proxied.values_mut() {
+        if left.contains(place) {
+            status.target = worse(status.target, Directive::Draining);
+        }
     }
     let own = own.into_iter().map(|(_, row)| row);
     own.chain(proxied.into_values()).collect()
@@ -65,7 +72,7 @@ fn together(one: Status, other: Status) -> Status {
 #[cfg(test)]
 mod tests {
     use super::{super::plan::Gone, *};
-    use nlb_health::row::{AppType, Directive};
+    use nlb_health::row::AppType;
 
     fn row(last: u8, detail: &str, health: Health, capacity: u8, target: Directive) -> Row {
         Row {
@@ -92,7 +99,7 @@ mod tests {
     fn pairs_count_once() {
         use Directive::{Active, Draining, Inactive};
         use Health::{Failing, Healthy, Unknown};
-        let proxies = [7, 8].into();
+        let (proxies, none) = ([7, 8].into(), HashSet::new());
         // Host, health, capacity and target of each row; health, weight and target of what counts.
         let cases = [
             (vec![(7, Healthy, 50, Active)], (Healthy, 50, Active)),
@@ -150,7 +157,7 @@ mod tests {
                     (*host, row(1, "", *health, *capacity, *target))
                 })
                 .collect();
-            let all = once(rows.iter().map(|(host, row)| (*host, row)), &proxies);
+            let all = once(rows.iter().map(|(host, row)| (*host, row)), &proxies, &none);
             let all: Vec<_> = all
                 .iter()
                 .map(|(_, status)| (status.health, weight(status), status.target))
@@ -168,14 +175,15 @@ mod tests {
             (8, good(1, "/shop/*")),
             (1, good(1, "/x")),
         ];
+        let none = HashSet::new();
         let count = |proxies: &[u32]| {
             let proxies = proxies.iter().copied().collect();
-            once(rows.iter().map(|(host, row)| (*host, row)), &proxies).len()
+            once(rows.iter().map(|(host, row)| (*host, row)), &proxies, &none).len()
         };
         assert_eq!(count(&[7, 8]), 4);
         let rows = [(7, good(1, "")), (8, good(1, ""))];
         let count = |proxies: BTreeSet<u32>| {
-            once(rows.iter().map(|(host, row)| (*host, row)), &proxies).len()
+            once(rows.iter().map(|(host, row)| (*host, row)), &proxies, &none).len()
         };
         assert_eq!((count([7, 8].into()), count([].into())), (1, 2));
     }

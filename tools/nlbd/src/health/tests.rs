@@ -7,6 +7,7 @@ mod configurations;
 mod haproxy;
 mod metrics;
 mod plans;
+mod proxies;
 
 use super::{
     balancer::{Applied, Balancer},
@@ -85,10 +86,14 @@ impl Pair {
 
     /// The host begins a life, with one application.
     fn start(&mut self, epoch: u64) {
-        let keys = Keys::new(1, b"0123456789abcdef").unwrap();
-        let config = AgentConfig::new(HOST, epoch, vec![at(1)]);
-        self.agent = Some(Agent::new(self.now, config, keys, [2; 32]));
+        self.agent = Some(self.agent_of(HOST, epoch));
         self.app = self.add(web(1), "");
+    }
+
+    fn agent_of(&self, host: u32, epoch: u64) -> Agent {
+        let keys = Keys::new(1, b"0123456789abcdef").unwrap();
+        let config = AgentConfig::new(host, epoch, vec![at(1)]);
+        Agent::new(self.now, config, keys, [1 + host as u8; 32])
     }
 
     /// The host has another application.
@@ -554,9 +559,7 @@ fn of_silent_rows_the_worst_counts() {
     pair.apply();
     assert_eq!(pair.state, EndpointState::Draining);
     // Somebody else is at the address now.
-    let keys = Keys::new(1, b"0123456789abcdef").unwrap();
-    let config = AgentConfig::new(HOST + 1, 1, vec![at(1)]);
-    pair.agent = Some(Agent::new(pair.now, config, keys, [3; 32]));
+    pair.agent = Some(pair.agent_of(HOST + 1, 1));
     pair.add(web(1), "");
     pair.pass(1000);
     pair.apply();
