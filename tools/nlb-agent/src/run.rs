@@ -14,7 +14,7 @@ use nlb_daemon::{
     api::{self, Message, Server},
     config::tell_others,
     life,
-    metrics::Server as Metrics,
+    metrics::serve as serve_metrics,
     state::{save, Keeper},
     udp::{Buffer, Sockets, Troubles},
 };
@@ -60,7 +60,6 @@ async fn serve(path: &Path, mut config: Config) -> io::Result<()> {
     // If there is another one, it is found out before anything is touched.
     let server = Server::bind(&config.socket)?;
     let sockets = Sockets::bind(&config.bind)?;
-    let asked = config.metrics.map(Metrics::bind).transpose()?;
     let saved = state::Saved::load(&config.state).unwrap_or_else(|error| {
         error!("{error}");
         state::Saved::default()
@@ -96,8 +95,8 @@ async fn serve(path: &Path, mut config: Config) -> io::Result<()> {
     let (admit, admitted) = watch::channel(host.admitted());
     tokio::spawn(server.serve(admitted, queue));
     let (queue, mut scrapes) = mpsc::channel(1);
-    if let Some(asked) = asked {
-        tokio::spawn(asked.serve(queue));
+    if let Some(address) = config.metrics {
+        tokio::spawn(serve_metrics(address, queue));
     }
     let started = SystemTime::now();
     info!(

@@ -2,7 +2,7 @@
 
 //! Metrics in Prometheus' text format (version 0.0.4), and the socket on which they are asked for.
 //!
-//! What is counted belongs to the loop around the protocol's machine: [`Server`] asks it for a [`Page`], not more often
+//! What is counted belongs to the loop around the protocol's machine: [`serve`] asks it for a [`Page`], not more often
 //! than once a second, however many ask. A library of metrics would bring counters of its own, and one of HTTP far
 //! more than what is answered here; heads of requests are parsed by httparse.
 
@@ -13,7 +13,7 @@ pub(crate) mod strict;
 #[cfg(test)]
 mod tests;
 
-pub use serve::{Scrape, Server};
+pub use serve::{serve, Scrape};
 
 use crate::{
     config::{Mistake, Source},

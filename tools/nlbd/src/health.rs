@@ -32,7 +32,7 @@ use nlb_daemon::{
     api::{self, Admitted, Message, Server},
     config::tell_others,
     life,
-    metrics::Server as Metrics,
+    metrics::serve as serve_metrics,
     state::{self, Keeper},
     udp::{Buffer, Sockets, Troubles, PORT},
 };
@@ -116,7 +116,7 @@ async fn serve(path: &Path, config: Config) -> io::Result<()> {
     tokio::spawn(server.serve(admitted, queue));
     let (queue, mut scrapes) = mpsc::channel(1);
     if let Some(address) = config.metrics {
-        tokio::spawn(Metrics::bind(address)?.serve(queue));
+        tokio::spawn(serve_metrics(address, queue));
     }
     let started = SystemTime::now();
     let (change, mut changed) = mpsc::channel(1);

@@ -14,7 +14,7 @@ use tokio::{
     sync::{mpsc, oneshot, Mutex, Semaphore},
     time::timeout,
 };
-use tracing::{debug, warn};
+use tracing::{debug, error, info, warn};
 
 /// Where a page goes.
 pub type Scrape = oneshot::Sender<String>;
@@ -28,10 +28,35 @@ const HEADERS_MAX: usize = 64;
 const TIME_MAX: Duration = Duration::from_secs(10);
 /// So long a page is used for all who ask: to make one takes the daemon's time.
 const FRESH: Duration = Duration::from_secs(1);
+/// After so long it is tried again to listen.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// Answers at `address`, for ever; pages are asked for by `queue`. The daemon has more to do than that: if the port is
+/// taken, or the address is not there yet, it is tried again.
+pub async fn serve(address: SocketAddr, queue: mpsc::Sender<Scrape>) {
+    let mut trouble = None;
+    let server = loop {
+        match Server::bind(address) {
+            Ok(server) => break server,
+            Err(error) => {
+                let what = Some(error.to_string());
+                if trouble != what {
+                    error!("cannot listen on {address}/tcp for metrics: {error}");
+                }
+                trouble = what;
+            }
+        }
+        tokio::time::sleep(AGAIN).await;
+    };
+    if trouble.is_some() {
+        info!("metrics are answered at {address}/tcp");
+    }
+    server.serve(queue).await;
+}
 
 /// A socket that listens.
 #[derive(Debug)]
-pub struct Server(TcpListener);
+pub(super) struct Server(TcpListener);
 
 /// What connections share.
 struct Shared {
@@ -58,21 +83,14 @@ impl Shared {
 
 impl Server {
     /// Listens at `address`.
-    pub fn bind(address: SocketAddr) -> io::Result<Self> {
-        let bind = || {
-            let listener = std::net::TcpListener::bind(address)?;
-            listener.set_nonblocking(true)?;
-            TcpListener::from_std(listener)
-        };
-        let named = |error: io::Error| {
-            let what = format!("cannot listen on {address}/tcp for metrics: {error}");
-            io::Error::new(error.kind(), what)
-        };
-        bind().map(Self).map_err(named)
+    pub(super) fn bind(address: SocketAddr) -> io::Result<Self> {
+        let listener = std::net::TcpListener::bind(address)?;
+        listener.set_nonblocking(true)?;
+        TcpListener::from_std(listener).map(Self)
     }
 
-    /// Answers, for ever; pages are asked for by `queue`.
-    pub async fn serve(self, queue: mpsc::Sender<Scrape>) {
+    /// Answers, for ever.
+    pub(super) async fn serve(self, queue: mpsc::Sender<Scrape>) {
         let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
         let shared = Arc::new(Shared {
             queue,
@@ -99,7 +117,8 @@ impl Server {
     }
 
     /// Where it listens.
-    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+    #[cfg(test)]
+    pub(super) fn local_addr(&self) -> io::Result<SocketAddr> {
         self.0.local_addr()
     }
 }

@@ -3,14 +3,18 @@
 //! Pages, and how they are asked for over real sockets.
 
 use super::{
-    serve::{asked, Asked, CONNECTIONS_MAX, HEAD_MAX},
+    serve::{asked, Asked, Server, CONNECTIONS_MAX, HEAD_MAX},
     *,
 };
 use std::{
     io::{Read, Write as _},
-    net::TcpStream,
+    net::{TcpListener, TcpStream},
 };
-use tokio::sync::mpsc;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpSocket,
+    sync::mpsc,
+};
 
 #[test]
 fn pages_are_read_as_they_are_written() {
@@ -122,8 +126,6 @@ fn pages_are_served_to_some_at_a_time() {
         let _inside = runtime.enter();
         let server = Server::bind(([127, 0, 0, 1], 0).into()).unwrap();
         let address = server.local_addr().unwrap();
-        let twice = Server::bind(address).unwrap_err().to_string();
-        assert!(twice.contains("for metrics"), "{twice}");
         runtime.spawn(server.serve(queue));
         address
     };
@@ -162,6 +164,40 @@ fn pages_are_served_to_some_at_a_time() {
     waits.set_nonblocking(false).unwrap();
     idle.truncate(CONNECTIONS_MAX - 1);
     assert!(end(waits).ends_with("x_apps 1\n"));
+}
+
+/// That somebody else has the port keeps the daemon from nothing, and metrics only for so long.
+#[test]
+fn a_port_that_is_taken_is_waited_for() {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap();
+    let (queue, mut scrapes) = mpsc::channel::<Scrape>(1);
+    let serves = runtime.spawn(serve(address, queue));
+    runtime.block_on(async {
+        tokio::task::yield_now().await;
+        assert!(!serves.is_finished());
+        drop(taken);
+        let mut stream = loop {
+            let own = TcpSocket::new_v4().unwrap();
+            // From there nobody reaches himself.
+            own.bind(([127, 0, 0, 2], 0).into()).unwrap();
+            if let Ok(stream) = own.connect(address).await {
+                break stream;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        };
+        let request = b"GET /metrics HTTP/1.1\r\n\r\n";
+        stream.write_all(request).await.unwrap();
+        let scrape = scrapes.recv().await.unwrap();
+        scrape.send("x_apps 1\n".to_owned()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.ends_with("x_apps 1\n"), "{answer}");
+    });
 }
 
 #[test]
