@@ -7,7 +7,7 @@ use super::{
     *,
 };
 use std::{
-    io::{Read, Write as _},
+    io::{ErrorKind, Read, Write as _},
     net::{TcpListener, TcpStream},
 };
 use tokio::{
@@ -157,11 +157,13 @@ fn pages_are_served_to_some_at_a_time() {
     // As many as there may be, of whom none has asked for anything yet; who comes later waits for one of them.
     let mut idle: Vec<_> = (0..CONNECTIONS_MAX).map(|_| begin("GET ")).collect();
     let waits = begin(get);
-    waits.set_nonblocking(true).unwrap();
+    // Whoever is not kept waiting has an answer by then.
+    let while_others_idle = Duration::from_millis(200);
+    waits.set_read_timeout(Some(while_others_idle)).unwrap();
     let mut byte = [0];
     let none = (&waits).read(&mut byte).unwrap_err();
-    assert_eq!(none.kind(), std::io::ErrorKind::WouldBlock);
-    waits.set_nonblocking(false).unwrap();
+    assert_eq!(none.kind(), ErrorKind::WouldBlock);
+    waits.set_read_timeout(None).unwrap();
     idle.truncate(CONNECTIONS_MAX - 1);
     assert!(end(waits).ends_with("x_apps 1\n"));
 }
