@@ -120,7 +120,7 @@ async fn serve(path: &Path, config: Config) -> io::Result<()> {
     }
     let started = SystemTime::now();
     let (change, mut changed) = mpsc::channel(1);
-    forwarder::watch(change)?;
+    let mut change = Some(change);
     info!(lbu = config.lbu.lbu, "running");
     let (memory, epoch) = begin_life(&config.state, config.lbu.age_limit);
     let own = LbuConfig {
@@ -135,6 +135,7 @@ async fn serve(path: &Path, config: Config) -> io::Result<()> {
     );
     handler.proxies = config.proxies;
     handler.orders = config.allotments.into();
+    handler.watch(&mut change)?;
     let mut keeper = Keeper::new(config.state, None, AGAIN);
     let mut troubles = Troubles::default();
 
@@ -214,6 +215,9 @@ async fn serve(path: &Path, config: Config) -> io::Result<()> {
                     handler.proxies = config.proxies;
                     handler.orders = config.allotments.into();
                     handler.govern(config.balancers);
+                    if let Err(error) = handler.watch(&mut change) {
+                        error!("what somebody else changes in the forwarder is seen late: {error}");
+                    }
                     info!("configuration read again");
                 }
                 Err(mistake) => error!("the old configuration stays: {mistake}"),
@@ -301,6 +305,15 @@ impl Handler {
                 follower.concern(place, version);
             }
         }
+    }
+
+    /// From when the forwarder follows it is said by `change` when it is another: until then there may be none.
+    fn watch(&self, change: &mut Option<mpsc::Sender<()>>) -> io::Result<()> {
+        let mut kinds = self.followers.iter().map(|follower| &follower.kind);
+        if !kinds.any(|kind| *kind == Kind::Forwarder) {
+            return Ok(());
+        }
+        change.take().map_or(Ok(()), forwarder::watch)
     }
 
     /// Takes in what has happened in the cache.
