@@ -147,6 +147,12 @@ impl Config {
             source.milliseconds("age_limit_ms", &file.age_limit_ms, 30_000, 200..=600_000)?;
         let threshold = source.number("panic_threshold", &file.panic_threshold, 50, 0..=100)?;
         let balancers = balancers(source, file.forwarder.as_ref(), &file.haproxy)?;
+        if let Some(entry) = file.allotment.first() {
+            if !balancers.contains(&Kind::Forwarder) {
+                let what = "forwarder is false, and allotments are for it alone; take them out";
+                return Err(source.mistake(Some(entry.service.span()), what));
+            }
+        }
         Ok(Self {
             lbu: LbuConfig {
                 age_limit,

@@ -128,6 +128,13 @@ fn configurations() {
     let tokens = format!("{web}scheme = \"tokens\"\n");
     let lines = good.lines().count();
     let behind = |more: &str| parse(&format!("{good}{more}"));
+    let other =
+        format!("[[haproxy]]\nsocket = \"{socket}\"\nbackend = \"web\"\nvip = \"{vip}\"\n{tokens}");
+    let alone = good.replacen("lbu = 1", "lbu = 1\nforwarder = false", 1);
+    let mistake = parse(&format!("{alone}{other}")).err().unwrap();
+    let expected = format!("f:{}: forwarder is false, and allotments", lines + 7);
+    assert!(mistake.to_string().starts_with(&expected), "{mistake}");
+    assert!(behind(&other).is_ok());
     let config = behind(&format!("{tokens}age_ms = 2000\n")).unwrap();
     let order = config.allotments[&WEB.parse().unwrap()];
     assert_eq!((order.total, order.age.as_millis()), (1000, 2000));
