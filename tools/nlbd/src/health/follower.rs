@@ -414,7 +414,9 @@ impl Follower {
         for service in new.difference(&old) {
             warn!(%service, "too many endpoints are not healthy: they get connections all the same");
         }
-        for service in old.difference(&new) {
+        // Of those that are gone there is nothing to say.
+        let here: BTreeSet<_> = plan.effects.values().map(|own| own.service).collect();
+        for service in old.difference(&new).filter(|own| here.contains(own)) {
             info!(%service, "enough endpoints are healthy again");
         }
     }
