@@ -111,10 +111,15 @@ impl Haproxy {
         let limit = self.entry.timeout;
         let asked = Handle::current()
             .block_on(async { timeout(limit, ask(&self.entry.address, line)).await });
+        // A queue that is full of connections which nobody takes is no answer, either.
+        let asked = match asked {
+            Ok(Err(error)) if error.kind() == io::ErrorKind::WouldBlock => None,
+            Ok(asked) => Some(asked),
+            Err(_) => None,
+        };
         let answer = match asked {
-            Ok(Ok(answer)) => answer,
-            Ok(Err(error)) => return Err(remedy(&error)),
-            Err(_) => {
+            Some(answer) => answer.map_err(|error| remedy(&error))?,
+            None => {
                 let limit = limit.as_millis();
                 return Err(format!(
                     "no answer within {limit} ms; if that is the machine's load, raise timeout_ms"
