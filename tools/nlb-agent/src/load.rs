@@ -130,6 +130,11 @@ fn percent(part: u64, whole: u64) -> u8 {
 /// the kernel), rounded.
 fn pressure(path: &Path) -> Result<u8, String> {
     let named = |what: &dyn std::fmt::Display| format!("{}: {what}", path.display());
+    let kind = path.metadata().map_err(|error| named(&error))?;
+    if !kind.is_file() {
+        // To read a pipe may take for ever.
+        return Err(named(&"this is not a file"));
+    }
     let read = || -> io::Result<String> {
         let mut text = String::new();
         File::open(path)?.take(FILE_MAX).read_to_string(&mut text)?;

@@ -48,7 +48,10 @@ pub(crate) fn run(path: &Path, config: Config) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    runtime.block_on(serve(path, config))
+    let result = runtime.block_on(serve(path, config));
+    // To measure may take longer than anybody waits for the next life.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    result
 }
 
 async fn serve(path: &Path, mut config: Config) -> io::Result<()> {

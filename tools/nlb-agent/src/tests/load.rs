@@ -50,6 +50,11 @@ fn pressure_is_read() {
         measure.take().unwrap_err();
     }
     std::fs::remove_file(&path).unwrap();
+    let measure = Measure {
+        pressure: Some("/dev/null".into()),
+        ..NOTHING
+    };
+    assert!(measure.take().unwrap_err().contains("not a file"));
     // The kernel's own, where there is one.
     let own = PathBuf::from("/proc/pressure/cpu");
     if std::fs::read(&own).is_ok() {
