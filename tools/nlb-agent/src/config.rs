@@ -163,7 +163,21 @@ impl Config {
             ("heartbeat_ms", format!("{:?}", agent.heartbeat_interval)),
             ("age_limit_ms", format!("{:?}", agent.age_limit)),
             ("drain_when_failing", agent.drain_when_failing.to_string()),
+            ("group", format!("{:?}", self.place())),
         ]
+    }
+
+    /// Where the host is in which group.
+    fn place(&self) -> Option<(u32, SocketAddr)> {
+        let group = self.agent.group.as_ref()?;
+        Some((group.id, group.address))
+    }
+
+    /// The host stays in the group of `old`, and where it is there; others may be its members.
+    pub(crate) fn keep_place(&mut self, old: &Self) {
+        if self.place() != old.place() {
+            self.agent.group = old.agent.group.clone();
+        }
     }
 
     /// Checks what is in a file at `path`.

@@ -37,8 +37,9 @@ enum Command {
     ///
     /// SIGTERM and SIGINT end it without a word: to be started again within the age limit changes nothing. SIGUSR2
     /// says goodbye, so that the host gets no new connections, and ends it. SIGHUP reads the configuration again (all
-    /// but `host`, `name`, `bind`, `socket`, `metrics`, `state`, `drain_when_failing` and times), SIGUSR1 logs the counters. The
-    /// environment variable NLB_AGENT_LOG sets what is logged: error, warn, info, debug.
+    /// but `host`, `name`, `bind`, the group and its address, `socket`, `metrics`, `state`, `drain_when_failing` and
+    /// times), SIGUSR1 logs the counters. The environment variable NLB_AGENT_LOG sets what is logged: error, warn, info,
+    /// debug.
     Run {
         /// The configuration file.
         #[arg(long, value_name = "FILE")]

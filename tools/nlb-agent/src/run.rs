@@ -21,7 +21,6 @@ use nlb_daemon::{
 use nlb_health::{agent::AgentConfig, wire::DATAGRAM_MAX, Agent};
 use std::{
     io,
-    net::SocketAddr,
     path::Path,
     sync::Arc,
     time::{Duration, Instant, SystemTime},
@@ -163,15 +162,13 @@ async fn serve(path: &Path, mut config: Config) -> io::Result<()> {
             }
             _ = user.recv() => info!("{}", host.agent.counters()),
             _ = hangup.recv() => match Config::load(path) {
-                Ok(config) if !config.agent.lbus.iter().all(|to| sockets.has_family_of(to)) => {
+                Ok(new) if !new.agent.lbus.iter().all(|to| sockets.has_family_of(to)) => {
                     error!("the old configuration stays: lbus of another address family need a restart");
                 }
-                Ok(new) if place(&new) != place(&config) => {
-                    error!("the old configuration stays: another group, or another address in it, needs a restart");
-                }
-                Ok(config) => {
-                    tell_others(&fixed, &config.fixed());
-                    host.reload(Instant::now(), config);
+                Ok(mut new) => {
+                    tell_others(&fixed, &new.fixed());
+                    new.keep_place(&config);
+                    host.reload(Instant::now(), new);
                     host.is_dirty = true;
                     watchers = watch_all(&host, &found, &looks, &taken);
                     info!(watchers = watchers.len(), "configuration read again");
@@ -186,12 +183,6 @@ async fn serve(path: &Path, mut config: Config) -> io::Result<()> {
 
 fn not_kept(error: io::Error) {
     error!("a restart would lose what has changed: {error}");
-}
-
-/// Where the host is in which group.
-fn place(config: &Config) -> Option<(u32, SocketAddr)> {
-    let group = config.agent.group.as_ref()?;
-    Some((group.id, group.address))
 }
 
 /// A task for each check, and for each application whose load is measured. They end with what is returned.

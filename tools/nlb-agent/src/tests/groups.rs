@@ -37,6 +37,29 @@ fn a_group_binds_to_its_address() {
     assert!(check(GOOD).unwrap().agent.group.is_none());
 }
 
+/// With another group all that is not of it is taken.
+#[test]
+fn another_group_needs_a_restart() {
+    let old = check(&with("", "", "")).unwrap();
+    let fixed = |config: &crate::config::Config| config.fixed().pop().unwrap();
+    for (of, to) in [("id = 7", "id = 8"), ("2:4772\"\n", "3:4772\"\n")] {
+        let mut new = check(&with("", of, to)).unwrap();
+        assert_ne!(fixed(&new), fixed(&old), "{to}");
+        new.keep_place(&old);
+        assert_eq!(fixed(&new), fixed(&old), "{to}");
+    }
+    let mut new = check(GOOD).unwrap();
+    assert_ne!(fixed(&new), fixed(&old));
+    new.keep_place(&old);
+    assert_eq!(new.agent.group.unwrap().seeds.len(), 2);
+    // Its members are another thing.
+    let mut new = check(&with("", "3:4772", "4:4772")).unwrap();
+    assert_eq!(fixed(&new), fixed(&old));
+    new.keep_place(&old);
+    let member = "10.0.2.4:4772".parse().unwrap();
+    assert!(new.agent.group.unwrap().seeds.contains(&member));
+}
+
 #[test]
 fn mistakes_in_groups_say_where_and_what_to_do() {
     let cases = [
