@@ -7,7 +7,7 @@ use nlb_netlink::TcpConnections;
 use std::{
     fs::File,
     io::{self, Read},
-    net::{IpAddr, SocketAddr},
+    net::IpAddr,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -107,13 +107,8 @@ impl Measure {
             load = load.max(percent(queue.waiting, queue.room));
         }
         if let Some(most) = self.connections {
-            let mut count = 0;
-            let mut addresses = self.addresses.to_vec();
-            addresses.dedup();
-            for address in addresses {
-                let own = sockets.at(SocketAddr::new(address, self.port));
-                count += own.map_err(|error| error.to_string())?.len() as u64;
-            }
+            let count = sockets.count(&self.addresses, self.port);
+            let count = count.map_err(|error| error.to_string())?;
             load = load.max(percent(count, most));
         }
         Ok(load)

@@ -118,6 +118,17 @@ impl TcpConnections {
         Ok(found)
     }
 
+    /// How many connections there are in these states at `port` of one of these addresses.
+    pub fn count(&mut self, addresses: &[IpAddr], port: u16) -> Result<u64> {
+        let mut count = 0;
+        self.dump(CONNECTIONS, port, |body| {
+            let own = TcpConnection::decode(body)?;
+            count += u64::from(own.is_some_and(|own| addresses.contains(&own.local.ip())));
+            Ok(())
+        })?;
+        Ok(count)
+    }
+
     /// The sockets that listen at `port` of one of these addresses, or of all; `None` if there is none.
     pub fn queue(&mut self, addresses: &[IpAddr], port: u16) -> Result<Option<AcceptQueue>> {
         let mut found = None;
@@ -174,9 +185,10 @@ fn request(family: u8, states: u32, port: u16, seq: u32) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
-    use std::net::{
-        TcpListener,
-        TcpStream, //
+    use std::{
+        net::{TcpListener, TcpStream},
+        thread,
+        time::{Duration, Instant},
     };
 
     use super::*;
@@ -201,6 +213,13 @@ mod tests {
         assert_eq!(connections_at(&format!("0.0.0.0:{}", local.port())), [own]);
         assert_eq!(connections_at(&format!("[::]:{}", local.port())), [own]);
         assert_eq!(connections_at(&format!("127.0.0.2:{}", local.port())), []);
+        let count = |addresses: &[&str]| {
+            let addresses: Vec<_> = addresses.iter().map(|own| own.parse().unwrap()).collect();
+            let mut connections = TcpConnections::open().unwrap();
+            connections.count(&addresses, local.port()).unwrap()
+        };
+        assert_eq!(count(&["127.0.0.2", "127.0.0.1", "127.0.0.1"]), 1);
+        assert_eq!(count(&["127.0.0.2", "::1"]), 0);
         drop((client, accepted));
         assert_eq!(connections_at(&local.to_string()), []);
     }
@@ -218,6 +237,11 @@ mod tests {
         assert!(empty.waiting == 0 && empty.room > 3, "{empty:?}");
         let _clients = [(); 3].map(|()| TcpStream::connect(local).unwrap());
         let waiting = |waiting| Some(AcceptQueue { waiting, ..empty });
+        // A client may be through before the server's side is.
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while queue("127.0.0.1") != waiting(3) && Instant::now() < deadline {
+            thread::sleep(Duration::from_millis(10));
+        }
         assert_eq!(queue("127.0.0.1"), waiting(3));
         assert_eq!(queue("127.0.0.2"), None);
         let _taken = listener.accept().unwrap();
