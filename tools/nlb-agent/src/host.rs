@@ -258,7 +258,11 @@ impl Host {
             return;
         };
         app.origin = origin;
-        app.measure = new.measure;
+        let was_measured = std::mem::replace(&mut app.measure, new.measure).is_some();
+        if was_measured && app.measure.is_none() && app.load_at.is_none() {
+            // The row is there.
+            let _ = self.agent.forget_load(now, app.id);
+        }
         app.spec.capacity = new.spec.capacity;
         if app.checks != new.checks {
             // It is as it was, until the new ones have found something.

@@ -191,6 +191,17 @@ impl Agent {
         Ok(())
     }
 
+    /// Nobody says what its load is any more: there is none, as at first.
+    pub fn forget_load(&mut self, now: Instant, app: AppId) -> Result<(), Refused> {
+        let status = self.table.row(app).ok_or(Refused::Missing)?.status;
+        self.loads.remove(&app);
+        let none = crate::row::Status { load: 0, ..status };
+        if let Some(operation) = self.table.update(app, none)? {
+            self.changed(now, operation);
+        }
+        Ok(())
+    }
+
     /// The host is about to shut down. Everything that is known of it will be forgotten at once; to lose no new
     /// connection, let the applications drain first. [`Event::Gone`] follows.
     pub fn shut_down(&mut self, now: Instant) {

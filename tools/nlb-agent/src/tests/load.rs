@@ -142,4 +142,11 @@ fn measured_load_counts_if_none_is_reported() {
     scene.now += Duration::from_secs(100);
     scene.host.measured(scene.now, &old);
     assert_eq!(scene.app("plain")["load"], again);
+    // What nobody measures any more, and nobody has reported, is not as it was last.
+    let mut scene = Scene::of(&text, &Saved::default());
+    assert_eq!(measured(&mut scene, 99), 99);
+    scene.host.reload(scene.now, check(&text).unwrap());
+    assert_eq!(scene.app("plain")["load"], 99);
+    scene.host.reload(scene.now, check(GOOD).unwrap());
+    assert_eq!(scene.app("plain")["load"], 0);
 }
