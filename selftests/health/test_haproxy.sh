@@ -101,7 +101,12 @@ weights() {
 	health | jq -e '.trouble == null and all(.rows[]; .state == "active")'
 	is "$(web)" "web host1 web host2"
 	hold_host1
+	# There is no forwarder to look for.
+	grep -qx nlbd <(threads)
+	not grep -qx watch <(threads)
 }
+
+threads() { cat /proc/"$(<"$tmp/nlbd.pid")"/task/*/comm; }
 
 sick_and_well() {
 	app host1 health web failing
@@ -164,18 +169,20 @@ restart() {
 	app host1 health web failing
 	wait_for 30 drains host1
 	end KILL "$tmp/haproxy.pid"
-	wait_for 20 grep -q "backend web at $tmp/admin does not follow: .*does it run" "$tmp/nlbd.log"
-	health | jq -e '.trouble | contains("does it run")'
+	wait_for 20 trouble_is 'contains("backend web at '"$tmp/admin"' does not follow: ") and contains("does it run")'
 	app host2 capacity web 30
 	haproxy_start
 	wait_for 30 drains host1
 	becomes host2 "0 30"
 	is "$(web)" "web host2"
-	wait_for 20 grep -q 'follows again' "$tmp/nlbd.log"
+	wait_for 20 trouble_is '. == null'
 	app host1 health web healthy
 	wait_for 30 takes host1
 	is "$(web)" "web host1 web host2"
 }
+
+# What jq says of it.
+trouble_is() { health | jq -e ".trouble | $1"; }
 
 # Nor is it forgotten who is gone.
 goodbye() {
