@@ -42,6 +42,7 @@ end() {
 	wait_for 20 not kill -0 "$pid"
 }
 
+lbu() { nlb -n lbu "$@"; }
 app() { nlb app "${@:2}" socket "$tmp/$1/socket"; }
 # app_is HOST APP FIELD VALUE
 app_is() { [ "$(nlb -j app show "$2" socket "$tmp/$1/socket" | jq -r ".[0].$3")" = "$4" ]; }
@@ -58,7 +59,7 @@ pages() {
 	done
 }
 # Who answers four new connections.
-web() { for _ in 1 2 3 4; do ns client curl -sS --max-time 20 "http://$VIP/page"; done | sort -u | xargs; }
+web() { ns client curl -sS --max-time 20 -H 'Connection: close' "http://$VIP/page"{,,,} | sort -u | xargs; }
 
 # $tmp/held.log has an x for each answer on the connection that is held, and nothing else unless it is cut.
 is_longer() { (($(stat -c %s "$tmp/held.log") > $1)) && not grep -v '^x*$' "$tmp/held.log"; }

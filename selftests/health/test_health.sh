@@ -2,24 +2,15 @@
 # SPDX-License-Identifier: GPL-2.0
 # debug
 #
-# nlb-agent on two hosts and nlbd on the LBU: who is not well, shall get nothing, or is not heard of any more, gets no new
-# connections, and keeps those that it has. Two applications: "echo", which registers, and "web", an nginx that is
-# checked.
+# nlb-agent on two hosts, which are a group, and nlbd on the LBU: who is not well, shall get nothing, or is not heard of
+# any more, gets no new connections, and keeps those that it has. Two applications: "echo", which registers, and "web",
+# an nginx that is checked.
 
 . "$(dirname "$0")/lib.sh"
 
 # One speaks IPv4, the other IPv6.
 declare -A says_to=([host1]="$LBU_TO_HOST1:4771" [host2]="[$LBU_TO_HOST2_6]:4771")
 
-# Each case is a shell of its own: whether hosts are in a group is a file.
-group() {
-	[ ! -e "$tmp/group" ] || cat <<-EOF
-		[group]
-		id = 7
-		address = "${address[$1]}:4772"
-		members = ["$HOST1:4772", "$HOST2:4772"]
-	EOF
-}
 agent_config() {
 	cat <<-EOF
 		host = ${1#host}
@@ -32,7 +23,10 @@ agent_config() {
 		register = [65534]
 		heartbeat_ms = 300
 		age_limit_ms = ${age_limit:-4000}
-		$(group "$1")
+		[group]
+		id = 7
+		address = "${address[$1]}:4772"
+		members = ["$HOST1:4772", "$HOST2:4772"]
 		[[app]]
 		name = "web"
 		vip = "$VIP:80/tcp"
@@ -68,7 +62,7 @@ are_counted() { (($(counted "$1") > $2)); }
 counted() { health | jq ".counters[\"$1\"] // 0"; }
 
 # field PORT HOST FIELD: of an endpoint, in the kernel.
-field() { ns lbu nlb -j endpoint show "$VIP:$1/tcp" host "${address[$2]}" | jq -r ".[0].$3"; }
+field() { lbu -j endpoint show "$VIP:$1/tcp" host "${address[$2]}" | jq -r ".[0].$3"; }
 field_is() { [ "$(field "$1" "$2" "$3")" = "$4" ]; }
 becomes() { wait_for 30 field_is "$1" "$2" state "$3"; }
 
@@ -116,7 +110,8 @@ applications_register() {
 		wait_for 20 field_is 9000 $host weight 40
 	done
 	wait_for 20 rows_are 4
-	ns lbu nlb health socket "$tmp/nlbd"
+	nlb health socket "$tmp/nlbd"
+	grep -qx watch /proc/"$(<"$tmp/nlbd.pid")"/task/*/comm
 	is "$(who 9000 6)" "host1 host2"
 	is "$(web)" "web host1 web host2"
 }
@@ -140,21 +135,22 @@ metric() { scrape "$1" "$2" | awk -v series="$3" '$1 == series { print $2 }'; }
 metric_is() { [ "$(metric "$1" "$2" "$3")" = "$4" ]; }
 
 metrics() {
-	local drops='nlbd_health_datagrams_dropped_total{reason="datagram-magic"}' before machine name
+	local drops='nlbd_health_datagrams_dropped_total{reason="datagram-magic"}' before machine name page
 	for machine in "lbu 4771" "host1 4772"; do
+		page=$tmp/metrics-${machine% *}
 		# shellcheck disable=SC2086
-		scrape $machine >"$tmp/metrics"
+		scrape $machine >"$page"
 		# Comments; name, labels and number.
-		not grep -vE '^# (HELP|TYPE) [a-z_]+ |^[a-z_]+(\{([a-z_]+="[^"]*"[,}])+)? [0-9.e+-]+$' "$tmp/metrics"
-		not grep -qF "$(<"$tmp/key1")" "$tmp/metrics"
+		not grep -vE '^# (HELP|TYPE) [a-z_]+ |^[a-z_]+(\{([a-z_]+="[^"]*"[,}])+)? [0-9.e+-]+$' "$page"
+		not grep -qF "$(<"$tmp/key1")" "$page"
 		# shellcheck disable=SC2086
 		is "$(scrape $machine / -o /dev/null -w '%{http_code}')" 404
 	done
 	for name in checks_total check_duration_seconds_bucket app_load_ratio; do
-		grep -q "^nlb_agent_$name{" "$tmp/metrics"
+		grep -q "^nlb_agent_$name{" "$page"
 	done
-	metric_is lbu 4771 'nlbd_health_hosts{state="known"}' 2
-	metric_is lbu 4771 "nlbd_health_panic{service=\"$VIP:9000/tcp\"}" 0
+	grep -qxF 'nlbd_health_hosts{state="known"} 2' "$tmp/metrics-lbu"
+	grep -qxF "nlbd_health_panic{service=\"$VIP:9000/tcp\"} 0" "$tmp/metrics-lbu"
 	before=$(metric lbu 4771 "$drops")
 	ns lbu python3 -c "
 import socket
@@ -225,13 +221,26 @@ allotments() {
 	app host1 health a9002 failing
 	wait_for 20 allotted 9002 valid 40
 	is "$(went 9002 8)" "0 8"
-	# Nobody says anything any more: the scheduler picks, as soon as that is too old.
 	wait_for 20 allotted 9003 valid "75 25"
+}
+# Nobody says anything any more: what was known last goes on, and the scheduler picks as soon as an allotment is too old.
+nlbd_dies() {
+	local port host
 	end KILL "$tmp/nlbd.pid"
+	field_is 9000 host1 state active
+	app host1 health echo failing
+	is "$(who 9000 4)" "host1 host2"
 	wait_for 20 allotted 9003 over "75 25"
 	is "$(went 9003 20)" "10 10"
 	nlbd_start
+	wait_for 20 rows_are 8
+	becomes 9000 host1 draining
+	field_is 9000 host2 state active
+	is "$(who 9000 4)" host2
+	goes_on
 	wait_for 20 allotted 9003 valid "75 25"
+	app host1 health echo healthy
+	becomes 9000 host1 active
 	for port in 9002 9003; do
 		for host in host1 host2; do app $host unregister a$port; done
 		lbu service del $VIP:$port/udp
@@ -275,7 +284,7 @@ forged() {
 		raw = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(0x0800))
 		while True:
 		    packet = raw.recv(2048)
-		    if packet[9] == 17 and packet[28:32] == b"nlbh":
+		    if packet[9] == 17 and packet[22:24] == to[1].to_bytes(2, "big") and packet[28:32] == b"nlbh":
 		        break
 		s.sendto(packet[28:], to)
 		s.sendto(packet[28:], to)
@@ -303,22 +312,38 @@ forged() {
 # as USER NAMESPACE COMMAND...
 as() { ns "$2" setpriv --reuid "$1" --clear-groups "${@:3}" 2>"$tmp/err"; }
 
-agent_dies() {
+# Of two hosts in a group one speaks for both, and its death costs the other nothing.
+leader_dies() {
+	local host before
+	for host in host1 host2; do wait_for 20 leads host1 $host; done
+	before=$(counted consolidated)
+	wait_for 20 are_counted consolidated "$before"
+	before=$(changes)
 	end KILL "$tmp/host1/agent.pid"
-	becomes 9000 host1 draining
-	becomes 80 host1 draining
+	ages
+	for port in 80 9000; do becomes $port host1 draining; done
+	# Nothing was too old of the other one.
 	wait_for 20 rows_are 2
+	is "$(changes)" $((before + 2))
 	health | jq -e '.stale | length == 2'
 	is "$(who 9000 4)" host2
 	is "$(web)" "web host2"
 	goes_on
+	wait_for 20 leads host2 host2
 	# What was registered is not forgotten.
 	agent_start host1
-	becomes 9000 host1 active
-	becomes 80 host1 active
+	for port in 80 9000; do becomes $port host1 active; done
 	app_is host1 echo registered true
 	health | jq -e '.stale | length == 0'
+	# Who comes back does not take over.
+	wait_for 20 leads host2 host1
+	before=$(counted consolidated)
+	wait_for 20 are_counted consolidated "$before"
 }
+# leads HOST WHERE: as far as it is known there.
+leads() { grep -a 'leader of the group' "$tmp/$2/agent.log" | tail -n 1 | grep -q "leader=${1#host} "; }
+# Until nothing that is not said again is used any more it takes four seconds: to ask before that costs time.
+ages() { nap 3; }
 
 # Another life of the agent, or another check, is no news; on a machine that is slow, too.
 agent_restarts() {
@@ -383,7 +408,7 @@ nlbd_stands_still() {
 	before=$(changes) aged=$(counted chunk-aged)
 	kill -STOP "$(<"$tmp/nlbd.pid")"
 	# More than the age limit.
-	sleep 6
+	nap 5
 	kill -CONT "$(<"$tmp/nlbd.pid")"
 	app host1 capacity echo 30
 	wait_for 20 field_is 9000 host1 weight 30
@@ -391,21 +416,6 @@ nlbd_stands_still() {
 	is "$(counted chunk-aged)" "$aged"
 	app host1 capacity echo 40
 	wait_for 20 field_is 9000 host1 weight 40
-}
-
-nlbd_dies() {
-	end KILL "$tmp/nlbd.pid"
-	field_is 9000 host1 state active
-	app host1 health echo failing
-	is "$(who 9000 4)" "host1 host2"
-	nlbd_start
-	wait_for 20 rows_are 4
-	becomes 9000 host1 draining
-	field_is 9000 host2 state active
-	is "$(who 9000 4)" host2
-	goes_on
-	app host1 health echo healthy
-	becomes 9000 host1 active
 }
 
 # An nlbd that cannot do what a host asks for is not silent: the host waits for it.
@@ -417,7 +427,7 @@ drain_in_trouble() {
 	app host1 drain echo
 	wait_for 20 has_trouble
 	# More than the age limit and what may be on the way.
-	sleep 7
+	nap 6
 	app_is host1 echo current active
 	field_is 9000 host1 state active
 	end KILL "$tmp/nlbd.pid"
@@ -431,53 +441,21 @@ drain_in_trouble() {
 }
 has_trouble() { health | jq -e .trouble; }
 
-# Of two hosts in a group one speaks for both, and its death costs the other nothing.
-leader_dies() {
-	local host before
-	touch "$tmp/group"
-	for host in host1 host2; do
-		end TERM "$tmp/$host/agent.pid"
-		agent_start $host
-	done
-	for host in host1 host2; do wait_for 20 leads host1 $host; done
-	before=$(counted consolidated)
-	wait_for 20 are_counted consolidated "$before"
-	rows_are 4
-	before=$(changes)
-	end KILL "$tmp/host1/agent.pid"
-	wait_for 20 leads host2 host2
-	becomes 80 host1 draining
-	becomes 9000 host1 draining
-	# Nothing was too old of the other one.
-	is "$(changes)" $((before + 2))
-	goes_on
-	agent_start host1
-	becomes 80 host1 active
-	becomes 9000 host1 active
-	# Who comes back does not take over.
-	wait_for 20 leads host2 host1
-	before=$(counted consolidated)
-	wait_for 20 are_counted consolidated "$before"
-}
-# leads HOST WHERE: as far as it is known there.
-leads() { grep -a 'leader of the group' "$tmp/$2/agent.log" | tail -n 1 | grep -q "leader=${1#host} "; }
-
 # The new key is added everywhere, sent with everywhere, and the old one deleted.
 keys_rotate() {
-	local step host before
+	local step host process before
 	for step in "1 2" "2 1" "2"; do
 		# shellcheck disable=SC2086
 		{ health_config && keys $step; } >"$tmp/health.toml"
-		: >"$tmp/nlbd.log"
-		kill -HUP "$(<"$tmp/nlbd.pid")"
-		wait_for 20 grep -q 'read again' "$tmp/nlbd.log"
 		for host in host1 host2; do
 			# shellcheck disable=SC2086
 			{ agent_config $host && keys $step; } >"$tmp/$host/agent.toml"
-			: >"$tmp/$host/agent.log"
-			kill -HUP "$(<"$tmp/$host/agent.pid")"
-			wait_for 20 grep -q 'read again' "$tmp/$host/agent.log"
 		done
+		for process in nlbd host1/agent host2/agent; do
+			: >"$tmp/$process.log"
+			kill -HUP "$(<"$tmp/$process.pid")"
+		done
+		for process in nlbd host1/agent host2/agent; do wait_for 20 grep -q 'read again' "$tmp/$process.log"; done
 	done
 	app host1 drain echo wait
 	field_is 9000 host1 state draining
@@ -515,37 +493,37 @@ goodbye() {
 
 # Who has left, and who is silent, gets nothing when all endpoints are made anew, and active.
 module_anew() {
-	services_anew
+	services_anew 41
 	for port in 80 9000; do becomes $port host1 draining; done
 	key=2 agent_start host1
 	for port in 80 9000; do becomes $port host1 active; done
 	end KILL "$tmp/host1/agent.pid"
+	ages
 	for port in 80 9000; do becomes $port host1 draining; done
-	services_anew
+	services_anew 42
 	for port in 80 9000; do becomes $port host1 draining; done
 	for port in 80 9000; do field_is $port host2 state active; done
 	health | jq -e '.stale | length == 2'
 	# It is made anew while nlbd looks on.
 	lbu endpoint del $VIP:9000/tcp host $HOST1
 	lbu endpoint add $VIP:9000/tcp host $HOST1
+	look 43
 	becomes 9000 host1 draining
 	# What is there, and somebody opens, stays open.
 	lbu endpoint set $VIP:9000/tcp host $HOST1 state active
+	look 44
 	wait_for 20 stale_are 1
 	field_is 9000 host1 state active
 }
 stale_are() { [ "$(health | jq '.stale | length')" = "$1" ]; }
+# look CAPACITY: has nlbd look at nlb_fwd, by something new; else it does so within ten seconds.
+look() { app host2 capacity echo "$1"; }
 services_anew() {
 	rmmod nlb_fwd
+	look "$1"
 	wait_for 20 has_trouble
 	load_modules nlb_fwd
-	services
-}
-services() {
-	for port in 80 9000; do
-		lbu service add $VIP:$port/tcp scheduler rr
-		for host in $HOST1 $HOST2; do lbu endpoint add $VIP:$port/tcp host $host; done
-	done
+	lbu apply "$tmp/services.toml"
 }
 
 ktap_begin
@@ -560,6 +538,10 @@ for port in 80 9000 9001; do
 	lbu endpoint add $VIP:$port/tcp host $HOST2
 done
 lbu endpoint set $VIP:9001/tcp host $HOST2 state inactive
+for port in 80 9000; do
+	printf '[[service]]\nvip = "%s:%s"\nscheduler = "rr"\n' $VIP $port
+	printf '[[service.endpoint]]\nhost = "%s"\n' $HOST1 $HOST2
+done >"$tmp/services.toml"
 for host in host1 host2; do ns $host nlb forwarder add "${lbu_of[$host]}"; done
 pages
 listen 9000
@@ -573,15 +555,14 @@ ktap_run "reported failing: no new connections, the old one goes on" reported_fa
 ktap_run "a check fails" check_fails
 ktap_run "drain, and undo" drain_and_undo
 ktap_run "allotments" allotments
+ktap_run "nlbd dies" nlbd_dies
 ktap_run "all are failing" panic
 ktap_run "forged, unauthenticated and replayed datagrams, users who may not" forged
-ktap_run "the agent dies" agent_dies
+ktap_run "the leader of a group dies" leader_dies
 ktap_run "the agent is restarted, and a check changed" agent_restarts
 ktap_run "what shall be draining, and ends with its program" held_drains
 ktap_run "nlbd stands still" nlbd_stands_still
-ktap_run "nlbd dies" nlbd_dies
 ktap_run "nlbd is there, and cannot follow" drain_in_trouble
-ktap_run "the leader of a group dies" leader_dies
 ktap_run "keys rotate" keys_rotate
 ktap_run "goodbye" goodbye
 ktap_run "nlb_fwd is loaded anew" module_anew
