@@ -128,13 +128,21 @@ def swallow(links_are, others):
 
 
 def hang_up(*machines):
-    """These end the connections between the migrators. Where all that one says is lost, the other does not notice; a
-    connection that only one side takes for alive costs the next migration the time that TCP takes to give it up."""
+    """These end the connections between the migrators."""
     own = {"lbu": 2, "host1": 1}
     for wanted in False, True:
         for machine in machines:
             for number in range(PEERS):
                 migrator(machine).peer(f"10.1.{number}.{own[machine]}", wanted)
+
+
+def with_new_connections(scenario):
+    """The next one begins with new connections between the migrators. What is lost on them may have gone on for so long
+    that only one side takes them for alive, or that TCP is about to give up: that would cost a migration its time."""
+    def play(*arguments):
+        scenario(*arguments)
+        crowd.once(lambda _: hang_up("lbu", "host1"))
+    return play
 
 
 def early(*counts):
@@ -157,6 +165,7 @@ def early(*counts):
     # On a machine that is busy, some wait for too long, and come once more.
     assert held == delivered + aged and delivered * 2 >= everything, f"{everything} early: {held=}, {delivered=}, {aged=}"
     moving.scene.finish(moving.client, there)
+    moving.until("closed")
 
 
 def rolled_back(name):
@@ -174,6 +183,7 @@ def late(name):
         moving.until("committed", {"COMMIT": "staged", "INJECTED": "active"}[name])
         moving.send(b"and so on")
     moving.scene.finish(moving.client, moving.moved())
+    moving.until("closed")
 
 
 def injected_last():
@@ -202,7 +212,6 @@ def injected_lost():
     assert counters("lbu", "commits-repeated")[0] - repeated >= crowd.size()
     moving.scene.finish(moving.client, there)
     moving.until("closed")
-    crowd.once(lambda _: hang_up("lbu", "host1"))
 
 
 def commit_lost(seconds="0"):
@@ -228,7 +237,6 @@ def commit_doubled():
         there = moving.moved()
     moving.scene.finish(moving.client, there)
     moving.until("closed")
-    crowd.once(lambda _: hang_up("lbu", "host1"))
 
 
 def closed_late():
@@ -266,4 +274,5 @@ def never():
 
 
 if __name__ == "__main__":
-    crowd.main(globals())
+    crowd.main({"never": never} | {scenario.__name__: with_new_connections(scenario) for scenario in (
+        early, rolled_back, late, injected_last, injected_lost, commit_lost, commit_doubled, closed_late)})
