@@ -4,8 +4,8 @@
 # timeout: 6000
 #
 # What a connection may be in the middle of (migrator/test_state.sh), each of it TIMES times (100, or 1,000 with
-# LONG=1), ten connections at once (20 with LONG=1): on a kernel that runs at full speed and looks at its own locks. Nothing of all
-# these connections is left.
+# LONG=1), ten connections at once (20 with LONG=1): on a kernel that runs at full speed and looks at its own locks.
+# Nothing of all these connections is left.
 
 TIMES=${TIMES:-${LONG:+1000}}
 TIMES=${TIMES:-100}

@@ -91,7 +91,8 @@ class Info:
         self.state, self.ca_state = data[0], data[1]
         self.options, self.wscales = data[5], data[6]
         self.snd_mss, self.unacked, self.sacked, self.cwnd = words[2], words[4], words[5], words[18]
-        self.rto, self.rtt, self.rttvar, self.ssthresh, self.reordering = words[0], words[15], words[16], words[17], words[20]
+        self.rto, self.rtt, self.rttvar = words[0], words[15], words[16]
+        self.ssthresh, self.reordering = words[17], words[20]
         self.bytes_acked, self.bytes_received = struct.unpack_from("=2Q", data, 120)
         self.notsent, self.min_rtt = struct.unpack_from("=2I", data, 144)
         self.bytes_retrans = struct.unpack_from("=Q", data, 208)[0]
