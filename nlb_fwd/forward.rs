@@ -227,7 +227,7 @@ impl Forwarder {
         if !next.carries(&packet, parsed) {
             return Err(packet);
         }
-        match packet.claim(parsed, |skb| skb.rewrite(&to)) {
+        match packet.claim(parsed, |skb| skb.rewrite_parsed(parsed, &to)) {
             Ok(skb) => self.count_sent(route, parsed, next.output(skb)),
             Err(_) => self.stats.inc(Counter::DropNoMemory),
         }
@@ -373,7 +373,8 @@ mod tests {
                 Change::Nat => (Some((ends.forwarder, vectors::NAT_PORT)), host),
                 Change::HalfNatReply | Change::NatReply => (vip, client),
             };
-            skb.rewrite(&rewritten(&parsed, from, to)).map_err(lost)?;
+            let to = rewritten(&parsed, from, to);
+            skb.rewrite_parsed(&parsed, &to).map_err(lost)?;
             packet.copy_from_slice(skb.data());
             skb.consume();
             Ok(())

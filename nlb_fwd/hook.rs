@@ -45,10 +45,7 @@ use nlb::{
         rhashtable::InsertError, //
     },
     wire::{
-        addr::{
-            Addr,
-            Proto, //
-        },
+        addr::Proto,
         error,
         ipv4,
         ipv6,
@@ -240,7 +237,7 @@ impl Forwarder {
         if !is_from_client(state, &skb) {
             return Verdict::Accept(skb);
         }
-        let is_for_vip = is_vip(state, destination);
+        let is_for_vip = nlb_tunnel::is_vip(state, destination);
         if is_fragment(skb.data()) && (is_for_vip || self.repliers.may_have(&source)) {
             return self.fragment(state, skb, is_for_vip);
         }
@@ -284,9 +281,4 @@ fn is_fragment(bytes: &[u8]) -> bool {
     }
     ipv6::Packet::new_header(bytes)
         .is_ok_and(|ip| ip.upper_layer() == Err(error::DropReason::Fragment))
-}
-
-/// Whether an address is that of an nlb device.
-fn is_vip(state: &HookState<'_>, address: Addr) -> bool {
-    nlb_tunnel::vip_device(state.net(), address).is_some()
 }

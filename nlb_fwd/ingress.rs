@@ -54,6 +54,7 @@ impl IngressHook for Ingress {
         }
     }
 
+    #[inline(always)]
     fn run(state: &HookState<'_>, packet: Arrival) -> Result<(), Arrival> {
         match STATE.get(state.net(), state.rcu()) {
             Some(forwarder) if !forwarder.routes.is_empty() => forwarder.arrive(state, packet),
@@ -94,7 +95,7 @@ impl Forwarder {
         Ok(())
     }
 
-    #[inline]
+    #[inline(always)]
     fn count_fast(&self, route: &Route, parsed: &Parsed) {
         self.stats.inc(Counter::FastPackets);
         self.count(route, parsed);

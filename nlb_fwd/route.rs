@@ -310,7 +310,9 @@ impl Route {
 
     /// Whether no packet has come for too long at `now` (jiffies).
     pub(crate) fn is_expired(&self, now: u64) -> bool {
-        self.remaining(now) == 0
+        // No timeout is shorter.
+        let is_busy = now.saturating_sub(self.mapping.usage().used()) < time::HZ;
+        !is_busy && self.remaining(now) == 0
     }
 
     /// Milliseconds until the route expires if no packet comes.

@@ -247,7 +247,7 @@ fn way_out(net: &Net, target: &Target, forward: Forward, guard: &rcu::Guard) -> 
     let link = next
         .as_ref()
         .map(|next| (next.ifindex(guard), next.mtu().saturating_sub(overhead)));
-    let slow = match (forward, next) {
+    let slow = match (forward, &next) {
         (Forward::Ipip, _) => Some(TraceSlow::Ipip),
         (_, Some(next)) => next.next_hop(net, guard).err().map(|reason| match reason {
             NoNextHop::Work => TraceSlow::Work,

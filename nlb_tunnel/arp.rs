@@ -11,24 +11,27 @@ use crate::{
     state::STATE,
     stats::Counter, //
 };
-use nlb::net::{
-    arp::{
-        self,
-        Operation,
-        Packet, //
+use nlb::{
+    net::{
+        arp::{
+            self,
+            Operation,
+            Packet, //
+        },
+        netdevice::NetDevice,
+        netfilter::{
+            Family,
+            Hook,
+            HookNum,
+            HookState,
+            Verdict, //
+        },
+        skbuff::{
+            DropReason,
+            SkBuff, //
+        },
     },
-    netdevice::NetDevice,
-    netfilter::{
-        Family,
-        Hook,
-        HookNum,
-        HookState,
-        Verdict, //
-    },
-    skbuff::{
-        DropReason,
-        SkBuff, //
-    },
+    wire::addr::Addr, //
 };
 
 #[cfg(not(CONFIG_NETFILTER_FAMILY_ARP))]
@@ -36,8 +39,19 @@ compile_error!("hosts would answer for VIPs: the kernel needs CONFIG_NETFILTER_F
 
 /// Whether `address` is a VIP that nobody shall learn of by ARP.
 fn is_silent(state: &HookState<'_>, address: [u8; 4]) -> bool {
-    NetDevice::of_ipv4(state.net(), address, state.rcu())
-        .is_some_and(|dev| device::is_nlb(dev) && dev.is_noarp())
+    let (net, guard) = (state.net(), state.rcu());
+    let is_silent = |dev: &NetDevice| device::is_nlb(dev) && dev.is_noarp();
+    let Some(named) = NetDevice::of_ipv4(net, address, guard) else {
+        return false;
+    };
+    if !named.is_loopback() || address.starts_with(&[127]) {
+        return is_silent(named);
+    }
+    // For `direct` and the like, a VIP may be on the loopback, too.
+    NetDevice::find(net, guard, |dev| {
+        is_silent(dev) && dev.has_address(net, &Addr::v4(address), guard)
+    })
+    .is_some()
 }
 
 fn count(state: &HookState<'_>, counter: Counter) {

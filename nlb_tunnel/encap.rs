@@ -89,7 +89,7 @@ impl Tunnel {
 
     /// As [`Tunnel::send`], of a packet at the ingress of a device, past the network layer. Gives it
     /// back if that cannot be done, be it that the host may not know the mapping.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn send_at_once(
         &self,
         state: &HookState<'_>,
@@ -138,7 +138,7 @@ impl Tunnel {
         packet: Arrival,
         parsed: &Parsed,
     ) -> Result<(), Arrival> {
-        let Some(route) = mapping.target().route_at_hand(&packet) else {
+        let Some(route) = mapping.target().route_at_hand(state, &packet) else {
             return Err(packet);
         };
         let v4 = route.destination().is_v4();
@@ -278,7 +278,7 @@ fn learn_with(skb: &mut SkBuff, mapping: &Mapping, parsed: &Parsed) -> Result {
 }
 
 /// Gives a packet of a mapping the compact form, as [`encapsulate`].
-#[inline]
+#[inline(always)]
 fn encapsulate_by(
     mapping: &Mapping,
     skb: &mut SkBuff,
@@ -292,7 +292,7 @@ fn encapsulate_by(
 /// Gives a client's packet, whose data starts at its IP header, the compact form.
 ///
 /// On an error nothing has changed: the TTL is used up, or memory is short.
-#[inline]
+#[inline(always)]
 pub(crate) fn encapsulate(
     skb: &mut SkBuff,
     parsed: &Parsed,
@@ -304,14 +304,15 @@ pub(crate) fn encapsulate(
         0 | 1 => return Err(error::DropReason::TtlExpired),
         ttl => ttl.wrapping_sub(1),
     };
-    skb.rewrite(&Rewrite {
+    let to = Rewrite {
         source,
         destination,
         source_port: id.source(),
         destination_port: id.destination(),
         ttl,
-    })
-    .map_err(|_| error::DropReason::NoSpace)
+    };
+    skb.rewrite_parsed(parsed, &to)
+        .map_err(|_| error::DropReason::NoSpace)
 }
 
 /// Sends a packet in its compact form.

@@ -8,7 +8,7 @@ use crate::{
     device,
     mapping::{
         forwarder::Mapping,
-        host::vip_device, //
+        host::is_vip, //
     },
     state::{
         Tunnel,
@@ -98,7 +98,7 @@ pub(crate) fn receive(state: &HookState<'_>, mut skb: SkBuff) -> Verdict {
     let here = &report.destination;
     if *here != report.quoted.tuple.client()
         || !ip::is_local_address(net, here)
-        || vip_device(net, here, state.rcu()).is_some()
+        || is_vip(net, here, state.rcu())
     {
         return Verdict::Accept(skb);
     }

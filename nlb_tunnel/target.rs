@@ -40,7 +40,7 @@ impl Target {
     /// The way to `host` from `source`, or from the address that routing chooses.
     pub(crate) fn new(net: &Net, host: Addr, source: Option<Addr>) -> Result<Arc<Self>> {
         let source = Self::source_to(net, host, source)?;
-        let routes = RouteCache::new(Some(source), host, GFP_ATOMIC)?;
+        let routes = RouteCache::new(source, host, GFP_ATOMIC)?;
         Self::with_routes(host, source, routes)
     }
 
@@ -48,7 +48,7 @@ impl Target {
     pub(crate) fn neighbour(net: &Net, host: Addr) -> Result<Arc<Self>> {
         let source = Self::source_to(net, host, None)?;
         Route::lookup_neighbour(net, Some(source), host).map_err(|_| EHOSTUNREACH)?;
-        let routes = RouteCache::to_neighbour(Some(source), host, GFP_ATOMIC)?;
+        let routes = RouteCache::to_neighbour(source, host, GFP_ATOMIC)?;
         Self::with_routes(host, source, routes)
     }
 
@@ -110,17 +110,18 @@ impl Target {
 
     /// The route that this CPU remembers, if it is valid, for an arriving packet.
     #[inline]
-    pub(crate) fn route_at_hand(&self, packet: &Arrival) -> Option<Route> {
-        self.routes.route_at_hand(packet)
+    pub(crate) fn route_at_hand(&self, state: &HookState<'_>, packet: &Arrival) -> Option<Route> {
+        self.routes.route_at_hand(packet, state.rcu())
     }
 
     /// The next hop on the route that this CPU remembers, if an arriving packet can be handed to it
     /// at once: see [`Route::next_hop`].
-    #[inline]
-    pub fn next_hop<'a>(&self, state: &HookState<'a>, packet: &Arrival) -> Option<NextHop<'a>> {
-        self.routes
-            .route_at_hand(packet)?
-            .next_hop(state.net(), state.rcu())
-            .ok()
+    #[inline(always)]
+    pub fn next_hop<'a>(
+        &'a self,
+        state: &'a HookState<'_>,
+        packet: &Arrival,
+    ) -> Option<NextHop<'a>> {
+        self.routes.next_hop(state.net(), state.rcu(), packet)
     }
 }

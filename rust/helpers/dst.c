@@ -1,17 +1,17 @@
 // SPDX-License-Identifier: GPL-2.0
 
 #include <net/dst.h>
-#include <net/dst_cache.h>
+#include <net/ip6_fib.h>
 #include <net/ip6_route.h>
 
-__nlb_helper void nlb_helper_dst_cache_reset(struct dst_cache *dst_cache)
+__nlb_helper bool nlb_helper_dst_hold_safe(struct dst_entry *dst)
 {
-	dst_cache_reset(dst_cache);
+	return dst_hold_safe(dst);
 }
 
-__nlb_helper struct net_device *nlb_helper_dst_dev_rcu(const struct dst_entry *dst)
+__nlb_helper u32 nlb_helper_rt6_get_cookie(const struct rt6_info *rt)
 {
-	return dst_dev_rcu(dst);
+	return rt6_get_cookie(rt);
 }
 
 __nlb_helper u32 nlb_helper_dst_mtu(const struct dst_entry *dst)

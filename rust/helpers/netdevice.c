@@ -3,11 +3,6 @@
 #include <linux/inetdevice.h>
 #include <linux/netdevice.h>
 
-__nlb_helper unsigned int nlb_helper_LL_RESERVED_SPACE(const struct net_device *dev)
-{
-	return LL_RESERVED_SPACE(dev);
-}
-
 __nlb_helper void nlb_helper_dev_dstats_rx_add(struct net_device *dev, unsigned int len)
 {
 	dev_dstats_rx_add(dev, len);
@@ -47,4 +42,9 @@ __nlb_helper struct net_device *nlb_helper_netdev_notifier_info_to_dev(
 __nlb_helper void *nlb_helper_netdev_priv(const struct net_device *dev)
 {
 	return netdev_priv(dev);
+}
+
+__nlb_helper struct in_device *nlb_helper___in_dev_get_rcu(const struct net_device *dev)
+{
+	return __in_dev_get_rcu(dev);
 }

@@ -55,11 +55,6 @@ __nlb_helper void nlb_helper_skb_ext_reset(struct sk_buff *skb)
 	skb_ext_reset(skb);
 }
 
-__nlb_helper void nlb_helper_skb_forward_csum(struct sk_buff *skb)
-{
-	skb_forward_csum(skb);
-}
-
 __nlb_helper bool nlb_helper_skb_frags_readable(const struct sk_buff *skb)
 {
 	return skb_frags_readable(skb);

@@ -71,7 +71,7 @@ impl NetDevice {
 
     /// The device that `address` is configured on in `net`, if it is a local one.
     ///
-    /// If several devices have it, the first one that was given it.
+    /// If several devices have it, the one that was given it last.
     pub fn of_ipv4<'a>(net: &'a Net, address: [u8; 4], _guard: &'a rcu::Guard) -> Option<&'a Self> {
         // SAFETY: Under RCU, which also keeps the device.
         unsafe {
@@ -100,6 +100,63 @@ impl NetDevice {
                 ptr::null_mut(),
             ))
         }
+    }
+
+    /// The first of the devices in `net` that is as `condition` says.
+    pub fn find<'a>(
+        net: &'a Net,
+        _guard: &'a rcu::Guard,
+        condition: impl Fn(&Self) -> bool,
+    ) -> Option<&'a Self> {
+        // SAFETY: The namespace is valid.
+        let head = unsafe { &raw const (*net.as_raw()).dev_base_head };
+        let mut at = head;
+        loop {
+            // SAFETY: Under RCU, which keeps the members of the list; each has a pointer, written in one
+            // piece, to the next one, and the last one to the head.
+            at = unsafe { (&raw const (*at).next).read_volatile() }.cast_const();
+            if ptr::eq(at, head) {
+                return None;
+            }
+            // SAFETY: As above; the members are in devices.
+            let dev: &'a Self = unsafe {
+                let offset = core::mem::offset_of!(bindings::net_device, dev_list);
+                Self::from_raw(at.byte_sub(offset).cast_mut().cast())
+            };
+            if condition(dev) {
+                return Some(dev);
+            }
+        }
+    }
+
+    /// Whether an address is configured on this device of `net`, perhaps among others.
+    pub fn has_address(&self, net: &Net, address: &Addr, _guard: &rcu::Guard) -> bool {
+        let Some(octets) = address.to_v4() else {
+            let address = ip::in6_addr(address);
+            if !ip::has_ipv6() {
+                return false;
+            }
+            // SAFETY: The device is valid and in the namespace, which has IPv6.
+            return unsafe { bindings::ipv6_chk_addr(net.as_raw(), &address, self.as_raw(), 1) }
+                != 0;
+        };
+        let local = u32::from_ne_bytes(octets);
+        // SAFETY: The device is valid. Under RCU, which keeps what it has of IPv4, and the members of the
+        // list; the pointers are written in one piece.
+        unsafe {
+            let in_dev = bindings::__in_dev_get_rcu(self.as_raw());
+            if in_dev.is_null() {
+                return false;
+            }
+            let mut at = (&raw const (*in_dev).ifa_list).read_volatile();
+            while !at.is_null() {
+                if (*at).ifa_local == local {
+                    return true;
+                }
+                at = (&raw const (*at).ifa_next).read_volatile();
+            }
+        }
+        false
     }
 
     /// The device with this index in `net`.
@@ -161,6 +218,20 @@ impl NetDevice {
     pub fn mtu(&self) -> u32 {
         // SAFETY: By the type invariants; changed in one piece.
         unsafe { ptr::addr_of!((*self.as_raw()).mtu).read_volatile() }
+    }
+
+    /// Bytes in front of a packet that the header of the link layer may need: `LL_RESERVED_SPACE()`.
+    #[inline]
+    pub(crate) fn link_headroom(&self) -> u32 {
+        const HH_DATA_MOD: u32 = 16;
+        // SAFETY: By the type invariants; changed in one piece.
+        let (header, needed) = unsafe {
+            (
+                (&raw const (*self.as_raw()).hard_header_len).read_volatile(),
+                (&raw const (*self.as_raw()).needed_headroom).read_volatile(),
+            )
+        };
+        ((u32::from(header) + u32::from(needed)) & !(HH_DATA_MOD - 1)) + HH_DATA_MOD
     }
 
     /// An address of this device for talking to `destination`, as ARP announces it; `None` if there

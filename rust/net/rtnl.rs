@@ -10,7 +10,6 @@ use super::{
         DropReason,
         SkBuff, //
     },
-    Net, //
 };
 use crate::bindings;
 use core::{
@@ -29,13 +28,10 @@ use kernel::{
         to_result, //
     },
     prelude::*,
-    sync::{
-        atomic::{
-            Atomic,
-            Full,
-            Release, //
-        },
-        rcu, //
+    sync::atomic::{
+        Atomic,
+        Full,
+        Release, //
     },
 };
 
@@ -149,17 +145,6 @@ impl<D: LinkDriver> LinkType<D> {
         // SAFETY: The device is kept; the field is written in one piece.
         let ops = unsafe { (&raw const (*dev.as_raw()).rtnl_link_ops).read_volatile() };
         ptr::eq(ops, self.ops.get())
-    }
-
-    /// The device of this type that has `address` in `net`.
-    #[inline]
-    pub fn device_of_ipv4<'a>(
-        &self,
-        net: &'a Net,
-        address: [u8; 4],
-        guard: &'a rcu::Guard,
-    ) -> Option<&'a NetDevice> {
-        NetDevice::of_ipv4(net, address, guard).filter(|dev| self.owns(dev))
     }
 
     /// The private data of `dev`, if it is of this type.

@@ -207,7 +207,7 @@ impl SkBuff {
     /// Makes the first `len` bytes linear and private to this packet.
     ///
     /// Errors: `EINVAL` if the packet is shorter, `ENOMEM`.
-    #[inline]
+    #[inline(always)]
     pub fn ensure_writable(&mut self, len: u16) -> Result {
         self.may_pull(u32::from(len))?;
         if !self.is_cloned() {
@@ -422,12 +422,14 @@ impl SkBuff {
     /// Prepares the checksum state of an arrived packet for being sent (`skb_forward_csum()`).
     #[inline]
     pub fn forward_csum(&mut self) {
-        // SAFETY: By the type invariants.
-        unsafe { bindings::skb_forward_csum(self.as_raw()) };
+        if self.checksum() == Checksum::Complete {
+            self.forget_checksum();
+        }
     }
 
     /// Says that nothing is known of the checksum, because a header has just been put in front or
     /// taken off.
+    #[inline]
     pub fn forget_checksum(&mut self) {
         // CAST: A two-bit field.
         self.headers_mut()
@@ -496,6 +498,7 @@ impl SkBuff {
         u32::from(self.headers().pkt_type()) == bindings::PACKET_HOST
     }
 
+    #[inline]
     pub(crate) fn dev_raw(&self) -> *mut bindings::net_device {
         let list = &self.raw().__bindgen_anon_1;
         // SAFETY: The union holds the device, wherever we get packets from: the alternatives are
@@ -503,6 +506,7 @@ impl SkBuff {
         unsafe { list.__bindgen_anon_1.__bindgen_anon_1.dev }
     }
 
+    #[inline]
     pub(crate) fn set_dev_raw(&mut self, dev: *mut bindings::net_device) {
         let list = &mut self.raw_mut().__bindgen_anon_1;
         list.__bindgen_anon_1.__bindgen_anon_1.dev = dev;
@@ -572,8 +576,8 @@ impl SkBuff {
     /// Declares that the transport header starts `offset` bytes behind the data pointer.
     #[inline]
     pub fn set_transport_header(&mut self, offset: u16) {
-        // SAFETY: By the type invariants.
-        unsafe { bindings::skb_set_transport_header(self.as_raw(), c_int::from(offset)) };
+        // CAST: Offsets are less than 65536; who asks finds out that there is nothing.
+        self.headers_mut().transport_header = self.headroom().wrapping_add(offset.into()) as u16;
     }
 }
 

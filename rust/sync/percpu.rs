@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Counters that every CPU has for itself, so that counting a packet touches no shared cache line.
+//! Counters and words that every CPU has for itself, so that packets touch no shared cache line.
 //!
 //! C header: [`include/linux/percpu.h`](srctree/include/linux/percpu.h)
 
-use crate::bindings;
+use crate::{
+    alloc::gfp,
+    bindings, //
+};
 use core::{
     mem::{
         align_of,
@@ -13,6 +16,7 @@ use core::{
     ptr::NonNull, //
 };
 use kernel::{
+    alloc::Flags,
     cpu::nr_cpu_ids,
     prelude::*, //
 };
@@ -42,6 +46,35 @@ unsafe fn this_cpu_add(counter: *mut u64, n: u64) {
     };
 }
 
+/// `this_cpu_read()`.
+///
+/// # Safety
+///
+/// `word` must be the address of a per-CPU variable.
+#[inline(always)]
+unsafe fn this_cpu_read(word: *const u64) -> u64 {
+    // As above.
+    #[cfg(all(CONFIG_X86_64, not(CONFIG_UML)))]
+    {
+        let value;
+        // SAFETY: By the safety requirements. The segment begins where this CPU's variables do.
+        unsafe {
+            core::arch::asm!(
+                "mov {value}, qword ptr gs:[{word}]",
+                word = in(reg) word,
+                value = lateout(reg) value,
+                options(nostack, readonly, preserves_flags),
+            )
+        };
+        value
+    }
+    #[cfg(not(all(CONFIG_X86_64, not(CONFIG_UML))))]
+    // SAFETY: By the safety requirements.
+    unsafe {
+        bindings::this_cpu_read_u64(word.cast_mut().cast())
+    }
+}
+
 /// A CPU that there may be.
 ///
 /// # Invariants
@@ -69,15 +102,51 @@ pub fn possible_cpus() -> impl Iterator<Item = Cpu> {
     core::iter::successors(after(-1), move |cpu| after(cpu.0))
 }
 
-/// `N` 64-bit counters for each CPU, zero at first.
-///
-/// Counting neither locks nor allocates, and may be done in any context. A sum is exact once
-/// nobody counts any more.
+/// `N` 64-bit words for each CPU, zero at first.
 ///
 /// # Invariants
 ///
 /// The pointer is to per-CPU memory from `__alloc_percpu()` for `[u64; N]`, owned by this object.
-pub struct PerCpuCounters<const N: usize>(NonNull<u64>);
+struct Memory<const N: usize>(NonNull<u64>);
+
+impl<const N: usize> Memory<N> {
+    fn new(flags: Flags) -> Result<Self> {
+        // SAFETY: No preconditions; memory from it is zeroed.
+        let ptr =
+            unsafe { bindings::alloc_percpu(size_of::<[u64; N]>(), align_of::<u64>(), gfp(flags)) };
+        // CAST: The memory is for `[u64; N]`.
+        // INVARIANT: As just allocated.
+        NonNull::new(ptr.cast()).map(Self).ok_or(ENOMEM)
+    }
+
+    /// The per-CPU address of a word, `None` if there is none with this index.
+    #[inline]
+    fn word(&self, index: usize) -> Option<*mut u64> {
+        // The address is an offset into each CPU's area, nothing to be followed.
+        (index < N).then(|| self.0.as_ptr().wrapping_add(index))
+    }
+
+    /// A CPU's copy of a word, `None` if there is none with this index. Valid for reading and writing
+    /// as long as this object exists, aligned, and in use by that CPU.
+    fn of(&self, cpu: Cpu, index: usize) -> Option<*mut u64> {
+        let word = self.word(index)?;
+        // SAFETY: By the type invariants, also of `Cpu`, this is the address of that CPU's copy.
+        Some(unsafe { bindings::per_cpu_ptr(word.cast(), cpu.0) }.cast())
+    }
+}
+
+impl<const N: usize> Drop for Memory<N> {
+    fn drop(&mut self) {
+        // SAFETY: By the type invariants, this is ours and comes from `__alloc_percpu()`.
+        unsafe { bindings::free_percpu(self.0.as_ptr().cast()) };
+    }
+}
+
+/// `N` 64-bit counters for each CPU, zero at first.
+///
+/// Counting neither locks nor allocates, and may be done in any context. A sum is exact once
+/// nobody counts any more.
+pub struct PerCpuCounters<const N: usize>(Memory<N>);
 
 // SAFETY: Each CPU writes its own copy by atomic (towards itself) additions, others only read.
 unsafe impl<const N: usize> Send for PerCpuCounters<N> {}
@@ -88,24 +157,13 @@ unsafe impl<const N: usize> Sync for PerCpuCounters<N> {}
 impl<const N: usize> PerCpuCounters<N> {
     /// Allocates the counters. May sleep.
     pub fn new() -> Result<Self> {
-        // SAFETY: No preconditions; memory from it is zeroed.
-        let ptr = unsafe { bindings::alloc_percpu(size_of::<[u64; N]>(), align_of::<u64>()) };
-        // CAST: The memory is for `[u64; N]`.
-        // INVARIANT: As just allocated.
-        NonNull::new(ptr.cast()).map(Self).ok_or(ENOMEM)
-    }
-
-    /// The per-CPU address of a counter, `None` if there is none with this index.
-    #[inline]
-    fn counter(&self, index: usize) -> Option<*mut u64> {
-        // The address is an offset into each CPU's area, nothing to be followed.
-        (index < N).then(|| self.0.as_ptr().wrapping_add(index))
+        Memory::new(GFP_KERNEL).map(Self)
     }
 
     /// Adds `n` to counter `index` of this CPU. An index out of range counts nothing.
     #[inline]
     pub fn add(&self, index: usize, n: u64) {
-        if let Some(counter) = self.counter(index) {
+        if let Some(counter) = self.0.word(index) {
             // SAFETY: By the type invariants and the check of the index, this is a per-CPU `u64`.
             unsafe { this_cpu_add(counter, n) };
         }
@@ -119,13 +177,11 @@ impl<const N: usize> PerCpuCounters<N> {
 
     /// Counter `index` of a CPU.
     pub fn of(&self, cpu: Cpu, index: usize) -> u64 {
-        let Some(counter) = self.counter(index) else {
+        let Some(copy) = self.0.of(cpu, index) else {
             return 0;
         };
-        // SAFETY: By the type invariants, also of `Cpu`, this is the address of that CPU's copy.
-        let copy: *const u64 = unsafe { bindings::per_cpu_ptr(counter.cast(), cpu.0) }.cast();
-        // SAFETY: As above. The copy is aligned and written in one piece on 64-bit machines; a
-        // volatile read makes that one read.
+        // SAFETY: It is valid and aligned, and written in one piece on 64-bit machines; a volatile read
+        // makes that one read.
         unsafe { copy.read_volatile() }
     }
 
@@ -135,10 +191,47 @@ impl<const N: usize> PerCpuCounters<N> {
     }
 }
 
-impl<const N: usize> Drop for PerCpuCounters<N> {
-    fn drop(&mut self) {
-        // SAFETY: By the type invariants, this is ours and comes from `__alloc_percpu()`.
-        unsafe { bindings::free_percpu(self.0.as_ptr().cast()) };
+/// `N` 64-bit words for each CPU, zero at first, of which each CPU has its own.
+pub struct PerCpuWords<const N: usize>(Memory<N>);
+
+// SAFETY: Each CPU uses its own copy, but for a borrow that excludes all.
+unsafe impl<const N: usize> Send for PerCpuWords<N> {}
+
+// SAFETY: As above.
+unsafe impl<const N: usize> Sync for PerCpuWords<N> {}
+
+impl<const N: usize> PerCpuWords<N> {
+    /// Allocates the words. `ENOMEM`.
+    pub fn new(flags: Flags) -> Result<Self> {
+        Memory::new(flags).map(Self)
+    }
+
+    /// Word `index` of this CPU. 0 if there is none with this index.
+    #[inline(always)]
+    pub fn get(&self, index: usize) -> u64 {
+        match self.0.word(index) {
+            // SAFETY: By the type invariants and the check of the index, this is a per-CPU `u64`.
+            Some(word) => unsafe { this_cpu_read(word) },
+            None => 0,
+        }
+    }
+
+    /// Sets word `index` of this CPU, in one step towards whoever else runs on it. What it was; 0, and
+    /// nothing is set, if there is none with this index.
+    pub fn replace(&self, index: usize, value: u64) -> u64 {
+        match self.0.word(index) {
+            // SAFETY: As above.
+            Some(word) => unsafe { bindings::this_cpu_xchg_u64(word.cast(), value) },
+            None => 0,
+        }
+    }
+
+    /// Word `index` of all CPUs.
+    pub fn all(&mut self, index: usize) -> impl Iterator<Item = u64> + '_ {
+        possible_cpus().filter_map(move |cpu| {
+            // SAFETY: It is valid and aligned, and as this object is borrowed, nobody writes to it.
+            Some(unsafe { self.0.of(cpu, index)?.read() })
+        })
     }
 }
 
@@ -210,6 +303,7 @@ macro_rules! counters {
 #[kunit_tests(nlb_core_percpu)]
 mod tests {
     use super::*;
+    use crate::sync::lock::BottomHalfDisabled;
 
     #[test]
     fn counters_are_apart() -> Result {
@@ -235,6 +329,22 @@ mod tests {
         counters.inc(2);
         counters.inc(usize::MAX);
         assert_eq!(counters.sum(0) + counters.sum(1) + counters.sum(2), 0);
+        Ok(())
+    }
+
+    #[test]
+    fn words_are_this_cpus() -> Result {
+        let mut words = PerCpuWords::<2>::new(GFP_KERNEL)?;
+        let guard = BottomHalfDisabled::new();
+        words.replace(0, u64::MAX);
+        assert_eq!([6, 7].map(|value| words.replace(1, value)), [0, 6]);
+        assert_eq!([8, 9].map(|value| words.replace(2, value)), [0, 0]);
+        assert_eq!([0, 1, 2].map(|index| words.get(index)), [u64::MAX, 7, 0]);
+        drop(guard);
+        let all = |words: &mut PerCpuWords<2>, index| words.all(index).filter(|n| *n != 0).count();
+        assert_eq!([0, 1, 2].map(|index| all(&mut words, index)), [1, 1, 0]);
+        assert_eq!(words.all(0).count(), possible_cpus().count());
+        assert_eq!(words.all(1).max(), Some(7));
         Ok(())
     }
 }

@@ -154,9 +154,10 @@ impl fmt::Debug for Addr {
     }
 }
 
-/// A transport protocol that is balanced; the value is the IP protocol number.
+/// A transport protocol that is balanced; the value is the IP protocol number. A whole word, so that a
+/// [`FourTuple`] is made of words.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
-#[repr(u8)]
+#[repr(u32)]
 pub enum Proto {
     /// TCP, RFC 9293.
     Tcp = 6,
@@ -197,8 +198,8 @@ impl fmt::Display for Proto {
 ///
 /// # Invariants
 ///
-/// The layout has no padding and the reserved bytes are zero, so that two tuples are equal exactly
-/// if their [`FourTuple::LEN`] bytes in memory are: a C hash table may hash and compare them.
+/// The layout has no padding, so that two tuples are equal exactly if their [`FourTuple::LEN`] bytes in
+/// memory are: a C hash table may hash and compare them.
 #[derive(Clone, Copy, Eq, Hash, Ord, PartialEq, PartialOrd)]
 #[repr(C, align(4))]
 pub struct FourTuple {
@@ -207,13 +208,12 @@ pub struct FourTuple {
     client_port: u16,
     vip_port: u16,
     proto: Proto,
-    reserved: [u8; 3],
 }
 
 const _: () = assert!(size_of::<Addr>() == 16);
 const _: () = assert!(size_of::<FourTuple>() == FourTuple::LEN);
 // The sum of the fields: no byte of the key is padding.
-const _: () = assert!(16 + 16 + 2 + 2 + 1 + 3 == FourTuple::LEN);
+const _: () = assert!(16 + 16 + 2 + 2 + 4 == FourTuple::LEN);
 
 impl FourTuple {
     /// Bytes of the key in memory.
@@ -260,14 +260,12 @@ impl FourTuple {
         vip_port: u16,
         proto: Proto,
     ) -> FourTuple {
-        // INVARIANT: The reserved bytes are zero.
         FourTuple {
             client,
             vip,
             client_port,
             vip_port,
             proto,
-            reserved: [0; 3],
         }
     }
 
@@ -314,10 +312,11 @@ impl FourTuple {
     /// [`FourTuple::words`].
     #[inline]
     pub fn v4_words(&self) -> Option<[u32; 4]> {
-        let client = self.client.to_v4()?;
+        // Both are of one family.
         let vip = self.vip.to_v4()?;
+        let [.., client] = self.client.words();
         Some([
-            u32::from_be_bytes(client),
+            client,
             u32::from_be_bytes(vip),
             (u32::from(self.client_port) << 16) | u32::from(self.vip_port),
             u32::from(self.proto.number()),

@@ -22,17 +22,14 @@ pub fn sum(data: &[u8], initial: u32) -> u32 {
     if let [last] = words.remainder() {
         total = total.wrapping_add(u64::from(u16::from_be_bytes([*last, 0])));
     }
-    let total = (total & 0xffff_ffff).wrapping_add(total >> 32);
-    let total = (total & 0xffff_ffff).wrapping_add(total >> 32);
-    u32::from(fold((total & 0xffff_ffff) as u32))
+    u32::from(fold64(total))
 }
 
 /// Folds a sum to 16 bits with end-around carry, without the final complement.
 #[inline]
 pub const fn fold(sum: u32) -> u16 {
-    let sum = (sum & 0xffff).wrapping_add(sum >> 16);
-    let sum = (sum & 0xffff).wrapping_add(sum >> 16);
-    sum as u16
+    // The carry of the lower half into the upper one is the one that goes around: `csum_fold()`.
+    (sum.wrapping_add(sum.rotate_left(16)) >> 16) as u16
 }
 
 /// The value of the checksum field over `data`, in which that field is zero.
@@ -61,9 +58,8 @@ pub fn verify_ipv4_header(header: &[u8; 20]) -> bool {
 /// As [`fold`], of a sum over words of up to 32 bits.
 #[inline]
 pub const fn fold64(sum: u64) -> u16 {
-    let sum = (sum & 0xffff_ffff).wrapping_add(sum >> 32);
-    let sum = (sum & 0xffff_ffff).wrapping_add(sum >> 32);
-    fold(sum as u32)
+    let (sum, carry) = (sum as u32).overflowing_add((sum >> 32) as u32);
+    fold(sum.wrapping_add(carry as u32))
 }
 
 /// What is added to the sum that a checksum is made of when data changes (RFC 1624 equation 3), in

@@ -79,6 +79,11 @@ impl<T: AsRef<[u8]>> Packet<T> {
         Ok(packet)
     }
 
+    /// A view of `buffer`, whose first byte says that it is an IPv4 header without options.
+    pub(super) fn new_plain(buffer: T) -> Packet<T> {
+        Packet { buffer }
+    }
+
     /// The buffer back.
     pub fn into_inner(self) -> T {
         self.buffer

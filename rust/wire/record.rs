@@ -60,8 +60,10 @@ pub use self::{
         Invalid,
         Part,
         Run,
+        MAX_MSS,
         MAX_OUT_OF_ORDER,
-        MAX_SACKS, //
+        MAX_SACKS,
+        MIN_MSS, //
     },
 };
 

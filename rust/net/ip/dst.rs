@@ -5,7 +5,10 @@
 //! C header: [`include/net/dst.h`](srctree/include/net/dst.h)
 
 use crate::bindings;
-use core::ptr::NonNull;
+use core::{
+    mem::ManuallyDrop,
+    ptr::NonNull, //
+};
 
 /// A reference to a destination entry.
 ///
@@ -32,17 +35,33 @@ impl Dst {
         NonNull::new(dst).map(Self)
     }
 
+    /// Another reference, unless the last one is being given back.
+    ///
+    /// # Safety
+    ///
+    /// `dst` is valid.
+    #[inline]
+    pub(super) unsafe fn hold(dst: NonNull<bindings::dst_entry>) -> Option<Self> {
+        // INVARIANT: As just taken.
+        // SAFETY: By the safety requirements.
+        unsafe { bindings::dst_hold_safe(dst.as_ptr()) }.then_some(Self(dst))
+    }
+
+    /// The reference, which the caller has to give back.
+    pub(super) fn into_raw(self) -> NonNull<bindings::dst_entry> {
+        ManuallyDrop::new(self).0
+    }
+
     /// The C object.
     #[inline]
     pub(super) fn as_raw(&self) -> *mut bindings::dst_entry {
         self.0.as_ptr()
     }
 
-    /// See [`Route::mtu`](super::Route::mtu).
+    /// As [`Dst::as_raw`].
     #[inline]
-    pub(super) fn mtu(&self) -> u32 {
-        // SAFETY: By the type invariants; takes RCU itself.
-        unsafe { bindings::dst_mtu(self.as_raw()) }
+    pub(super) fn as_non_null(&self) -> NonNull<bindings::dst_entry> {
+        self.0
     }
 }
 

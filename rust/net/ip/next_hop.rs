@@ -14,14 +14,16 @@ use super::{
         },
         Net, //
     },
-    dst::Dst,
     in6_addr,
     route::sent,
     Route, //
 };
 use crate::{
     bindings,
-    wire::parse::Parsed, //
+    wire::{
+        addr::Addr,
+        parse::Parsed, //
+    }, //
 };
 use core::ptr::{
     self,
@@ -36,10 +38,10 @@ use kernel::{
 ///
 /// # Invariants
 ///
-/// The neighbour, and the device that the route leaves by, are valid for `'a`, during which the RCU
-/// read side is held.
+/// The destination entry of the route, the device that this leaves by and the neighbour are valid for
+/// `'a`, during which the RCU read side is held.
 pub struct NextHop<'a> {
-    dst: Dst,
+    dst: NonNull<bindings::dst_entry>,
     dev: &'a NetDevice,
     neighbour: NonNull<bindings::neighbour>,
     /// Every link carries packets of so many bytes.
@@ -63,100 +65,19 @@ impl Route {
     /// The next hop, if packets can be handed to it without the network layer: it is a neighbour on
     /// an Ethernet whose address is known, there is nothing to be done on the way (IPsec,
     /// lightweight tunnels), and no hook of `POST_ROUTING` in `net` wants to see them.
-    #[inline]
     pub fn next_hop<'a>(
-        self,
+        &'a self,
         net: &'a Net,
         guard: &'a rcu::Guard,
     ) -> Result<NextHop<'a>, NoNextHop> {
-        let v4 = self.destination().is_v4();
-        let dst = self.as_raw();
-        // What has to be done on the way is in these: IPsec in the one, MPLS and the like in the
-        // other, which the network layer looks at on its way out.
-        // SAFETY: The route is valid; the pointers are written in one piece.
-        let (output, tunnel) = unsafe {
-            (
-                (&raw const (*dst).output)
-                    .read_volatile()
-                    .ok_or(NoNextHop::Work)?,
-                (&raw const (*dst).lwtstate).read_volatile(),
-            )
-        };
-        let usual = if v4 {
-            bindings::ip_output
-        } else {
-            bindings::ip6_output
-        };
-        if !tunnel.is_null() || !ptr::fn_addr_eq(output, usual as Output) {
-            return Err(NoNextHop::Work);
-        }
-        if net.has_post_routing(v4, guard) {
-            return Err(NoNextHop::PostRouting);
-        }
-        // SAFETY: The route is valid, and RCU keeps its device.
-        let dev: &'a NetDevice = unsafe { NetDevice::from_raw(bindings::dst_dev_rcu(dst)) };
-        if !dev.is_ethernet() {
-            return Err(NoNextHop::Link);
-        }
-        let neighbour = NonNull::new(if v4 {
-            self.neighbour_ipv4(dev)
-        } else {
-            self.neighbour_ipv6(dev)
-        })
-        .ok_or(NoNextHop::Neighbour)?;
-        // SAFETY: It was found under RCU; the state is written in one piece.
-        let state = unsafe { (&raw const (*neighbour.as_ptr()).nud_state).read_volatile() };
-        if u32::from(state) & bindings::NUD_VALID == 0 {
-            return Err(NoNextHop::Neighbour);
-        }
-        // INVARIANT: As just looked up, under RCU.
-        Ok(NextHop {
-            dst: self.into_dst(),
-            dev,
-            neighbour,
-            always: if v4 { IPV4_MIN_MTU } else { IPV6_MIN_MTU },
-        })
+        // SAFETY: It is that of a route to there, to which `self` has a reference.
+        unsafe { NextHop::new(self.dst().as_non_null(), self.destination(), net, guard) }
     }
 
     /// Index of the device that packets leave by.
     pub fn ifindex(&self, _guard: &rcu::Guard) -> u32 {
-        // SAFETY: The route is valid, and RCU keeps its device.
-        let dev: &NetDevice = unsafe { NetDevice::from_raw(bindings::dst_dev_rcu(self.as_raw())) };
-        dev.ifindex()
-    }
-
-    /// The neighbour on this way by `dev`, which is the route's, or null. Under RCU.
-    #[inline]
-    fn neighbour_ipv4(&self, dev: &NetDevice) -> *mut bindings::neighbour {
-        // CAST: The destination entry is the first field.
-        let route = self.as_raw().cast::<bindings::rtable>();
-        // SAFETY: It is the route of an IPv4 address; all variants of the union are numbers.
-        let (family, gateway) =
-            unsafe { ((*route).rt_gw_family, (*route).__bindgen_anon_1.rt_gw4) };
-        let address = match u32::from(family) {
-            bindings::AF_INET => gateway,
-            // One that the route is connected to, where there is an address.
-            0 => match self.destination().to_v4() {
-                Some(octets) => u32::from_ne_bytes(octets),
-                None => return ptr::null_mut(),
-            },
-            _ => return ptr::null_mut(),
-        };
-        // SAFETY: The device is valid, under RCU.
-        unsafe { bindings::__ipv4_neigh_lookup_noref(dev.as_raw(), address) }
-    }
-
-    /// As [`Route::neighbour_ipv4`], for an IPv6 address.
-    #[inline]
-    fn neighbour_ipv6(&self, dev: &NetDevice) -> *mut bindings::neighbour {
-        let destination = in6_addr(&self.destination());
-        // CAST: The destination entry is the first field.
-        // SAFETY: It is the route of an IPv6 address, so there is IPv6. The device is valid, under
-        // RCU; the address is a local variable or the route's.
-        unsafe {
-            let next = bindings::rt6_nexthop(self.as_raw().cast(), &destination);
-            bindings::__ipv6_neigh_lookup_noref(dev.as_raw(), next.cast())
-        }
+        // SAFETY: The route is valid.
+        unsafe { dev_of(self.as_raw()) }.ifindex()
     }
 }
 
@@ -168,12 +89,71 @@ const IPV6_MIN_MTU: u32 = 1280;
 type Output =
     unsafe extern "C" fn(*mut bindings::net, *mut bindings::sock, *mut bindings::sk_buff) -> c_int;
 
-impl NextHop<'_> {
+impl<'a> NextHop<'a> {
+    /// See [`Route::next_hop`].
+    ///
+    /// # Safety
+    ///
+    /// `dst` is the destination entry of a route to `destination`, valid for `'a`.
+    #[inline(always)]
+    pub(super) unsafe fn new(
+        dst: NonNull<bindings::dst_entry>,
+        destination: Addr,
+        net: &'a Net,
+        guard: &'a rcu::Guard,
+    ) -> Result<Self, NoNextHop> {
+        // Each family for itself, so that it is asked for once.
+        // SAFETY: By the safety requirements; the device is that of the entry.
+        unsafe {
+            match destination.to_v4() {
+                Some(octets) => {
+                    let dev = way_of(dst, true, net, guard)?;
+                    let neighbour = neighbour_ipv4(dst.as_ptr(), dev, octets);
+                    Self::by(dst, dev, neighbour, IPV4_MIN_MTU)
+                }
+                None => {
+                    let dev = way_of(dst, false, net, guard)?;
+                    let neighbour = neighbour_ipv6(dst.as_ptr(), dev, &destination);
+                    Self::by(dst, dev, neighbour, IPV6_MIN_MTU)
+                }
+            }
+        }
+    }
+
+    /// With what was found of it.
+    ///
+    /// # Safety
+    ///
+    /// Both are valid for `'a`, and so is the neighbour if there is one.
+    #[inline(always)]
+    unsafe fn by(
+        dst: NonNull<bindings::dst_entry>,
+        dev: &'a NetDevice,
+        neighbour: *mut bindings::neighbour,
+        always: u32,
+    ) -> Result<Self, NoNextHop> {
+        let neighbour = NonNull::new(neighbour).ok_or(NoNextHop::Neighbour)?;
+        // SAFETY: By the safety requirements; the state is written in one piece.
+        let state = unsafe { (&raw const (*neighbour.as_ptr()).nud_state).read_volatile() };
+        if u32::from(state) & bindings::NUD_VALID == 0 {
+            return Err(NoNextHop::Neighbour);
+        }
+        // INVARIANT: By the safety requirements.
+        Ok(Self {
+            dst,
+            dev,
+            neighbour,
+            always,
+        })
+    }
+
     /// Whether an arrived packet with these headers is not longer than what may go this way:
     /// [`Arrival::fits_mtu`]. Of the packets of clients, most are ACKs, which fit everywhere.
     #[inline]
     pub fn carries(&self, packet: &Arrival, parsed: &Parsed) -> bool {
-        packet.len() <= self.always || packet.fits_mtu(self.dst.mtu(), parsed)
+        // SAFETY: By the type invariants.
+        let mtu = || unsafe { bindings::dst_mtu(self.dst.as_ptr()) };
+        packet.len() <= self.always || packet.fits_mtu(mtu(), parsed)
     }
 
     /// Hands an arrived packet, which has been readdressed and whose data starts at its IP header,
@@ -182,8 +162,7 @@ impl NextHop<'_> {
     /// The packet is consumed. Errors: `ENOMEM`, or the stack's.
     #[inline]
     pub fn output(self, mut skb: SkBuff) -> Result {
-        // SAFETY: The device is valid.
-        let headroom = unsafe { bindings::LL_RESERVED_SPACE(self.dev.as_raw()) };
+        let headroom = self.dev.link_headroom();
         if skb.headroom() < headroom {
             if let Err(e) = skb.cow_head(u16::try_from(headroom).unwrap_or(u16::MAX)) {
                 skb.drop_reason(DropReason::NOMEM);
@@ -195,5 +174,106 @@ impl NextHop<'_> {
         skb.set_dev_raw(self.dev.as_raw());
         // SAFETY: By the type invariants; there is room for the header. The packet is handed over.
         sent(unsafe { bindings::neigh_output(self.neighbour.as_ptr(), skb.into_raw(), false) })
+    }
+}
+
+/// The device of a destination entry: `dst_dev_rcu()`.
+///
+/// # Safety
+///
+/// Under RCU for `'a`, during which `dst` is valid.
+#[inline(always)]
+unsafe fn dev_of<'a>(dst: *mut bindings::dst_entry) -> &'a NetDevice {
+    // SAFETY: By the safety requirements. RCU keeps the device, and the pointer to it is written in one
+    // piece.
+    unsafe { NetDevice::from_raw((&raw const (*dst).__bindgen_anon_1.dev_rcu).read_volatile()) }
+}
+
+/// The device by which a route of IPv4, or else IPv6, leaves, if there is nothing on the way that packets
+/// would miss.
+///
+/// # Safety
+///
+/// `dst` is the destination entry of a route of this family, valid for `'a`.
+#[inline(always)]
+unsafe fn way_of<'a>(
+    dst: NonNull<bindings::dst_entry>,
+    v4: bool,
+    net: &'a Net,
+    guard: &'a rcu::Guard,
+) -> Result<&'a NetDevice, NoNextHop> {
+    let entry = dst.as_ptr();
+    // What has to be done on the way is in these: IPsec in the one, MPLS and the like in the other,
+    // which the network layer looks at on its way out.
+    // SAFETY: By the safety requirements; the pointers are written in one piece.
+    let (output, tunnel) = unsafe {
+        (
+            (&raw const (*entry).output)
+                .read_volatile()
+                .ok_or(NoNextHop::Work)?,
+            (&raw const (*entry).lwtstate).read_volatile(),
+        )
+    };
+    let usual = match v4 {
+        true => bindings::ip_output as Output,
+        false => bindings::ip6_output as Output,
+    };
+    if !tunnel.is_null() || !ptr::fn_addr_eq(output, usual) {
+        return Err(NoNextHop::Work);
+    }
+    if net.has_post_routing(v4, guard) {
+        return Err(NoNextHop::PostRouting);
+    }
+    // SAFETY: By the safety requirements.
+    let dev: &'a NetDevice = unsafe { dev_of(entry) };
+    if !dev.is_ethernet() {
+        return Err(NoNextHop::Link);
+    }
+    Ok(dev)
+}
+
+/// The neighbour with an IPv4 address, or the gateway to it, or null.
+///
+/// # Safety
+///
+/// Under RCU. `dst` is the destination entry of a route to `destination`, whose device is `dev`.
+#[inline(always)]
+unsafe fn neighbour_ipv4(
+    dst: *mut bindings::dst_entry,
+    dev: &NetDevice,
+    destination: [u8; 4],
+) -> *mut bindings::neighbour {
+    // CAST: The destination entry is the first field.
+    let route = dst.cast::<bindings::rtable>();
+    // SAFETY: By the safety requirements; all variants of the union are numbers.
+    let (family, gateway) = unsafe { ((*route).rt_gw_family, (*route).__bindgen_anon_1.rt_gw4) };
+    let address = match u32::from(family) {
+        bindings::AF_INET => gateway,
+        // One that the route is connected to.
+        0 => u32::from_ne_bytes(destination),
+        _ => return ptr::null_mut(),
+    };
+    // SAFETY: The device is valid, under RCU.
+    unsafe { bindings::__ipv4_neigh_lookup_noref(dev.as_raw(), address) }
+}
+
+/// As [`neighbour_ipv4`], of an IPv6 address.
+///
+/// # Safety
+///
+/// As there.
+#[inline]
+unsafe fn neighbour_ipv6(
+    dst: *mut bindings::dst_entry,
+    dev: &NetDevice,
+    destination: &Addr,
+) -> *mut bindings::neighbour {
+    let destination = in6_addr(destination);
+    // CAST: The destination entry is the first field.
+    // SAFETY: By the safety requirements; there is IPv6, as there is such a route. The device is valid;
+    // the address is a local variable or the route's.
+    unsafe {
+        let next = bindings::rt6_nexthop(dst.cast(), &destination);
+        bindings::__ipv6_neigh_lookup_noref(dev.as_raw(), next.cast())
     }
 }

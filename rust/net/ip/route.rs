@@ -41,15 +41,9 @@ use crate::{
         ipv6, //
     }, //
 };
-use core::{
-    mem::ManuallyDrop,
-    ptr, //
-};
+use core::ptr;
 use kernel::{
-    error::{
-        from_err_ptr,
-        to_result, //
-    },
+    error::from_err_ptr,
     prelude::*,
     sync::rcu, //
 };
@@ -251,14 +245,29 @@ impl Route {
         self.dst.as_raw()
     }
 
-    /// The reference alone.
+    /// As [`Route::as_raw`].
     #[inline]
-    pub(super) fn into_dst(self) -> Dst {
-        self.dst
+    pub(super) fn dst(&self) -> &Dst {
+        &self.dst
+    }
+
+    /// A way as found before.
+    ///
+    /// # Safety
+    ///
+    /// `dst` is that of a route between addresses of this family.
+    #[inline]
+    pub(super) unsafe fn from_dst(dst: Dst, source: Addr, destination: Addr) -> Self {
+        // INVARIANT: By the safety requirements.
+        Self {
+            dst,
+            source,
+            destination,
+        }
     }
 
     fn into_raw(self) -> *mut bindings::dst_entry {
-        ManuallyDrop::new(self).dst.as_raw()
+        self.dst.into_raw().as_ptr()
     }
 
     /// Makes this the route of a packet of its family, in place of the one it has.
@@ -295,7 +304,8 @@ impl Route {
     /// The longest packet that may take this route, in bytes, with its IP header.
     #[inline]
     pub fn mtu(&self) -> u32 {
-        self.dst.mtu()
+        // SAFETY: By the type invariants; takes RCU itself.
+        unsafe { bindings::dst_mtu(self.as_raw()) }
     }
 
     /// Sends a packet of the route's family on this way, whose data starts at its complete IP
@@ -490,5 +500,8 @@ impl Route {
 /// What became of a packet: positive numbers say that a queue has dropped it, perhaps later.
 #[inline]
 pub(super) fn sent(ret: c_int) -> Result {
-    to_result(ret.min(0))
+    if ret < 0 {
+        return Err(Error::from_errno(ret));
+    }
+    Ok(())
 }

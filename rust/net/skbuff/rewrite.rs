@@ -9,9 +9,13 @@ use super::{
 use crate::{
     bindings,
     wire::{
-        addr::Addr,
+        addr::{
+            Addr,
+            Proto, //
+        },
         checksum::Delta,
-        ipv6, //
+        ipv6,
+        parse::Parsed, //
     }, //
 };
 use kernel::prelude::*;
@@ -29,6 +33,30 @@ pub struct Rewrite {
     pub destination_port: u16,
     /// Time to live, or hop limit.
     pub ttl: u8,
+}
+
+impl Rewrite {
+    /// Both ports, as they stand in a packet.
+    #[inline(always)]
+    fn ports(&self) -> [u8; 4] {
+        let ports = u32::from(self.source_port) << 16 | u32::from(self.destination_port);
+        ports.to_be_bytes()
+    }
+
+    /// If it is for a packet of IPv4.
+    #[inline(always)]
+    fn ipv4(&self) -> Option<Ipv4Rewrite> {
+        Some(Ipv4Rewrite {
+            source: self.source.to_v4()?,
+            destination: self.destination.to_v4()?,
+            ports: self.ports(),
+            ttl: self.ttl,
+        })
+    }
+
+    fn is_ipv6(&self) -> bool {
+        !self.source.is_v4() && !self.destination.is_v4()
+    }
 }
 
 /// [`Rewrite`] with the addresses of an IPv4 packet.
@@ -77,19 +105,54 @@ impl SkBuff {
     /// fragment, or is too short (nothing is changed), `ENOMEM`.
     #[inline(always)]
     pub fn rewrite(&mut self, to: &Rewrite) -> Result {
-        let [s0, s1] = to.source_port.to_be_bytes();
-        let [d0, d1] = to.destination_port.to_be_bytes();
-        let ports = [s0, s1, d0, d1];
-        match (to.source.to_v4(), to.destination.to_v4()) {
-            (Some(source), Some(destination)) => self.rewrite_ipv4(&Ipv4Rewrite {
-                source,
-                destination,
-                ports,
-                ttl: to.ttl,
-            }),
-            (None, None) => self.rewrite_ipv6(to, ports),
-            _ => Err(EINVAL),
+        match to.ipv4() {
+            Some(to) => self.rewrite_ipv4(&to),
+            None if to.is_ipv6() => self.rewrite_ipv6(to),
+            None => Err(EINVAL),
         }
+    }
+
+    /// As [`SkBuff::rewrite`], of a packet with these headers.
+    ///
+    /// Where they are is known when this is compiled, if it is IPv4 without options.
+    #[inline(always)]
+    pub fn rewrite_parsed(&mut self, parsed: &Parsed, to: &Rewrite) -> Result {
+        let Some(ipv4) = to.ipv4().filter(|_| parsed.l4_offset == IP_MIN_LEN) else {
+            let (from, other) = (to.source_port, to.destination_port);
+            return self.rewrite_others(to.source, to.destination, from, other, to.ttl);
+        };
+        let proto = parsed.tuple.proto();
+        match proto {
+            Proto::Tcp => {
+                self.ensure_writable((IP_MIN_LEN + 20) as u16)?;
+                self.rewrite_checked(&ipv4, IP_MIN_LEN, TCP_CHECK, proto.number())
+            }
+            Proto::Udp => {
+                self.ensure_writable((IP_MIN_LEN + 8) as u16)?;
+                self.rewrite_checked(&ipv4, IP_MIN_LEN, UDP_CHECK, proto.number())
+            }
+        }
+        .ok_or(EINVAL)
+    }
+
+    /// [`SkBuff::rewrite`] of IPv6, and of IPv4 with options. What it needs is put together here, not for
+    /// all packets.
+    #[inline(never)]
+    fn rewrite_others(
+        &mut self,
+        source: Addr,
+        destination: Addr,
+        source_port: u16,
+        destination_port: u16,
+        ttl: u8,
+    ) -> Result {
+        self.rewrite(&Rewrite {
+            source,
+            destination,
+            source_port,
+            destination_port,
+            ttl,
+        })
     }
 
     #[inline(always)]
@@ -155,7 +218,7 @@ impl SkBuff {
         Some(())
     }
 
-    fn rewrite_ipv6(&mut self, to: &Rewrite, ports: [u8; 4]) -> Result {
+    fn rewrite_ipv6(&mut self, to: &Rewrite) -> Result {
         self.may_pull(ipv6::HEADER_LEN as u32)?;
         let ip = ipv6::Packet::new_header(self.data()).map_err(|_| EINVAL)?;
         let (protocol, l4) = ip.upper_layer().map_err(|_| EINVAL)?;
@@ -166,7 +229,7 @@ impl SkBuff {
         };
         let end = l4.checked_add(header_len).ok_or(EINVAL)?;
         self.ensure_writable(u16::try_from(end).map_err(|_| EINVAL)?)?;
-        self.rewrite_checked_ipv6(to, ports, l4, check, protocol)
+        self.rewrite_checked_ipv6(to, to.ports(), l4, check, protocol)
             .ok_or(EINVAL)
     }
 
@@ -210,7 +273,7 @@ impl SkBuff {
     }
 
     /// The first `len` bytes, after [`SkBuff::ensure_writable`] of as many.
-    #[inline]
+    #[inline(always)]
     fn data_writable(&mut self, len: usize) -> Option<&mut [u8]> {
         if len > self.headlen() as usize {
             return None;

@@ -17,6 +17,7 @@ use crate::{
         checksum,
         error::DropReason,
         flow_id::FlowId,
+        parse::parse,
         vectors, //
     }, //
 };
@@ -35,6 +36,22 @@ mod cases {
         Ok(skb)
     }
 
+    /// Rewrites a packet in both ways that there are.
+    fn rewrite_both(skb: &mut SkBuff, to: &Rewrite) -> Result {
+        let parsed = parse(skb.data(), skb.frame());
+        let mut other = skb.try_clone(GFP_KERNEL)?;
+        skb.rewrite(to)?;
+        if let Ok(parsed) = parsed {
+            other.rewrite_parsed(&parsed, to)?;
+            assert_eq!(other.data(), skb.data());
+            assert_eq!(other.checksum(), skb.checksum());
+            // SAFETY: All variants of the union are numbers.
+            let csum = |skb: &SkBuff| unsafe { skb.headers().__bindgen_anon_1.csum };
+            assert_eq!(csum(&other), csum(skb));
+        }
+        Ok(())
+    }
+
     /// Rewrites `bytes` by way of a packet; refusals come as truncated packets.
     fn rewrite(
         bytes: &mut [u8],
@@ -47,13 +64,14 @@ mod cases {
             let mut skb = packet(bytes)?;
             let at = if source.is_v4() { 8 } else { 7 };
             let ttl = *bytes.get(at).ok_or(EINVAL)?;
-            skb.rewrite(&Rewrite {
+            let to = Rewrite {
                 source,
                 destination,
                 source_port: ports.0,
                 destination_port: ports.1,
                 ttl: ttl.wrapping_sub(ttl_off),
-            })?;
+            };
+            rewrite_both(&mut skb, &to)?;
             bytes.copy_from_slice(skb.data());
             Ok::<(), Error>(())
         })();
@@ -141,11 +159,11 @@ mod cases {
             (plain_tcp_v6()?, 8..40, 40, &TO_V6),
         ] {
             let mut whole = packet(bytes)?;
-            whole.rewrite(to)?;
+            rewrite_both(&mut whole, to)?;
             let mut partial = packet(bytes)?;
             make_partial(&mut partial, bytes.get(addresses).ok_or(EINVAL)?, l4)?;
             assert_eq!(partial.checksum(), Checksum::Partial);
-            partial.rewrite(to)?;
+            rewrite_both(&mut partial, to)?;
             assert_eq!(partial.checksum(), Checksum::Partial);
             partial.checksum_help()?;
             assert_eq!(partial.data(), whole.data());
@@ -163,14 +181,14 @@ mod cases {
         ] {
             let mut skb = packet(bytes)?;
             summed(&mut skb);
-            skb.rewrite(&Rewrite { ttl, ..TO_V6 })?;
+            rewrite_both(&mut skb, &Rewrite { ttl, ..TO_V6 })?;
             assert_eq!(skb.checksum(), want);
             assert!(want != Checksum::Complete || is_summed(&mut skb));
         }
         // In IPv4 the header has a checksum of its own, with the TTL in it.
         let mut skb = packet(plain_tcp()?)?;
         summed(&mut skb);
-        skb.rewrite(&TO)?;
+        rewrite_both(&mut skb, &TO)?;
         assert_eq!(skb.checksum(), Checksum::Complete);
         assert!(is_summed(&mut skb));
         Ok(())

@@ -80,6 +80,13 @@ impl<N: Node> Table<N> {
             // SAFETY: The table was found under the read side that is held.
             let size = unsafe { (*tbl).size };
             while let Some(index) = bucket.checked_sub(first).filter(|index| *index < size) {
+                // SAFETY: As above.
+                let empty = unsafe { Self::empty(tbl, index, left.min(size - index)) };
+                if empty != 0 {
+                    (bucket, skip) = (bucket.saturating_add(empty), 0);
+                    left -= empty;
+                    continue;
+                }
                 let Some(rest) = left.checked_sub(1) else {
                     *position = Position::at(bucket, skip);
                     return false;
@@ -103,6 +110,27 @@ impl<N: Node> Table<N> {
         }
         *position = Position::at(bucket, 0);
         true
+    }
+
+    /// How many of the buckets from `index` on, at most `count`, are empty, as most are. None that is
+    /// known of, if the table is in pieces.
+    ///
+    /// # Safety
+    ///
+    /// `tbl` was found under the RCU read side that is held, and has these buckets.
+    unsafe fn empty(tbl: *mut bindings::bucket_table, index: u32, count: u32) -> u32 {
+        let mut empty = 0;
+        // SAFETY: By the safety requirements; each is written in one piece. The lowest bit is a lock.
+        unsafe {
+            if (*tbl).nest != 0 {
+                return 0;
+            }
+            let first = Self::bucket(tbl, index);
+            while empty < count && first.add(empty as usize).read_volatile() as usize & !1 == 0 {
+                empty += 1;
+            }
+        }
+        empty
     }
 
     /// Shows the entries of one bucket to `f`. `Err`: the number of entries to skip the next time.

@@ -6,12 +6,13 @@ use super::{
     super::{
         addr::Proto,
         checksum,
+        error::DropReason,
         field,
         ipv4,
         ipv6,
         tcp, //
     },
-    parse_ipv4,
+    parse_ipv4_at,
     parse_ipv6,
     Frame,
     Parsed, //
@@ -29,8 +30,8 @@ pub fn parse_ordinary(header: &[u8], frame: Frame) -> Option<Parsed> {
     let (parsed, ip_len) = match field::u8(header, 0) {
         0x45 if checksum::verify_ipv4_header(header.first_chunk()?) => {
             let parsed = match field::u8(header, ipv4::PROTOCOL) {
-                TCP => parse_ipv4(header.first_chunk::<40>()?, frame),
-                UDP => parse_ipv4(header.first_chunk::<28>()?, frame),
+                TCP => parse_plain_ipv4(header.first_chunk::<40>()?, frame),
+                UDP => parse_plain_ipv4(header.first_chunk::<28>()?, frame),
                 _ => return None,
             };
             (parsed, ipv4::HEADER_LEN)
@@ -51,4 +52,11 @@ pub fn parse_ordinary(header: &[u8], frame: Frame) -> Option<Parsed> {
         && parsed.ttl > 1
         && (flags.0 & EDGES == 0 || flags.is_initial_syn());
     is_ordinary.then_some(parsed)
+}
+
+/// As [`parse_ipv4`](super::parse_ipv4), of a header without options.
+#[inline(always)]
+fn parse_plain_ipv4(header: &[u8], frame: Frame) -> Result<Parsed, DropReason> {
+    let ip = ipv4::Packet::new_plain(header);
+    parse_ipv4_at(ip, header, ipv4::HEADER_LEN, frame)
 }

@@ -203,11 +203,11 @@ impl fmt::Display for Invalid {
 /// The largest window there is: 65535 scaled by 14 (RFC 7323 section 2.3), rounded up.
 const MAX_WINDOW: u32 = 1 << 30;
 
-/// C: `TCP_MIN_MSS` in `include/net/tcp.h`.
-const MIN_MSS: u16 = 88;
+/// The smallest MSS that the stack works with. C: `TCP_MIN_MSS` in `include/net/tcp.h`.
+pub const MIN_MSS: u16 = 88;
 
-/// 65535 less the headers of IPv4 and TCP.
-const MAX_MSS: u16 = 65495;
+/// The largest MSS: 65535 less the headers of IPv4 and TCP.
+pub const MAX_MSS: u16 = 65495;
 
 /// Many fields of `tcp_sock` are unsigned, but computed with as signed numbers.
 const MAX_SIGNED: u32 = i32::MAX as u32;

@@ -79,6 +79,14 @@ pub fn count() -> usize {
     each(|_| Some(true)).unwrap_or(0)
 }
 
+/// Calls `f` with each error as it comes.
+pub fn each_packet(mut f: impl FnMut(&[u8])) {
+    let _ = each(|case| {
+        f(case.packet);
+        Some(true)
+    });
+}
+
 /// The bytes that are written in hexadecimal.
 fn decoded<'a>(text: &str, buffer: &'a mut [u8; MAX_LEN]) -> Option<&'a [u8]> {
     let mut len = 0usize;
