@@ -156,6 +156,11 @@ impl Endpoint {
         self.state() == EndpointState::Inactive
     }
 
+    /// Whether it may get new connections.
+    pub(crate) fn is_active(&self) -> bool {
+        self.state() == EndpointState::Active
+    }
+
     /// Changes that; the caller makes the service's schedule anew.
     pub(crate) fn set(&self, settings: Settings) {
         self.weight.store(settings.weight, Relaxed);

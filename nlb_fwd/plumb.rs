@@ -42,6 +42,13 @@ impl plumb::Plumber for Plumber {
             .is_some_and(|forwarder| forwarder.service_of(tuple, &guard).is_some())
     }
 
+    fn routes(&self, net: &Net, tuple: &FourTuple) -> bool {
+        let guard = rcu::read_lock();
+        STATE
+            .get(net, &guard)
+            .is_some_and(|forwarder| forwarder.route_of(tuple, &guard).is_some())
+    }
+
     fn plumb(&self, net: &Net, tuple: &FourTuple, flow_id: FlowId) -> Result {
         let guard = rcu::read_lock();
         let forwarder = STATE.get(net, &guard).ok_or(ESRCH)?;
@@ -51,7 +58,8 @@ impl plumb::Plumber for Plumber {
             return Err(ENOENT);
         }
         let endpoint = service.endpoint(mapping.target().host());
-        if endpoint.as_ref().is_some_and(|e| e.is_inactive()) {
+        // Whoever picks the host need not know of that; the endpoint's state is what hosts are told.
+        if endpoint.as_ref().is_some_and(|e| !e.is_active()) {
             return Err(EHOSTDOWN.into());
         }
         // The connection is established, whatever packet comes next.

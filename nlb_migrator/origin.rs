@@ -41,8 +41,10 @@ use kernel::{
     sync::Arc, //
 };
 use nlb::{
+    errno::EHOSTDOWN,
     net::{
         ip,
+        netfilter::Tracked,
         tcp::{
             Frozen,
             TcpSocket, //
@@ -219,6 +221,8 @@ impl OriginOps for Mover<'_> {
                     Reason::from(Code::NoService)
                 } else if error == EEXIST {
                     Reason::from(Code::RouteExists)
+                } else if error == EHOSTDOWN {
+                    Reason::from(Code::NotActive)
                 } else if error == ENOMEM {
                     Reason::from(Code::NoMemory)
                 } else {
@@ -288,6 +292,11 @@ impl OriginOps for Mover<'_> {
             let closed = frozen.close_silently();
             self.export_ns = self.export_ns.saturating_add(since(begin));
             self.closed(closed);
+            // The tracker sees no packet of it here any more, and would keep it for days. What there is
+            // no memory for expires then.
+            if let Ok(Some(entry)) = Tracked::find(self.net, tuple, GFP_KERNEL) {
+                entry.expire();
+            }
         }
     }
 
@@ -386,6 +395,11 @@ fn migrate(
     if !plumb::with(|plumber| plumber.serves(net, &tuple)).ok_or(Code::NoForwarder)? {
         return Err(Code::NoService.into());
     }
+    // No route of this machine sends on what comes out of the tunnel. A forwarder may take its connection
+    // back, if it sends it to nobody any more, which is for it to tell.
+    if !nlb_tunnel::is_forwarder(net, peer.addr) && nlb_tunnel::is_mapped(net, &tuple) {
+        return Err(Code::Tunnelled.into());
+    }
     let taken = transport::connect(shared, &peer, net, timeout_ms)?;
     let link = taken.link();
     let _permit = link.begin(timeout_ms)?;
@@ -448,7 +462,11 @@ fn run(transfer: &Transfer, mover: &mut Mover<'_>, timeout_ms: u32) {
             Ok(None) => continue,
             Err(reason) => OriginEvent::Expired(reason),
         };
-        let before = core::mem::replace(&mut mover.deadline_ms, deadline());
+        let before = mover.deadline_ms;
+        // To ask again is no new step.
+        if !(state == OriginState::Committed && matches!(event, OriginEvent::Lost(_))) {
+            mover.deadline_ms = deadline();
+        }
         if machine.step(mover, event) == Step::Ignored {
             mover.shared.stats.inc(Counter::RecordsIgnored);
         }

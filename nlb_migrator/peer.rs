@@ -63,6 +63,13 @@ pub(crate) enum Outbound {
     Failed(Reason),
 }
 
+/// A migration of which the peer is to be told that it is over.
+struct OwedAbort {
+    id: u64,
+    /// The number of the connection over which that was done last; 0 for none.
+    told_over: u64,
+}
+
 /// A configured peer.
 #[pin_data]
 pub(crate) struct Peer {
@@ -95,7 +102,7 @@ pub(crate) struct Peer {
     /// Connections that were reset because nobody knew whether the peer had them. It is told until it
     /// has answered, or it would keep them for ever.
     #[pin]
-    aborts: Mutex<KVec<u64>>,
+    aborts: Mutex<KVec<OwedAbort>>,
 }
 
 impl Peer {
@@ -159,17 +166,27 @@ impl Peer {
             let _ = aborts.remove(0);
         }
         // Without memory, the peer's connection lives until the client is found gone.
-        let _ = aborts.push(id, GFP_KERNEL);
+        let _ = aborts.push(OwedAbort { id, told_over: 0 }, GFP_KERNEL);
     }
 
     /// The peer knows that a migration is over.
     pub(crate) fn aborted(&self, id: u64) {
-        self.aborts.lock().retain(|owed| *owed != id);
+        self.aborts.lock().retain(|owed| owed.id != id);
     }
 
-    /// What stands at `place` in the list of what the peer is to be told.
-    pub(crate) fn owed_abort(&self, place: usize) -> Option<u64> {
-        self.aborts.lock().get(place).copied()
+    /// A migration that the peer is to be told of, and was not over the connection with this number.
+    pub(crate) fn owed_abort(&self, link: u64) -> Option<u64> {
+        let aborts = self.aborts.lock();
+        let owed = aborts.iter().find(|owed| owed.told_over != link)?;
+        Some(owed.id)
+    }
+
+    /// It was told over that connection.
+    pub(crate) fn told_abort(&self, id: u64, link: u64) {
+        let mut aborts = self.aborts.lock();
+        if let Some(owed) = aborts.iter_mut().find(|owed| owed.id == id) {
+            owed.told_over = link;
+        }
     }
 
     /// Our own connection to the peer.

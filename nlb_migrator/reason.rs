@@ -142,6 +142,8 @@ codes! {
 
     /// The client's address is the target's own, or a broadcast address there.
     ClientHere = 146, EINVAL, "client's address is not another machine's";
+    /// A route of the target's own sends the connection's packets on.
+    RoutedThere = 147, EEXIST, "connection has a route there";
     /// A function of the kernel failed.
     Internal = 145, EIO, "internal error";
 
@@ -169,6 +171,8 @@ codes! {
     NoRoute = 200, EINVAL, "route cannot be plumbed";
     /// There is a route for the connection already.
     RouteExists = 207, EEXIST, "connection has a route already";
+    /// The host is an endpoint of the service, and draining or inactive.
+    NotActive = 214, errno::EHOSTDOWN, "host is an endpoint that gets no new connections";
     /// No way to the host.
     NoHost = 201, errno::EHOSTUNREACH, "no route to the host";
     /// No free flow id.
@@ -189,6 +193,9 @@ codes! {
     Crowded = 213, EBUSY, "too many other connections are on their way to the target";
     /// The peer's address is one of this machine.
     ThisMachine = 209, EINVAL, "peer is this machine";
+    /// The client's packets come out of the tunnel of another machine, which would go on sending them
+    /// here.
+    Tunnelled = 215, errno::EOPNOTSUPP, "client's packets come by a forwarder's tunnel";
     /// The tunnel to the peer cannot carry the connection's packets.
     PeerFamily = 211, errno::EAFNOSUPPORT, "peer is not of the connection's address family";
 }

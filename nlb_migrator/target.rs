@@ -3,6 +3,7 @@
 //! Taking a connection over: PREPARE to INJECTED, and on to its end.
 
 mod arrival;
+mod incoming;
 
 use crate::{
     machine::{
@@ -27,6 +28,7 @@ use arrival::{
     Arrival,
     Piece, //
 };
+use incoming::Staged;
 use kernel::{
     new_mutex,
     prelude::*,
@@ -70,6 +72,7 @@ fn after((id, origin): Key) -> Option<Key> {
 pub(crate) struct Arrivals {
     #[pin]
     table: Mutex<Table>,
+    staged: Arc<Staged>,
 }
 
 struct Table {
@@ -78,8 +81,8 @@ struct Table {
 }
 
 impl Arrivals {
-    pub(crate) fn new() -> impl PinInit<Self> {
-        pin_init!(Self {
+    pub(crate) fn new() -> impl PinInit<Self, Error> {
+        try_pin_init!(Self {
             table <- new_mutex!(
                 Table {
                     tree: RBTree::new(),
@@ -87,6 +90,7 @@ impl Arrivals {
                 },
                 "nlb_migrator::Arrivals"
             ),
+            staged: Staged::new()?,
         })
     }
 

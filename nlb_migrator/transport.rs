@@ -73,6 +73,8 @@ use nlb::{
 const CONNECT_MS: u32 = 5000;
 /// How long the other side may take for its HELLO, and for the rest of a record it has begun.
 const RECORD_MS: u32 = 5000;
+/// How long a peer may be told each second what it has missed.
+const CATCH_UP_MS: u64 = 500;
 /// Time between two attempts to set up a lost connection again.
 const RETRY_MS: u64 = 2000;
 
@@ -367,11 +369,6 @@ fn open(
         }
     })?;
     peer.nonce.store(nonce, Relaxed);
-    let mut place = 0;
-    while let Some(id) = peer.owed_abort(place) {
-        link.send(&shared.stats, id, &Record::Abort)?;
-        place += 1;
-    }
     finish(peer, Outbound::Up(link.clone()));
     if peer.is_removed() {
         link.close();
@@ -456,11 +453,21 @@ pub(crate) fn connect(
     }
 }
 
-/// Once for each connection to `peer`: asks about the connections that have lived there since before.
+/// Once for each connection to `peer`: tells it again what migrations are over for it, and asks about the
+/// connections that have lived there since before.
 pub(crate) fn catch_up(shared: &Shared, peer: &Peer) {
     let Some(link) = peer.link().filter(|link| link.is_up()) else {
         return;
     };
+    // Others wait for this thread. What there is no time for is done next time.
+    let by_ms = time::monotonic_ms().saturating_add(CATCH_UP_MS);
+    while let Some(id) = peer.owed_abort(link.id()) {
+        let sent = link.send_by(&shared.stats, by_ms, id, &Record::Abort);
+        if sent.is_err() {
+            return;
+        }
+        peer.told_abort(id, link.id());
+    }
     if peer.asked_over.load(Relaxed) != link.id()
         && matches!(shared.transfers.ask_about_living(shared, &link), Ok(true))
     {

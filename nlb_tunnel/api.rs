@@ -248,6 +248,20 @@ pub fn vip_device(net: &Net, vip: Addr) -> Option<u32> {
     host::vip_device(net, &vip, &rcu::read_lock()).map(|dev| dev.ifindex())
 }
 
+/// Whether an nlb device has this address, for packets of anybody: if another device has it, too, the one
+/// that was given it last counts.
+pub fn is_vip(state: &HookState<'_>, address: Addr) -> bool {
+    host::is_vip(state.net(), &address, state.rcu())
+}
+
+/// Whether the flow id of some forwarder stands for this connection here, so that its packets come out of
+/// the tunnel. Looks at all mappings. Process context.
+pub fn is_mapped(net: &Net, tuple: &FourTuple) -> bool {
+    STATE
+        .get_arc(net)
+        .is_some_and(|tunnel| tunnel.has_mapping_of(tuple))
+}
+
 /// Whether this is an nlb device: what comes in by it has come out of the tunnel.
 #[inline]
 pub fn is_nlb_device(dev: &NetDevice) -> bool {

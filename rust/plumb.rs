@@ -24,11 +24,14 @@ pub trait Plumber: Sync {
     /// to.
     fn serves(&self, net: &Net, tuple: &FourTuple) -> bool;
 
+    /// Whether packets of the connection are sent on by a route in namespace `net`.
+    fn routes(&self, net: &Net, tuple: &FourTuple) -> bool;
+
     /// Lets packets of the connection travel by the mapping of `flow_id`, from now on.
     ///
     /// The route owns the mapping then and releases it at its end. Errors: `EEXIST`, `ENOENT` (no
-    /// such mapping, or no service), `EHOSTDOWN` (the host is an inactive endpoint), `ENOSPC`,
-    /// `ENOMEM`.
+    /// such mapping, or no service), `EHOSTDOWN` (the host is an endpoint that gets no new
+    /// connections), `ENOSPC`, `ENOMEM`.
     fn plumb(&self, net: &Net, tuple: &FourTuple, flow_id: FlowId) -> Result;
 
     /// Removes the route at once: packets go to the local stack again.

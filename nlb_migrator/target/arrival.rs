@@ -2,6 +2,7 @@
 
 //! A connection on its way here, or living here.
 
+use super::incoming::Incoming;
 use crate::{
     hold::Hold,
     machine::{
@@ -44,13 +45,12 @@ use nlb::{
         },
         Net, //
     },
-    time,
+    plumb, time,
     wire::{
         addr::Addr,
         flow_id::FlowId,
         record::{
             self,
-            ConnectionState,
             Prepare,
             Record, //
         }, //
@@ -73,24 +73,6 @@ pub(super) struct Piece<'a> {
     pub(super) state: &'a record::State<'a>,
     /// When its decoding began, in nanoseconds of CLOCK_MONOTONIC.
     pub(super) began: u64,
-}
-
-/// What came of the state so far.
-struct Incoming {
-    state: Option<ConnectionState>,
-    data: ConnectionData,
-    /// The time that decoding and keeping it took.
-    took_ns: u64,
-}
-
-impl Incoming {
-    const fn new() -> Self {
-        Self {
-            state: None,
-            data: ConnectionData::new(),
-            took_ns: 0,
-        }
-    }
 }
 
 struct Inner {
@@ -150,6 +132,9 @@ impl Arrival {
         if !ip::is_elsewhere(net, &tuple.client()) {
             return Err(Code::ClientHere.into());
         }
+        if plumb::with(|plumber| plumber.routes(net, tuple)) == Some(true) {
+            return Err(Code::RoutedThere.into());
+        }
         ConnectionData::check(connection)?;
         let listener = Listener::lookup(net, connection, device)?;
         listener.check(connection)?;
@@ -172,7 +157,7 @@ impl Arrival {
                     Inner {
                         machine: Target::new(),
                         link: Some(link.clone()),
-                        incoming: Incoming::new(),
+                        incoming: Incoming::new(&shared.arrivals.staged),
                         listener: Some(listener),
                         injected: None,
                         hold: None,
@@ -313,7 +298,7 @@ impl Arrival {
     pub(super) fn clear(&self, shared: &Shared, net: &Net) {
         let mut inner = self.inner.lock();
         self.let_go(&mut inner, shared, net);
-        inner.incoming = Incoming::new();
+        inner.incoming.clear();
         inner.listener = None;
         inner.injected = None;
         inner.link = None;
@@ -361,6 +346,7 @@ impl Arriving<'_> {
             state: Some(state),
             data,
             took_ns,
+            ..
         } = &mut self.inner.incoming
         else {
             return Err(Code::NoState.into());
@@ -388,32 +374,31 @@ impl<'a> TargetOps for Arriving<'a> {
         } = piece;
         let inner = &mut *self.inner;
         let incoming = &mut inner.incoming;
-        let state = match (&mut incoming.state, piece.connection) {
+        match (&mut incoming.state, piece.connection) {
             (slot @ None, Some(state)) => {
                 if state.tuple != self.arrival.entry.tuple {
                     return Err(Code::OtherTuple.into());
                 }
                 ConnectionData::check(state)?;
-                slot.insert(*state)
+                *slot = Some(*state);
             }
-            (Some(state), None) if state.data_len() == piece.total => state,
+            (Some(state), None) if state.data_len() == piece.total => {}
             _ => return Err(Code::BadState.into()),
-        };
+        }
         // The record itself says that the piece does not reach beyond the total.
         if piece.offset != incoming.data.len() {
             return Err(Code::BadState.into());
         }
-        incoming.data.push(state, piece.data)?;
-        let whole = incoming.data.len() == piece.total;
-        if whole {
-            let listener = inner.listener.as_ref().ok_or(Code::Internal)?;
-            listener.check(state)?;
-        }
-        incoming.took_ns = incoming.took_ns.saturating_add(since(began));
-        if !whole {
+        incoming.push(piece.data)?;
+        if incoming.data.len() != piece.total {
+            incoming.took_ns = incoming.took_ns.saturating_add(since(began));
             return Ok(false);
         }
+        let state = incoming.state.as_ref().ok_or(Code::Internal)?;
+        let listener = inner.listener.as_ref().ok_or(Code::Internal)?;
+        listener.check(state)?;
         let unread = u64::from(state.unread_len());
+        incoming.took_ns = incoming.took_ns.saturating_add(since(began));
         self.arrival.entry.update(|info| info.unread_bytes = unread);
         Ok(true)
     }
@@ -423,7 +408,7 @@ impl<'a> TargetOps for Arriving<'a> {
             .entry
             .update(|info| info.phase = Phase::Committed);
         let (injected, inject_ns) = self.child()?;
-        self.inner.incoming = Incoming::new();
+        self.inner.incoming.clear();
         self.inner.injected = Some(injected);
         let held = match self.inner.hold.take() {
             Some(hold) => self
@@ -440,7 +425,7 @@ impl<'a> TargetOps for Arriving<'a> {
     }
 
     fn forget(&mut self) {
-        self.inner.incoming = Incoming::new();
+        self.inner.incoming.clear();
         self.inner.listener = None;
         // It stays for a while to swallow what is on its way, and so does the mapping, which the
         // forwarder would teach this machine again; see `Arrivals::tidy`.
@@ -451,8 +436,11 @@ impl<'a> TargetOps for Arriving<'a> {
 
     fn kill(&mut self) {
         if let Some(injected) = self.inner.injected.take() {
-            let tuple = &self.arrival.entry.tuple;
-            self.shared.tombstones.killed(tuple, &self.shared.stats);
+            // Another connection with these addresses may be on its way here if this one has ended.
+            if !injected.is_closed() {
+                let tuple = &self.arrival.entry.tuple;
+                self.shared.tombstones.killed(tuple, &self.shared.stats);
+            }
             injected.abort_silently();
         }
         self.unmap();

@@ -259,7 +259,9 @@ impl HostMapping {
     /// Whether the mapping has been idle for too long at `now` (jiffies).
     fn is_expired(&self, now: u64) -> bool {
         let idle = now.saturating_sub(self.usage.used());
-        self.kind == Kind::Learnt
+        // No timeout is shorter than a second.
+        idle >= time::HZ
+            && self.kind == Kind::Learnt
             && idle > u64::from(Timeouts::DEFAULT.of(self.state())).saturating_mul(time::HZ)
     }
 }
@@ -365,6 +367,16 @@ impl Tunnel {
         self.hosts.get(&rcu::read_lock(), key).cloned()
     }
 
+    /// Whether there is a mapping for this connection, whoever has given the flow id. Process context.
+    pub(crate) fn has_mapping_of(&self, tuple: &FourTuple) -> bool {
+        let mut found = false;
+        if !self.hosts.is_empty() {
+            self.hosts
+                .for_each(|mapping| found |= mapping.tuple == *tuple);
+        }
+        found
+    }
+
     /// Removes this very mapping; false if it was removed before.
     pub(crate) fn unlink(&self, net: &Net, mapping: &HostMapping) -> bool {
         let removed = self.hosts.remove_if(&mapping.key(), |other| {
@@ -402,13 +414,27 @@ impl Tunnel {
     }
 }
 
-/// The nlb device that has `vip`.
+/// Whether an nlb device has `address`, for packets of anybody: if another device has it, too, the one that
+/// was given it last counts.
+pub(crate) fn is_vip(net: &Net, address: &Addr, guard: &rcu::Guard) -> bool {
+    NetDevice::of_address(net, address, guard).is_some_and(device::is_nlb)
+}
+
+/// The nlb device that has `vip`: one that is up, if there is. For packets of those who may use the tunnel:
+/// if other devices have it, too, all may have to be looked at.
 pub(crate) fn vip_device<'a>(
     net: &'a Net,
     vip: &Addr,
     guard: &'a rcu::Guard,
 ) -> Option<&'a NetDevice> {
-    NetDevice::of_address(net, vip, guard).filter(|dev| device::is_nlb(dev))
+    let named = NetDevice::of_address(net, vip, guard)?;
+    if device::is_nlb(named) && named.is_up() {
+        return Some(named);
+    }
+    // Others may have it, too, and which is named depends on who was given it last.
+    let has_it = |dev: &NetDevice| device::is_nlb(dev) && dev.has_address(net, vip, guard);
+    NetDevice::find(net, guard, |dev| has_it(dev) && dev.is_up())
+        .or_else(|| NetDevice::find(net, guard, has_it))
 }
 
 #[kunit_tests(nlb_tunnel_host)]

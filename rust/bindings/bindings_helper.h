@@ -57,7 +57,7 @@
 #include <net/checksum.h>
 #include <net/dropreason.h>
 #include <net/dst.h>
-#include <net/dst_cache.h>
+#include <net/dst.h>
 #include <net/genetlink.h>
 #include <net/icmp.h>
 #include <net/inet6_hashtables.h>
@@ -74,7 +74,7 @@
 #include <net/ndisc.h>
 #include <net/neighbour.h>
 #include <net/net_namespace.h>
-#include <net/netfilter/nf_conntrack_tuple.h>
+#include <net/netfilter/nf_conntrack.h>
 #include <net/netlink.h>
 #include <net/netns/generic.h>
 #include <net/protocol.h>

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 
 #include <linux/netfilter.h>
+#include <net/netfilter/nf_conntrack.h>
 
-__nlb_helper bool nlb_helper_nf_ct_get_tuple_skb(struct nf_conntrack_tuple *dst_tuple,
-						 const struct sk_buff *skb)
+__nlb_helper struct nf_conn *nlb_helper_nf_ct_get(const struct sk_buff *skb,
+						 enum ip_conntrack_info *ctinfo)
 {
-	return nf_ct_get_tuple_skb(dst_tuple, skb);
+	return nf_ct_get(skb, ctinfo);
 }
 
 __nlb_helper bool nlb_helper_nf_ct_is_loaded(void)

@@ -4,10 +4,12 @@
 //!
 //! C header: [`include/linux/netfilter.h`](srctree/include/linux/netfilter.h)
 
+mod conntrack;
 mod held;
 mod ingress;
 mod installed;
 
+pub use conntrack::Tracked;
 pub use held::{
     HeldPacket,
     HeldQueue,

@@ -18,7 +18,6 @@ mod data;
 mod export;
 mod listener;
 mod lookup;
-mod nat;
 mod options;
 mod queue;
 mod reads;

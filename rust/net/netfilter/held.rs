@@ -66,8 +66,9 @@ impl HookState<'_> {
 
 /// A packet that was taken out of a hook.
 ///
-/// Dropping it frees the packet. It keeps its devices, so whoever keeps it must drop it when one of
-/// them is unregistered ([`HeldQueue::drop_of`]) and when the namespace ends.
+/// Dropping it frees the packet. It keeps its devices, whose end waits for that: whoever keeps it must
+/// drop it within seconds, or when one of them is unregistered ([`HeldQueue::drop_of`]), and in any
+/// case when the namespace ends.
 ///
 /// # Invariants
 ///

@@ -2,24 +2,36 @@
 
 //! Which hooks others have.
 
-use super::HookNum;
+use super::{
+    Family,
+    HookNum, //
+};
 use crate::{
     bindings,
-    net::Net, //
+    net::{
+        skbuff::SkBuff,
+        Net, //
+    }, //
 };
 use kernel::sync::rcu;
 
+/// Whether a hook is one of the kernel itself, and no chain of nftables or program of BPF.
+#[inline]
+fn is_of_kernel(ops: &bindings::nf_hook_ops) -> bool {
+    ops.hook_ops_type() == bindings::nf_hook_ops_type_NF_HOOK_OP_UNDEFINED
+}
+
 impl Net {
-    /// Whether one of the hooks in a place, for packets of IPv4 or else of IPv6, is as `condition`
+    /// The first of the hooks in a place, for packets of IPv4 or else of IPv6, that is as `condition`
     /// says.
     #[inline]
-    pub(crate) fn any_hook(
+    fn find_hook<'a>(
         &self,
         v4: bool,
         place: HookNum,
-        _guard: &rcu::Guard,
+        _guard: &'a rcu::Guard,
         condition: impl Fn(&bindings::nf_hook_ops) -> bool,
-    ) -> bool {
+    ) -> Option<&'a bindings::nf_hook_ops> {
         let net = self.as_raw();
         let place = place as usize;
         // SAFETY: The namespace is valid, and has a pointer for each place. Hooks are replaced under
@@ -32,7 +44,7 @@ impl Net {
             };
             let entries = places.add(place).read_volatile();
             if entries.is_null() {
-                return false;
+                return None;
             }
             let count = usize::from((*entries).num_hook_entries);
             // `nf_hook_entries_get_hook_ops()`.
@@ -41,7 +53,46 @@ impl Net {
                 .as_ptr()
                 .add(count)
                 .cast::<*const bindings::nf_hook_ops>();
-            (0..count).any(|index| condition(&*ops.add(index).read_volatile()))
+            (0..count)
+                .map(|index| &*ops.add(index).read_volatile())
+                .find(|ops| condition(ops))
+        }
+    }
+
+    /// Shows a packet to the hook of the kernel itself that has this priority, as if it were on its way
+    /// there. It is not given back if there is no such hook, or if it did not let it pass.
+    ///
+    /// The packet has the headers of that way, which begin at its data.
+    pub(super) fn show(
+        &self,
+        v4: bool,
+        place: HookNum,
+        guard: &rcu::Guard,
+        priority: i32,
+        skb: SkBuff,
+    ) -> Option<SkBuff> {
+        let ops = self.find_hook(v4, place, guard, |ops| {
+            is_of_kernel(ops) && ops.priority == priority
+        })?;
+        let family = if v4 { Family::Ipv4 } else { Family::Ipv6 };
+        let state = bindings::nf_hook_state {
+            hook: place as u8,
+            pf: family as u8,
+            net: self.as_raw(),
+            ..Default::default()
+        };
+        let hook = ops.hook?;
+        let skb = skb.into_raw();
+        // SAFETY: This is how netfilter calls a hook: under RCU, with its own private pointer, a valid
+        // packet, and a state that lives as long as the call.
+        let verdict = unsafe { hook(ops.priv_, skb, &state) };
+        match verdict & bindings::NF_VERDICT_MASK {
+            bindings::NF_STOLEN => None,
+            verdict => {
+                // SAFETY: Unless it steals the packet, a hook leaves it to its caller.
+                let skb = unsafe { SkBuff::from_raw(skb) };
+                (verdict == bindings::NF_ACCEPT).then_some(skb)
+            }
         }
     }
 
@@ -50,11 +101,10 @@ impl Net {
     /// another priority, judges packets that are forwarded, too.)
     #[inline]
     pub fn has_post_routing(&self, v4: bool, guard: &rcu::Guard) -> bool {
-        self.any_hook(v4, HookNum::PostRouting, guard, |ops| {
-            // Of the kernel itself, and no chain of nftables or program of BPF.
-            let of_kernel = ops.hook_ops_type() == bindings::nf_hook_ops_type_NF_HOOK_OP_UNDEFINED;
+        let found = self.find_hook(v4, HookNum::PostRouting, guard, |ops| {
             let first = bindings::nf_ip_hook_priorities_NF_IP_PRI_SELINUX_FIRST;
-            !(of_kernel && ops.priority == first)
-        })
+            !(is_of_kernel(ops) && ops.priority == first)
+        });
+        found.is_some()
     }
 }

@@ -10,7 +10,10 @@ use kernel::sync::rcu;
 
 use crate::{
     bindings,
-    wire::record::ConnectionState, //
+    wire::record::{
+        ConnectionState,
+        MIN_MSS, //
+    },
 };
 
 use super::{
@@ -27,9 +30,6 @@ use super::{
         SockRef, //
     },
 };
-
-/// The smallest MSS that the stack works with, `TCP_MIN_MSS`.
-const MIN_MSS: u16 = 88;
 
 /// `TCP_TIMEOUT_INIT`: the retransmission timeout without a sample, in ms (RFC 6298).
 const RTO_INIT_MS: u32 = 1000;

@@ -117,6 +117,11 @@ impl ConnectionData {
         }
     }
 
+    /// The memory that all of it takes, as the kernel accounts it.
+    pub fn truesize(&self) -> usize {
+        self.rx_truesize().saturating_add(self.send.truesize())
+    }
+
     /// The memory of what has been received.
     pub(super) fn rx_truesize(&self) -> usize {
         self.unread

@@ -16,6 +16,7 @@ use kernel::{
 use crate::{
     bindings,
     net::{
+        netfilter::Tracked,
         socket::UserSocket,
         Net, //
     },
@@ -23,7 +24,9 @@ use crate::{
         addr::FourTuple,
         record::{
             ConnectionState,
-            Ranges, //
+            Ranges,
+            MAX_MSS,
+            MIN_MSS, //
         },
     },
 };
@@ -31,7 +34,7 @@ use crate::{
 use super::{
     child::disconnect_silently,
     data::ConnectionData,
-    nat, options, queue,
+    options, queue,
     queue::Cursor,
     reads::SocketId,
     refusal::Refusal,
@@ -296,7 +299,8 @@ impl Frozen<'_> {
             if bindings::sk_is_mptcp(sk) {
                 return Err(Refusal::Mptcp);
             }
-            if !(*inet_csk(sk)).icsk_ulp_ops.is_null() {
+            // PSP encrypts below TCP, with keys of the device.
+            if !(*inet_csk(sk)).icsk_ulp_ops.is_null() || bindings::sk_has_psp(sk) {
                 return Err(Refusal::UpperLayer);
             }
             if bindings::tcp_has_md5sig_info(tp) || bindings::tcp_has_ao_info(tp) {
@@ -324,6 +328,9 @@ impl Frozen<'_> {
             if queue::sends_zero_copy(sk) {
                 return Err(Refusal::SendZeroCopy);
             }
+            if (*tp).rx_opt.mss_clamp < MIN_MSS {
+                return Err(Refusal::SegmentSize);
+            }
             // Buffers of devmem that user space has not given back.
             if !(*sk).sk_user_frags.xa_head.is_null() {
                 return Err(Refusal::ZeroCopy);
@@ -346,9 +353,23 @@ impl Frozen<'_> {
             let send = (*tp).write_seq.wrapping_sub((*tp).snd_una);
             ConnectionData::check_lens(unread, send, out_of_order)?;
         }
-        // SAFETY: The socket is valid, connected as was checked above, and of user space by
-        // check_kind(). Its lock may be slept under.
-        if unsafe { nat::is_translated(sk) }? {
+        if Tracked::is_possible() {
+            self.check_translation()?;
+        }
+        Ok(())
+    }
+
+    /// Whether the client sends to (or from) an address that the packets on this machine do not show: no
+    /// host could take them, and its answers would not be recognised.
+    #[inline(never)]
+    fn check_translation(&self) -> Result<(), Refusal> {
+        let sk = self.sk;
+        // SAFETY: The socket is valid, connected as was checked before, and of user space by
+        // check_kind(), which keeps its namespace.
+        let (tuple, net) = unsafe { (sock::tuple(sk), Net::from_raw(bindings::sock_net(sk))) };
+        // The lock may be slept under.
+        let tracked = Tracked::find(net, &tuple, GFP_KERNEL).map_err(|_| Refusal::NoMemory)?;
+        if tracked.is_some_and(|entry| entry.is_translated()) {
             return Err(Refusal::Translated);
         }
         Ok(())
@@ -442,8 +463,9 @@ impl Frozen<'_> {
                 usec_ts,
                 ecn_ok: u32::from((*tp).ecn_flags) & sock::ECN_MODE_RFC3168 != 0,
                 ecn_flags: (*tp).ecn_flags & (sock::ECN_MODE_RFC3168 as u8 | sock::ECN_CARRIED),
-                mss_clamp: (*opt).mss_clamp,
-                rcv_mss: (*inet_csk(sk)).icsk_ack.rcv_mss,
+                // Over links of 64 KiB it is more than ever fits.
+                mss_clamp: (*opt).mss_clamp.min(MAX_MSS),
+                rcv_mss: (*inet_csk(sk)).icsk_ack.rcv_mss.min(MAX_MSS),
                 tsval_now: tsval.wrapping_add((*tp).tsoffset),
                 ts_recent: (*opt).ts_recent,
                 ts_recent_age,

@@ -118,11 +118,15 @@ pub(super) unsafe fn apply(sk: *mut bindings::sock, options: &SocketOptions) {
             let interval = jiffies(options.keepalive_interval);
             ptr::write_volatile(&raw mut (*tp).keepalive_intvl, interval);
         }
-        if options.keepalive {
+        let keepopen = bindings::sock_flags_SOCK_KEEPOPEN;
+        if options.keepalive || bindings::sock_flag(sk, keepopen) {
+            // The timer that a listener with keepalive has started goes by the listener's time, and is
+            // only started where there is none.
+            bindings::sock_reset_flag(sk, keepopen);
             if let Some(keepalive) = (*(*sk).__sk_common.skc_prot).keepalive {
                 keepalive(sk, 1);
             }
-            bindings::sock_set_flag(sk, bindings::sock_flags_SOCK_KEEPOPEN);
+            bindings::sock_set_flag(sk, keepopen);
         }
         if options.tos != 0 {
             let tos = type_of_service(sk);

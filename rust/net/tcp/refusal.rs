@@ -84,7 +84,7 @@ refusals! {
     SocketError = 10, EPIPE, c"socket has a pending error";
     /// A subflow of Multipath TCP.
     Mptcp = 11, EOPNOTSUPP, c"MPTCP is not supported";
-    /// An upper layer protocol sits on the socket: kernel TLS, espintcp.
+    /// An upper layer protocol sits on the socket: kernel TLS, espintcp; or PSP beneath it.
     UpperLayer = 12, EOPNOTSUPP, c"socket has an upper layer protocol (kTLS, ...)";
     /// The socket is in a sockmap, or something else has replaced its methods.
     Redirected = 13, EOPNOTSUPP, c"socket is in a sockmap";
@@ -116,13 +116,12 @@ refusals! {
     LinkLocal = 26, EADDRNOTAVAIL, c"link-local addresses do not lead to another machine";
     /// The program has set IPv6 extension headers to be sent.
     ExtensionHeaders = 27, EOPNOTSUPP, c"socket sends IPv6 extension headers";
-    /// Something translates addresses of IPv6, and it cannot be asked whether it does those of the
-    /// connection.
-    Ipv6Nat = 28, EOPNOTSUPP, c"IPv6 NAT is in use, the connection may be translated";
     /// The socket is bound to a device or VRF (SO_BINDTODEVICE): its addresses alone do not name it.
     BoundToDevice = 29, EOPNOTSUPP, c"socket is bound to a device";
     /// A socket of SMC (RFC 7609), or the TCP connection beneath one.
     Smc = 30, EOPNOTSUPP, c"SMC is not supported";
+    /// The client has announced an MSS that no path needs, and that the target would not believe.
+    SegmentSize = 31, EOPNOTSUPP, c"client wants segments of less than 88 bytes";
     /// No socket has these addresses.
     NoConnection = 48, ENOENT, c"no such connection";
     /// The connection is in a listener's accept queue.

@@ -23,6 +23,8 @@ use super::{
 pub(super) struct SkbList {
     head: *mut bindings::sk_buff,
     tail: *mut bindings::sk_buff,
+    /// The memory that the buffers are accounted with, which is so from their allocation on.
+    truesize: usize,
 }
 
 // SAFETY: The buffers are owned, and belong to no device or socket.
@@ -35,6 +37,7 @@ impl SkbList {
         SkbList {
             head: ptr::null_mut(),
             tail: ptr::null_mut(),
+            truesize: 0,
         }
     }
 
@@ -52,6 +55,7 @@ impl SkbList {
             (*cb).seq = seq;
             (*cb).end_seq = seq;
             (*cb).tcp_flags = sock::TCPHDR_ACK;
+            self.truesize = self.truesize.saturating_add((*skb).truesize as usize);
         }
         if self.tail.is_null() {
             self.head = skb;
@@ -78,16 +82,7 @@ impl SkbList {
 
     /// The memory that the buffers are accounted with.
     pub(super) fn truesize(&self) -> usize {
-        let mut sum: usize = 0;
-        let mut skb = self.head;
-        while !skb.is_null() {
-            // SAFETY: By the type invariants the buffer is valid.
-            unsafe {
-                sum = sum.saturating_add((*skb).truesize as usize);
-                skb = (*skb).__bindgen_anon_1.__bindgen_anon_1.next;
-            }
-        }
-        sum
+        self.truesize
     }
 
     /// Takes the first buffer off, which belongs to the caller then.
@@ -99,6 +94,8 @@ impl SkbList {
             // INVARIANT: The rest of the list stays.
             self.head = *link;
             *link = ptr::null_mut();
+            let truesize = (*skb.as_ptr()).truesize as usize;
+            self.truesize = self.truesize.saturating_sub(truesize);
         }
         if self.head.is_null() {
             self.tail = ptr::null_mut();

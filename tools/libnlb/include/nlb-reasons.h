@@ -28,7 +28,7 @@ enum nlb_reason {
 	NLB_REASON_SOCKET_ERROR = 10,
 	/* A subflow of Multipath TCP. (EOPNOTSUPP) */
 	NLB_REASON_MPTCP = 11,
-	/* An upper layer protocol sits on the socket: kernel TLS, espintcp. (EOPNOTSUPP) */
+	/* An upper layer protocol sits on the socket: kernel TLS, espintcp; or PSP beneath it. (EOPNOTSUPP) */
 	NLB_REASON_UPPER_LAYER = 12,
 	/* The socket is in a sockmap, or something else has replaced its methods. (EOPNOTSUPP) */
 	NLB_REASON_REDIRECTED = 13,
@@ -60,12 +60,12 @@ enum nlb_reason {
 	NLB_REASON_LINK_LOCAL = 26,
 	/* The program has set IPv6 extension headers to be sent. (EOPNOTSUPP) */
 	NLB_REASON_EXTENSION_HEADERS = 27,
-	/* Something translates addresses of IPv6, and it cannot be asked whether it does those of the connection. (EOPNOTSUPP) */
-	NLB_REASON_IPV6_NAT = 28,
 	/* The socket is bound to a device or VRF (SO_BINDTODEVICE): its addresses alone do not name it. (EOPNOTSUPP) */
 	NLB_REASON_BOUND_TO_DEVICE = 29,
 	/* A socket of SMC (RFC 7609), or the TCP connection beneath one. (EOPNOTSUPP) */
 	NLB_REASON_SMC = 30,
+	/* The client has announced an MSS that no path needs, and that the target would not believe. (EOPNOTSUPP) */
+	NLB_REASON_SEGMENT_SIZE = 31,
 	/* No socket has these addresses. (ENOENT) */
 	NLB_REASON_NO_CONNECTION = 48,
 	/* The connection is in a listener's accept queue. (EAGAIN) */
@@ -138,6 +138,8 @@ enum nlb_reason {
 	NLB_REASON_INTERNAL = 145,
 	/* The client's address is the target's own, or a broadcast address there. (EINVAL) */
 	NLB_REASON_CLIENT_HERE = 146,
+	/* A route of the target's own sends the connection's packets on. (EEXIST) */
+	NLB_REASON_ROUTED_THERE = 147,
 	/* No peer with this address. (ENOENT) */
 	NLB_REASON_NOT_PEER = 192,
 	/* The peer's migrator cannot be reached. (EHOSTUNREACH) */
@@ -182,6 +184,10 @@ enum nlb_reason {
 	NLB_REASON_NOT_KEPT = 212,
 	/* Too many others wait for the target already. (EBUSY) */
 	NLB_REASON_CROWDED = 213,
+	/* The host is an endpoint of the service, and draining or inactive. (EHOSTDOWN) */
+	NLB_REASON_NOT_ACTIVE = 214,
+	/* The client's packets come out of the tunnel of another machine, which would go on sending them here. (EOPNOTSUPP) */
+	NLB_REASON_TUNNELLED = 215,
 };
 
 #endif

@@ -10,7 +10,10 @@ use core::{
 use crate::{
     bindings,
     wire::{
-        record::ConnectionState,
+        record::{
+            ConnectionState,
+            MIN_MSS, //
+        },
         seq::SeqNum, //
     },
 };
@@ -27,8 +30,7 @@ use super::{
         },
         tx_data::TxData, //
     },
-    Child,
-    MIN_MSS, //
+    Child, //
 };
 
 impl Child {
@@ -68,16 +70,19 @@ impl Child {
         state: &ConnectionState,
     ) -> Result<(), Refusal> {
         let tp = tcp_sk(self.as_raw());
+        // Not `ooo_last_skb`: with an empty tree that is whatever the listener's is, which may have
+        // been a connection itself, and tcp_disconnect() leaves it as it was.
+        let mut last = ptr::null_mut();
         while let Some(skb) = data.pop() {
             self.charge_received(skb, state)?;
             let skb = skb.as_ptr();
             // SAFETY: The child is locked, the buffer is valid and its own now. The last one that
             // was put into the tree has the highest sequence number.
             unsafe {
-                let last = (*tp).ooo_last_skb;
                 append(&raw mut (*tp).out_of_order_queue, last, skb);
                 (*tp).ooo_last_skb = skb;
             }
+            last = skb;
         }
         // SAFETY: The child is locked.
         unsafe {

@@ -27,7 +27,7 @@ pub enum Reason {
     SocketError = 10,
     /// A subflow of Multipath TCP.
     Mptcp = 11,
-    /// An upper layer protocol sits on the socket: kernel TLS, espintcp.
+    /// An upper layer protocol sits on the socket: kernel TLS, espintcp; or PSP beneath it.
     UpperLayer = 12,
     /// The socket is in a sockmap, or something else has replaced its methods.
     Redirected = 13,
@@ -59,12 +59,12 @@ pub enum Reason {
     LinkLocal = 26,
     /// The program has set IPv6 extension headers to be sent.
     ExtensionHeaders = 27,
-    /// Something translates addresses of IPv6, and it cannot be asked whether it does those of the connection.
-    Ipv6Nat = 28,
     /// The socket is bound to a device or VRF (SO_BINDTODEVICE): its addresses alone do not name it.
     BoundToDevice = 29,
     /// A socket of SMC (RFC 7609), or the TCP connection beneath one.
     Smc = 30,
+    /// The client has announced an MSS that no path needs, and that the target would not believe.
+    SegmentSize = 31,
     /// No socket has these addresses.
     NoConnection = 48,
     /// The connection is in a listener's accept queue.
@@ -137,6 +137,8 @@ pub enum Reason {
     Internal = 145,
     /// The client's address is the target's own, or a broadcast address there.
     ClientHere = 146,
+    /// A route of the target's own sends the connection's packets on.
+    RoutedThere = 147,
     /// No peer with this address.
     NotPeer = 192,
     /// The peer's migrator cannot be reached.
@@ -181,6 +183,10 @@ pub enum Reason {
     NotKept = 212,
     /// Too many others wait for the target already.
     Crowded = 213,
+    /// The host is an endpoint of the service, and draining or inactive.
+    NotActive = 214,
+    /// The client's packets come out of the tunnel of another machine, which would go on sending them here.
+    Tunnelled = 215,
 }
 
 impl Reason {
@@ -211,9 +217,9 @@ impl Reason {
         Self::Translated,
         Self::LinkLocal,
         Self::ExtensionHeaders,
-        Self::Ipv6Nat,
         Self::BoundToDevice,
         Self::Smc,
+        Self::SegmentSize,
         Self::NoConnection,
         Self::NotAccepted,
         Self::NoListener,
@@ -250,6 +256,7 @@ impl Reason {
         Self::Family,
         Self::Internal,
         Self::ClientHere,
+        Self::RoutedThere,
         Self::NotPeer,
         Self::Unreachable,
         Self::Version,
@@ -272,6 +279,8 @@ impl Reason {
         Self::PeerFamily,
         Self::NotKept,
         Self::Crowded,
+        Self::NotActive,
+        Self::Tunnelled,
     ];
 
     /// The reason with this number, if it is known here: a later kernel has more.
