@@ -6,6 +6,8 @@
 mod config;
 mod directives;
 mod group;
+mod heard;
+mod multicast;
 mod peers;
 
 pub use config::{AgentConfig, Event};
@@ -45,7 +47,6 @@ pub struct Agent {
     keys: Keys,
     sealer: Sealer,
     opener: Opener,
-    random: Random,
     table: Table,
     loads: BTreeMap<AppId, Smoother>,
     directives: Directives,
@@ -68,14 +69,12 @@ pub struct Agent {
 impl Agent {
     /// A host begins a life with an empty table. `seed` is secret and random.
     pub fn new(now: Instant, config: AgentConfig, keys: Keys, seed: [u8; 32]) -> Self {
-        let mut random = Random::new(seed);
+        let random = Random::new(seed);
         let group = config.group.clone();
-        let group =
-            group.map(|group| Group::new(now, config.host, config.epoch, group, random.fork()));
+        let group = group.map(|group| Group::new(now, config.host, config.epoch, group, random));
         Self {
             sealer: Sealer::new(config.host, config.epoch),
             opener: Opener::new(Route::ToHosts, config.max_lbus),
-            random,
             table: Table::new(config.chunks, config.max_rows),
             loads: BTreeMap::new(),
             directives: Directives::new(now),
@@ -110,7 +109,7 @@ impl Agent {
         &mut self.keys
     }
 
-    /// From now on load balancing units are at these addresses, or multicast groups.
+    /// From now on load balancing units are at these addresses.
     pub fn set_lbus(&mut self, lbus: Vec<SocketAddr>) {
         self.config.lbus = lbus;
     }
@@ -294,9 +293,14 @@ impl Agent {
 
     /// Queues `message` for every load balancing unit.
     fn tell_all(&mut self, message: &Message) {
-        let all = std::mem::take(&mut self.config.lbus);
+        let config = &self.config;
+        let all: Vec<_> = config
+            .lbus
+            .iter()
+            .chain(&config.multicast)
+            .copied()
+            .collect();
         self.tell_each(&all, message);
-        self.config.lbus = all;
     }
 
     fn tell_each(&mut self, those: &[SocketAddr], message: &Message) {
@@ -390,7 +394,7 @@ impl Agent {
             return self.counters.add("message-when-leaving");
         }
         match message {
-            Message::GetSnapshot(get) if get.host == self.config.host || get.host == 0 => {
+            Message::GetSnapshot(get) if get.host == self.config.host => {
                 self.counters.add("get-snapshot");
                 if self.peers.heard(now, opened.sender, from) {
                     self.events.push_back(Event::LbuFound {
@@ -398,12 +402,7 @@ impl Agent {
                         from,
                     });
                 }
-                let jitter = if get.host == 0 {
-                    self.random.up_to(self.config.jitter)
-                } else {
-                    Duration::ZERO
-                };
-                self.peers.asked(now + jitter, opened.sender, &get);
+                self.peers.asked(now, opened.sender, &get);
             }
             Message::PostulateWrong(wrong)
                 if wrong.host == self.config.host && wrong.epoch == self.config.epoch =>
@@ -419,17 +418,13 @@ impl Agent {
                     self.counters.add("postulate-forgotten");
                 }
             }
-            Message::Heard(heard)
-                if heard.host == self.config.host && heard.epoch == self.config.epoch =>
-            {
+            Message::Heard(heard) if self.is_own(&heard) => {
                 self.counters.add("heard");
-                // Nobody listens to a leader whose table it has not asked for.
-                if !self.peers.is_known(opened.sender) {
-                    self.opener.forget(opened.sender);
-                    return self.counters.add("message-of-stranger");
-                }
-                self.peers.heard(now, opened.sender, from);
-                self.in_group(|group, _| group.heard(opened.sender, heard.number));
+                self.heard(now, (opened.sender, from), heard.number, &[]);
+            }
+            Message::HeardPart(part) if self.is_own(&part.heard) => {
+                self.counters.add("heard-part");
+                self.heard(now, (opened.sender, from), part.heard.number, &part.missing);
             }
             _ => return self.counters.add("message-for-others"),
         }
@@ -495,7 +490,7 @@ impl Agent {
     fn group_timeout(&mut self, now: Instant) {
         let consolidated = self.in_group(|group, host| group.handle_timeout(now, host));
         for message in consolidated.into_iter().flatten() {
-            self.tell_all(&Message::Consolidated(message));
+            self.tell_all(&message);
         }
         if let Some(group) = &mut self.group {
             if let Some(host) = group.new_leader() {
@@ -533,7 +528,7 @@ impl Agent {
             self.flush();
         }
         for postulate in postulates {
-            self.tell_all(&Message::Postulate(postulate));
+            self.ask_all(&Message::Postulate(postulate));
         }
     }
 

@@ -51,11 +51,13 @@ pub const DROPS: [&str; 37] = [
 
 /// Types of messages, each of which has a counter: of those that came, or at load balancing units of the requests for
 /// snapshots that were sent.
-pub const MESSAGES: [&str; 11] = [
+pub const MESSAGES: [&str; 13] = [
+    "changes",
     "consolidated",
     "get-snapshot",
     "goodbye",
     "heard",
+    "heard-part",
     "heartbeat",
     "member-heartbeat",
     "passed-on",

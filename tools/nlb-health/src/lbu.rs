@@ -7,34 +7,36 @@
 //! be later, rows are gathered aside; it takes the first one's place when all its chunks are here, which the host has
 //! sent in answer to a random number: so it cannot be an old one that somebody plays again.
 
+mod changes;
 mod config;
 mod life;
 mod postulates;
 mod relayed;
 
-pub use config::{Down, Event, LbuConfig};
+pub use config::{Down, Event, InForce, LbuConfig};
 
 use crate::{
     cache::{Cache, Full, RowChange},
     random::Random,
     row::AppId,
     seal::{Keys, Opener, Sealer},
-    wire::{Change, GetSnapshot, Heard, Heartbeat, Message, Operation, Route, Snapshot},
+    wire::{
+        Change, GetSnapshot, Heard, HeardPart, Heartbeat, Message, Operation, Route, Snapshot,
+        SAME_MAX,
+    },
     Counters, Transmit,
 };
 use life::Life;
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     net::SocketAddr,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 /// Events that may wait for [`Lbu::poll_event`].
 const EVENTS_MAX: usize = 65536;
 /// Datagrams that may wait for [`Lbu::poll_transmit`].
 const QUEUE_MAX: usize = 65536;
-/// How long hosts may answer a request to all.
-const SOLICITED: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Default)]
 struct Host {
@@ -71,10 +73,8 @@ pub struct Lbu {
     deadlines: BTreeMap<u32, Instant>,
     timers: BTreeSet<(Instant, u32)>,
     cache: Cache,
-    applied: u64,
-    removals: u64,
+    in_force: Vec<InForce>,
     refused: BTreeSet<(u32, AppId)>,
-    solicited: Option<(u64, Instant)>,
     counters: Counters,
     out: VecDeque<Transmit>,
     events: VecDeque<Event>,
@@ -110,10 +110,8 @@ impl Lbu {
             deadlines: BTreeMap::new(),
             timers: BTreeSet::new(),
             cache: Cache::new(config.limits),
-            applied: 0,
-            removals: 0,
+            in_force: vec![InForce::all(0)],
             refused: BTreeSet::new(),
-            solicited: None,
             counters: Counters::default(),
             out: VecDeque::new(),
             events: VecDeque::new(),
@@ -147,39 +145,21 @@ impl Lbu {
         Some(self.hosts.get(&host)?.current.as_ref()?.from)
     }
 
-    /// Asks all hosts at `to`, a multicast group, for their tables: after a start, not to wait for their heartbeats.
-    pub fn solicit(&mut self, now: Instant, to: SocketAddr) {
-        let request = self.random.id();
-        self.solicited = Some((request, now + SOLICITED));
-        let get = GetSnapshot {
-            host: 0,
-            request,
-            chunks: u16::MAX,
-        };
-        self.tell(to, &Message::GetSnapshot(get));
-    }
-
     /// All of a host's table is here, as far as anybody has heard: what is in no row of it is not there.
     pub fn is_whole(&self, host: u32) -> bool {
         let current = self.hosts.get(&host).and_then(|host| host.current.as_ref());
         current.is_some_and(|life| !life.is_behind())
     }
 
-    /// These rows are not in force, whatever the version: somebody refuses what they ask for, or has not taken it yet. All
-    /// others are.
+    /// These rows are not in force, whatever the version: somebody refuses what they ask for.
     pub fn not_in_force(&mut self, rows: BTreeSet<(u32, AppId)>) {
         self.refused = rows;
     }
 
-    /// Everything up to this version of the cache is in force in the forwarder. Postulates are right from then on.
-    pub fn applied(&mut self, version: u64) {
-        self.applied_apart(version, version);
-    }
-
-    /// The same, where it is known of rows up to version `rows`, and of their removal up to version `removals`.
-    pub fn applied_apart(&mut self, rows: u64, removals: u64) {
-        self.applied = self.applied.max(rows);
-        self.removals = self.removals.max(removals);
+    /// What those do who follow the cache, from now on; before the first time, somebody does nothing of it. Postulates
+    /// are right when all do what they say whom it concerns. A later call may say less: somebody else may follow.
+    pub fn in_force(&mut self, all: Vec<InForce>) {
+        self.in_force = all;
     }
 
     fn tell(&mut self, to: SocketAddr, message: &Message) {
@@ -215,8 +195,9 @@ impl Lbu {
         if !is_current && host.next.as_ref().is_none_or(|l| l.epoch != epoch) {
             host.next = Some(Life::new(now, epoch, from, &self.config));
         }
+        let retry = self.config.retry;
         if let Some(life) = self.life(id, is_current) {
-            life.from = from;
+            life.speaks_from(now, from, retry);
         }
         match message {
             Message::Heartbeat(beat) => self.heartbeat(now, now, id, is_current, beat),
@@ -231,20 +212,42 @@ impl Lbu {
             }
             Message::Consolidated(consolidated) if is_current => {
                 let number = consolidated.number;
-                self.consolidated(now, consolidated);
-                let heard = Heard {
-                    host: id,
-                    epoch,
-                    number,
-                };
-                self.tell(from, &Message::Heard(heard));
+                if self.consolidated(now, consolidated) {
+                    self.say_heard(from, (id, epoch, number), Vec::new());
+                }
+            }
+            Message::Changes(changes) if is_current => {
+                let number = changes.number;
+                let missing = self.changes(now, (id, epoch), changes);
+                self.say_heard(from, (id, epoch, number), missing);
             }
             // It may be an old one: not even its sender is known to be there.
-            Message::Consolidated(_) => self.counters.add("consolidated-unproven"),
+            Message::Consolidated(_) | Message::Changes(_) => {
+                self.counters.add("consolidated-unproven")
+            }
             // Nothing else goes to load balancing units.
             _ => {}
         }
         self.arrange(now, id);
+    }
+
+    /// Tells a leader that a message has come, but what it says of the hosts `missing`.
+    fn say_heard(&mut self, to: SocketAddr, what: (u32, u64, u64), missing: Vec<u32>) {
+        if missing.len() > SAME_MAX {
+            return;
+        }
+        let (host, epoch, number) = what;
+        let heard = Heard {
+            host,
+            epoch,
+            number,
+        };
+        let message = if missing.is_empty() {
+            Message::Heard(heard)
+        } else {
+            Message::HeardPart(HeardPart { heard, missing })
+        };
+        self.tell(to, &message);
     }
 
     fn life(&mut self, id: u32, is_current: bool) -> Option<&mut Life> {
@@ -352,13 +355,9 @@ impl Lbu {
         }
         self.counters.add("snapshot");
         let config = self.config.clone();
-        let solicited = self.solicited.filter(|(_, until)| now < *until);
         let Some(life) = self.life(id, is_current) else {
             return;
         };
-        if solicited.is_some_and(|(request, _)| request == snapshot.request) {
-            life.adopt(snapshot.request);
-        }
         if !life.has_asked(snapshot.request) {
             return self.counters.add("snapshot-unasked");
         }

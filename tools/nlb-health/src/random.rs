@@ -31,15 +31,6 @@ impl Random {
         }
     }
 
-    /// Another one, that nobody who knows numbers of this one can guess.
-    pub(crate) fn fork(&mut self) -> Self {
-        let mut seed = [0; 32];
-        for part in seed.chunks_mut(8) {
-            part.copy_from_slice(&self.next().to_be_bytes());
-        }
-        Self::new(seed)
-    }
-
     pub(crate) fn next(&mut self) -> u64 {
         self.count += 1;
         let bytes = self

@@ -5,11 +5,13 @@
 //! [`Message::decode`] takes nothing that [`Message::encode`] would not have written: what is decoded is encoded to
 //! the same bytes again. The header, which all share, and the authentication are in [`crate::seal`].
 
+pub(crate) mod changes;
 mod cursor;
 pub(crate) mod group;
 mod row;
 
 use crate::row::{is_dns_name, AppId, Directive, Row, Status};
+pub use changes::{Changes, HeardPart, Same, SAME_MAX};
 pub(crate) use cursor::{Reader, Writer};
 pub use group::{
     Consolidated, Heard, MemberHeartbeat, MemberId, Membership, PassedOn, Relayed, LBUS_MAX,
@@ -161,7 +163,7 @@ pub struct Operation {
 /// Get table snapshot message 1508.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GetSnapshot {
-    /// The host that is asked; 0 is every one (multicast).
+    /// The host that is asked.
     pub host: u32,
     /// A random number, which the answer repeats: so it cannot be an old one.
     pub request: u64,
@@ -255,6 +257,10 @@ pub enum Message {
     Heard(Heard),
     /// By leaders, for the hosts of their group.
     PassedOn(PassedOn),
+    /// 1602, by leaders, of which most is as before.
+    Changes(Changes),
+    /// By load balancing units, for leaders.
+    HeardPart(HeardPart),
 }
 
 /// From whom to whom a message goes.
@@ -287,14 +293,16 @@ impl Message {
             Self::Consolidated(_) => 10,
             Self::Heard(_) => 11,
             Self::PassedOn(_) => 12,
+            Self::Changes(_) => 13,
+            Self::HeardPart(_) => 14,
         }
     }
 
     /// Where a type goes; `None` if there is no such type.
     pub fn route(number: u8) -> Option<Route> {
         match number {
-            1..=3 | 5 | 6 | 10 => Some(Route::ToLbus),
-            4 | 7 | 11 => Some(Route::ToHosts),
+            1..=3 | 5 | 6 | 10 | 13 => Some(Route::ToLbus),
+            4 | 7 | 11 | 14 => Some(Route::ToHosts),
             8 | 9 | 12 => Some(Route::InGroup),
             _ => None,
         }
@@ -357,6 +365,8 @@ impl Message {
             Self::Consolidated(consolidated) => consolidated.encode(out),
             Self::Heard(heard) => heard.encode(out),
             Self::PassedOn(passed) => passed.encode(out),
+            Self::Changes(changes) => changes.encode(out),
+            Self::HeardPart(part) => part.encode(out),
         }
         debug_assert_eq!(
             Self::decode(self.number(), &out[begin..]).as_ref(),
@@ -382,7 +392,7 @@ impl Message {
                     request: from.u64()?,
                     chunks: from.u16()?,
                 };
-                check(get.request != 0, Error::Id)?;
+                check(get.host != 0 && get.request != 0, Error::Id)?;
                 check(get.chunks != 0, Error::Chunk)?;
                 Self::GetSnapshot(get)
             }
@@ -430,6 +440,8 @@ impl Message {
             10 => Self::Consolidated(Consolidated::decode(&mut from)?),
             11 => Self::Heard(Heard::decode(&mut from)?),
             12 => Self::PassedOn(PassedOn::decode(&mut from)?),
+            13 => Self::Changes(Changes::decode(&mut from)?),
+            14 => Self::HeardPart(HeardPart::decode(&mut from)?),
             _ => return Err(Error::Type),
         };
         from.end()?;

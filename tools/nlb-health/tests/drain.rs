@@ -1,13 +1,17 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! When a host believes that nobody sends an application new connections any more.
+//! When a host believes that nobody sends an application new connections any more, and how soon load balancing units
+//! know what they have to know for that: the table in Documentation/health.rst.
+
+mod rows;
 
 use nlb_health::{
     agent::{Agent, AgentConfig},
-    lbu::{Lbu, LbuConfig},
-    row::{AppId, AppType, Directive, Health, Identity, Row, Status},
+    lbu::{InForce, Lbu, LbuConfig},
+    row::{AppId, Directive, Health},
     seal::Keys,
 };
+use rows::healthy;
 use std::{
     net::SocketAddr,
     time::{Duration, Instant},
@@ -33,24 +37,7 @@ impl Scene {
         let now = Instant::now();
         let config = AgentConfig::new(1, 1, vec![at(9)]);
         let mut agent = Agent::new(now, config, keys.clone(), [1; 32]);
-        let row = Row {
-            identity: Identity {
-                app_type: AppType {
-                    vip: SocketAddr::from(([192, 0, 2, 10], 80)),
-                    transport: 6,
-                    protocol: String::new(),
-                    detail: String::new(),
-                },
-                physical: SocketAddr::from(([10, 0, 0, 1], 80)),
-            },
-            status: Status {
-                health: Health::Healthy,
-                load: 0,
-                capacity: 50,
-                target: Directive::Active,
-                current: Directive::Active,
-            },
-        };
+        let row = healthy(SocketAddr::from(([10, 0, 0, 1], 80)));
         let app = agent.add(now, row).unwrap();
         let lbu = Some(Lbu::new(LbuConfig::new(9, 1), keys, [2; 32]));
         let mut scene = Self {
@@ -68,27 +55,46 @@ impl Scene {
     fn apply(&mut self) {
         let lbu = self.lbu.as_mut().unwrap();
         let version = lbu.cache().version();
-        lbu.applied(version);
+        lbu.in_force(vec![InForce::all(version)]);
     }
 
     fn pass(&mut self, milliseconds: u64) {
         for _ in 0..milliseconds / 50 {
             self.now += Duration::from_millis(50);
             self.agent.handle_timeout(self.now);
-            while let Some(transmit) = self.agent.poll_transmit() {
-                let Some(lbu) = &mut self.lbu else {
-                    continue;
-                };
-                if self.lost.contains(&transmit.datagram[5]) {
-                    continue;
+            self.deliver();
+            if let Some(lbu) = &mut self.lbu {
+                lbu.handle_timeout(self.now);
+            }
+            self.deliver();
+        }
+    }
+
+    /// All that is on its way arrives.
+    fn deliver(&mut self) {
+        loop {
+            let sent = self.agent.poll_transmit();
+            let answer = self.lbu.as_mut().and_then(Lbu::poll_transmit);
+            match (&sent, &mut self.lbu) {
+                (Some(sent), Some(lbu)) if !self.lost.contains(&sent.datagram[5]) => {
+                    lbu.handle_datagram(self.now, at(1), &sent.datagram);
                 }
-                lbu.handle_datagram(self.now, at(1), &transmit.datagram);
-                while let Some(answer) = lbu.poll_transmit() {
-                    self.agent
-                        .handle_datagram(self.now, at(9), &answer.datagram);
-                }
+                _ => {}
+            }
+            if let Some(answer) = &answer {
+                self.agent
+                    .handle_datagram(self.now, at(9), &answer.datagram);
+            }
+            if sent.is_none() && answer.is_none() {
+                return;
             }
         }
+    }
+
+    /// How the application is, as far as the load balancing unit knows.
+    fn known(&self) -> Option<Health> {
+        let row = self.lbu.as_ref().unwrap().cache().row(1, self.app)?;
+        Some(row.row.status.health)
     }
 
     fn drain(&mut self) {
@@ -102,6 +108,43 @@ impl Scene {
         let row = self.agent.table().row(self.app).unwrap();
         row.status.current == Directive::Draining
     }
+}
+
+#[test]
+fn a_change_is_known_at_once() {
+    let mut scene = Scene::new();
+    assert_eq!(scene.known(), Some(Health::Healthy));
+    let failing = scene
+        .agent
+        .set_health(scene.now, scene.app, Health::Failing);
+    failing.unwrap();
+    scene.deliver();
+    assert_eq!(scene.known(), Some(Health::Failing));
+}
+
+#[test]
+fn a_change_that_gets_lost_is_known_after_a_heartbeat() {
+    let mut scene = Scene::new();
+    // Row changes.
+    scene.lost = vec![3];
+    let failing = scene
+        .agent
+        .set_health(scene.now, scene.app, Health::Failing);
+    failing.unwrap();
+    scene.deliver();
+    assert_eq!(scene.known(), Some(Health::Healthy));
+    scene.pass(1500);
+    assert_eq!(scene.known(), Some(Health::Failing));
+}
+
+#[test]
+fn silence_is_known_after_the_age_limit() {
+    let mut scene = Scene::new();
+    scene.lost = (0..=255).collect();
+    scene.pass(4000);
+    assert_eq!(scene.known(), Some(Health::Healthy));
+    scene.pass(1100);
+    assert_eq!(scene.known(), None);
 }
 
 #[test]

@@ -9,6 +9,7 @@ use nlb_health::{
     Transmit,
 };
 use std::{
+    collections::BTreeMap,
     net::SocketAddr,
     time::{Duration, Instant},
 };
@@ -43,6 +44,8 @@ struct Bench {
     agent: Agent,
     keys: Keys,
     sent: Vec<Transmit>,
+    /// What was said of a host in full: its heartbeat, by the number of the message.
+    told: BTreeMap<(u64, u32), u64>,
 }
 
 impl Bench {
@@ -63,6 +66,7 @@ impl Bench {
             agent: Agent::new(now, config, keys.clone(), [1; 32]),
             keys,
             sent: Vec::new(),
+            told: BTreeMap::new(),
         };
         bench.wait(50);
         bench
@@ -102,10 +106,16 @@ impl Bench {
         let sent = std::mem::take(&mut self.sent);
         let mut records = Vec::new();
         for transmit in sent {
-            if let Message::Consolidated(consolidated) = decode(&transmit) {
+            if let Message::Changes(changes) = decode(&transmit) {
                 assert_eq!(transmit.to, address(LBU));
-                let new = consolidated.records.into_iter();
-                records.extend(new.map(|record| (record.host, record.beat, record.age)));
+                for record in changes.records {
+                    self.told.insert((changes.number, record.host), record.beat);
+                    records.push((record.host, record.beat, record.age));
+                }
+                for same in changes.same {
+                    let beat = self.told[&(same.base, same.host)] + same.more;
+                    records.push((same.host, beat, same.age));
+                }
             }
         }
         records

@@ -4,7 +4,7 @@
 
 use nlb_health::{
     cache::RowChange,
-    lbu::{Event, Lbu, LbuConfig},
+    lbu::{Event, InForce, Lbu, LbuConfig},
     row::{AppId, AppType, Directive, Health, Identity, Row, Status},
     seal::{Keys, Opener, Sealer},
     wire::*,
@@ -109,7 +109,7 @@ impl Bench {
 
     fn apply(&mut self) {
         let version = self.lbu.cache().version();
-        self.lbu.applied(version);
+        self.lbu.in_force(vec![InForce::all(version)]);
     }
 
     fn changes(&mut self) -> Vec<(u32, RowChange)> {
@@ -207,10 +207,40 @@ fn one_chunk_that_is_too_old_confirms_nothing() {
     let removals = bench.lbu.cache().version() - 1;
     assert_eq!(bench.changes(), [(0, RowChange::Removed)]);
     assert_eq!(bench.wrong(), [0, 1]);
-    bench.lbu.applied_apart(removals + 1, removals);
+    let late = InForce {
+        removals,
+        ..InForce::all(removals + 1)
+    };
+    bench.lbu.in_force(vec![InForce::all(removals + 1), late]);
     assert_eq!(bench.wrong(), [0, 1]);
     bench.apply();
     assert_eq!(bench.wrong(), [1]);
+}
+
+/// One may take the place of another, and has been told nothing.
+#[test]
+fn all_have_to_do_it_whom_it_concerns() {
+    let mut bench = Bench::new();
+    bench.heartbeat([3, 3]);
+    bench.snapshots();
+    bench.apply();
+    assert_eq!(bench.wrong(), []);
+    let all = InForce::all(bench.lbu.cache().version());
+    let of = |port, transport| InForce {
+        service: Some((([192, 0, 2, 10], port).into(), transport)),
+        ..InForce::all(0)
+    };
+    for (others, wrong) in [
+        (vec![], vec![]),
+        (vec![InForce::all(0)], vec![0, 1]),
+        (vec![of(80, 6)], vec![0, 1]),
+        (vec![of(81, 6), of(80, 17)], vec![]),
+    ] {
+        let mut following = vec![all];
+        following.extend(others);
+        bench.lbu.in_force(following);
+        assert_eq!(bench.wrong(), wrong);
+    }
 }
 
 /// The unit did not run for a while, and what has come meanwhile is read first.

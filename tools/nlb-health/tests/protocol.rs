@@ -185,6 +185,46 @@ fn in_groups() -> Vec<(&'static str, Message)> {
             }),
         ),
         (
+            "changes of a group",
+            Message::Changes(Changes {
+                number: 11,
+                records: vec![Relayed {
+                    host: 0x0a00_0202,
+                    epoch: LIFE,
+                    beat: 300,
+                    age: 20,
+                    age_limit: 5000,
+                    generations: vec![7, 0],
+                    address: SocketAddr::from(([10, 0, 2, 2], 4772)),
+                }],
+                same: vec![
+                    Same {
+                        host: 0x0a00_0204,
+                        base: 9,
+                        more: 2,
+                        age: 300,
+                    },
+                    Same {
+                        host: 0x0a00_0205,
+                        base: 10,
+                        more: 1,
+                        age: 0,
+                    },
+                ],
+            }),
+        ),
+        (
+            "heard in part",
+            Message::HeardPart(HeardPart {
+                heard: Heard {
+                    host: 0x0a00_0203,
+                    epoch: LIFE,
+                    number: 11,
+                },
+                missing: vec![0x0a00_0205],
+            }),
+        ),
+        (
             "passed on",
             Message::PassedOn(PassedOn {
                 group: 7,

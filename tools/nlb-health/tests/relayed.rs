@@ -2,12 +2,15 @@
 
 //! What a load balancing unit believes of what a leader passes on.
 
+mod rows;
+
 use nlb_health::{
     lbu::{Lbu, LbuConfig},
-    row::{AppId, AppType, Directive, Health, Identity, Row, Status},
+    row::{AppId, Directive, Row},
     seal::{Keys, Opener, Sealer},
     wire::*,
 };
+use rows::healthy;
 use std::{
     net::SocketAddr,
     time::{Duration, Instant},
@@ -159,24 +162,7 @@ fn request(sent: &[(SocketAddr, Message)]) -> u64 {
 }
 
 fn row(host: u32) -> Row {
-    Row {
-        identity: Identity {
-            app_type: AppType {
-                vip: SocketAddr::from(([192, 0, 2, 10], 80)),
-                transport: 6,
-                protocol: String::new(),
-                detail: String::new(),
-            },
-            physical: address(host),
-        },
-        status: Status {
-            health: Health::Healthy,
-            load: 0,
-            capacity: 50,
-            target: Directive::Active,
-            current: Directive::Active,
-        },
-    }
+    healthy(address(host))
 }
 
 /// Both are known; then the leader speaks for itself as often as that matters.
@@ -273,7 +259,7 @@ fn what_is_known_to_be_outdated_is_not_confirmed() {
 fn who_is_new_is_asked_where_he_is() {
     let mut bench = Bench::new();
     let mut leader = bench.know(LEADER, 1);
-    assert!(bench.pass_on(&mut leader, 5, 10, 3, 100));
+    assert!(!bench.pass_on(&mut leader, 5, 10, 3, 100));
     let sent = bench.wait(ms(250));
     assert_eq!(sent[0].0, address(MEMBER));
     let mut member = Sealer::new(MEMBER, 5);
@@ -305,6 +291,46 @@ fn it_is_asked_at_both_addresses() {
     let (own, seen) = (address(MEMBER), address(77));
     assert_eq!(asked, [own, seen, own, seen]);
     assert_eq!(bench.lbu.address(MEMBER), Some(own));
+}
+
+/// The unit has begun anew, and does not reach the member where the leader hears it: that it is heard would keep the
+/// member from speaking for itself.
+#[test]
+fn who_is_not_known_is_not_heard() {
+    let mut bench = Bench::new();
+    bench.seen_at = address(77);
+    let mut leader = bench.know(LEADER, 1);
+    assert!(!bench.pass_on(&mut leader, 5, 10, 3, 0));
+    for (beat, wait) in (11..).zip([250, 350, 650]) {
+        let sent = bench.wait(ms(wait));
+        assert!(sent.iter().all(|(to, _)| *to == address(77)));
+        assert!(!bench.pass_on(&mut leader, 5, beat, 3, 0));
+    }
+    assert_eq!(bench.lbu.counters().get("relayed-unknown"), 4);
+    // It does, and is asked there at once; once.
+    let mut member = Sealer::new(MEMBER, 5);
+    let sent = bench.say(&mut member, MEMBER, &heartbeat(14));
+    let asked: Vec<_> = sent.iter().map(|(to, _)| *to).collect();
+    assert_eq!(asked, [address(MEMBER)]);
+    assert!(bench.say(&mut member, MEMBER, &heartbeat(15)).is_empty());
+    bench.snapshot(&mut member, MEMBER, request(&sent));
+    assert!(bench.pass_on(&mut leader, 5, 16, 3, 0));
+    // What there is stays heard while a later life of it is not known.
+    assert!(bench.pass_on(&mut leader, 6, 1, 0, 0));
+}
+
+/// One whom the unit does not reach at all does not keep the others from being heard for ever.
+#[test]
+fn who_stays_unknown_is_heard() {
+    let mut bench = Bench::new();
+    let mut leader = bench.know(LEADER, 1);
+    for beat in 1..=5 {
+        assert!(!bench.pass_on(&mut leader, 5, beat, 3, 0));
+        bench.wait(ms(1000));
+        bench.say(&mut leader, LEADER, &heartbeat(9 + beat));
+    }
+    assert!(bench.pass_on(&mut leader, 5, 6, 3, 0));
+    assert!(!bench.knows(MEMBER));
 }
 
 #[test]

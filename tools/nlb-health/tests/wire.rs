@@ -3,6 +3,10 @@
 //! Messages are what they were when they come out again; nothing else is taken.
 
 mod common;
+#[path = "wire/groups.rs"]
+mod groups;
+#[path = "wire/requests.rs"]
+mod requests;
 
 use nlb_health::{
     row::{AppId, AppType, Directive, Health, Identity, Row, Status},
@@ -155,7 +159,8 @@ fn number() -> impl Strategy<Value = u64> {
     (any::<u64>(), 0..64u32).prop_map(|(value, shift)| value >> shift)
 }
 
-fn consolidated() -> impl Strategy<Value = Message> {
+/// By rising host, in which requests go to an address with a port.
+fn records(least: usize) -> impl Strategy<Value = Vec<Relayed>> {
     let record = (
         (1..=u32::MAX, 1..=u64::MAX, address()),
         number().prop_map(|beat| beat.max(1)),
@@ -174,16 +179,20 @@ fn consolidated() -> impl Strategy<Value = Message> {
             address,
         },
     );
-    (1..=u64::MAX, vec(record, 1..=5)).prop_map(|(number, mut records)| {
-        // Requests go there.
+    vec(record, least..=5).prop_map(|mut records| {
         for record in &mut records {
             let port = record.address.port().max(1);
             record.address.set_port(port);
         }
         records.sort_by_key(|record| record.host);
         records.dedup_by_key(|record| record.host);
-        Message::Consolidated(Consolidated { number, records })
+        records
     })
+}
+
+fn consolidated() -> impl Strategy<Value = Message> {
+    (1..=u64::MAX, records(1))
+        .prop_map(|(number, records)| Message::Consolidated(Consolidated { number, records }))
 }
 
 fn in_group() -> impl Strategy<Value = Message> {
@@ -191,6 +200,8 @@ fn in_group() -> impl Strategy<Value = Message> {
     prop_oneof![
         membership(),
         consolidated(),
+        groups::changes(),
+        groups::heard_part(),
         (1..=u32::MAX, id(), id()).prop_map(|(host, epoch, number)| {
             Message::Heard(Heard {
                 host,
@@ -263,7 +274,7 @@ fn message() -> impl Strategy<Value = Message> {
             ),
         1 => Just(Message::Goodbye),
         1 => vec(operation(), 1..4).prop_map(Message::RowChange),
-        1 => (any::<u32>(), id.clone(), 1..=u16::MAX).prop_map(|(host, request, chunks)| {
+        1 => (1..=u32::MAX, id.clone(), 1..=u16::MAX).prop_map(|(host, request, chunks)| {
             Message::GetSnapshot(GetSnapshot {
                 host,
                 request,
@@ -388,7 +399,7 @@ fn what_is_malformed_has_a_name() {
     assert_eq!(beat(14, 0), Err(Error::Long));
     assert_eq!(beat(15, 1), Err(Error::Reserved));
     assert_eq!(beat(24, b'.'), Err(Error::Name));
-    assert_eq!(Message::decode(13, &[]), Err(Error::Type));
+    assert_eq!(Message::decode(15, &[]), Err(Error::Type));
     assert_eq!(Message::decode(3, &[0, 0]), Err(Error::Count));
     assert_eq!(Message::decode(3, &[0, 92]), Err(Error::Count));
 

@@ -12,7 +12,7 @@ use nlb_wire::{
     addr::Addr,
     flow_id::FlowId,
     record::{Prepare, Record, State, HEADER_LEN, RECORD_MAX},
-    vectors::report,
+    vectors::{errors, forward, report},
 };
 use proptest::{
     prelude::*,
@@ -124,6 +124,11 @@ fn packets() {
         .into_iter()
         .map(|sample| sample.bytes)
         .collect();
+    // Those of the fast path: a packet without options, and one inside another.
+    for vector in forward::FORWARDED.iter().chain(forward::FORWARDED_V6) {
+        good.extend([vector.direct.to_vec(), vector.ipip.to_vec()]);
+    }
+    errors::each_packet(|packet| good.push(packet.to_vec()));
     good.extend(report::all().map(|vector| vector.report.to_vec()));
     for vector in report::CARRIED {
         good.extend([vector.report.to_vec(), vector.datagram.to_vec()]);

@@ -77,12 +77,17 @@ fn traffic(size: Size, is_busy: bool) -> f64 {
     world.forget_traffic();
     world.run(COUNTED);
     let seconds = COUNTED.as_secs_f64();
-    let name = match (size.is_grouped, is_busy) {
-        (false, false) => "without leaders, heartbeats alone",
-        (false, true) => "without leaders, loads change",
-        (true, false) => "with leaders, heartbeats alone",
-        (true, true) => "with leaders, loads change",
+    let who = match (size.is_grouped, size.changes) {
+        (false, _) => "without leaders",
+        (true, false) => "leaders say all",
+        (true, true) => "with leaders",
     };
+    let what = if is_busy {
+        "loads change"
+    } else {
+        "heartbeats alone"
+    };
+    let name = format!("{who}, {what}");
     let at_unit = |count: u64| count as f64 / seconds / size.lbus as f64;
     let by_host = world.by_hosts.bytes as f64 / seconds / size.hosts as f64;
     let bytes = at_unit(world.to_units.bytes);
@@ -102,10 +107,15 @@ fn main() {
         lbus: number(1, 20),
         apps: number(2, 20),
         is_grouped: false,
+        changes: true,
     };
     let led = Size {
         is_grouped: true,
         ..alone
+    };
+    let told_all = Size {
+        changes: false,
+        ..led
     };
     println!(
         "{} hosts in groups of {MEMBERS}, {} applications each, {} load balancing units",
@@ -121,6 +131,8 @@ fn main() {
     );
     traffic(alone, false);
     traffic(alone, true);
+    traffic(told_all, false);
+    traffic(told_all, true);
     let per_host = traffic(led, false);
     traffic(led, true);
 

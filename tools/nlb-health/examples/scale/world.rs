@@ -34,6 +34,8 @@ pub(crate) struct Size {
     pub(crate) lbus: usize,
     pub(crate) apps: usize,
     pub(crate) is_grouped: bool,
+    /// Leaders say only of what has changed what it is.
+    pub(crate) changes: bool,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -130,7 +132,10 @@ impl World {
         let first = number - number % MEMBERS;
         let seeds = (first..self.size.hosts.min(first + 3)).map(host).collect();
         let group = (number / MEMBERS) as u32 + 1;
-        let group = GroupConfig::new(group, host(number), seeds, config.heartbeat_interval);
+        let group = GroupConfig {
+            changes: self.size.changes,
+            ..GroupConfig::new(group, host(number), seeds, config.heartbeat_interval)
+        };
         let config = AgentConfig {
             name: Some(format!("host{number}.example.com")),
             group: self.size.is_grouped.then_some(group),

@@ -17,8 +17,11 @@ pub struct AgentConfig {
     pub host: u32,
     /// Its life: larger than in the life before, such as the time of the start; not 0.
     pub epoch: u64,
-    /// Where load balancing units are: their addresses, or multicast groups.
+    /// Where load balancing units are.
     pub lbus: Vec<SocketAddr>,
+    /// Multicast groups that load balancing units have joined: what is for all of them goes there, too. What is asked
+    /// and answered does not.
+    pub multicast: Vec<SocketAddr>,
     /// The host's DNS name.
     pub name: Option<String>,
     /// Every how many heartbeats it is sent.
@@ -42,8 +45,6 @@ pub struct AgentConfig {
     pub forget_after: Duration,
     /// Between two snapshots for one load balancing unit.
     pub snapshot_interval: Duration,
-    /// Up to so long an answer to a request to all hosts waits, so that they do not come all at once.
-    pub jitter: Duration,
     /// Of what load is made.
     pub load: LoadConfig,
     /// While an application is failing, its target is draining where it would be active.
@@ -65,6 +66,7 @@ impl AgentConfig {
             host,
             epoch,
             lbus,
+            multicast: Vec::new(),
             name: None,
             name_every: 10,
             heartbeat_interval: Duration::from_secs(1),
@@ -76,7 +78,6 @@ impl AgentConfig {
             presence_interval: Duration::from_secs(60),
             forget_after: Duration::from_secs(600),
             snapshot_interval: Duration::from_millis(100),
-            jitter: Duration::from_millis(500),
             load: LoadConfig::default(),
             drain_when_failing: true,
             group: None,

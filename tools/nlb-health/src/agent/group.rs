@@ -13,7 +13,7 @@ mod relay;
 use crate::{
     random::Random,
     seal::{Error, Keys, Opener, Sealer},
-    wire::{Consolidated, Heartbeat, MemberHeartbeat, MemberId, Message, PassedOn, Route},
+    wire::{Heartbeat, MemberHeartbeat, MemberId, Message, PassedOn, Route},
     Counters, Transmit,
 };
 use membership::Members;
@@ -56,6 +56,9 @@ pub struct GroupConfig {
     pub patience: Duration,
     /// Each so many heartbeats one goes to all load balancing units without the leader: there may be new ones.
     pub direct_every: u32,
+    /// A leader says of hosts that are as before only that they are. Load balancing units that do not know this yet
+    /// take nothing of it, and hear the hosts themselves.
+    pub changes: bool,
     /// Most members beside this host.
     pub max_members: usize,
 }
@@ -73,6 +76,7 @@ impl GroupConfig {
             answer_wait: Duration::from_millis(200),
             patience: interval * 2,
             direct_every: 30,
+            changes: true,
             max_members: 1024,
         }
     }
@@ -289,9 +293,9 @@ impl Group {
         beat.map(|(_, sent)| (*sent, passed.lbus))
     }
 
-    /// The load balancing unit `lbu` has got a consolidated heartbeat.
-    pub(super) fn heard(&mut self, lbu: u32, number: u64) {
-        self.relay.heard(lbu, number);
+    /// The load balancing unit `lbu` has got a consolidated heartbeat, but what it says of the hosts `missing`.
+    pub(super) fn heard(&mut self, lbu: u32, number: u64, missing: &[u32]) {
+        self.relay.heard(lbu, number, missing);
     }
 
     fn send_membership(&mut self, host: &mut Host<'_>) {
@@ -301,11 +305,7 @@ impl Group {
     }
 
     /// Does what is due. What is returned is for all load balancing units.
-    pub(super) fn handle_timeout(
-        &mut self,
-        now: Instant,
-        host: &mut Host<'_>,
-    ) -> Vec<Consolidated> {
+    pub(super) fn handle_timeout(&mut self, now: Instant, host: &mut Host<'_>) -> Vec<Message> {
         self.look(now);
         self.members
             .handle_timeout(now, &self.config, host.counters);

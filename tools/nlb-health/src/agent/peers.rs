@@ -15,7 +15,7 @@ use std::{collections::BTreeMap, net::SocketAddr, time::Instant};
 struct Peer {
     from: SocketAddr,
     heard: Instant,
-    /// A request, and when to answer it.
+    /// A request, and since when it has not been answered.
     asked: Option<(Instant, GetSnapshot)>,
     answered: Option<Instant>,
     /// Until then it needs no heartbeat but those that a leader passes on.
@@ -39,6 +39,11 @@ impl Peers {
 
     pub(super) fn ids(&self) -> impl Iterator<Item = u32> + '_ {
         self.peers.keys().copied()
+    }
+
+    /// Where each was heard from last.
+    pub(super) fn addresses(&self) -> impl Iterator<Item = SocketAddr> + '_ {
+        self.peers.values().map(|peer| peer.from)
     }
 
     pub(super) fn is_known(&self, lbu: u32) -> bool {
@@ -83,14 +88,14 @@ impl Peers {
         is_known.then_some(uncovered)
     }
 
-    /// It wants a snapshot at `at`, or what it wanted before, too.
-    pub(super) fn asked(&mut self, at: Instant, lbu: u32, get: &GetSnapshot) {
+    /// It wants a snapshot, and what it wanted before, too.
+    pub(super) fn asked(&mut self, now: Instant, lbu: u32, get: &GetSnapshot) {
         if let Some(peer) = self.peers.get_mut(&lbu) {
-            let (at, chunks) = match &peer.asked {
-                Some((earlier, before)) => (at.min(*earlier), before.chunks | get.chunks),
-                None => (at, get.chunks),
+            let (since, chunks) = match &peer.asked {
+                Some((since, before)) => (*since, before.chunks | get.chunks),
+                None => (now, get.chunks),
             };
-            peer.asked = Some((at, GetSnapshot { chunks, ..*get }));
+            peer.asked = Some((since, GetSnapshot { chunks, ..*get }));
         }
     }
 
@@ -149,9 +154,9 @@ impl Peers {
 
 impl Peer {
     fn answer_at(&self, config: &AgentConfig) -> Option<Instant> {
-        let (at, _) = self.asked?;
+        let (since, _) = self.asked?;
         let next = self.answered.map(|at| at + config.snapshot_interval);
-        Some(next.map_or(at, |next| next.max(at)))
+        Some(next.map_or(since, |next| next.max(since)))
     }
 }
 

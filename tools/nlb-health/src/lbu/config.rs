@@ -4,9 +4,9 @@
 
 use crate::{
     cache::{Limits, RowChange},
-    row::AppId,
+    row::{AppId, Row},
 };
-use std::time::Duration;
+use std::{net::SocketAddr, time::Duration};
 
 /// How a load balancing unit behaves. [`LbuConfig::new`] has the defaults.
 #[derive(Clone, Debug)]
@@ -25,7 +25,7 @@ pub struct LbuConfig {
     pub retry: Duration,
     /// And at most.
     pub retry_max: Duration,
-    /// A target is in force when the cache has it. Otherwise when [`super::Lbu::applied`] says so: whoever plumbs
+    /// A target is in force when the cache has it. Otherwise when [`super::Lbu::in_force`] says so: whoever plumbs
     /// the forwarder knows better.
     pub in_force_at_once: bool,
 }
@@ -43,6 +43,35 @@ impl LbuConfig {
             retry_max: Duration::from_secs(5),
             in_force_at_once: false,
         }
+    }
+}
+
+/// What somebody who follows the cache does. See [`super::Lbu::in_force`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InForce {
+    /// The virtual address and the transport protocol of rows that concern it; nothing, if all do.
+    pub service: Option<(SocketAddr, u8)>,
+    /// The version of the cache up to which it does what these rows ask for,
+    pub rows: u64,
+    /// and the one up to which it has taken out those that are gone.
+    pub removals: u64,
+}
+
+impl InForce {
+    /// It does all of a version of the cache.
+    pub fn all(version: u64) -> Self {
+        Self {
+            service: None,
+            rows: version,
+            removals: version,
+        }
+    }
+
+    /// Whether it does what `row` asks for since the version `directed`, or the row does not concern it.
+    pub(super) fn has(&self, row: &Row, directed: u64) -> bool {
+        let app_type = &row.identity.app_type;
+        let own = (app_type.vip, app_type.transport);
+        directed <= self.rows || self.service.is_some_and(|service| service != own)
     }
 }
 
@@ -85,7 +114,7 @@ pub enum Event {
         app: AppId,
         /// In which way.
         change: RowChange,
-        /// The version of the cache, for [`super::Lbu::applied`].
+        /// The version of the cache, for [`super::Lbu::in_force`].
         version: u64,
     },
     /// A host's rows are more than may be cached, and are not.

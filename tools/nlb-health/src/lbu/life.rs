@@ -3,7 +3,7 @@
 //! What a load balancing unit knows of one life of a host: which generation it has of each chunk, which it has
 //! heard of, and what it has asked for.
 
-use super::LbuConfig;
+use super::{changes::Told, LbuConfig};
 use crate::{
     random::Random,
     row::{AppId, Row},
@@ -48,10 +48,14 @@ struct Parts {
 #[derive(Debug)]
 pub(super) struct Life {
     pub(super) epoch: u64,
+    /// When it was heard of first.
+    pub(super) since: Instant,
     /// Where it speaks from; as a leader says, if it has not spoken itself.
     pub(super) from: SocketAddr,
     /// Another address, from which a leader has heard of it; requests go to both in turn.
     pub(super) other: Option<SocketAddr>,
+    /// What a leader has said of it last in full.
+    pub(super) told: Option<Told>,
     /// It is the other one's turn.
     is_others_turn: bool,
     pub(super) name: Option<String>,
@@ -73,8 +77,10 @@ impl Life {
     pub(super) fn new(now: Instant, epoch: u64, from: SocketAddr, config: &LbuConfig) -> Self {
         Self {
             epoch,
+            since: now,
             from,
             other: None,
+            told: None,
             is_others_turn: false,
             name: None,
             heard: now,
@@ -104,6 +110,19 @@ impl Life {
 
     pub(super) fn is_behind(&self) -> bool {
         self.chunks.is_empty() || self.chunks.iter().any(Chunk::is_behind)
+    }
+
+    /// It speaks from there. If something is missing, it was asked for elsewhere, perhaps where nobody is.
+    pub(super) fn speaks_from(&mut self, now: Instant, from: SocketAddr, retry: Duration) {
+        if self.from == from {
+            return;
+        }
+        self.from = from;
+        self.is_others_turn = false;
+        if self.get_at.is_some() {
+            self.get_at = Some(now);
+            self.wait = retry;
+        }
     }
 
     /// Something is missing, or nothing any more.
@@ -141,13 +160,6 @@ impl Life {
 
     pub(super) fn has_asked(&self, request: u64) -> bool {
         self.requests.contains(&request)
-    }
-
-    /// The answer to a request that was made to all hosts.
-    pub(super) fn adopt(&mut self, request: u64) {
-        if !self.has_asked(request) {
-            self.requests = [request, self.requests[0]];
-        }
     }
 
     /// A part of a snapshot: all rows of the chunk, if it was the last one that was missing.

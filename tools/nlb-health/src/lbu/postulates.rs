@@ -2,7 +2,7 @@
 
 //! Postulates (FIG. 15, 1512 and 1514): whether what a host postulates is what this load balancing unit does.
 
-use super::Lbu;
+use super::{InForce, Lbu};
 use crate::{
     row::{AppId, Directive},
     wire::{Postulate, PostulateWrong, Postulated},
@@ -53,11 +53,6 @@ impl Lbu {
             generation,
         } = *postulated;
         let at_once = self.config.in_force_at_once;
-        let (in_force, removals) = if at_once {
-            (u64::MAX, u64::MAX)
-        } else {
-            (self.applied, self.removals)
-        };
         let host = self.hosts.get_mut(&id)?;
         if let Some(next) = host.next.as_mut().filter(|life| life.epoch == epoch) {
             // Of this life there is nothing in the cache yet; nothing older than this will get there. But the forwarder
@@ -85,13 +80,16 @@ impl Lbu {
         match self.cache.row(id, app) {
             Some(cached) => {
                 let state = cached.row.status.target;
-                let is_done = cached.directed <= in_force && !self.refused.contains(&(id, app));
+                let has = |own: &InForce| own.has(&cached.row, cached.directed);
+                let is_done = (at_once || self.in_force.iter().all(has))
+                    && !self.refused.contains(&(id, app));
                 let is_right = is_caught_up && state == target && is_done;
                 (!is_right).then(|| (app, Some(state).filter(|_| is_done)))
             }
             None => {
-                let is_right =
-                    is_caught_up && target != Directive::Active && self.cache.removed() <= removals;
+                let removed = self.cache.removed();
+                let is_out = at_once || self.in_force.iter().all(|own| removed <= own.removals);
+                let is_right = is_caught_up && target != Directive::Active && is_out;
                 (!is_right).then_some((app, None))
             }
         }

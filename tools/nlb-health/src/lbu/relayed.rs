@@ -9,15 +9,31 @@ use crate::wire::{Consolidated, Heartbeat, Relayed};
 use std::time::{Duration, Instant};
 
 impl Lbu {
-    /// The leader's own life is the one in the cache.
-    pub(super) fn consolidated(&mut self, now: Instant, consolidated: Consolidated) {
+    /// The leader's own life is the one in the cache. Whether it is heard: those of whom nothing is known here shall
+    /// speak for themselves, for it may be that they are not reached where the leader hears them.
+    pub(super) fn consolidated(&mut self, now: Instant, consolidated: Consolidated) -> bool {
         self.counters.add("consolidated");
+        let mut is_heard = true;
         for record in consolidated.records {
+            let id = record.host;
             self.relayed(now, record);
+            is_heard &= !self.is_awaited(now, id);
         }
+        is_heard
     }
 
-    fn relayed(&mut self, now: Instant, record: Relayed) {
+    /// Nothing of it is here, but it may be soon. Who never answers is no reason for others to speak for themselves.
+    pub(super) fn is_awaited(&mut self, now: Instant, id: u32) -> bool {
+        let host = self.hosts.get(&id).filter(|host| host.current.is_none());
+        let next = host.and_then(|host| host.next.as_ref());
+        let is_awaited = next.is_some_and(|life| now < life.since + life.age_limit);
+        if is_awaited {
+            self.counters.add("relayed-unknown");
+        }
+        is_awaited
+    }
+
+    pub(super) fn relayed(&mut self, now: Instant, record: Relayed) {
         let Relayed {
             host: id, epoch, ..
         } = record;

@@ -352,7 +352,7 @@ impl Consolidated {
 pub(crate) const CONSOLIDATED_HEAD: usize = 10;
 
 impl Relayed {
-    fn encode(&self, out: &mut Vec<u8>) {
+    pub(super) fn encode(&self, out: &mut Vec<u8>) {
         out.u32(self.host);
         out.u64(self.epoch);
         row::encode_address(&self.address, out);
@@ -365,7 +365,7 @@ impl Relayed {
         }
     }
 
-    fn decode(from: &mut Reader<'_>) -> Result<Self, Error> {
+    pub(super) fn decode(from: &mut Reader<'_>) -> Result<Self, Error> {
         let (host, epoch) = (from.u32()?, from.u64()?);
         let address = row::address(from)?;
         check(address.port() != 0, Error::Address)?;

@@ -70,7 +70,7 @@ fn machine(world: &mut World) {
     let host = world.random.below(world.hosts.len());
     let unit = world.random.below(world.units.len());
     let now = world.now;
-    match world.random.below(10) {
+    match world.random.below(11) {
         0 => {
             // A crash; what the host believed is void.
             world.hosts[host].agent = None;
@@ -121,7 +121,13 @@ fn machine(world: &mut World) {
             }
         }
         8 => world.stand_still(host),
-        _ => world.faults.cut.clear(),
+        9 => {
+            world.faults.deaf.insert(unit);
+        }
+        _ => {
+            world.faults.cut.clear();
+            world.faults.deaf.clear();
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 //! What a leader saves, and what its death costs.
 
-use crate::world::{host_address, member_address, unit_address, Size, World};
+use crate::world::{host_address, member_address, unit_address, Multicast, Size, World, AGE_LIMIT};
 use nlb_health::row::{AppType, Directive, Health, Identity, Row, Status};
 use std::{net::SocketAddr, time::Duration};
 
@@ -16,6 +16,10 @@ fn wait(world: &mut World, seconds: u64) {
 
 /// Hosts with a row each, which are known everywhere.
 fn world(groups: u32) -> World {
+    world_by(groups, Multicast::None, true)
+}
+
+fn world_by(groups: u32, multicast: Multicast, changes: bool) -> World {
     let mut world = World::new(
         7,
         Size {
@@ -23,6 +27,8 @@ fn world(groups: u32) -> World {
             lbus: LBUS as u32,
             chaos_s: 0,
             groups,
+            multicast,
+            changes,
         },
     );
     for index in 0..HOSTS {
@@ -90,19 +96,21 @@ fn a_leader_spares_heartbeats() {
     let all = (HOSTS * LBUS * 39) as u64;
     assert!(alone.sent.values().sum::<u64>() >= all);
 
-    let mut led = world(1);
-    led.sent.clear();
-    wait(&mut led, 20);
-    let leader = leader(&led, 0);
-    // One in twenty, for those whom nobody knows yet.
-    let direct = sent(&led, 1, leader);
-    let most = ((HOSTS - 1) * LBUS * 3) as u64;
-    assert!(direct <= most, "{direct} heartbeats beside the leader");
-    assert!(direct >= ((HOSTS - 1) * LBUS) as u64);
-    // Nobody else passes anything on.
-    assert_eq!(sent(&led, 10, leader), 0);
-    assert!(led.sent[&(leader, 10)] >= 40);
-    led.check_equal();
+    for (changes, passed_on) in [(false, 10), (true, 13)] {
+        let mut led = world_by(1, Multicast::None, changes);
+        led.sent.clear();
+        wait(&mut led, 20);
+        let leader = leader(&led, 0);
+        // One in twenty, for those whom nobody knows yet.
+        let direct = sent(&led, 1, leader);
+        let most = ((HOSTS - 1) * LBUS * 3) as u64;
+        assert!(direct <= most, "{direct} heartbeats beside the leader");
+        assert!(direct >= ((HOSTS - 1) * LBUS) as u64);
+        // Nobody else passes anything on.
+        assert_eq!(sent(&led, passed_on, leader), 0);
+        assert!(led.sent[&(leader, passed_on)] >= 40);
+        led.check_equal();
+    }
 }
 
 #[test]
@@ -124,6 +132,28 @@ fn the_death_of_a_leader_costs_no_row() {
     world.start_host(second);
     wait(&mut world, 6);
     world.check_leaders();
+}
+
+/// Then one heartbeat that its host sends is for all units.
+#[test]
+fn leaders_may_be_heard_by_multicast() {
+    let mut world = world_by(1, Multicast::All, true);
+    world.sent.clear();
+    wait(&mut world, 20);
+    let first = leader(&world, HOSTS - 1);
+    let direct = sent(&world, 1, first);
+    // One in twenty, once for all units.
+    let most = ((HOSTS - 1) * 3) as u64;
+    assert!(direct <= most, "{direct} heartbeats beside the leader");
+    assert!(direct >= (HOSTS - 1) as u64);
+    world.check_equal();
+    world.hosts[first].agent = None;
+    all_stay(&mut world, 6, &[first]);
+    assert_ne!(leader(&world, HOSTS - 1), first);
+    world.start_host(first);
+    wait(&mut world, 6);
+    world.check_leaders();
+    world.check_equal();
 }
 
 #[test]
@@ -194,4 +224,21 @@ fn a_unit_that_begins_anew_learns_all() {
     world.start_unit(0);
     wait(&mut world, 3);
     world.check_equal();
+}
+
+/// It does not reach them where their leader hears them. What it knew before may be used for as long as the age limit.
+#[test]
+fn a_unit_that_begins_anew_learns_of_those_that_it_does_not_reach_in_the_group() {
+    let mut world = world(1);
+    for host in 0..HOSTS {
+        let way = (unit_address(0), member_address(host));
+        world.faults.cut.insert(way);
+    }
+    for step in 0..40 {
+        world.run_until(world.now + STEP * step);
+        world.crash_unit(0, true);
+        world.start_unit(0);
+        world.run_until(world.now + AGE_LIMIT);
+        world.check_equal();
+    }
 }

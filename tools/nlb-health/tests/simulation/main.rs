@@ -17,7 +17,7 @@ use std::{
     env,
     panic::{catch_unwind, AssertUnwindSafe},
 };
-use world::{Size, World};
+use world::{Multicast, Size, World};
 
 fn number(name: &str) -> Option<u64> {
     env::var(name).ok().map(|text| text.parse().expect(name))
@@ -30,7 +30,18 @@ fn run(seeds: u64, size: Size) {
         let result = catch_unwind(AssertUnwindSafe(|| {
             // Not all are in groups.
             let groups = size.groups.min(seed as u32 % 4);
-            let mut world = World::new(seed, Size { groups, ..size });
+            let multicast = match seed % 3 {
+                0 => Multicast::None,
+                1 => Multicast::All,
+                _ => Multicast::Some,
+            };
+            let size = Size {
+                groups,
+                multicast,
+                changes: seed % 5 < 3,
+                ..size
+            };
+            let mut world = World::new(seed, size);
             chaos::run(&mut world);
             world.quiet();
             world.check_equal();
@@ -61,6 +72,8 @@ fn caches_become_equal_to_tables() {
             lbus: 3,
             chaos_s: 8,
             groups: 2,
+            multicast: Multicast::None,
+            changes: true,
         },
     );
 }
@@ -74,6 +87,8 @@ fn many_machines() {
             lbus: 6,
             chaos_s: 6,
             groups: 3,
+            multicast: Multicast::None,
+            changes: true,
         },
     );
 }

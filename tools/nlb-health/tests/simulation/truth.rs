@@ -20,6 +20,8 @@ pub(crate) struct Truth {
     beats: BTreeMap<Beat, Instant>,
     /// When it came to a leader, in a life of that.
     arrived: BTreeMap<((u32, u64), Beat), Instant>,
+    /// What a leader has said of a host in full, by the number of the message.
+    told: BTreeMap<((u32, u64), u64, u32), Beat>,
 }
 
 /// Who sends a datagram, in which life.
@@ -32,7 +34,7 @@ fn sender(bytes: &[u8]) -> (u32, u64) {
 /// What is in a datagram, if it is a heartbeat in some way.
 fn heartbeat(bytes: &[u8]) -> Option<Message> {
     let number = bytes[5];
-    if ![1, 9, 10].contains(&number) {
+    if ![1, 9, 10, 13].contains(&number) {
         return None;
     }
     let body = &bytes[HEADER_LEN..bytes.len() - TAG_LEN];
@@ -46,10 +48,16 @@ impl Truth {
         let beat = match heartbeat(bytes) {
             Some(Message::Heartbeat(beat)) => beat.beat,
             Some(Message::MemberHeartbeat(member)) => member.heartbeat.beat,
-            Some(Message::Consolidated(relayed)) => {
-                for record in relayed.records {
-                    let beat = (record.host, record.epoch, record.beat);
-                    let since = now - Duration::from_millis(u64::from(record.age));
+            Some(message) => {
+                if let Message::Changes(changes) = &message {
+                    for record in &changes.records {
+                        let beat = (record.host, record.epoch, record.beat);
+                        let key = ((host, epoch), changes.number, record.host);
+                        self.told.insert(key, beat);
+                    }
+                }
+                for (beat, age) in self.passed_on((host, epoch), message) {
+                    let since = now - age;
                     // It is rounded down.
                     let arrived = self.arrived[&((host, epoch), beat)] + Duration::from_millis(1);
                     assert!(
@@ -59,7 +67,7 @@ impl Truth {
                 }
                 return;
             }
-            _ => return,
+            None => return,
         };
         self.beats.entry((host, epoch, beat)).or_insert(now);
     }
@@ -77,13 +85,29 @@ impl Truth {
     /// Of which hosts a datagram says that they were there, and when, if it was sent at `sent`.
     pub(crate) fn said(&self, sent: Instant, bytes: &[u8]) -> Vec<(u32, Instant)> {
         let mut said = vec![(sender(bytes).0, sent)];
-        if let Some(Message::Consolidated(relayed)) = heartbeat(bytes) {
-            let records = relayed.records.iter();
-            said.extend(records.map(|record| {
-                let beat = (record.host, record.epoch, record.beat);
-                (record.host, self.beats[&beat])
-            }));
+        if let Some(message) = heartbeat(bytes) {
+            let passed_on = self.passed_on(sender(bytes), message).into_iter();
+            said.extend(passed_on.map(|(beat, _)| (beat.0, self.beats[&beat])));
         }
         said
+    }
+
+    /// The heartbeats of others that a leader passes on, and for how long it has had them, as it says.
+    fn passed_on(&self, leader: (u32, u64), message: Message) -> Vec<(Beat, Duration)> {
+        let (records, same, number) = match message {
+            Message::Consolidated(all) => (all.records, Vec::new(), all.number),
+            Message::Changes(changes) => (changes.records, changes.same, changes.number),
+            _ => return Vec::new(),
+        };
+        let records = records.into_iter();
+        let records = records.map(|record| ((record.host, record.epoch, record.beat), record.age));
+        let same = same.into_iter().map(|same| {
+            assert!(same.base < number);
+            let (host, epoch, beat) = self.told[&(leader, same.base, same.host)];
+            ((host, epoch, beat + same.more), same.age)
+        });
+        let all = records.chain(same);
+        all.map(|(beat, age)| (beat, Duration::from_millis(u64::from(age))))
+            .collect()
     }
 }

@@ -3,21 +3,21 @@
 //! The machines, and the network between them.
 
 mod checks;
+mod network;
 
 use crate::truth::Truth;
+use network::{Datagram, Faults};
 use nlb_health::{
     agent::{self, Agent, AgentConfig, GroupConfig},
-    lbu::{self, Lbu, LbuConfig},
+    lbu::{self, InForce, Lbu, LbuConfig},
     row::{AppId, Directive, Row},
     seal::Keys,
     wire::{Message, Route},
-    Transmit,
 };
 use std::{
     cmp::Reverse,
     collections::{BTreeMap, BTreeSet, BinaryHeap},
     net::SocketAddr,
-    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -55,6 +55,16 @@ impl Random {
     }
 }
 
+/// Which hosts reach units by their multicast group.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Multicast {
+    None,
+    /// Without the units' own addresses.
+    All,
+    /// A third of them only so, a third by the units' own addresses, too.
+    Some,
+}
+
 #[derive(Clone, Copy)]
 pub(crate) struct Size {
     pub(crate) hosts: u32,
@@ -62,26 +72,9 @@ pub(crate) struct Size {
     pub(crate) chaos_s: u64,
     /// Of hosts; 0 is none at all.
     pub(crate) groups: u32,
-}
-
-/// A datagram under way.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
-struct Datagram {
-    at: Instant,
-    order: u64,
-    sent: Instant,
-    from: SocketAddr,
-    to: SocketAddr,
-    bytes: Arc<[u8]>,
-}
-
-#[derive(Default)]
-pub(crate) struct Faults {
-    pub(crate) lost: u64,
-    pub(crate) doubled: u64,
-    pub(crate) late: u64,
-    /// From, to.
-    pub(crate) cut: BTreeSet<(SocketAddr, SocketAddr)>,
+    pub(crate) multicast: Multicast,
+    /// Leaders say only of what has changed what it is.
+    pub(crate) changes: bool,
 }
 
 /// An endpoint of the forwarder: virtual address, transport protocol, physical address.
@@ -161,6 +154,11 @@ pub(crate) fn member_address(index: usize) -> SocketAddr {
     SocketAddr::from(([10, 3, 0, index as u8 + 1], 4772))
 }
 
+/// Which all units hear, unless they are deaf.
+fn multicast_group() -> SocketAddr {
+    SocketAddr::from(([239, 192, 0, 71], 4771))
+}
+
 pub(crate) fn unit_address(index: usize) -> SocketAddr {
     SocketAddr::from(([10, 1, 0, index as u8 + 1], 4771))
 }
@@ -233,13 +231,20 @@ impl World {
             gather: Duration::from_millis(100),
             answer_wait: Duration::from_millis(50),
             direct_every: 20,
+            changes: self.size.changes,
             ..GroupConfig::new(id as u32, address, seeds, interval)
         })
     }
 
     pub(crate) fn start_host(&mut self, index: usize) {
         let group = self.group(index);
-        let lbus = (0..self.size.lbus as usize).map(unit_address).collect();
+        let (by_address, by_group) = match self.size.multicast {
+            Multicast::None => (true, false),
+            Multicast::All => (false, true),
+            Multicast::Some => (!index.is_multiple_of(3), index % 3 != 1),
+        };
+        let lbus = (0..self.size.lbus as usize).filter(|_| by_address);
+        let lbus = lbus.map(unit_address).collect();
         let seed = self.seed();
         let host = &mut self.hosts[index];
         host.epoch += 1;
@@ -258,6 +263,7 @@ impl World {
             postulate_interval: Duration::from_millis(200),
             presence_interval: Duration::from_secs(3),
             max_rows: 40,
+            multicast: by_group.then(multicast_group).into_iter().collect(),
             ..AgentConfig::new(index as u32 + 1, host.epoch, lbus)
         };
         host.agent = Some(Agent::new(self.now, config, self.keys.clone(), seed));
@@ -288,104 +294,10 @@ impl World {
         unit.left = unit.plane.keys().map(|key| (*key, ended(key))).collect();
     }
 
-    fn send(&mut self, from: SocketAddr, transmit: Transmit) {
-        let copies = 1 + u64::from(self.random.percent(self.faults.doubled));
-        for _ in 0..copies {
-            if self.random.percent(self.faults.lost)
-                || self.faults.cut.contains(&(from, transmit.to))
-            {
-                continue;
-            }
-            let most = if self.random.percent(self.faults.late) {
-                DELAY_MAX
-            } else {
-                Duration::from_millis(2)
-            };
-            let at = self.now + self.random.up_to(most);
-            self.put(at, from, transmit.to, transmit.datagram.clone());
-        }
-    }
-
     /// For a while nothing of the host runs.
     pub(crate) fn stand_still(&mut self, index: usize) {
         let time = self.random.up_to(AGE_LIMIT * 3 / 2);
         self.hosts[index].still = Some(self.now + time);
-    }
-
-    fn put(&mut self, at: Instant, from: SocketAddr, to: SocketAddr, bytes: Arc<[u8]>) {
-        self.order += 1;
-        self.net.push(Reverse(Datagram {
-            at,
-            order: self.order,
-            sent: self.now,
-            from,
-            to,
-            bytes,
-        }));
-    }
-
-    /// Something that was delivered before comes again, perhaps changed.
-    pub(crate) fn replay(&mut self) {
-        if self.recorded.is_empty() {
-            return;
-        }
-        let index = self.random.below(self.recorded.len());
-        let old = self.recorded[index].clone();
-        let mut bytes = old.bytes.to_vec();
-        if self.random.percent(30) {
-            let at = self.random.below(bytes.len());
-            bytes[at] ^= 1 << self.random.below(8);
-        }
-        // From somewhere else.
-        let from = SocketAddr::from(([10, 9, 0, 1], 9));
-        self.put(self.now, from, old.to, bytes.into());
-    }
-
-    fn deliver(&mut self, datagram: Datagram) {
-        let (from, to) = (datagram.from, datagram.to);
-        let genuine = !from.ip().to_string().starts_with("10.9.");
-        if let Some(index) = self.host_at(to) {
-            if genuine {
-                self.truth.arrive(self.now, &datagram.bytes);
-            }
-            let host = &mut self.hosts[index];
-            if host.still.is_some() {
-                host.waiting.push(datagram.clone());
-            } else if let Some(agent) = host.running() {
-                agent.handle_datagram(self.now, from, &datagram.bytes);
-            }
-        } else if let Some(index) = (0..self.units.len()).find(|i| unit_address(*i) == to) {
-            let is_of_host = self.host_at(from).is_some();
-            let unit = &mut self.units[index];
-            if let Some(lbu) = &mut unit.lbu {
-                lbu.handle_datagram(self.now, from, &datagram.bytes);
-                if is_of_host {
-                    for (host, at) in self.truth.said(datagram.sent, &datagram.bytes) {
-                        let heard = unit.heard.entry(host).or_insert(at);
-                        *heard = at.max(*heard);
-                    }
-                }
-            }
-        }
-        if genuine {
-            if self.recorded.len() < RECORDED {
-                self.recorded.push(datagram);
-            } else {
-                let index = self.random.below(RECORDED);
-                self.recorded[index] = datagram;
-            }
-        }
-    }
-
-    /// Whose address it is.
-    fn host_at(&self, address: SocketAddr) -> Option<usize> {
-        let SocketAddr::V4(address) = address else {
-            return None;
-        };
-        let [10, 0 | 3, 0, number] = address.ip().octets() else {
-            return None;
-        };
-        usize::from(number).checked_sub(1)
     }
 
     /// By how much a leader may be wrong.
@@ -513,7 +425,7 @@ impl World {
                         ((host, app), (place(row), row.status.target))
                     });
                 unit.plane.extend(rows);
-                lbu.applied(lbu.cache().version());
+                lbu.in_force(vec![InForce::all(lbu.cache().version())]);
             }
             for transmit in sent {
                 self.send(unit_address(index), transmit);

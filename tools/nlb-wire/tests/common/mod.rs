@@ -181,9 +181,20 @@ fn read_report(bytes: &[u8], len: usize) {
     if report::decrement_ttl(&mut shorter).is_err() {
         assert_eq!(shorter, bytes);
     }
+    if let Ok((report, outer)) = report::Report::parse_ipip(bytes, len) {
+        assert!(report.total_len <= len);
+        assert!(report.quote_offset + report.quote_len <= bytes.len());
+        assert_eq!(report.quoted, outer.parsed);
+        // The report's own addresses and both quoted packets are of one family.
+        assert_eq!(outer.source.is_v4(), report.source.is_v4());
+        assert_eq!(outer.parsed.tuple.is_v4(), report.source.is_v4());
+        let ports = outer.offset + outer.parsed.l4_offset + 8;
+        assert!(report.quote_offset + ports <= bytes.len());
+    }
     let Ok(report) = report::Report::parse(bytes, len) else {
         return;
     };
+    translate(bytes, &report);
     assert!(report.total_len <= len);
     assert!(report.quote_offset + report.quote_len <= bytes.len());
     let quote = &bytes[report.quote_offset..][..report.quote_len];
@@ -219,6 +230,56 @@ fn read_report(bytes: &[u8], len: usize) {
     }
     if let Some(tuple) = report.replied() {
         let _ = control::carried(bytes, len, &tuple);
+    }
+}
+
+/// What a router that translates addresses makes of an ICMP error.
+fn translate(bytes: &[u8], report: &nlb_wire::report::Report) {
+    let v6 = |last| Addr::v6([0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, last]);
+    let v4 = |last| Addr::v4([192, 0, 2, last]);
+    let proto = report.quoted.tuple.proto();
+    for ends in [(v4(1), v4(2)), (v6(1), v6(2)), (v4(1), v6(2))] {
+        for (client, vip) in [(v4(3), v4(4)), (v6(3), v6(4))] {
+            let quoted = FourTuple::new(client, 5, vip, 6, proto).unwrap();
+            let mut changed = bytes.to_vec();
+            if nlb_wire::report::translate(&mut changed, report, ends, &quoted).is_err() {
+                assert_eq!(changed, bytes);
+                continue;
+            }
+            let outer = nlb_wire::parse::addresses(&changed);
+            assert_eq!(outer, Some(ends));
+            assert_eq!(changed.len(), bytes.len());
+            if let Ok(again) = nlb_wire::report::Report::parse(&changed, report.total_len) {
+                assert_eq!(again.quoted.tuple, quoted);
+                assert_eq!(again.ttl, report.ttl - 1);
+            }
+        }
+    }
+}
+
+/// The headers of a packet, and of one inside it.
+fn read_headers(bytes: &[u8], frame: nlb_wire::parse::Frame) {
+    use nlb_wire::{ipip, parse};
+    let parsed = parse::parse(bytes, frame);
+    if let Ok(parsed) = parsed {
+        assert!(parsed.total_len <= frame.len && parsed.l4_offset < bytes.len());
+        if let Some(offset) = parsed.checksum.offset() {
+            assert!(offset + 2 <= bytes.len());
+        }
+    }
+    // The fast path must not take a packet for something else than the ordinary one does.
+    if let Some(ordinary) = parse::parse_ordinary(bytes, frame) {
+        assert_eq!(parsed, Ok(ordinary));
+    }
+    if let Ok(outer) = ipip::parse(bytes, frame) {
+        assert!(outer.offset < bytes.len());
+        let len = frame.len - outer.offset;
+        let inner = parse::parse(&bytes[outer.offset..], parse::Frame { len, ..frame });
+        assert_eq!(inner, Ok(outer.parsed));
+        if !frame.gso {
+            assert_eq!(outer.offset + outer.parsed.total_len, outer.total_len);
+            assert!(outer.total_len <= frame.len);
+        }
     }
 }
 
@@ -411,7 +472,7 @@ fn out_of_order(
 
 /// Runs every parser over bytes; the values do not matter, only that all come back.
 pub(crate) fn parse_everything(bytes: &[u8]) {
-    use nlb_wire::{control, encap, icmp, parse, record};
+    use nlb_wire::{control, encap, icmp, ipip, parse, record};
     if let Ok(ip) = ipv4::Packet::new_header(bytes) {
         let _ = (
             ip.payload(),
@@ -438,7 +499,15 @@ pub(crate) fn parse_everything(bytes: &[u8]) {
             let _ = (icmp.kind(), icmp.echo(), icmp.quoted(), icmp.payload());
         }
     }
-    let _ = parse::parse_quoted(bytes);
+    if let Ok(parsed) = parse::parse_quoted(bytes) {
+        assert!(parsed.l4_offset + 8 <= bytes.len());
+        assert!(parsed.l4_offset + 8 <= parsed.total_len);
+    }
+    if let Ok(outer) = ipip::parse_quoted(bytes) {
+        let inner = parse::parse_quoted(&bytes[outer.offset..]);
+        assert_eq!(inner, Ok(outer.parsed));
+        assert_eq!(outer.parsed.tuple.is_v4(), outer.source.is_v4());
+    }
     for len in [0, bytes.len(), bytes.len() * 2] {
         read_report(bytes, len);
     }
@@ -449,12 +518,7 @@ pub(crate) fn parse_everything(bytes: &[u8]) {
                 gso,
                 csum_partial,
             };
-            if let Ok(parsed) = parse::parse(bytes, frame) {
-                assert!(parsed.total_len <= len && parsed.l4_offset < bytes.len());
-                if let Some(offset) = parsed.checksum.offset() {
-                    assert!(offset + 2 <= bytes.len());
-                }
-            }
+            read_headers(bytes, frame);
         }
     }
     let v6 = |last| Addr::v6([0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, last]);
@@ -463,6 +527,10 @@ pub(crate) fn parse_everything(bytes: &[u8]) {
         let mut changed = bytes.to_vec();
         if encap::encapsulate(&mut changed, forwarder, host, FlowId::nth(7)).is_err() {
             assert_eq!(changed, bytes);
+        }
+        let mut buffer = [0; ipip::MAX_HEADER_LEN];
+        if let Ok(header) = ipip::emit(bytes, bytes.len(), forwarder, host, &mut buffer) {
+            assert_eq!(parse::addresses(header), Some((forwarder, host)));
         }
         for proto in [Proto::Tcp, Proto::Udp] {
             let Some(tuple) = FourTuple::new(forwarder, 5, host, 6, proto) else {

@@ -7,8 +7,8 @@ use super::GroupConfig;
 use crate::{
     row::is_address,
     wire::{
-        group::CONSOLIDATED_HEAD, Consolidated, Heartbeat, PassedOn, Relayed, AGE_LIMIT_MAX,
-        BODY_MAX, LBUS_MAX, OPERATIONS_MAX,
+        changes::CHANGES_HEAD, group::CONSOLIDATED_HEAD, Changes, Consolidated, Heartbeat, Message,
+        PassedOn, Relayed, Same, AGE_LIMIT_MAX, BODY_MAX, LBUS_MAX, OPERATIONS_MAX, SAME_MAX,
     },
 };
 use std::{
@@ -17,6 +17,8 @@ use std::{
     time::Instant,
 };
 
+/// How many heartbeats behind one that was told in full others are as before; in one byte.
+const MORE_MAX: u64 = 127;
 /// Consolidated heartbeats of which it is awaited who gets them.
 const SENT_MAX: usize = 1024;
 
@@ -35,6 +37,50 @@ struct Sent {
     /// Of each record its host, life and number, and where it came from.
     records: Vec<(u32, u64, u64, SocketAddr)>,
     heard_by: BTreeSet<u32>,
+    /// Load balancing units, and hosts of which they have got nothing by it.
+    missing: BTreeSet<(u32, u32)>,
+}
+
+/// What was told of a host last in full, and in which message.
+#[derive(Debug)]
+struct Told {
+    number: u64,
+    record: Relayed,
+}
+
+impl Waiting {
+    fn record(self, now: Instant, host: u32) -> Relayed {
+        let age = now.saturating_duration_since(self.since).as_millis();
+        Relayed {
+            host,
+            epoch: self.epoch,
+            beat: self.heartbeat.beat,
+            age: u32::try_from(age)
+                .unwrap_or(AGE_LIMIT_MAX)
+                .min(AGE_LIMIT_MAX),
+            age_limit: self.heartbeat.age_limit,
+            generations: self.heartbeat.generations,
+            address: self.from,
+        }
+    }
+}
+
+impl Told {
+    /// What is to be said of the host now, if it is as it was.
+    fn same(&self, record: &Relayed) -> Option<Same> {
+        let before = Relayed {
+            beat: record.beat,
+            age: record.age,
+            ..self.record.clone()
+        };
+        let more = record.beat.checked_sub(self.record.beat)?;
+        ((1..=MORE_MAX).contains(&more) && before == *record).then_some(Same {
+            host: record.host,
+            base: self.number,
+            more,
+            age: record.age,
+        })
+    }
 }
 
 #[derive(Debug, Default)]
@@ -44,6 +90,7 @@ pub(super) struct Relay {
     due: Option<Instant>,
     last: u64,
     sent: VecDeque<Sent>,
+    told: BTreeMap<u32, Told>,
 }
 
 impl Relay {
@@ -81,62 +128,95 @@ impl Relay {
     }
 
     /// What is to be sent to all load balancing units now.
-    pub(super) fn due(&mut self, now: Instant, config: &GroupConfig) -> Vec<Consolidated> {
+    pub(super) fn due(&mut self, now: Instant, config: &GroupConfig) -> Vec<Message> {
         if self.due.is_none_or(|due| due > now) {
             return Vec::new();
         }
         self.due = None;
-        let mut messages: Vec<Consolidated> = Vec::new();
+        if self.told.len() > config.max_members {
+            // Hosts that are gone, most of them.
+            self.told.clear();
+        }
+        let mut messages: Vec<Changes> = Vec::new();
         let mut room = 0;
         for (host, waiting) in std::mem::take(&mut self.waiting) {
-            let age = now.saturating_duration_since(waiting.since).as_millis();
-            let record = Relayed {
-                host,
-                epoch: waiting.epoch,
-                beat: waiting.heartbeat.beat,
-                age: u32::try_from(age)
-                    .unwrap_or(AGE_LIMIT_MAX)
-                    .min(AGE_LIMIT_MAX),
-                age_limit: waiting.heartbeat.age_limit,
-                generations: waiting.heartbeat.generations,
-                address: waiting.from,
+            let record = waiting.record(now, host);
+            let same = self.told.get(&host).and_then(|told| told.same(&record));
+            let same = same.filter(|_| config.changes);
+            let len = |message: &Changes| match &same {
+                Some(same) => message.len_with(same),
+                None => record.len(),
             };
-            let of = (host, record.epoch, record.beat, record.address);
-            let len = record.len();
-            match messages.last_mut() {
-                Some(message) if len <= room && message.records.len() < OPERATIONS_MAX => {
-                    room -= len;
-                    message.records.push(record);
-                }
-                _ => {
-                    room = BODY_MAX - CONSOLIDATED_HEAD - len;
-                    self.last += 1;
-                    messages.push(Consolidated {
-                        number: self.last,
-                        records: vec![record],
-                    });
-                    if self.sent.len() == SENT_MAX {
-                        self.sent.pop_front();
-                    }
-                    self.sent.push_back(Sent {
-                        number: self.last,
-                        answer_at: now + config.answer_wait,
-                        records: Vec::new(),
-                        heard_by: BTreeSet::new(),
-                    });
-                }
+            let has_room = |message: &Changes| {
+                let (records, same) = (message.records.len(), message.same.len());
+                // A unit can name so many, if it has nothing of any of them.
+                let is_full = records + same >= SAME_MAX;
+                records < OPERATIONS_MAX && !is_full && len(message) <= room
+            };
+            if !messages.last().is_some_and(has_room) {
+                messages.push(self.begin(now, config));
+                room = BODY_MAX - CHANGES_HEAD.max(CONSOLIDATED_HEAD);
             }
-            if let Some(sent) = self.sent.back_mut() {
-                sent.records.push(of);
+            let (Some(message), Some(sent)) = (messages.last_mut(), self.sent.back_mut()) else {
+                break;
+            };
+            room -= len(message);
+            sent.records
+                .push((host, record.epoch, record.beat, record.address));
+            if let Some(same) = same {
+                message.same.push(same);
+            } else {
+                let number = message.number;
+                message.records.push(record.clone());
+                self.told.insert(host, Told { number, record });
             }
         }
-        messages
+        let message = |of: Changes| match config.changes {
+            true => Message::Changes(of),
+            false => Message::Consolidated(Consolidated {
+                number: of.number,
+                records: of.records,
+            }),
+        };
+        messages.into_iter().map(message).collect()
     }
 
-    pub(super) fn heard(&mut self, lbu: u32, number: u64) {
-        if let Some(sent) = self.sent.iter_mut().find(|sent| sent.number == number) {
-            if sent.heard_by.len() < LBUS_MAX {
-                sent.heard_by.insert(lbu);
+    /// The next message, which says nothing yet.
+    fn begin(&mut self, now: Instant, config: &GroupConfig) -> Changes {
+        self.last += 1;
+        if self.sent.len() == SENT_MAX {
+            self.sent.pop_front();
+        }
+        self.sent.push_back(Sent {
+            number: self.last,
+            answer_at: now + config.answer_wait,
+            records: Vec::new(),
+            heard_by: BTreeSet::new(),
+            missing: BTreeSet::new(),
+        });
+        Changes {
+            number: self.last,
+            records: Vec::new(),
+            same: Vec::new(),
+        }
+    }
+
+    /// `lbu` has got a message, but what it says of the hosts `missing`.
+    pub(super) fn heard(&mut self, lbu: u32, number: u64, missing: &[u32]) {
+        let Some(sent) = self.sent.iter_mut().find(|sent| sent.number == number) else {
+            return;
+        };
+        if sent.heard_by.len() == LBUS_MAX && !sent.heard_by.contains(&lbu) {
+            return;
+        }
+        sent.heard_by.insert(lbu);
+        for (host, ..) in &sent.records {
+            if missing.binary_search(host).is_ok() {
+                sent.missing.insert((lbu, *host));
+                // The next time in full, unless that was done since.
+                if self.told.get(host).is_some_and(|told| told.number < number) {
+                    self.told.remove(host);
+                }
             }
         }
     }
@@ -148,21 +228,21 @@ impl Relay {
             let Some(sent) = self.sent.pop_front() else {
                 break;
             };
-            if sent.heard_by.is_empty() {
-                continue;
+            let (heard_by, missing) = (&sent.heard_by, &sent.missing);
+            for (host, epoch, beat, to) in sent.records {
+                let has_got = |lbu: &&u32| !missing.contains(&(**lbu, host));
+                let lbus: Vec<_> = heard_by.iter().filter(has_got).copied().collect();
+                if !lbus.is_empty() {
+                    let passed = PassedOn {
+                        group,
+                        host,
+                        epoch,
+                        beat,
+                        lbus,
+                    };
+                    answers.push((to, passed));
+                }
             }
-            let lbus: Vec<_> = sent.heard_by.into_iter().collect();
-            let passed = |(host, epoch, beat, to)| {
-                let passed = PassedOn {
-                    group,
-                    host,
-                    epoch,
-                    beat,
-                    lbus: lbus.clone(),
-                };
-                (to, passed)
-            };
-            answers.extend(sent.records.into_iter().map(passed));
         }
         answers
     }
