@@ -6,8 +6,15 @@
 //! Only users who are admitted get an answer, as the kernel names them (`SO_PEERCRED`). Lines, and connections of a
 //! user, have bounds, and of the answers to a user one is there at a time; there are as many users as the configuration
 //! names. A connection may be idle for as long as it likes: applications hold it to say that they are there.
+//!
+//! After some requests a connection is for what happens alone ([`crate::feed`]).
 
-use rustix::fs::{flock, FlockOperation};
+use crate::feed::Watch;
+use rustix::{
+    fs::{flock, FlockOperation},
+    io::Errno,
+    net::{connect, socket_with, AddressFamily, SocketAddrUnix, SocketFlags, SocketType},
+};
 use std::{
     collections::BTreeMap,
     fs::{self, File, OpenOptions},
@@ -21,7 +28,7 @@ use std::{
     time::Duration,
 };
 use tokio::{
-    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
+    io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader},
     net::{UnixListener, UnixStream},
     sync::{mpsc, oneshot, watch, Semaphore},
 };
@@ -46,10 +53,25 @@ pub struct Caller {
 /// What comes from clients.
 #[derive(Debug)]
 pub enum Message {
-    /// A request, and where its answer goes, without the newline.
-    Line(Caller, String, oneshot::Sender<String>),
+    /// A request, and where its answer goes.
+    Line(Caller, String, oneshot::Sender<Answer>),
     /// The connection has ended.
     Closed(Caller),
+}
+
+/// What becomes of a request.
+#[derive(Debug)]
+pub enum Answer {
+    /// A line, without the newline.
+    Line(String),
+    /// A line, and behind it all that happens, until the connection ends.
+    Feed(String, Watch),
+}
+
+impl From<String> for Answer {
+    fn from(line: String) -> Self {
+        Self::Line(line)
+    }
 }
 
 /// Users who get an answer.
@@ -111,11 +133,19 @@ fn remove_old(path: &Path) -> io::Result<()> {
         let what = "there is a file that is no socket";
         return Err(io::Error::new(ErrorKind::AlreadyExists, what));
     }
-    match std::os::unix::net::UnixStream::connect(path) {
-        Err(error) if error.kind() == ErrorKind::ConnectionRefused => fs::remove_file(path),
+    match is_answered(path) {
+        Err(Errno::CONNREFUSED) => fs::remove_file(path),
         // Somebody is there; to listen says what is wrong.
         _ => Ok(()),
     }
+}
+
+/// Whether somebody listens there, who need not accept: that is not waited for.
+fn is_answered(path: &Path) -> rustix::io::Result<()> {
+    let (family, kind) = (AddressFamily::UNIX, SocketType::STREAM);
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = socket_with(family, kind, flags, None)?;
+    connect(&socket, &SocketAddrUnix::new(path)?)
 }
 
 impl Server {
@@ -258,11 +288,12 @@ async fn connection(
             return Ok(());
         }
         // Nobody closes it.
-        let _turn = turn.acquire().await;
+        let own_turn = turn.acquire().await;
         // A new configuration may not admit who was admitted when the connection was made.
         let is_stranger = !admitted.borrow().contains(&caller.uid);
         let is_long = line.len() == LINE_MAX && line.last() != Some(&b'\n');
         let text = String::from_utf8(std::mem::take(&mut line));
+        let mut feed = None;
         let answer = match text {
             _ if is_stranger => error(STRANGER),
             Ok(text) if !is_long => {
@@ -272,7 +303,11 @@ async fn connection(
                     return Ok(());
                 }
                 match answer.await {
-                    Ok(answer) => answer + "\n",
+                    Ok(Answer::Line(answer)) => answer + "\n",
+                    Ok(Answer::Feed(answer, watch)) => {
+                        feed = Some(watch);
+                        answer + "\n"
+                    }
                     Err(_) => return Ok(()),
                 }
             }
@@ -286,6 +321,33 @@ async fn connection(
         if is_long || is_stranger {
             return Ok(());
         }
+        if let Some(feed) = feed {
+            drop(own_turn);
+            return follow(reader, writer, caller, admitted, feed).await;
+        }
+    }
+}
+
+/// Passes on what happens. Who reads slowly is waited for here, and by nobody else.
+async fn follow(
+    mut reader: impl AsyncRead + Unpin,
+    mut writer: impl AsyncWrite + Unpin,
+    caller: Caller,
+    admitted: &watch::Receiver<Admitted>,
+    mut feed: Watch,
+) -> io::Result<()> {
+    let mut more = [0];
+    loop {
+        let line = tokio::select! {
+            line = feed.next() => line,
+            // It ends; or it asks for something else, for which it takes another connection.
+            read = reader.read(&mut more) => return read.map(drop),
+        };
+        if !admitted.borrow().contains(&caller.uid) {
+            return writer.write_all(error(STRANGER).as_bytes()).await;
+        }
+        let line = format!("{line}\n");
+        writer.write_all(line.as_bytes()).await?;
     }
 }
 
@@ -307,14 +369,41 @@ mod tests {
         answer
     }
 
-    #[test]
-    fn lines_have_answers_and_bounds() {
-        let path = std::env::temp_dir().join(format!("nlb-api-{}", std::process::id()));
-        let runtime = tokio::runtime::Builder::new_multi_thread()
+    fn runtime() -> tokio::runtime::Runtime {
+        tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
             .build()
-            .unwrap();
+            .unwrap()
+    }
+
+    #[test]
+    fn who_stands_still_is_not_waited_for() {
+        let path = std::env::temp_dir().join(format!("nlb-api-full-{}", std::process::id()));
+        let other = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        // Room for one, which is taken.
+        rustix::net::listen(&other, 0).unwrap();
+        let _first = StdStream::connect(&path).unwrap();
+        let (told, heard) = std::sync::mpsc::channel();
+        let there = path.clone();
+        std::thread::spawn(move || {
+            let bound = runtime().block_on(async { Server::bind(&there).map(drop) });
+            let _ = told.send(bound);
+        });
+        let bound = heard.recv_timeout(Duration::from_secs(60)).unwrap();
+        assert_eq!(bound.unwrap_err().kind(), ErrorKind::AddrInUse);
+        // It is somebody else's.
+        assert!(path.exists());
+        let lock = PathBuf::from(format!("{}.lock", path.display()));
+        for file in [path, lock] {
+            fs::remove_file(file).unwrap();
+        }
+    }
+
+    #[test]
+    fn lines_have_answers_and_bounds() {
+        let path = std::env::temp_dir().join(format!("nlb-api-{}", std::process::id()));
+        let runtime = runtime();
         let (admit, admitted) = watch::channel(trusted());
         let (queue, mut messages) = mpsc::channel(4);
         runtime.block_on(async {
@@ -327,7 +416,7 @@ mod tests {
         runtime.spawn(async move {
             while let Some(message) = messages.recv().await {
                 if let Message::Line(caller, line, answer) = message {
-                    let _ = answer.send(format!("{} {}", caller.uid, line.trim()));
+                    let _ = answer.send(format!("{} {}", caller.uid, line.trim()).into());
                 }
             }
         });
@@ -369,6 +458,61 @@ mod tests {
         stranger.read_to_string(&mut told).unwrap();
         assert!(told.contains("may not ask"), "{told}");
         fs::remove_file(path.with_extension("lock")).unwrap();
+    }
+
+    /// Who watches keeps nobody of the same user from being answered, and is told nothing any more when it may not ask.
+    #[test]
+    fn what_happens_is_passed_on() {
+        let path = std::env::temp_dir().join(format!("nlb-api-feed-{}", std::process::id()));
+        let runtime = runtime();
+        let (admit, admitted) = watch::channel(trusted());
+        let (queue, mut messages) = mpsc::channel(4);
+        runtime.block_on(async {
+            let server = Server::bind(&path).unwrap();
+            tokio::spawn(server.serve(admitted, queue));
+        });
+        let (told, closed) = std::sync::mpsc::channel();
+        let (happen, mut happens) = mpsc::channel(4);
+        runtime.spawn(async move {
+            let mut feed = crate::feed::Feed::default();
+            loop {
+                tokio::select! {
+                    Some(line) = happens.recv() => feed.tell(line),
+                    Some(message) = messages.recv() => match message {
+                        Message::Line(_, line, answer) if line == "watch\n" => {
+                            let watch = feed.watch().unwrap();
+                            let _ = answer.send(Answer::Feed("watching".to_owned(), watch));
+                        }
+                        Message::Line(_, line, answer) => {
+                            let _ = answer.send(line.trim().to_owned().into());
+                        }
+                        Message::Closed(caller) => told.send(caller.connection).unwrap(),
+                    },
+                }
+            }
+        });
+        let begin = || {
+            let mut stream = StdStream::connect(&path).unwrap();
+            stream.write_all(b"watch\n").unwrap();
+            let mut lines = std::io::BufReader::new(stream).lines();
+            assert_eq!(lines.next().unwrap().unwrap(), "watching");
+            lines
+        };
+        let (mut first, second) = (begin(), begin());
+        for line in ["one", "two"] {
+            happen.blocking_send(line).unwrap();
+            assert_eq!(first.next().unwrap().unwrap(), line);
+            assert_eq!(say(&path, b"another\n"), "another\n");
+        }
+        // One that has gone is noticed.
+        drop(second);
+        while closed.recv().unwrap() != 1 {}
+        admit.send_replace(Admitted::new());
+        happen.blocking_send("three").unwrap();
+        assert!(first.next().unwrap().unwrap().contains("may not ask"));
+        assert!(first.next().is_none());
+        fs::remove_file(path.with_extension("lock")).unwrap();
+        runtime.shutdown_background();
     }
 
     #[test]

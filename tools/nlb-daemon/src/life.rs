@@ -4,7 +4,7 @@
 
 use rustix::rand::{getrandom, GetRandomFlags};
 use std::{
-    io,
+    fs, io,
     time::{SystemTime, UNIX_EPOCH},
 };
 
@@ -14,6 +14,14 @@ pub fn epoch(before: u64) -> u64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
     let now = now.map_or(0, |time| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));
     now.max(before.saturating_add(1))
+}
+
+/// Which boot of the machine this is, as the kernel names it.
+pub fn boot() -> io::Result<String> {
+    let path = "/proc/sys/kernel/random/boot_id";
+    let read = fs::read_to_string(path);
+    read.map(|boot| boot.trim().to_owned())
+        .map_err(|error| io::Error::new(error.kind(), format!("cannot read {path}: {error}")))
 }
 
 /// Bytes that nobody can guess.

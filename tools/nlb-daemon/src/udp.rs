@@ -1,7 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! The sockets of the protocol of health and load: one of each address family.
+//! The sockets of the protocol of health and load: one of each address family, and those of multicast groups.
 
+mod multicast;
+
+pub use multicast::{Membership, Multicast, MULTICAST_MAX};
+
+use multicast::Members;
 use nlb_health::wire::DATAGRAM_MAX;
 use rustix::{
     fd::OwnedFd,
@@ -10,10 +15,12 @@ use rustix::{
 };
 use std::{
     collections::BTreeMap,
+    future::poll_fn,
     io,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket as StdSocket},
-    sync::atomic::{AtomicU64, Ordering},
-    time::Duration,
+    sync::atomic::{AtomicU64, AtomicUsize, Ordering},
+    task::Poll,
+    time::{Duration, Instant},
 };
 use tokio::net::UdpSocket;
 use tracing::{debug, info, warn};
@@ -110,6 +117,11 @@ fn count(datagrams: &AtomicU64, bytes: &AtomicU64, len: usize) {
 pub struct Sockets {
     v4: Option<UdpSocket>,
     v6: Option<UdpSocket>,
+    members: Members,
+    /// How what is sent to multicast groups leaves.
+    ways: BTreeMap<SocketAddr, Multicast>,
+    /// Which socket is looked at first the next time.
+    turn: AtomicUsize,
     traffic: Traffic,
 }
 
@@ -119,6 +131,9 @@ impl Sockets {
         let mut sockets = Self {
             v4: None,
             v6: None,
+            members: Members::default(),
+            ways: BTreeMap::new(),
+            turn: AtomicUsize::new(0),
             traffic: Traffic::default(),
         };
         for address in addresses {
@@ -158,10 +173,7 @@ impl Sockets {
     /// The next datagram: its length, and who it says it is from.
     pub async fn receive(&self, buffer: &mut Buffer) -> (usize, SocketAddr) {
         loop {
-            let socket = tokio::select! {
-                socket = readable(&self.v4) => socket,
-                socket = readable(&self.v6) => socket,
-            };
+            let socket = self.readable().await;
             match socket.try_recv_from(buffer) {
                 Ok((len, from)) => {
                     count(&self.traffic.received, &self.traffic.received_bytes, len);
@@ -174,6 +186,50 @@ impl Sockets {
                 }
             }
         }
+    }
+
+    /// A socket that has something to read, perhaps; never, without sockets. None of them keeps the others waiting.
+    async fn readable(&self) -> &UdpSocket {
+        let first = self.turn.fetch_add(1, Ordering::Relaxed);
+        poll_fn(|context| {
+            let own = self.v4.iter().chain(&self.v6);
+            let all: Vec<_> = own.chain(self.members.sockets()).collect();
+            for index in 0..all.len() {
+                let socket = all[(first + index) % all.len()];
+                // What is wrong with it is found out by reading.
+                if socket.poll_recv_ready(context).is_ready() {
+                    return Poll::Ready(socket);
+                }
+            }
+            Poll::Pending
+        })
+        .await
+    }
+
+    /// From now on what goes to these multicast groups leaves as they say.
+    pub fn send_by(&mut self, ways: &[Multicast]) {
+        let ways = ways.iter().map(|way| (way.to.group, way.clone()));
+        self.ways = ways.collect();
+    }
+
+    /// From now on these multicast groups are to be heard, no others: [`Self::look`] joins them.
+    pub fn hear(&mut self, memberships: &[Membership]) {
+        self.members.set(memberships, [&self.v4, &self.v6]);
+    }
+
+    /// When [`Self::look`] is to be called again.
+    pub fn look_at(&self, now: Instant) -> Option<Instant> {
+        self.members.look_at(now)
+    }
+
+    /// Joins multicast groups where they are not joined: interfaces may come and go. Whether it was time to.
+    pub fn look(&mut self, now: Instant) -> bool {
+        self.members.look(now, [&self.v4, &self.v6])
+    }
+
+    /// The multicast groups that are to be heard, and why one is not.
+    pub fn memberships(&self) -> Vec<(Membership, Option<String>)> {
+        self.members.all()
     }
 
     /// How much came and went.
@@ -195,6 +251,11 @@ impl Sockets {
             SocketAddr::V4(_) => &self.v4,
             SocketAddr::V6(_) => &self.v6,
         };
+        if let (Some(socket), Some(way)) = (socket, self.ways.get(&to)) {
+            if let Err(error) = way.aim(socket) {
+                return self.not_sent(error);
+            }
+        }
         let sent = match socket {
             Some(socket) => rustix::net::sendto(socket, datagram, SendFlags::DONTWAIT, &to),
             None => return self.not_sent(io::ErrorKind::Unsupported.into()),
@@ -211,17 +272,6 @@ impl Sockets {
     fn not_sent(&self, error: io::Error) -> io::Result<()> {
         self.traffic.not_sent.fetch_add(1, Ordering::Relaxed);
         Err(error)
-    }
-}
-
-async fn readable(socket: &Option<UdpSocket>) -> &UdpSocket {
-    match socket {
-        Some(socket) => {
-            // What is wrong with it is found out by reading.
-            let _ = socket.readable().await;
-            socket
-        }
-        None => std::future::pending().await,
     }
 }
 
@@ -243,6 +293,7 @@ fn bind(address: SocketAddr) -> io::Result<UdpSocket> {
     if sockopt::set_socket_recv_buffer_size_force(&socket, RECEIVE_BUFFER).is_err() {
         sockopt::set_socket_recv_buffer_size(&socket, RECEIVE_BUFFER)?;
     }
+    multicast::only_joined(&socket, address);
     rustix::net::bind(&socket, &address)?;
     UdpSocket::from_std(StdSocket::from(socket))
 }
