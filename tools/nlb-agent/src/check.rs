@@ -2,6 +2,18 @@
 
 //! External checks: whether an application answers, asked again and again.
 
+mod grpc;
+mod http;
+mod tls;
+
+#[cfg(test)]
+pub(crate) use self::{grpc::serving, http::judge};
+pub(crate) use self::{
+    grpc::{Call, PATH, SERVICE_MAX},
+    http::Get,
+    tls::{roots_in, roots_of_system, Roots, Tls},
+};
+
 use crate::metrics::{Looks, Outcome};
 use nlb_health::row::Health;
 use rustix::{
@@ -16,7 +28,7 @@ use std::{
     time::{Duration, Instant},
 };
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{join, AsyncRead, AsyncReadExt, AsyncWrite},
     net::TcpStream,
     process::{Child, Command},
     sync::mpsc,
@@ -24,8 +36,11 @@ use tokio::{
 };
 use tracing::{info, warn};
 
-/// As much of an answer to HTTP is looked at.
-const ANSWER_MAX: usize = 64 * 1024;
+/// As much is read of a server by one look, whatever it is.
+const READ_MAX: u64 = 1024 * 1024;
+
+/// Longest reason for which a server may have chosen the words, in characters.
+pub(crate) const WHY_MAX: usize = 300;
 
 /// So many times as often as it takes to be failing an application cannot be looked at before nothing is known of it.
 const BLIND: u64 = 10;
@@ -47,13 +62,23 @@ pub(crate) struct Check {
 pub(crate) enum Probe {
     /// It accepts a connection.
     Tcp(SocketAddr),
-    /// It answers a GET with one of these statuses (200 to 299 if none is named), and with that text somewhere.
+    /// It answers a GET, in TLS if there is any.
     Http {
         address: SocketAddr,
-        path: String,
-        host: String,
-        status: Vec<u16>,
-        body: Option<String>,
+        tls: Option<Tls>,
+        get: Get,
+    },
+    /// It has a certificate in TLS that is valid for so many days.
+    Certificate {
+        address: SocketAddr,
+        tls: Tls,
+        days: u64,
+    },
+    /// Its health service says that it serves, in TLS if there is any.
+    Grpc {
+        address: SocketAddr,
+        tls: Option<Tls>,
+        call: Call,
     },
     /// The command succeeds.
     Command(Vec<String>),
@@ -63,7 +88,9 @@ impl fmt::Display for Probe {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Tcp(address) => write!(f, "tcp {address}"),
-            Self::Http { address, path, .. } => write!(f, "http {address}{path}"),
+            Self::Http { address, get, .. } => write!(f, "{} {address}{}", self.kind(), get.path),
+            Self::Certificate { address, .. } => write!(f, "certificate {address}"),
+            Self::Grpc { address, call, .. } => write!(f, "grpc {address}/{}", call.service),
             Self::Command(words) => write!(f, "command {}", words.join(" ")),
         }
     }
@@ -210,6 +237,12 @@ pub(crate) enum Miss {
 }
 
 impl Miss {
+    /// A reason in which there may be words of the server, such as names in its certificate.
+    fn said(why: String) -> Self {
+        let clean = |c: char| if c.is_control() { ' ' } else { c };
+        Self::Bad(why.chars().take(WHY_MAX).map(clean).collect())
+    }
+
     fn of(error: &io::Error) -> Self {
         let text = error.to_string();
         match Errno::from_io_error(error) {
@@ -247,7 +280,10 @@ impl Probe {
     pub(crate) fn kind(&self) -> &'static str {
         match self {
             Self::Tcp(_) => "tcp",
-            Self::Http { .. } => "http",
+            Self::Http { tls: None, .. } => "http",
+            Self::Http { tls: Some(_), .. } => "https",
+            Self::Certificate { .. } => "certificate",
+            Self::Grpc { .. } => "grpc",
             Self::Command(_) => "command",
         }
     }
@@ -255,23 +291,33 @@ impl Probe {
     /// Looks once. What is wrong is said in words.
     pub(crate) async fn look(&self) -> Result<(), Miss> {
         match self {
-            Self::Tcp(address) => {
-                let connected = TcpStream::connect(address).await;
-                let connected = connected.map(drop);
-                connected.map_err(|error| Miss::of_connection(&error, address))
+            Self::Tcp(address) => connect(address).await.map(drop),
+            Self::Http { address, tls, get } => {
+                let stream = connect(address).await?;
+                let answer = match tls {
+                    None => http::get(stream, get).await,
+                    Some(tls) => match tls.connect(stream).await {
+                        Ok(stream) => http::get(stream, get).await,
+                        Err(why) => Err(why),
+                    },
+                };
+                answer.map_err(Miss::said)
             }
-            Self::Http {
-                address,
-                path,
-                host,
-                status,
-                body,
-            } => {
-                let mut stream = TcpStream::connect(address)
-                    .await
-                    .map_err(|error| Miss::of_connection(&error, address))?;
-                let answer = get(&mut stream, path, host, status, body.as_deref()).await;
-                answer.map_err(Miss::Bad)
+            Self::Certificate { address, tls, days } => {
+                let stream = tls.connect(connect(address).await?).await;
+                let looked = stream.and_then(|stream| tls::is_valid_for(&stream, *days));
+                looked.map_err(Miss::said)
+            }
+            Self::Grpc { address, tls, call } => {
+                let stream = connect(address).await?;
+                let answer = match tls {
+                    None => call.ask(stream).await,
+                    Some(tls) => match tls.connect(stream).await {
+                        Ok(stream) => call.ask(stream).await,
+                        Err(why) => Err(why),
+                    },
+                };
+                answer.map_err(Miss::said)
             }
             Self::Command(words) => {
                 let Some((program, arguments)) = words.split_first() else {
@@ -299,6 +345,16 @@ impl Probe {
     }
 }
 
+/// A connection, of which no more than [`READ_MAX`] is read.
+async fn connect(
+    address: &SocketAddr,
+) -> Result<impl AsyncRead + AsyncWrite + Unpin + Send + use<>, Miss> {
+    let stream = TcpStream::connect(address).await;
+    let stream = stream.map_err(|error| Miss::of_connection(&error, address))?;
+    let (reader, writer) = stream.into_split();
+    Ok(join(reader.take(READ_MAX), writer))
+}
+
 /// A command and the processes that it has begun, which end when it is dropped before it has ended.
 struct Group(Child);
 
@@ -310,99 +366,4 @@ impl Drop for Group {
             let _ = kill_process_group(pid, Signal::KILL);
         }
     }
-}
-
-/// Asks, and reads until it is clear whether the answer is as it shall be.
-async fn get(
-    stream: &mut TcpStream,
-    path: &str,
-    host: &str,
-    status: &[u16],
-    body: Option<&str>,
-) -> Result<(), String> {
-    let request = format!(
-        "GET {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: nlb-agent\r\nAccept: */*\r\nConnection: close\r\n\r\n"
-    );
-    let asked = stream.write_all(request.as_bytes()).await;
-    asked.map_err(|error| error.to_string())?;
-    let mut answer = Vec::new();
-    let mut part = [0; 4096];
-    loop {
-        let read = stream.read(&mut part).await;
-        // Who has answered and then breaks off has answered.
-        let part = part.get(..*read.as_ref().unwrap_or(&0)).unwrap_or_default();
-        answer.extend_from_slice(part);
-        let is_end = part.is_empty() || answer.len() >= ANSWER_MAX;
-        match (judge(&answer, status, body, is_end), read) {
-            (Some(Err(_)), Err(error)) => return Err(error.to_string()),
-            (Some(verdict), _) => return verdict,
-            (None, _) => {}
-        }
-    }
-}
-
-/// Whether an answer is as it shall be, as soon as that is clear; `is_end`: no more comes.
-pub(crate) fn judge(
-    answer: &[u8],
-    status: &[u16],
-    text: Option<&str>,
-    is_end: bool,
-) -> Option<Result<(), String>> {
-    let mut headers = [httparse::EMPTY_HEADER; 100];
-    let mut response = httparse::Response::new(&mut headers);
-    let head = match response.parse(answer) {
-        Ok(httparse::Status::Complete(head)) => head,
-        Ok(httparse::Status::Partial) if !is_end => return None,
-        _ => return Some(Err("no answer in HTTP/1.x".to_owned())),
-    };
-    let code = response.code.unwrap_or(0);
-    let is_wanted = if status.is_empty() {
-        (200..300).contains(&code)
-    } else {
-        status.contains(&code)
-    };
-    if !is_wanted {
-        return Some(Err(format!("status {code}")));
-    }
-    let Some(text) = text.map(str::as_bytes).filter(|text| !text.is_empty()) else {
-        return Some(Ok(()));
-    };
-    let (body, is_whole) = body(response.headers, answer.get(head..).unwrap_or_default());
-    if body.windows(text.len()).any(|part| part == text) {
-        Some(Ok(()))
-    } else if is_whole || is_end {
-        Some(Err("the text is not in the body".to_owned()))
-    } else {
-        None
-    }
-}
-
-/// What is there of a body, out of its chunks (RFC 9112, section 7.1), and whether that is all.
-fn body(headers: &[httparse::Header<'_>], bytes: &[u8]) -> (Vec<u8>, bool) {
-    let value = |name: &str| {
-        let mut named = headers
-            .iter()
-            .filter(|own| own.name.eq_ignore_ascii_case(name));
-        std::str::from_utf8(named.next()?.value).ok()
-    };
-    let coding = value("transfer-encoding").unwrap_or_default();
-    if !coding.trim().to_ascii_lowercase().ends_with("chunked") {
-        let len = value("content-length").and_then(|len| len.trim().parse().ok());
-        return match len.and_then(|len: usize| bytes.get(..len)) {
-            Some(body) => (body.to_vec(), true),
-            None => (bytes.to_vec(), false),
-        };
-    }
-    let (mut body, mut rest) = (Vec::new(), bytes);
-    while let Ok(httparse::Status::Complete((start, len))) = httparse::parse_chunk_size(rest) {
-        if len == 0 {
-            return (body, true);
-        }
-        let len = usize::try_from(len).unwrap_or(usize::MAX);
-        let chunk = rest.get(start..).unwrap_or_default();
-        body.extend_from_slice(chunk.get(..len).unwrap_or(chunk));
-        // Behind it there is CRLF.
-        rest = chunk.get(len.saturating_add(2)..).unwrap_or_default();
-    }
-    (body, false)
 }

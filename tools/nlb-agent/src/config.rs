@@ -2,15 +2,16 @@
 
 //! The configuration file.
 
-use crate::{
-    app::Spec,
-    check::{Check, Probe},
-    load::Measure,
-};
+mod check;
+mod multicast;
+
+use self::check::{CheckEntry, Trust};
+use crate::{app::Spec, check::Check, load::Measure, systemd};
 use nlb_daemon::{
     config::{Fixed, Mistake, Source},
     keys::{self, KeyEntry},
     metrics,
+    udp::Multicast,
 };
 use nlb_health::{
     agent::{AgentConfig, GroupConfig},
@@ -40,6 +41,8 @@ pub(crate) struct Config {
     pub(crate) agent: AgentConfig,
     pub(crate) keys: Keys,
     pub(crate) bind: Vec<SocketAddr>,
+    /// How what is for multicast groups leaves.
+    pub(crate) multicast: Vec<Multicast>,
     /// Addresses by which load balancing units know this host.
     pub(crate) addresses: Vec<IpAddr>,
     pub(crate) socket: PathBuf,
@@ -57,6 +60,8 @@ pub(crate) struct FileApp {
     pub(crate) spec: Spec,
     /// The user who may report about it, beside root.
     pub(crate) uid: Option<u32>,
+    /// The unit of systemd that it is.
+    pub(crate) unit: Option<String>,
     pub(crate) checks: Vec<Check>,
     /// How its load is measured.
     pub(crate) measure: Option<Measure>,
@@ -67,7 +72,9 @@ pub(crate) struct FileApp {
 struct File {
     host: Spanned<u32>,
     name: Option<Spanned<String>>,
-    lbus: Spanned<Vec<SocketAddr>>,
+    lbus: Option<Spanned<Vec<SocketAddr>>>,
+    #[serde(default)]
+    multicast: Vec<multicast::Entry>,
     bind: Option<Spanned<Vec<SocketAddr>>>,
     #[serde(default)]
     addresses: Vec<IpAddr>,
@@ -93,6 +100,7 @@ struct GroupEntry {
     id: Spanned<u32>,
     address: Spanned<SocketAddr>,
     members: Spanned<Vec<SocketAddr>>,
+    changes: Option<bool>,
 }
 
 #[derive(Deserialize)]
@@ -105,6 +113,7 @@ struct AppEntry {
     detail: Option<Spanned<String>>,
     capacity: Option<Spanned<u8>>,
     uid: Option<u32>,
+    unit: Option<Spanned<String>>,
     #[serde(default)]
     check: Vec<CheckEntry>,
     load: Option<Spanned<LoadEntry>>,
@@ -118,30 +127,6 @@ struct LoadEntry {
     queue: bool,
     connections: Option<Spanned<u64>>,
     interval_ms: Option<Spanned<u64>>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum Kind {
-    Tcp,
-    Http,
-    Command,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct CheckEntry {
-    kind: Spanned<Kind>,
-    address: Option<SocketAddr>,
-    path: Option<String>,
-    host: Option<String>,
-    status: Option<Vec<u16>>,
-    body: Option<String>,
-    command: Option<Vec<String>>,
-    interval_ms: Option<Spanned<u64>>,
-    timeout_ms: Option<Spanned<u64>>,
-    rise: Option<Spanned<u64>>,
-    fall: Option<Spanned<u64>>,
 }
 
 impl Config {
@@ -167,10 +152,15 @@ impl Config {
         ]
     }
 
-    /// Where the host is in which group.
-    fn place(&self) -> Option<(u32, SocketAddr)> {
+    /// Where datagrams for load balancing units go.
+    pub(crate) fn receivers(&self) -> impl Iterator<Item = &SocketAddr> {
+        self.agent.lbus.iter().chain(&self.agent.multicast)
+    }
+
+    /// Where the host is in which group, and how it leads.
+    fn place(&self) -> Option<(u32, SocketAddr, bool)> {
         let group = self.agent.group.as_ref()?;
-        Some((group.id, group.address))
+        Some((group.id, group.address, group.changes))
     }
 
     /// The host stays in the group of `old`, and where it is there; others may be its members.
@@ -195,13 +185,25 @@ impl Config {
                 return Err(wrong(name.span(), what));
             }
         }
-        let lbus = file.lbus.get_ref();
+        let lbus: Vec<_> = file
+            .lbus
+            .iter()
+            .flat_map(Spanned::get_ref)
+            .copied()
+            .collect();
         let is_lbu = |to: &SocketAddr| to.port() != 0 && row::is_address(to);
-        if lbus.is_empty() || lbus.len() > 64 || !lbus.iter().all(is_lbu) {
-            let what = "lbus names 1 to 64 load balancing units, such as \"10.0.2.1:4771\"";
-            return Err(wrong(file.lbus.span(), what));
+        if (lbus.is_empty() && file.multicast.is_empty())
+            || lbus.len() > 64
+            || !lbus.iter().all(is_lbu)
+        {
+            let what = "lbus names 1 to 64 load balancing units, such as \"10.0.2.1:4771\"; or none, where multicast \
+                names a group of them";
+            return Err(source.mistake(file.lbus.as_ref().map(Spanned::span), what));
         }
-        let bind = bind(source, &file)?;
+        let multicast = multicast::check(source, &file.multicast)?;
+        let groups: Vec<_> = multicast.iter().map(|way| way.to.group).collect();
+        let all: Vec<_> = lbus.iter().chain(&groups).copied().collect();
+        let bind = bind(source, &file, &all)?;
         let heartbeat =
             source.milliseconds("heartbeat_ms", &file.heartbeat_ms, 1000, 100..=60_000)?;
         let age_limit =
@@ -216,9 +218,10 @@ impl Config {
         let group = group.map(|entry| group_of(source, entry, heartbeat, age_limit));
         let group = group.transpose()?;
         let mut apps: Vec<FileApp> = Vec::new();
+        let mut trust = Trust::new(path);
         for entry in file.app {
             let at = entry.name.span();
-            let app = app(source, entry, &file.addresses)?;
+            let app = app(source, entry, &file.addresses, &mut trust)?;
             let is_same = |other: &FileApp| other.name == app.name || other.spec.is_same(&app.spec);
             if let Some(other) = apps.iter().find(|other| is_same(other)) {
                 let what = format!(
@@ -235,7 +238,8 @@ impl Config {
             age_limit,
             drain_when_failing: file.drain_when_failing,
             group,
-            ..AgentConfig::new(*file.host.get_ref(), 1, file.lbus.into_inner())
+            multicast: groups,
+            ..AgentConfig::new(*file.host.get_ref(), 1, lbus)
         };
         if apps.len() > agent.max_rows {
             let what = format!("there are more than {} applications", agent.max_rows);
@@ -246,6 +250,7 @@ impl Config {
             metrics: metrics::address(source, &file.metrics)?,
             agent,
             bind,
+            multicast,
             addresses: file.addresses,
             socket: file
                 .socket
@@ -283,7 +288,10 @@ fn group_of(
         let what = "members names 1 to 64 hosts of the group by their addresses there, all of the address family of address";
         return Err(wrong(entry.members.span(), what));
     }
-    let group = GroupConfig::new(id, address, members.clone(), heartbeat);
+    let group = GroupConfig {
+        changes: entry.changes.unwrap_or(true),
+        ..GroupConfig::new(id, address, members.clone(), heartbeat)
+    };
     if age_limit < group.patience + heartbeat * 2 {
         let what =
             "age_limit_ms is less than four heartbeats: too short to do without a leader in time";
@@ -292,9 +300,8 @@ fn group_of(
     Ok(group)
 }
 
-/// Where datagrams are sent from, and answers come.
-fn bind(source: &Source, file: &File) -> Result<Vec<SocketAddr>, Mistake> {
-    let lbus = file.lbus.get_ref();
+/// Where datagrams are sent from, which go to `lbus`, and answers come.
+fn bind(source: &Source, file: &File, lbus: &[SocketAddr]) -> Result<Vec<SocketAddr>, Mistake> {
     let group = file.group.as_ref().map(|group| &group.address);
     let in_group = |v6: bool| group.filter(|own| own.get_ref().is_ipv6() == v6);
     let is_needed = |v6: bool| lbus.iter().any(|to| to.is_ipv6() == v6) || in_group(v6).is_some();
@@ -310,7 +317,7 @@ fn bind(source: &Source, file: &File) -> Result<Vec<SocketAddr>, Mistake> {
         let count = bind.get_ref().iter().filter(|own| own.is_ipv6() == v6);
         if count.count() != usize::from(is_needed(v6)) {
             let what =
-                "bind names one address for each address family of lbus and group; or leave it out";
+                "bind names one address for each address family of lbus, multicast and group; or leave it out";
             return Err(source.mistake(Some(bind.span()), what));
         }
     }
@@ -419,7 +426,12 @@ pub(crate) fn check_capacity(capacity: u8) -> Result<(), String> {
     Ok(())
 }
 
-fn app(source: &Source, entry: AppEntry, addresses: &[IpAddr]) -> Result<FileApp, Mistake> {
+fn app(
+    source: &Source,
+    entry: AppEntry,
+    addresses: &[IpAddr],
+    trust: &mut Trust<'_>,
+) -> Result<FileApp, Mistake> {
     let name = entry.name.get_ref().clone();
     if !is_name(&name) {
         let what = "a name has 1 to 63 letters, digits, \"-\", \"_\" and \".\"";
@@ -444,15 +456,20 @@ fn app(source: &Source, entry: AppEntry, addresses: &[IpAddr]) -> Result<FileApp
         let at = of(field).unwrap_or_else(|| entry.vip.span());
         source.mistake(Some(at), format!("\"{name}\": {what}"))
     })?;
+    if let Some(unit) = &entry.unit {
+        systemd::is_unit(unit.get_ref())
+            .map_err(|what| source.mistake(Some(unit.span()), format!("\"{name}\": {what}")))?;
+    }
     let measure = entry.load.map(|entry| measure(source, &entry, &spec));
     let checks = entry.check.into_iter();
-    let checks = checks.map(|entry| check(source, entry, &spec));
+    let checks = checks.map(|entry| entry.check(source, &spec, trust));
     Ok(FileApp {
         checks: checks.collect::<Result<_, _>>()?,
         measure: measure.transpose()?,
         name,
         spec,
         uid: entry.uid,
+        unit: entry.unit.map(Spanned::into_inner),
     })
 }
 
@@ -485,82 +502,5 @@ fn measure(source: &Source, entry: &Spanned<LoadEntry>, spec: &Spec) -> Result<M
         addresses: [spec.physical.ip(), spec.vip.ip()],
         port: spec.physical.port(),
         interval: source.milliseconds("interval_ms", &load.interval_ms, 5000, 100..=60_000)?,
-    })
-}
-
-fn check(source: &Source, entry: CheckEntry, spec: &Spec) -> Result<Check, Mistake> {
-    let at = Some(entry.kind.span());
-    let has_http = entry.path.is_some()
-        || entry.host.is_some()
-        || entry.status.is_some()
-        || entry.body.is_some();
-    let address = entry.address.unwrap_or(spec.physical);
-    if address.port() == 0 && !matches!(entry.kind.get_ref(), Kind::Command) {
-        let what =
-            "a check needs the address and port to connect to, such as address = \"10.0.2.2:80\"";
-        return Err(source.mistake(at, what));
-    }
-    let (is_fit, remedy) = match entry.kind.get_ref() {
-        Kind::Tcp => (
-            !has_http && entry.command.is_none(),
-            "a check of kind tcp has an address and nothing else; kind http has path, host, status and body",
-        ),
-        Kind::Http => (
-            entry.command.is_none(),
-            "a check of kind http has address, path, host, status and body; a command is of kind command",
-        ),
-        Kind::Command => (
-            !has_http && entry.address.is_none(),
-            "a check of kind command has a command, which knows by itself where to look",
-        ),
-    };
-    if !is_fit {
-        return Err(source.mistake(at, remedy));
-    }
-    let clean = |text: &str| !text.is_empty() && text.bytes().all(|c| c.is_ascii_graphic());
-    let probe = match entry.kind.into_inner() {
-        Kind::Tcp => Probe::Tcp(address),
-        Kind::Http => {
-            let path = entry.path.unwrap_or_else(|| "/".to_owned());
-            let host = entry
-                .host
-                .unwrap_or_else(|| match (spec.vip.port(), spec.vip) {
-                    (0, SocketAddr::V4(vip)) => vip.ip().to_string(),
-                    (0, SocketAddr::V6(vip)) => format!("[{}]", vip.ip()),
-                    _ => spec.vip.to_string(),
-                });
-            if !path.starts_with('/') || !clean(&path) || !clean(&host) {
-                let what = "path begins with \"/\"; path and host are ASCII without spaces";
-                return Err(source.mistake(at, what));
-            }
-            Probe::Http {
-                address,
-                path,
-                host,
-                status: entry.status.unwrap_or_default(),
-                body: entry.body,
-            }
-        }
-        Kind::Command => {
-            let command = entry.command.unwrap_or_default();
-            if !command
-                .first()
-                .is_some_and(|program| program.starts_with('/'))
-            {
-                let what =
-                    "command is a list of words, the first of which is the path of a program";
-                return Err(source.mistake(at, what));
-            }
-            Probe::Command(command)
-        }
-    };
-    let interval = source.milliseconds("interval_ms", &entry.interval_ms, 1000, 50..=3_600_000)?;
-    let timeout = source.milliseconds("timeout_ms", &entry.timeout_ms, 1000, 10..=600_000)?;
-    Ok(Check {
-        probe,
-        interval,
-        timeout,
-        rise: source.number("rise", &entry.rise, 2, 1..=100)?,
-        fall: source.number("fall", &entry.fall, 2, 1..=100)?,
     })
 }

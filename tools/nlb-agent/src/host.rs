@@ -3,22 +3,23 @@
 //! The applications of the host: what is known of each, from whom, and what becomes of it in the table.
 
 mod load;
+mod requests;
 mod rights;
 mod show;
+mod units;
 
 use crate::{
-    app::{App, Origin, Spec},
+    app::{App, Origin, Spec, Unit},
     check::{Check, Verdict},
-    config::{check_capacity, is_name, Config, FileApp, Named},
-    request::{ClosedName, Request},
-    state::{Found, Registered, Saved, SavedApp},
+    config::{Config, FileApp},
+    request::ClosedName,
+    state::{Capacity, Found, Registered, Saved, SavedApp},
 };
 use nlb_daemon::api::{Admitted, Caller};
 use nlb_health::{
     agent::{Agent, Event},
-    row::{Directive, Health, Row, Status, LOAD_MAX},
+    row::{AppId, Directive, Health, Row, Status, CAPACITY_MAX, LOAD_MAX},
 };
-use serde_json::{json, Value};
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
@@ -33,6 +34,15 @@ const BEFORE: &str = "it was when the agent ended";
 /// here.
 pub(crate) const OF_USER_MAX: usize = 64;
 
+/// Who looks at an application.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Witness {
+    /// One of its checks, by its number.
+    Check(usize),
+    /// The watch over its unit.
+    Unit,
+}
+
 /// The host.
 pub(crate) struct Host {
     pub(crate) agent: Agent,
@@ -41,8 +51,8 @@ pub(crate) struct Host {
     apps: BTreeMap<String, App>,
     /// What shall be draining although it is not here: its program has ended, and may come again. Whose it is, too.
     absent: BTreeMap<String, (u32, ClosedName)>,
-    /// Checks that have not found anything in this life.
-    awaited: BTreeSet<(String, usize)>,
+    /// Checks and units of which nothing was found in this life.
+    awaited: BTreeSet<(String, Witness)>,
     id: u32,
     name: Option<String>,
     addresses: Vec<IpAddr>,
@@ -50,6 +60,8 @@ pub(crate) struct Host {
     trusted: Admitted,
     generation: u64,
     boot: String,
+    /// When load was last a reason to write what a restart must not lose.
+    load_noted: Instant,
 }
 
 impl Host {
@@ -74,6 +86,7 @@ impl Host {
             trusted,
             generation: 0,
             boot: saved.boot.clone(),
+            load_noted: now,
         };
         for app in std::mem::take(&mut config.apps) {
             host.file_app(now, app, saved);
@@ -100,9 +113,11 @@ impl Host {
                 warn!(app = name, "had registered, and is not taken again: {what}");
             }
         }
-        let awaited = host.checks();
-        let awaited = awaited.map(|(name, index, ..)| (name.to_owned(), index));
-        host.awaited = awaited.collect();
+        let checks = host.checks();
+        let checks = checks.map(|(name, index, ..)| (name.to_owned(), Witness::Check(index)));
+        let units = host.apps.iter().filter(|(_, app)| app.unit.is_some());
+        let units = units.map(|(name, _)| (name.clone(), Witness::Unit));
+        host.awaited = checks.chain(units).collect();
         host
     }
 
@@ -123,7 +138,7 @@ impl Host {
     /// The users who get an answer.
     pub(crate) fn admitted(&self) -> Admitted {
         let owners = self.apps.values().filter_map(|app| match app.origin {
-            Origin::File { uid } => uid,
+            Origin::File { uid, .. } => uid,
             Origin::Registered { uid, .. } => Some(uid),
         });
         let others = self.register.iter().copied();
@@ -136,7 +151,9 @@ impl Host {
             let checks = app.checks.iter().zip(&app.verdicts).enumerate();
             checks.map(move |(index, (check, (health, _)))| {
                 // What the life before has found stands until this one finds something.
-                let is_awaited = self.awaited.contains(&(name.clone(), index));
+                let is_awaited = self
+                    .awaited
+                    .contains(&(name.clone(), Witness::Check(index)));
                 let before = if is_awaited { Health::Unknown } else { *health };
                 (name.as_str(), index, check, before)
             })
@@ -145,7 +162,7 @@ impl Host {
 
     /// The applications as they are in the table.
     pub(crate) fn statuses(&self) -> impl Iterator<Item = (&str, Status)> {
-        let status = |app: &App| Some(self.agent.table().row(app.id)?.status);
+        let status = |app: &App| Some(self.agent.table().row(app.row?)?.status);
         let apps = self.apps.iter();
         apps.filter_map(move |(name, app)| Some((name.as_str(), status(app)?)))
     }
@@ -155,7 +172,7 @@ impl Host {
         self.generation
     }
 
-    /// All checks have found something in this life.
+    /// All checks and units were looked at in this life.
     pub(crate) fn is_known(&self) -> bool {
         self.awaited.is_empty()
     }
@@ -175,6 +192,14 @@ impl Host {
                 health: health.into(),
                 spec: app.spec.clone(),
             }),
+            capacity: match app.origin {
+                Origin::File { capacity, .. } if capacity != app.spec.capacity => Some(Capacity {
+                    of_file: capacity,
+                    told: app.spec.capacity,
+                }),
+                _ => None,
+            },
+            load: self.load(app),
             state: ClosedName::of(app.wanted),
             holder: None,
         };
@@ -207,6 +232,7 @@ impl Host {
         self.register = config.register;
         *self.agent.keys_mut() = config.keys;
         self.agent.set_lbus(config.agent.lbus);
+        self.agent.set_multicast(config.agent.multicast);
         let seeds = config.agent.group.map(|group| group.seeds);
         self.agent.set_seeds(seeds.unwrap_or_default());
         self.generation += 1;
@@ -246,36 +272,50 @@ impl Host {
 
     /// An application of the file, as it is there now.
     fn file_app(&mut self, now: Instant, new: FileApp, saved: &Saved) {
-        let origin = Origin::File { uid: new.uid };
+        let (uid, of_file) = (new.uid, new.spec.capacity);
+        let origin = Origin::File {
+            uid,
+            capacity: of_file,
+        };
         let is_new = !self.apps.contains_key(&new.name);
         if is_new {
-            let kept = saved.apps.get(&new.name).cloned().unwrap_or_default();
-            if let Err(what) = self.add(now, &new.name, new.spec.clone(), origin, &kept) {
+            let mut kept = saved.apps.get(&new.name).cloned().unwrap_or_default();
+            // What nobody measures any more would stay for ever.
+            let is_measured = new.measure.is_some();
+            kept.load = kept.load.filter(|load| load.is_reported || is_measured);
+            let told = kept.capacity.filter(|capacity| capacity.of_file == of_file);
+            let mut spec = new.spec.clone();
+            spec.capacity = told.map_or(of_file, |capacity| capacity.told.min(CAPACITY_MAX));
+            if let Err(what) = self.add(now, &new.name, spec, origin, &kept) {
                 return error!(app = new.name, "cannot be taken into the table: {what}");
             }
         }
         let Some(app) = self.apps.get_mut(&new.name) else {
             return;
         };
-        app.origin = origin;
-        let was_measured = std::mem::replace(&mut app.measure, new.measure).is_some();
-        if was_measured && app.measure.is_none() && app.load_at.is_none() {
-            // The row is there.
-            let _ = self.agent.forget_load(now, app.id);
+        let before = std::mem::replace(&mut app.origin, origin);
+        // A capacity that somebody has told stays until the file has another one.
+        if !matches!(before, Origin::File { capacity, .. } if capacity == of_file) {
+            app.spec.capacity = of_file;
         }
-        app.spec.capacity = new.spec.capacity;
+        let capacity = app.spec.capacity;
+        let was_measured = std::mem::replace(&mut app.measure, new.measure).is_some();
+        if let (true, None, None, Some(row)) = (was_measured, &app.measure, app.load_at, app.row) {
+            // The row is there.
+            let _ = self.agent.forget_load(now, row);
+        }
+        // It is as it was, until new checks, or the unit, have found something.
+        let before = if is_new {
+            let kept = saved.apps.get(&new.name);
+            let kept = kept.and_then(|kept| kept.found.as_ref());
+            let kept = kept.filter(|found| found.spec.is_same(&new.spec));
+            let health = kept.map_or(Health::Unknown, |found| found.health.into());
+            let why = (health == Health::Failing).then(|| BEFORE.to_owned());
+            (health, why)
+        } else {
+            app.found()
+        };
         if app.checks != new.checks {
-            // It is as it was, until the new ones have found something.
-            let before = if is_new {
-                let kept = saved.apps.get(&new.name);
-                let kept = kept.and_then(|kept| kept.found.as_ref());
-                let kept = kept.filter(|found| found.spec.is_same(&new.spec));
-                let health = kept.map_or(Health::Unknown, |found| found.health.into());
-                let why = (health == Health::Failing).then(|| BEFORE.to_owned());
-                (health, why)
-            } else {
-                app.found()
-            };
             let verdict = |check: &Check| {
                 let old = app.checks.iter().position(|old| old == check);
                 let verdict = old.and_then(|index| app.verdicts.get(index));
@@ -285,8 +325,19 @@ impl Host {
             app.verdicts = verdicts;
             app.checks = new.checks;
         }
-        // It is in its range, and the row is there.
-        let _ = self.agent.set_capacity(now, app.id, new.spec.capacity);
+        if app.unit.as_ref().map(|unit| &unit.name) != new.unit.as_ref() {
+            let verdict = Some(before).filter(|(health, _)| *health != Health::Unknown);
+            let unit = |name| Unit {
+                name,
+                phase: None,
+                verdict,
+            };
+            app.unit = new.unit.map(unit);
+        }
+        if let Some(row) = app.row {
+            // It is in its range, and the row is there.
+            let _ = self.agent.set_capacity(now, row, capacity);
+        }
         self.settle(now, &new.name);
     }
 
@@ -298,66 +349,92 @@ impl Host {
         origin: Origin,
         kept: &SavedApp,
     ) -> Result<(), String> {
-        let reported = kept.health.map(Health::from);
-        let row = Row {
-            identity: spec.identity(),
-            status: Status {
-                health: reported.unwrap_or(Health::Unknown),
-                load: 0,
-                capacity: spec.capacity,
-                target: Directive::Active,
-                current: Directive::Active,
-            },
-        };
-        let id = self
-            .agent
-            .add(now, row)
-            .map_err(|refused| refused.to_string())?;
-        let wanted = kept.state.map_or(Directive::Active, Directive::from);
-        if wanted != Directive::Active {
-            // Somebody may still do otherwise.
-            let _ = self.agent.set_target(now, id, wanted);
-        }
-        let app = App {
-            id,
+        let mut app = App {
+            row: None,
             spec,
             origin,
+            unit: None,
             checks: Vec::new(),
             verdicts: Vec::new(),
-            reported,
+            reported: kept.health.map(Health::from),
             measure: None,
-            load_at: None,
-            wanted,
+            load_at: kept.load.filter(|load| load.is_reported).map(|_| now),
+            wanted: kept.state.map_or(Directive::Active, Directive::from),
         };
+        let load = kept.load.map_or(0, |load| load.percent.min(LOAD_MAX));
+        app.row = Some(Self::enter(&mut self.agent, now, &app, load)?);
         info!(app = name, vip = %app.spec.service(), physical = %app.spec.physical, "is in the table");
         self.apps.insert(name.to_owned(), app);
         self.is_dirty = true;
         Ok(())
     }
 
+    /// The row of an application that has none. `load` is what was told of it before.
+    fn enter(agent: &mut Agent, now: Instant, app: &App, load: u8) -> Result<AppId, String> {
+        let row = Row {
+            identity: app.spec.identity(),
+            status: Status {
+                health: app.health(),
+                load,
+                capacity: app.spec.capacity,
+                target: Directive::Active,
+                current: Directive::Active,
+            },
+        };
+        let row = agent.add(now, row);
+        let row = row.map_err(|refused| refused.to_string())?;
+        if app.target() != Directive::Active {
+            // Somebody may still do otherwise.
+            let _ = agent.set_target(now, row, app.target());
+        }
+        Ok(row)
+    }
+
     fn remove(&mut self, now: Instant, name: &str) {
         if let Some(app) = self.apps.remove(name) {
-            let _ = self.agent.remove(now, app.id);
+            if let Some(row) = app.row {
+                let _ = self.agent.remove(now, row);
+            }
             info!(app = name, "is not in the table any more");
             self.is_dirty = true;
         }
     }
 
-    /// The row has the health that is known.
+    /// There is a row if there shall be one, and it has the health and the target that are known.
     fn settle(&mut self, now: Instant, name: &str) {
-        let Some(app) = self.apps.get(name) else {
+        let Some(app) = self.apps.get_mut(name) else {
             return;
         };
-        let health = app.health();
-        let row = self.agent.table().row(app.id);
-        if row.is_some_and(|row| row.status.health != health) {
+        let row = match (app.row, app.is_there()) {
+            (None, false) => return,
+            (Some(row), false) => {
+                app.row = None;
+                let _ = self.agent.remove(now, row);
+                let why = app.why().unwrap_or_default();
+                return info!(app = name, "is not in the table any more: {why}");
+            }
+            (Some(row), true) => row,
+            (None, true) => match Self::enter(&mut self.agent, now, app, 0) {
+                Ok(row) => {
+                    app.row = Some(row);
+                    info!(app = name, "is in the table again");
+                    row
+                }
+                Err(what) => return error!(app = name, "cannot be taken into the table: {what}"),
+            },
+        };
+        let (health, target) = (app.health(), app.target());
+        let known = self.agent.table().row(row).map(|row| row.status.health);
+        if known.is_some_and(|known| known != health) {
             let why = app.why().unwrap_or_default();
             match health {
                 Health::Failing => warn!(app = name, "is failing: {why}"),
                 _ => info!(app = name, "is {}", health.name()),
             }
-            let _ = self.agent.set_health(now, app.id, health);
+            let _ = self.agent.set_health(now, row, health);
         }
+        // Nothing, if it is that already.
+        let _ = self.agent.set_target(now, row, target);
     }
 
     /// A check has found something.
@@ -375,7 +452,8 @@ impl Host {
         *place = (verdict.health, verdict.why);
         self.is_dirty |= app.worst_found() != before;
         self.settle(now, &verdict.app);
-        self.awaited.remove(&(verdict.app, verdict.index));
+        let witness = Witness::Check(verdict.index);
+        self.awaited.remove(&(verdict.app, witness));
     }
 
     /// A connection has ended, and what it holds.
@@ -395,7 +473,7 @@ impl Host {
     pub(crate) fn event(&self, event: Event) -> bool {
         match event {
             Event::DirectiveReached { app, directive } => {
-                let name = self.apps.iter().find(|(_, own)| own.id == app);
+                let name = self.apps.iter().find(|(_, own)| own.row == Some(app));
                 if let Some((name, _)) = name {
                     info!(app = name.as_str(), "is {} everywhere", directive.name());
                 }
@@ -409,182 +487,6 @@ impl Host {
             Event::Gone => return false,
         }
         true
-    }
-
-    /// The answer to a line.
-    pub(crate) fn request(&mut self, now: Instant, caller: Caller, line: &str) -> String {
-        let request = serde_json::from_str(line).map_err(|error| error.to_string());
-        let outcome = request.and_then(|request| self.carry_out(now, caller, request));
-        outcome
-            .unwrap_or_else(|what| json!({ "error": what }))
-            .to_string()
-    }
-
-    fn carry_out(
-        &mut self,
-        now: Instant,
-        caller: Caller,
-        request: Request,
-    ) -> Result<Value, String> {
-        let name = match request {
-            Request::Show { app: None } => return Ok(self.show()),
-            Request::Show { app: Some(app) } => app,
-            Request::Register {
-                app,
-                vip,
-                physical,
-                protocol,
-                detail,
-                capacity,
-                health,
-                hold,
-            } => {
-                let named = Named {
-                    vip: &vip,
-                    physical,
-                    protocol,
-                    detail,
-                    capacity,
-                };
-                let spec = named.spec(&self.addresses).map_err(|(_, what)| what)?;
-                let health = health.map_or(Health::Healthy, Health::from);
-                self.register(now, caller, &app, spec, health, hold)?;
-                app
-            }
-            Request::Unregister { app } => {
-                let own = self.own(caller, &app)?;
-                if matches!(own.origin, Origin::File { .. }) {
-                    return Err(format!(
-                        "{app} is in the configuration file; take it out there"
-                    ));
-                }
-                self.remove(now, &app);
-                return Ok(json!({ "app": app }));
-            }
-            Request::Health { app, health } => {
-                let reported = Some(health.into());
-                let own = self.own(caller, &app)?;
-                if own.reported != reported {
-                    own.reported = reported;
-                    self.is_dirty = true;
-                }
-                self.settle(now, &app);
-                app
-            }
-            Request::Load { app, load } => {
-                if load > LOAD_MAX {
-                    return Err(format!(
-                        "load is {load}; it is a percentage, up to {LOAD_MAX}"
-                    ));
-                }
-                let own = self.own(caller, &app)?;
-                own.load_at = Some(now);
-                let id = own.id;
-                let set = self.agent.set_load(now, id, load);
-                set.map_err(|refused| refused.to_string())?;
-                app
-            }
-            Request::Capacity { app, capacity } => {
-                check_capacity(capacity)?;
-                let own = self.own(caller, &app)?;
-                own.spec.capacity = capacity;
-                let id = own.id;
-                let set = self.agent.set_capacity(now, id, capacity);
-                set.map_err(|refused| refused.to_string())?;
-                self.is_dirty = true;
-                app
-            }
-            Request::Drain { app, state } => self.direct(now, caller, app, state.into())?,
-            Request::Undo { app } if self.is_absent_of(caller, &app) => {
-                self.absent.remove(&app);
-                self.is_dirty = true;
-                return Ok(json!({ "app": app }));
-            }
-            Request::Undo { app } => self.direct(now, caller, app, Directive::Active)?,
-        };
-        let app = self.apps.get(&name);
-        app.map(|app| self.show_app(&name, app))
-            .ok_or_else(|| missing(&name))
-    }
-
-    fn register(
-        &mut self,
-        now: Instant,
-        caller: Caller,
-        name: &str,
-        spec: Spec,
-        health: Health,
-        hold: bool,
-    ) -> Result<(), String> {
-        let uid = caller.uid;
-        self.may_register(uid)?;
-        if !is_name(name) {
-            return Err("a name has 1 to 63 letters, digits, \"-\", \"_\" and \".\"".to_owned());
-        }
-        self.may_be_at(uid, &spec)?;
-        let mut others = self.apps.iter().filter(|(other, _)| *other != name);
-        if let Some((other, _)) = others.find(|(_, app)| app.spec.is_same(&spec)) {
-            return Err(format!("{other} has these addresses, protocol and detail"));
-        }
-        let held_by = hold.then_some(caller.connection);
-        let mut kept = SavedApp {
-            health: Some(health.into()),
-            ..SavedApp::default()
-        };
-        let mut uid = uid;
-        if self.apps.contains_key(name) {
-            let own = self.own(caller, name)?;
-            match own.origin {
-                Origin::File { .. } => {
-                    return Err(format!("{name} is in the configuration file already"));
-                }
-                // Root may register for somebody again.
-                Origin::Registered { uid: owner, .. } => uid = owner,
-            }
-            if own.spec.is_same(&spec) {
-                let (id, capacity) = (own.id, spec.capacity);
-                own.spec = spec;
-                own.origin = Origin::Registered { uid, held_by };
-                own.reported = Some(health);
-                let _ = self.agent.set_capacity(now, id, capacity);
-                self.is_dirty = true;
-                self.settle(now, name);
-                return Ok(());
-            }
-            kept.state = ClosedName::of(own.wanted);
-            self.remove(now, name);
-        } else {
-            self.may_have_more(uid)?;
-            // Another user's has nothing to do with it.
-            let absent = self.absent.get(name).filter(|(owner, _)| *owner == uid);
-            kept.state = absent.map(|(_, state)| *state);
-        }
-        self.add(now, name, spec, Origin::Registered { uid, held_by }, &kept)?;
-        if self
-            .absent
-            .get(name)
-            .is_some_and(|(owner, _)| *owner == uid)
-        {
-            self.absent.remove(name);
-        }
-        Ok(())
-    }
-
-    fn direct(
-        &mut self,
-        now: Instant,
-        caller: Caller,
-        name: String,
-        wanted: Directive,
-    ) -> Result<String, String> {
-        let own = self.own(caller, &name)?;
-        own.wanted = wanted;
-        let id = own.id;
-        let set = self.agent.set_target(now, id, wanted);
-        set.map_err(|refused| refused.to_string())?;
-        info!(app = name, uid = caller.uid, "shall be {}", wanted.name());
-        self.is_dirty = true;
-        Ok(name)
     }
 }
 

@@ -14,6 +14,7 @@ mod metrics;
 mod request;
 mod run;
 mod state;
+mod systemd;
 
 #[cfg(test)]
 mod tests;

@@ -2,7 +2,7 @@
 
 //! What Prometheus is told.
 
-use crate::{check::Probe, host::Host};
+use crate::{check::Probe, host::Host, systemd::Phase};
 use nlb_daemon::{
     metrics::{Histogram, Kind, Page},
     udp::Traffic,
@@ -84,6 +84,7 @@ pub(crate) fn page(host: &Host, looks: &Looks, traffic: &Traffic, started: Syste
     let mut page = Page::default();
     page.about("nlb_agent", env!("CARGO_PKG_VERSION"), started);
     apps(&mut page, host);
+    units(&mut page, host);
     page.single(
         "nlb_agent_lbus",
         Kind::Gauge,
@@ -161,4 +162,24 @@ fn apps(page: &mut Page, host: &Host) {
     for (app, status) in host.statuses() {
         capacity.put(&[("app", app)], status.capacity);
     }
+}
+
+fn units(page: &mut Page, host: &Host) {
+    let mut running = page.family(
+        "nlb_agent_unit_running",
+        Kind::Gauge,
+        "Whether the unit of systemd that an application is runs: 1, or 0 if it does not.",
+    );
+    for (app, unit, phase) in host.phases() {
+        if let Some(phase) = phase {
+            let labels = [("app", app), ("unit", unit)];
+            running.put(&labels, u8::from(phase == Phase::Running));
+        }
+    }
+    page.single(
+        "nlb_agent_units_unknown",
+        Kind::Gauge,
+        "Applications of whose units nothing is known: systemd cannot be asked.",
+        host.phases().filter(|(.., phase)| phase.is_none()).count(),
+    );
 }

@@ -9,6 +9,7 @@ use crate::{
     load::Measured,
     metrics::{self, Looks},
     state,
+    systemd::{Sight, Watch, BLIND},
 };
 use nlb_daemon::{
     api::{self, Message, Server},
@@ -61,12 +62,13 @@ async fn serve(path: &Path, mut config: Config) -> io::Result<()> {
     let mut leave = signal(SignalKind::user_defined2())?;
     // If there is another one, it is found out before anything is touched.
     let server = Server::bind(&config.socket)?;
-    let sockets = Sockets::bind(&config.bind)?;
+    let mut sockets = Sockets::bind(&config.bind)?;
+    sockets.send_by(&config.multicast);
     let saved = state::Saved::load(&config.state).unwrap_or_else(|error| {
         error!("{error}");
         state::Saved::default()
     });
-    let saved = saved.in_boot(&state::boot()?);
+    let saved = saved.in_boot(&life::boot()?);
     let epoch = life::epoch(saved.epoch);
     let own = AgentConfig {
         epoch,
@@ -83,13 +85,15 @@ async fn serve(path: &Path, mut config: Config) -> io::Result<()> {
     let (found, mut verdicts) = mpsc::channel(QUEUE);
     let looks = Arc::new(Looks::default());
     let (taken, mut loads) = mpsc::channel(QUEUE);
-    let mut watchers = watch_all(&host, &found, &looks, &taken);
+    let (seen, mut sights) = mpsc::channel(QUEUE);
+    let mut watchers = watch_all(&host, &found, &looks, &taken, &seen);
     let patience = FIRST_LOOK.min(config.agent.age_limit / 4);
     let deadline = tokio::time::Instant::now() + patience;
     while !host.is_known() {
-        match tokio::time::timeout_at(deadline, verdicts.recv()).await {
-            Ok(Some(verdict)) => host.verdict(Instant::now(), verdict),
-            _ => break,
+        tokio::select! {
+            Some(verdict) = verdicts.recv() => host.verdict(Instant::now(), verdict),
+            Some(sight) = sights.recv() => host.seen(Instant::now(), sight),
+            () = tokio::time::sleep_until(deadline) => break,
         }
     }
     let fixed = config.fixed();
@@ -139,7 +143,7 @@ async fn serve(path: &Path, mut config: Config) -> io::Result<()> {
             Some(message) = requests.recv() => match message {
                 Message::Line(caller, line, answer) => {
                     // Who has asked may be gone.
-                    let _ = answer.send(host.request(Instant::now(), caller, &line));
+                    let _ = answer.send(host.request(Instant::now(), caller, &line).into());
                 }
                 Message::Closed(caller) => host.closed(Instant::now(), caller),
             },
@@ -152,6 +156,7 @@ async fn serve(path: &Path, mut config: Config) -> io::Result<()> {
             },
             Some(measured) = loads.recv() => host.measured(Instant::now(), &measured),
             Some(verdict) = verdicts.recv() => host.verdict(Instant::now(), verdict),
+            Some(sight) = sights.recv() => host.seen(Instant::now(), sight),
             // Another life follows, most likely, before this one's rows are too old; its rows replace them. To say
             // goodbye would drain all applications for it.
             _ = terminate.recv() => if !is_leaving { break },
@@ -162,15 +167,16 @@ async fn serve(path: &Path, mut config: Config) -> io::Result<()> {
             }
             _ = user.recv() => info!("{}", host.agent.counters()),
             _ = hangup.recv() => match Config::load(path) {
-                Ok(new) if !new.agent.lbus.iter().all(|to| sockets.has_family_of(to)) => {
-                    error!("the old configuration stays: lbus of another address family need a restart");
+                Ok(new) if !new.receivers().all(|to| sockets.has_family_of(to)) => {
+                    error!("the old configuration stays: lbus or multicast of another address family need a restart");
                 }
                 Ok(mut new) => {
                     tell_others(&fixed, &new.fixed());
+                    sockets.send_by(&new.multicast);
                     new.keep_place(&config);
                     host.reload(Instant::now(), new);
                     host.is_dirty = true;
-                    watchers = watch_all(&host, &found, &looks, &taken);
+                    watchers = watch_all(&host, &found, &looks, &taken, &seen);
                     info!(watchers = watchers.len(), "configuration read again");
                 }
                 Err(mistake) => error!("the old configuration stays: {mistake}"),
@@ -185,12 +191,14 @@ fn not_kept(error: io::Error) {
     error!("a restart would lose what has changed: {error}");
 }
 
-/// A task for each check, and for each application whose load is measured. They end with what is returned.
+/// A task for each check, for each application whose load is measured, and for all units. They end with what is
+/// returned.
 fn watch_all(
     host: &Host,
     found: &mpsc::Sender<Verdict>,
     looks: &Arc<Looks>,
     taken: &mpsc::Sender<Measured>,
+    seen: &mpsc::Sender<Sight>,
 ) -> JoinSet<()> {
     let mut watchers = JoinSet::new();
     looks.keep(host.checks().map(|(app, ..)| app).collect());
@@ -203,6 +211,17 @@ fn watch_all(
     for (app, measure) in host.measures() {
         let measure = measure.clone();
         watchers.spawn(measure.watch(app.to_owned(), generation, taken.clone()));
+    }
+    let units: Vec<_> = host.units().into_iter().collect();
+    if !units.is_empty() {
+        let watch = Watch {
+            bus: None,
+            units,
+            generation,
+            blind: BLIND,
+            sights: seen.clone(),
+        };
+        watchers.spawn(watch.run());
     }
     watchers
 }

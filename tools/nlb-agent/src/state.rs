@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! What a restart of the agent must not lose: the applications that have registered, their health, what shall get no
-//! new connections; and the number of this life. Without it nothing is worse than at first.
+//! What a restart of the agent must not lose: the applications that have registered, their health, capacity and load,
+//! what shall get no new connections; and the number of this life. Without it nothing is worse than at first.
 
 use crate::{
     app::Spec,
@@ -11,7 +11,6 @@ use nlb_daemon::state;
 use serde::{Deserialize, Serialize};
 use std::{
     collections::BTreeMap,
-    fs,
     io,
     path::Path, //
 };
@@ -37,6 +36,12 @@ pub(crate) struct SavedApp {
     /// The worst that its checks have found.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) found: Option<Found>,
+    /// If a program has told another than the configuration file has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) capacity: Option<Capacity>,
+    /// If there was any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) load: Option<Load>,
     /// If it shall get no new connections.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) state: Option<ClosedName>,
@@ -52,6 +57,21 @@ pub(crate) struct Found {
     pub(crate) spec: Spec,
 }
 
+/// The capacity of an application of the configuration file. It holds until the file has another one than then.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
+pub(crate) struct Capacity {
+    pub(crate) of_file: u8,
+    pub(crate) told: u8,
+}
+
+/// The load that load balancing units were told last, in percent.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
+pub(crate) struct Load {
+    pub(crate) percent: u8,
+    /// It was not only measured.
+    pub(crate) is_reported: bool,
+}
+
 /// An application that has registered.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
 pub(crate) struct Registered {
@@ -59,23 +79,17 @@ pub(crate) struct Registered {
     pub(crate) spec: Spec,
 }
 
-/// Which boot of the machine this is, as the kernel names it.
-pub(crate) fn boot() -> io::Result<String> {
-    let path = "/proc/sys/kernel/random/boot_id";
-    let read = fs::read_to_string(path);
-    read.map(|boot| boot.trim().to_owned())
-        .map_err(|error| io::Error::new(error.kind(), format!("cannot read {path}: {error}")))
-}
-
 impl Saved {
     /// What of it holds in this boot. Applications of an earlier one have ended: what they have reported, and what was
-    /// found, says nothing of those that are there now.
+    /// found and measured, says nothing of those that are there now.
     pub(crate) fn in_boot(mut self, boot: &str) -> Self {
         if self.boot != boot {
             self.boot = boot.to_owned();
             for app in self.apps.values_mut() {
                 app.health = None;
                 app.found = None;
+                app.capacity = None;
+                app.load = None;
             }
         }
         self

@@ -2,11 +2,16 @@
 
 //! Configuration, applications and checks, without sockets.
 
+mod bus;
 mod checks;
 mod groups;
+mod grpc;
 mod lives;
 mod load;
 mod metrics;
+mod multicast;
+mod systemd;
+mod tls;
 mod unit;
 mod users;
 
@@ -183,8 +188,8 @@ fn mistakes_say_where_and_what_to_do() {
         ),
         (
             "kind = \"http\"",
-            "kind = \"https\"",
-            "f:14: unknown variant `https`",
+            "kind = \"ftp\"",
+            "f:14: unknown variant `ftp`",
         ),
         (
             "path = \"/\"",
@@ -269,10 +274,10 @@ fn sites_have_the_names_of_their_services() {
              [[app.check]]\nkind = \"http\"\n"
         );
         let config = check(&text).unwrap();
-        let Probe::Http { host, .. } = &config.apps[0].checks[0].probe else {
+        let Probe::Http { get, .. } = &config.apps[0].checks[0].probe else {
             panic!("another check");
         };
-        host.clone()
+        get.host.clone()
     };
     assert_eq!(probe("192.0.2.10:80/tcp", "10.0.2.2:80"), "192.0.2.10:80");
     assert_eq!(probe("192.0.2.10:*/tcp", "10.0.2.2:80"), "192.0.2.10");

@@ -23,11 +23,17 @@ impl Host {
     }
 
     pub(super) fn show_app(&self, name: &str, app: &App) -> Value {
-        let status = self.agent.table().row(app.id).map(|row| row.status);
-        let state = |of: fn(&Status) -> Directive| status.as_ref().map(|status| of(status).name());
+        let row = app.row.and_then(|row| self.agent.table().row(row));
+        let status = row.map(|row| row.status);
+        // Whose row goes gets no new connections.
+        let gone = match app.wanted {
+            Directive::Active => Directive::Draining,
+            wanted => wanted,
+        };
+        let state = |of: fn(&Status) -> Directive| status.as_ref().map_or(gone, of).name();
         json!({
             "app": name,
-            "id": app.id.0,
+            "id": app.row.map(|row| row.0),
             "vip": app.spec.service().to_string(),
             "physical": app.spec.physical,
             "protocol": app.spec.protocol,
@@ -38,6 +44,7 @@ impl Host {
             "capacity": status.map(|status| status.capacity),
             "target": state(|status| status.target),
             "current": state(|status| status.current),
+            "unit": app.unit.as_ref().map(|unit| &unit.name),
             "registered": matches!(app.origin, Origin::Registered { .. }),
         })
     }

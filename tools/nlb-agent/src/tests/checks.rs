@@ -3,7 +3,7 @@
 //! Checks: what is made of answers, and what is left of commands.
 
 use super::*;
-use crate::check::{judge, Miss};
+use crate::check::{judge, Get, Miss};
 use std::{
     fs,
     io::{Read, Write},
@@ -78,7 +78,7 @@ fn answers_are_judged_before_they_end() {
     assert!(other.unwrap().is_err());
 }
 
-fn look(probe: &Probe, limit: Duration) -> Option<Result<(), Miss>> {
+pub(super) fn look(probe: &Probe, limit: Duration) -> Option<Result<(), Miss>> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build();
@@ -86,7 +86,7 @@ fn look(probe: &Probe, limit: Duration) -> Option<Result<(), Miss>> {
     runtime.unwrap().block_on(looked)
 }
 
-const LONG: Duration = Duration::from_secs(60);
+pub(super) const LONG: Duration = Duration::from_secs(60);
 
 /// The agent cannot look, for lack of something: the application is what it was, but not for ever.
 #[test]
@@ -129,10 +129,13 @@ fn who_has_answered_need_not_end() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let probe = Probe::Http {
         address: listener.local_addr().unwrap(),
-        path: "/".to_owned(),
-        host: "x".to_owned(),
-        status: Vec::new(),
-        body: Some("ready".to_owned()),
+        tls: None,
+        get: Get {
+            path: "/".to_owned(),
+            host: "x".to_owned(),
+            status: Vec::new(),
+            body: Some("ready".to_owned()),
+        },
     };
     let server = std::thread::spawn(move || {
         let (mut stream, _) = listener.accept().unwrap();

@@ -24,6 +24,9 @@ fn a_group_binds_to_its_address() {
     let group = config.agent.group.unwrap();
     assert_eq!((group.id, group.seeds.len()), (7, 2));
     assert_eq!(group.patience, Duration::from_secs(2));
+    assert!(group.changes);
+    let all = check(&with("", "id = 7", "id = 7\nchanges = false")).unwrap();
+    assert!(!all.agent.group.unwrap().changes);
     assert_eq!(config.bind, ["10.0.2.2:4772".parse().unwrap()]);
     // Load balancing units are reached by any address of the other family.
     let six = with("", "", "").replace("10.0.2.1:4771", "[2001:db8::1]:4771");
@@ -42,7 +45,12 @@ fn a_group_binds_to_its_address() {
 fn another_group_needs_a_restart() {
     let old = check(&with("", "", "")).unwrap();
     let fixed = |config: &crate::config::Config| config.fixed().pop().unwrap();
-    for (of, to) in [("id = 7", "id = 8"), ("2:4772\"\n", "3:4772\"\n")] {
+    let all = "id = 7\nchanges = false";
+    for (of, to) in [
+        ("id = 7", "id = 8"),
+        ("2:4772\"\n", "3:4772\"\n"),
+        ("id = 7", all),
+    ] {
         let mut new = check(&with("", of, to)).unwrap();
         assert_ne!(fixed(&new), fixed(&old), "{to}");
         new.keep_place(&old);

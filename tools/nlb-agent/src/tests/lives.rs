@@ -3,7 +3,8 @@
 //! What is kept over restarts, boots and new configurations.
 
 use super::*;
-use crate::{host::OF_USER_MAX, state};
+use crate::{host::OF_USER_MAX, load::Measured};
+use nlb_daemon::life;
 
 #[test]
 fn a_restart_loses_nothing() {
@@ -59,8 +60,8 @@ fn a_boot_ends_what_was_reported() {
         (&json!("draining"), &json!("unknown"))
     );
     assert_eq!(scene.host.saved(5).boot, "two");
-    assert_eq!(state::boot().unwrap(), state::boot().unwrap());
-    assert!(!state::boot().unwrap().is_empty());
+    assert_eq!(life::boot().unwrap(), life::boot().unwrap());
+    assert!(!life::boot().unwrap().is_empty());
 }
 
 #[test]
@@ -190,4 +191,93 @@ fn what_is_the_same_is_not_written() {
     scene.say(ROOT, failing);
     scene.say(ROOT, json!({"command": "load", "app": "plain", "load": 3}));
     assert!(!scene.host.is_dirty);
+    // Load changes all the time: it is written now and then.
+    scene.now += Duration::from_secs(15);
+    scene.say(ROOT, json!({"command": "load", "app": "plain", "load": 4}));
+    assert!(std::mem::take(&mut scene.host.is_dirty));
+    scene.say(ROOT, json!({"command": "load", "app": "plain", "load": 5}));
+    assert!(!scene.host.is_dirty);
+}
+
+/// What programs have told is not forgotten because a file is read again.
+#[test]
+fn capacity_holds_until_the_file_has_another() {
+    let mut scene = Scene::new(&Saved::default());
+    let capacity = |number: u8| json!({"command": "capacity", "app": "plain", "capacity": number});
+    assert_eq!(scene.app("plain")["capacity"], 7);
+    scene.say(ROOT, capacity(30));
+    scene.host.reload(scene.now, check(GOOD).unwrap());
+    assert_eq!(scene.app("plain")["capacity"], 30);
+    // Nor over a restart, and a reading after it.
+    let mut scene = Scene::new(&scene.host.saved(1).in_boot(""));
+    assert_eq!(scene.app("plain")["capacity"], 30);
+    scene.host.reload(scene.now, check(GOOD).unwrap());
+    assert_eq!(scene.app("plain")["capacity"], 30);
+    let saved = scene.host.saved(1);
+    // Whoever changes the file knows better, whether the agent runs or not.
+    let other = GOOD.replace("capacity = 7", "capacity = 8");
+    scene.host.reload(scene.now, check(&other).unwrap());
+    assert_eq!(scene.app("plain")["capacity"], 8);
+    assert_eq!(Scene::of(&other, &saved).app("plain")["capacity"], 8);
+    // What was told before is over then.
+    scene.host.reload(scene.now, check(GOOD).unwrap());
+    assert_eq!(scene.app("plain")["capacity"], 7);
+    // Programs of another boot have ended; and no file makes it more than there can be.
+    let boot = saved.clone().in_boot("another");
+    assert_eq!(Scene::new(&boot).app("plain")["capacity"], 7);
+    let mut broken = saved;
+    let of_plain = broken.apps.get_mut("plain").unwrap();
+    of_plain.capacity.as_mut().unwrap().told = 200;
+    assert_eq!(Scene::new(&broken).app("plain")["capacity"], 99);
+}
+
+/// Who is busy does not look idle because the agent was started anew.
+#[test]
+fn load_holds_until_there_is_another() {
+    let measured = GOOD.replace(
+        "capacity = 7",
+        "load = { pressure = \"/proc/pressure/cpu\" }",
+    );
+    let mut scene = Scene::of(&measured, &Saved::default());
+    let load = |name, percent: u8| json!({"command": "load", "app": name, "load": percent});
+    let plain = |scene: &mut Scene, load| {
+        let measured = Measured {
+            app: "plain".to_owned(),
+            generation: scene.host.generation(),
+            load,
+        };
+        scene.host.measured(scene.now, &measured);
+        scene.app("plain")["load"].clone()
+    };
+    scene.say(USER, shop(60));
+    scene.say(USER, load("shop", 80));
+    scene.say(ROOT, load("web", 0));
+    assert_eq!(plain(&mut scene, 40), 40);
+    let saved = scene.host.saved(1);
+    let text = serde_json::to_string(&saved).unwrap();
+    assert_eq!(serde_json::from_str::<Saved>(&text).unwrap(), saved);
+    let mut scene = Scene::of(&measured, &saved);
+    assert_eq!(scene.host.saved(1), saved);
+    for (name, load) in [("shop", 80), ("plain", 40), ("web", 0)] {
+        assert_eq!(scene.app(name)["load"], load, "{name}");
+    }
+    // What comes next counts at once.
+    assert_eq!(plain(&mut scene, 41), 41);
+    assert_eq!(scene.say(USER, load("shop", 3))["load"], 3);
+    // It was measured, and is not any more; what was reported is as if nothing had been measured.
+    let mut scene = Scene::of(GOOD, &saved);
+    assert_eq!(scene.app("plain")["load"], 0);
+    let mut scene = Scene::of(&measured, &Saved::default());
+    scene.say(ROOT, load("plain", 90));
+    let saved = scene.host.saved(1);
+    let mut scene = Scene::of(&measured, &saved);
+    assert_eq!(plain(&mut scene, 10), 90);
+    assert_eq!(Scene::of(GOOD, &saved).app("plain")["load"], 90);
+    // After a boot nobody is busy, and no file makes it more than there can be.
+    let boot = saved.clone().in_boot("another");
+    assert_eq!(Scene::new(&boot).app("plain")["load"], 0);
+    let mut broken = saved;
+    let of_plain = broken.apps.get_mut("plain").unwrap();
+    of_plain.load.as_mut().unwrap().percent = 200;
+    assert_eq!(Scene::new(&broken).app("plain")["load"], 100);
 }
