@@ -5,7 +5,7 @@
  * The program accepts on a virtual IP (VIP) of an nlb load balancing unit, looks at what the client has
  * sent (recv() with MSG_PEEK), picks a machine, and calls nlb_migrate(). The application on that machine
  * gets the connection from its accept(), with every byte that was not read here; the client does not
- * notice. See nlb_migrate(3) and libnlb(3).
+ * notice. See nlb_migrate(3) and libnlb(3). Applications behind it report with the functions of nlb-app.h.
  *
  * All functions may be called by any number of threads at a time, and in a child of fork(). None changes a
  * signal disposition, leaves a descriptor open, or starts a thread. errno means nothing after a call.
@@ -50,9 +50,9 @@ struct nlb_options {
 int nlb_migrate(int fd, const char *target, const struct nlb_options *options);
 
 /*
- * Why this thread's last call of nlb_migrate() failed, as a sentence without a full stop, in UTF-8; "" if it
- * did not. Never NULL. The text belongs to the library and is valid until the thread calls nlb_migrate()
- * again or ends.
+ * Why this thread's last call of nlb_migrate() or a function of nlb-app.h failed, as a sentence without a full
+ * stop, in UTF-8; "" if it did not. Never NULL. The text belongs to the library and is valid until the thread
+ * calls one of these again or ends.
  */
 const char *nlb_error_text(void);
 

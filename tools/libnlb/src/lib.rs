@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! The C library `libnlb`. `include/nlb.h` says what each function does; a Rust program uses
-//! `nlb_netlink::handover` instead.
+//! The C library `libnlb`. `include/nlb.h` and `include/nlb-app.h` say what each function does; a Rust
+//! program uses `nlb_netlink::handover` and the crate `nlb-app` instead.
 //!
 //! No panic leaves a function.
 
 #![deny(unsafe_op_in_unsafe_fn)]
 
+pub mod app;
 mod last_error;
 #[cfg(test)]
 mod tests;
@@ -127,30 +128,44 @@ fn message(panic: &(dyn Any + Send)) -> &str {
         .unwrap_or("panic")
 }
 
-/// The options of a caller, who may know more of them than we do, but must not have set those.
+/// A structure with options of a caller, if there is one. The caller may know more of them than we do,
+/// but must not have set those.
 ///
 /// # Safety
 ///
 /// `options` is null or points to `size` readable bytes, `size` being its first member.
-unsafe fn read_options(options: *const NlbOptions) -> Result<Options<'static>, Failure> {
-    const KNOWN: usize = size_of::<NlbOptions>();
+unsafe fn read_known<T: Copy>(options: *const T) -> Result<Option<T>, Failure> {
+    let known = size_of::<T>();
     if options.is_null() {
-        return Ok(Options::default());
+        return Ok(None);
     }
     // SAFETY: By the function's contract; the caller's structure begins with its size.
-    let size = unsafe { (&raw const (*options).size).read() };
-    if !(KNOWN..=4096).contains(&size) {
+    let size = unsafe { options.cast::<usize>().read() };
+    if !(known..=4096).contains(&size) {
         return Err(Failure::new(EINVAL, "the options have no valid size"));
     }
-    // SAFETY: By the function's contract, `size` bytes can be read, which is as much as we know.
-    let known = unsafe { options.read() };
-    // SAFETY: The same; bytes may be read whatever is in them, a C program initialised them.
+    // SAFETY: By the function's contract, `size` bytes can be read, which is as much as we know; bytes may
+    // be read whatever is in them, a C program initialised them.
     let later =
-        unsafe { std::slice::from_raw_parts(options.cast::<u8>().add(KNOWN), size - KNOWN) };
+        unsafe { std::slice::from_raw_parts(options.cast::<u8>().add(known), size - known) };
     if later.iter().any(|&byte| byte != 0) {
         let text = "an option that this version of libnlb does not know";
         return Err(Failure::new(EINVAL, text));
     }
+    // SAFETY: The same.
+    Ok(Some(unsafe { options.read() }))
+}
+
+/// The options of [`nlb_migrate`].
+///
+/// # Safety
+///
+/// As [`read_known`].
+unsafe fn read_options(options: *const NlbOptions) -> Result<Options<'static>, Failure> {
+    // SAFETY: By the function's contract.
+    let Some(known) = (unsafe { read_known(options) })? else {
+        return Ok(Options::default());
+    };
     Ok(Options {
         timeout: match known.timeout_ms {
             0 => None,

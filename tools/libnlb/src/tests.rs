@@ -157,9 +157,12 @@ fn the_kernel_s_errors_keep_their_meaning() {
 
 #[test]
 fn the_header_has_the_functions_and_the_version() {
-    let header = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/include/nlb.h")).unwrap();
-    let declared = header.lines().filter(|line| line.ends_with(");")).count();
-    assert_eq!(declared, 4);
+    for (header, count) in [("nlb.h", 4), ("nlb-app.h", 10)] {
+        let header = format!("{}/include/{header}", env!("CARGO_MANIFEST_DIR"));
+        let header = fs::read_to_string(header).unwrap();
+        let declared = header.lines().filter(|line| line.ends_with(");")).count();
+        assert_eq!(declared, count);
+    }
     // SAFETY: The function returns a static string.
     let version = unsafe { CStr::from_ptr(nlb_version()) };
     assert_eq!(version.to_str().unwrap(), env!("CARGO_PKG_VERSION"));
