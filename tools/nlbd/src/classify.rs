@@ -7,6 +7,10 @@ use crate::{
         Config,
         Failed, //
     },
+    endpoints::{
+        Endpoints,
+        Reader, //
+    },
     migrate::{
         Kernel,
         Migrate,
@@ -42,6 +46,7 @@ use std::{
         Arc,
         RwLock, //
     },
+    thread,
     time::Duration, //
 };
 use tokio::{
@@ -75,9 +80,13 @@ const UNAVAILABLE: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
 const DRAIN_BYTES: usize = 256 * 1024;
 const DRAIN_TIME: Duration = Duration::from_secs(1);
 
+/// How often the weights of endpoints are read.
+const READ_EVERY: Duration = Duration::from_secs(1);
+
 /// What all connections share.
 pub(crate) struct Classifier {
     config: RwLock<Arc<Config>>,
+    pub(crate) endpoints: Endpoints,
     workers: Workers,
     pub(crate) counters: Counters,
 }
@@ -89,6 +98,7 @@ pub(crate) fn run(path: &Path, config: Config) -> io::Result<()> {
         .map(|_| Box::new(Kernel::default()) as Box<dyn Migrate>)
         .collect();
     let classifier = Classifier::new(config, migrators)?;
+    classifier.clone().follow_endpoints()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
@@ -103,6 +113,7 @@ impl Classifier {
         Ok(Arc::new(Self {
             workers: Workers::start(migrators)?,
             config: RwLock::new(Arc::new(config)),
+            endpoints: Endpoints::default(),
             counters: Counters::default(),
         }))
     }
@@ -112,6 +123,25 @@ impl Classifier {
             Ok(config) => Arc::clone(&config),
             Err(poisoned) => Arc::clone(&poisoned.into_inner()),
         }
+    }
+
+    /// Reads what endpoints can take, now and from time to time, while a pool goes by it.
+    fn follow_endpoints(self: Arc<Self>) -> io::Result<()> {
+        let mut reader = Reader::default();
+        let mut read = move || {
+            if self.config().follows() {
+                reader.read(&self.endpoints);
+            }
+        };
+        read();
+        let forever = move || loop {
+            thread::sleep(READ_EVERY);
+            read();
+        };
+        thread::Builder::new()
+            .name("endpoints".into())
+            .spawn(forever)?;
+        Ok(())
     }
 
     async fn serve(self: Arc<Self>, path: &Path) -> io::Result<()> {
@@ -217,7 +247,11 @@ impl Classifier {
         pool: &Arc<Pool>,
         config: &Config,
     ) {
-        let mut hosts = pool.turn();
+        let endpoints = stream
+            .local_addr()
+            .ok()
+            .and_then(|vip| self.endpoints.of(vip));
+        let mut hosts = pool.turn(endpoints.as_deref());
         // A pool that fails may still leave the default.
         if let Some(default) = config
             .rules
@@ -226,7 +260,7 @@ impl Classifier {
             .filter(|other| !Arc::ptr_eq(other, pool))
         {
             let more = default
-                .turn()
+                .turn(endpoints.as_deref())
                 .into_iter()
                 .filter(|host| !hosts.contains(host));
             hosts.extend(more.collect::<Vec<_>>());

@@ -3,7 +3,10 @@
 //! The configuration file.
 
 use crate::{
-    pool::Pool,
+    pool::{
+        Pool,
+        Weights, //
+    },
     rules::{
         HostPattern,
         Rule,
@@ -75,6 +78,8 @@ struct File {
 #[serde(deny_unknown_fields)]
 struct PoolEntry {
     hosts: Spanned<Vec<HostEntry>>,
+    #[serde(default)]
+    weights: Weights,
 }
 
 #[derive(Deserialize)]
@@ -112,6 +117,20 @@ impl Config {
     /// Reads and checks a file.
     pub(crate) fn load(path: &Path) -> Result<Self, Mistake> {
         Self::parse(&Source::read(path)?)
+    }
+
+    /// Whether some pool goes by the weights of endpoints.
+    pub(crate) fn follows(&self) -> bool {
+        let Rules {
+            rules,
+            default,
+            unplaced,
+        } = &self.rules;
+        let pools = rules.iter().map(|rule| &rule.pool);
+        pools
+            .chain(default)
+            .chain(unplaced)
+            .any(|pool| pool.follows())
     }
 
     /// Checks the text of a file.
@@ -197,7 +216,7 @@ fn pools(
                 HostEntry::Weighted(host) => (host.addr, host.weight),
             })
             .collect();
-        let pool = Pool::new(hosts)
+        let pool = Pool::new(hosts, entry.weights)
             .map_err(|what| source.mistake(Some(span), format!("pool \"{name}\": {what}")))?;
         pools.insert(name, Arc::new(pool));
     }

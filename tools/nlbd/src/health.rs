@@ -9,6 +9,7 @@
 mod allot;
 mod balancer;
 mod config;
+mod events;
 mod follower;
 mod forwarder;
 mod haproxy;
@@ -26,16 +27,17 @@ pub(crate) use config::Config;
 
 use allot::Orders;
 use config::Panic;
+use events::Events;
 use follower::{finished, Done, Follower, Kind};
 use memory::{Memory, Saved};
 use metrics::Tally;
 use nlb_daemon::{
-    api::{self, Admitted, Message, Server},
+    api::{self, Admitted, Answer, Message, Server},
     config::tell_others,
     life,
     metrics::serve as serve_metrics,
     state::{self, Keeper},
-    udp::{Buffer, Sockets, Troubles, PORT},
+    udp::{Buffer, Membership, Sockets, Troubles, PORT},
 };
 use nlb_health::{
     cache::RowChange,
@@ -86,7 +88,7 @@ struct Handler {
     orders: Arc<Orders>,
     /// The hosts that speak for others.
     proxies: BTreeSet<u32>,
-    /// Their rows that are not healthy.
+    /// Their rows that were failing, and have not been healthy since.
     sick: BTreeSet<(u32, AppId)>,
     /// The rows as they were seen last, for what becomes of those that go.
     rows: BTreeMap<(u32, AppId), (Place, Directive)>,
@@ -94,11 +96,14 @@ struct Handler {
     /// The next life may have to know something else.
     is_other: bool,
     followers: Vec<Follower>,
+    /// The multicast groups in which hosts are heard, and why they are not.
+    memberships: Vec<(Membership, Option<String>)>,
     /// The version of the cache that is in force.
     applied: u64,
     /// The version for which hosts were told last what is in force, if nothing has changed since.
     confirmed: Option<u64>,
     tally: Tally,
+    events: Events,
 }
 
 async fn serve(path: &Path, config: Config) -> io::Result<()> {
@@ -107,10 +112,11 @@ async fn serve(path: &Path, config: Config) -> io::Result<()> {
     let mut hangup = signal(SignalKind::hangup())?;
     let mut user = signal(SignalKind::user_defined1())?;
     let server = Server::bind(&config.socket)?;
-    let sockets = match &config.listen {
+    let mut sockets = match &config.listen {
         Some(listen) => Sockets::bind(listen)?,
         None => Sockets::bind_all(PORT)?,
     };
+    sockets.hear(&config.multicast);
     let fixed = config.fixed();
     let (queue, mut requests) = mpsc::channel(QUEUE);
     let (admit, admitted) = watch::channel(admitted(&config));
@@ -123,7 +129,7 @@ async fn serve(path: &Path, config: Config) -> io::Result<()> {
     let (change, mut changed) = mpsc::channel(1);
     let mut change = Some(change);
     info!(lbu = config.lbu.lbu, "running");
-    let (memory, epoch) = begin_life(&config.state, config.lbu.age_limit);
+    let (memory, epoch) = begin_life(&config.state, config.lbu.age_limit)?;
     let own = LbuConfig {
         epoch,
         ..config.lbu
@@ -145,6 +151,9 @@ async fn serve(path: &Path, config: Config) -> io::Result<()> {
         // If this process was not running, hosts were not heard, and not silent: what has come before this moment is
         // taken in before anything is too old.
         let woken = Instant::now();
+        if sockets.look(woken) {
+            handler.memberships = sockets.memberships();
+        }
         tokio::task::yield_now().await;
         for _ in 0..WAITING_MAX {
             tokio::select! {
@@ -166,6 +175,7 @@ async fn serve(path: &Path, config: Config) -> io::Result<()> {
         handler.miss(now);
         handler.begin(now);
         handler.confirm();
+        handler.tell_trouble();
         if std::mem::take(&mut handler.is_other) {
             keeper.note();
         }
@@ -174,6 +184,7 @@ async fn serve(path: &Path, config: Config) -> io::Result<()> {
             handler.lbu.poll_timeout(),
             handler.memory.due(),
             keeper.due(),
+            sockets.look_at(now),
         ];
         let looks = handler.followers.iter().filter_map(Follower::due);
         let at = timeouts.into_iter().flatten().chain(looks).min();
@@ -186,9 +197,15 @@ async fn serve(path: &Path, config: Config) -> io::Result<()> {
             () = tokio::time::sleep_until(at.into()) => {}
             (number, version, done) = finished(&mut handler.followers) => handler.end(number, version, done),
             Some(message) = requests.recv() => if let Message::Line(_, line, answer) = message {
-                let said = view::answer(&handler, own.lbu, &line);
+                let (said, watch) = view::answer(&mut handler, own.lbu, &line);
                 // It may be long. Who has asked may be gone.
-                tokio::task::spawn_blocking(move || answer.send(said.to_string()));
+                tokio::task::spawn_blocking(move || {
+                    let line = said.to_string();
+                    answer.send(match watch {
+                        Some(watch) => Answer::Feed(line, watch),
+                        None => Answer::Line(line),
+                    })
+                });
             },
             Some(scrape) = scrapes.recv() => {
                 let page = metrics::page(&handler, sockets.traffic(), started);
@@ -212,6 +229,8 @@ async fn serve(path: &Path, config: Config) -> io::Result<()> {
                     tell_others(&fixed, &config.fixed());
                     admit.send_replace(self::admitted(&config));
                     *handler.lbu.keys_mut() = config.keys;
+                    sockets.hear(&config.multicast);
+                    handler.memberships = sockets.memberships();
                     handler.panic = config.panic;
                     handler.proxies = config.proxies;
                     handler.orders = config.allotments.into();
@@ -230,7 +249,8 @@ async fn serve(path: &Path, config: Config) -> io::Result<()> {
 }
 
 /// What the life before has left, and the number of this one. Without the file nothing is worse than at first.
-fn begin_life(path: &Path, age_limit: Duration) -> (Memory, u64) {
+fn begin_life(path: &Path, age_limit: Duration) -> io::Result<(Memory, u64)> {
+    let boot = life::boot()?;
     let loaded = state::load(path, "it is written anew");
     let mut saved: Saved = loaded.unwrap_or_else(|error| {
         error!("{error}");
@@ -242,11 +262,11 @@ fn begin_life(path: &Path, age_limit: Duration) -> (Memory, u64) {
     });
     let moment = (Instant::now(), since);
     saved.epoch = life::epoch(saved.epoch);
-    saved.begin(since, age_limit);
+    saved.begin(&boot, since, age_limit);
     if let Err(error) = state::save(&saved, path) {
         error!("a restart would lose which endpoints are governed: {error}");
     }
-    (Memory::new(&saved, moment), saved.epoch)
+    Ok((Memory::new(&saved, moment), saved.epoch))
 }
 
 fn admitted(config: &Config) -> Admitted {
@@ -265,9 +285,11 @@ impl Handler {
             memory,
             is_other: false,
             followers: balancers.into_iter().map(Follower::new).collect(),
+            memberships: Vec::new(),
             applied: 0,
             confirmed: None,
             tally: Tally::default(),
+            events: Events::default(),
         }
     }
 
@@ -326,12 +348,14 @@ impl Handler {
             match event {
                 Event::HostUp { host } => {
                     self.followers.iter_mut().for_each(Follower::dirty);
+                    self.events.host_up(&self.lbu, host);
                     info!(host, "host is up");
                 }
                 Event::HostDown { host, why } => {
                     if why == Down::Goodbye {
                         leaving.insert(host);
                     }
+                    self.events.host_down(host, why);
                     warn!(
                         host,
                         "host is down: {}",
@@ -344,14 +368,21 @@ impl Handler {
                 Event::Name { host, name } => info!(host, name, "host has a name"),
                 Event::Row {
                     host, app, change, ..
-                } => match change {
-                    RowChange::Removed => gone.push((host, app, false)),
-                    // Its host may be there; or it is cut off.
-                    RowChange::Lost => gone.push((host, app, true)),
-                    RowChange::Added | RowChange::Updated => self.see(host, app),
-                },
+                } => {
+                    let place = self.rows.get(&(host, app)).map(|(place, _)| place);
+                    self.events.row(&self.lbu, (host, app), change, place);
+                    match change {
+                        RowChange::Removed => gone.push((host, app, false)),
+                        // Its host may be there; or it is cut off.
+                        RowChange::Lost => gone.push((host, app, true)),
+                        RowChange::Added | RowChange::Updated => self.see(host, app),
+                    }
+                }
                 Event::Full { host } => error!(host, "more rows than there is room for"),
-                Event::Overflow { .. } => has_overflown = true,
+                Event::Overflow { .. } => {
+                    self.events.lost();
+                    has_overflown = true;
+                }
             }
         }
         if has_overflown {
@@ -387,6 +418,10 @@ impl Handler {
 
     /// Those that the life before has governed, and that nobody has spoken of since, are silent.
     fn miss(&mut self, now: Instant) {
+        if self.memory.due().is_some_and(|due| due <= now) {
+            // Some may have asked for no connections, and somebody else speaks of the endpoint.
+            self.followers.iter_mut().for_each(Follower::dirty);
+        }
         for ((place, host), silent) in self.memory.silent(now) {
             if silent.is_some() {
                 warn!(host, vip = %place.vip, physical = %place.physical, "was governed, and its host is silent");
@@ -435,11 +470,12 @@ impl Handler {
         if let Some((old, _)) = old.filter(|(old, _)| *old != place) {
             self.has_gone(old, host, None);
         }
-        let before = self.memory.forget(&place);
+        let before = self.memory.speaks(&place, host);
         let is_proxy = self.proxies.contains(&host);
         let is_healthy = status.health == Health::Healthy;
         let is_back = is_healthy && self.sick.remove(&(host, app));
-        if is_proxy && !is_healthy {
+        // Who has not looked yet has seen no failure.
+        if is_proxy && status.health == Health::Failing {
             self.sick.insert((host, app));
         }
         // Whoever has left, or shall get nothing and is silent, is not there again because a proxy says something of it,
@@ -478,7 +514,7 @@ impl Handler {
     /// One that follows was told.
     fn end(&mut self, number: usize, version: u64, done: Result<Done, String>) {
         if let Some(follower) = self.followers.get_mut(number) {
-            self.is_other |= follower.end(version, done, &mut self.tally);
+            self.is_other |= follower.end(version, done, &mut self.tally, &mut self.events);
         }
         self.confirmed = None;
         self.confirm();

@@ -13,6 +13,7 @@
 
 mod classify;
 mod config;
+mod endpoints;
 mod health;
 mod http;
 mod migrate;

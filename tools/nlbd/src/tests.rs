@@ -9,14 +9,24 @@ use crate::{
         Config,
         Failed, //
     },
+    endpoints::Services,
     http::{
         parse,
         Head,
         Request, //
     },
-    pool::Pool, //
+    pool::{
+        Pool,
+        Weights, //
+    }, //
 };
 use nlb_daemon::config::Source;
+use nlb_netlink::{
+    Endpoint,
+    EndpointState,
+    Named,
+    ServiceKey, //
+};
 use proptest::prelude::*;
 use std::{
     collections::BTreeMap,
@@ -136,7 +146,7 @@ fn rules_in_order() {
     let config = Config::parse(&Source::new("f", GOOD)).unwrap();
     let place = |method, path, host| {
         let pool = config.rules.place(&request(method, path, host)).unwrap();
-        pool.turn().len() == 2
+        pool.turn(None).len() == 2
     };
     assert!(place("GET", "/", Some("a.img.example")));
     assert!(place("GET", "/images/a", None));
@@ -265,6 +275,44 @@ fn mistakes_say_where_and_what_to_do() {
     }
 }
 
+/// An endpoint as the kernel shows it.
+pub(crate) fn endpoint(service: &str, last: u8, state: EndpointState, weight: u32) -> Endpoint {
+    let key: ServiceKey = service.parse().unwrap();
+    let IpAddr::V4(vip) = key.vip else {
+        panic!("an IPv4 VIP is expected");
+    };
+    let mut bytes = vec![8, 0, 1, 0];
+    bytes.extend(vip.octets());
+    bytes.extend([6, 0, 2, 0]);
+    bytes.extend(key.ports.first.to_be_bytes());
+    bytes.extend([
+        0,
+        0,
+        8,
+        0,
+        3,
+        0,
+        key.proto.0 as u8,
+        0,
+        0,
+        0,
+        8,
+        0,
+        4,
+        0,
+        10,
+        0,
+        0,
+        last,
+    ]);
+    let mut endpoint = Endpoint::decode(&bytes).unwrap();
+    endpoint.vip_port_last = (key.ports.last != key.ports.first).then_some(key.ports.last);
+    endpoint.state = Some(Named::Known(state));
+    endpoint.weight = Some(weight);
+    assert_eq!(endpoint.service(), key);
+    endpoint
+}
+
 fn addr(last: u8) -> IpAddr {
     IpAddr::from([10, 0, 0, last])
 }
@@ -274,11 +322,12 @@ proptest! {
     fn turns_follow_the_weights(weights in proptest::collection::vec(0..20u32, 1..6)) {
         prop_assume!(weights.iter().any(|weight| *weight > 0));
         let hosts = weights.iter().zip(0..).map(|(weight, last)| (addr(last), *weight)).collect();
-        let pool = Pool::new(hosts).unwrap();
+        let pool = Pool::new(hosts, Weights::File).unwrap();
         let total: u32 = weights.iter().sum();
         let mut turns = BTreeMap::new();
         for _ in 0..total * 3 {
-            let order = pool.turn();
+            // What endpoints can take is nothing to it.
+            let order = pool.turn(Some(&[(addr(0), 99)].into()));
             let usable = weights.iter().filter(|weight| **weight > 0).count();
             prop_assert_eq!(order.len(), usable);
             *turns.entry(order[0]).or_insert(0) += 1;
@@ -287,4 +336,74 @@ proptest! {
             prop_assert_eq!(turns.get(&addr(last)).copied().unwrap_or(0), weight * 3);
         }
     }
+
+    #[test]
+    fn turns_follow_endpoints(
+        file in proptest::collection::vec(1..20u32, 4),
+        before in proptest::collection::vec(0..100u32, 3),
+        after in proptest::collection::vec(1..100u32, 3),
+    ) {
+        let hosts = file.iter().zip(0..).map(|(weight, last)| (addr(last), *weight)).collect();
+        let pool = Pool::new(hosts, Weights::Endpoints).unwrap();
+        let endpoints = |weights: &[u32]| weights.iter().zip(0..).map(|(w, n)| (addr(n), *w)).collect();
+        for _ in 0..150 {
+            let order = pool.turn(Some(&endpoints(&before)));
+            // The fourth is no endpoint.
+            let usable = before.iter().filter(|weight| **weight > 0).count() + 1;
+            prop_assert_eq!(order.len(), usable);
+        }
+        // What was before is soon forgotten.
+        let total = after.iter().sum::<u32>() + file[3];
+        for _ in 0..total * 2 {
+            pool.turn(Some(&endpoints(&after)));
+        }
+        let mut turns = BTreeMap::new();
+        for _ in 0..total * 3 {
+            *turns.entry(pool.turn(Some(&endpoints(&after)))[0]).or_insert(0_u32) += 1;
+        }
+        for (weight, last) in after.iter().chain(&file[3..]).zip(0..) {
+            let got = turns.get(&addr(last)).copied().unwrap_or(0);
+            prop_assert!(got.abs_diff(weight * 3) <= 2, "{got} of {weight} x 3");
+        }
+    }
+}
+
+#[test]
+fn nobody_whose_turn_it_is() {
+    let pool = Pool::new(vec![(addr(1), 1), (addr(2), 1)], Weights::Endpoints).unwrap();
+    let none = [(addr(1), 0), (addr(2), 0)].into();
+    assert!(pool.turn(Some(&none)).is_empty());
+    assert_eq!(pool.turn(None).len(), 2);
+}
+
+#[test]
+fn endpoints_of_a_connection() {
+    let (active, draining) = (EndpointState::Active, EndpointState::Draining);
+    let mut endpoints = [
+        endpoint("192.0.2.10:80/tcp", 1, active, 7),
+        endpoint("192.0.2.10:80/tcp", 2, draining, 9),
+        endpoint("192.0.2.10:80/tcp", 3, active, 5),
+        endpoint("192.0.2.10:*/tcp", 1, draining, 1),
+        endpoint("192.0.2.10:*/tcp", 3, active, 5),
+        endpoint("192.0.2.10:8000-8999/tcp", 1, active, 3),
+        endpoint("192.0.2.10:81/udp", 1, active, 4),
+    ];
+    for backup in [2, 4] {
+        endpoints[backup].backup = Some(true);
+    }
+    let services = Services::new(&endpoints);
+    let of = |vip: &str| {
+        let weights = services.of(vip.parse().unwrap())?;
+        let all: BTreeMap<_, _> = weights
+            .iter()
+            .map(|(host, weight)| (*host, *weight))
+            .collect();
+        Some(all.into_iter().collect::<Vec<_>>())
+    };
+    let port = Some(vec![(addr(1), 7), (addr(2), 0), (addr(3), 0)]);
+    let others = Some(vec![(addr(1), 0), (addr(3), 5)]);
+    assert_eq!(of("192.0.2.10:80"), port);
+    assert_eq!(of("192.0.2.10:8080"), Some(vec![(addr(1), 3)]));
+    assert_eq!(of("192.0.2.10:81"), others);
+    assert_eq!(of("192.0.2.11:80"), None);
 }

@@ -56,7 +56,7 @@ pub(crate) fn weights(
         .collect();
     let panics: HashSet<_> = effects
         .values()
-        .filter(|effect| effect.panic)
+        .filter(|effect| effect.is_panic())
         .map(|effect| effect.service)
         .collect();
     for endpoint in endpoints {
@@ -72,10 +72,7 @@ pub(crate) fn weights(
             Some(effect) => effect
                 .weight
                 .filter(|_| effect.state == EndpointState::Active),
-            None => {
-                let is_active = endpoint.state == Some(Named::Known(EndpointState::Active));
-                is_active.then_some(endpoint.weight.unwrap_or(1))
-            }
+            None => Some(endpoint.share()),
         };
         if let Some(weight) = weight.filter(|weight| *weight > 0) {
             let weights: &mut Weights = all.entry(service).or_default();

@@ -5,9 +5,9 @@
 use super::{
     allot::{Allotted, Orders},
     config::Panic,
-    plan::{plan, AllGone, Change, Known, Place, Plan, Seat},
+    plan::{plan, AllGone, Cause, Change, Known, Place, Plan, Seat},
 };
-use nlb_netlink::{EndpointChange, ServiceKey};
+use nlb_netlink::{EndpointChange, EndpointState, ServiceKey};
 use std::collections::BTreeSet;
 use tracing::{debug, info};
 
@@ -68,6 +68,16 @@ pub(crate) enum Refused {
     All(String),
 }
 
+/// A state that was set, for those who are told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Set {
+    pub(crate) service: ServiceKey,
+    /// What the endpoint is called.
+    pub(crate) endpoint: String,
+    pub(crate) state: EndpointState,
+    pub(crate) cause: Cause,
+}
+
 /// What came of a plan.
 #[derive(Debug, Default)]
 pub(crate) struct Applied {
@@ -76,6 +86,8 @@ pub(crate) struct Applied {
     pub(crate) gone: AllGone,
     /// What was changed; also if something went wrong.
     pub(crate) made: Vec<Change>,
+    /// The states among them.
+    pub(crate) set: Vec<Set>,
     /// All is as the plan says, but for what was refused.
     pub(crate) is_through: bool,
     /// Those whose endpoints the balancer would not change.
@@ -130,9 +142,9 @@ fn try_apply(
         applied.plan = plan(known, panic, &seen.services, &seen.seats);
         let mut made = Vec::new();
         let outcome = carry_out(&applied.plan.changes, &mut made, |change| {
-            balancer
-                .set(change)
-                .inspect(|()| tell(change, &balancer.named(change)))
+            balancer.set(change)?;
+            applied.set.extend(tell(change, balancer.named(change)));
+            Ok(())
         });
         known.credit(&applied.plan, &made);
         applied.made.append(&mut made);
@@ -174,19 +186,26 @@ fn carry_out(
     Ok(is_whole.then_some(refused))
 }
 
-fn tell(change: &Change, host: &str) {
-    let (service, EndpointChange { state, weight, .. }) = (change.service, change.change);
-    match (state, weight) {
-        (Some(state), _) => info!(%service, host, "endpoint is {state}"),
-        (None, Some(weight)) => debug!(%service, host, "endpoint has weight {weight}"),
-        (None, None) => {}
+/// Says what was changed; the state, if it is another.
+fn tell(change: &Change, endpoint: String) -> Option<Set> {
+    let (service, cause) = (change.service, change.cause);
+    let EndpointChange { state, weight, .. } = change.change;
+    if let Some(state) = state {
+        info!(%service, host = endpoint, "endpoint is {state}: {}", cause.name());
+    } else if let Some(weight) = weight {
+        debug!(%service, host = endpoint, "endpoint has weight {weight}");
     }
+    state.map(|state| Set {
+        service,
+        endpoint,
+        state,
+        cause,
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use nlb_netlink::EndpointState;
 
     fn change(last: u8) -> Change {
         Change {
@@ -197,6 +216,7 @@ mod tests {
                 state: Some(EndpointState::Draining),
                 ..EndpointChange::default()
             },
+            cause: Cause::Failing,
         }
     }
 

@@ -11,6 +11,7 @@ use nlb_daemon::{
     config::{Fixed, Mistake, Source},
     keys::{self, KeyEntry},
     metrics,
+    udp::{Membership, MULTICAST_MAX},
 };
 use nlb_health::{lbu::LbuConfig, seal::Keys};
 use nlb_netlink::{AllotmentScheme, Proto, ServiceKey};
@@ -37,6 +38,8 @@ pub(crate) struct Config {
     pub(crate) keys: Keys,
     /// Where hosts are heard; at every address, if none is named.
     pub(crate) listen: Option<Vec<SocketAddr>>,
+    /// Multicast groups in which hosts are heard, too.
+    pub(crate) multicast: Vec<Membership>,
     pub(crate) socket: PathBuf,
     /// Where metrics are asked for, if anybody may.
     pub(crate) metrics: Option<SocketAddr>,
@@ -65,6 +68,8 @@ pub(crate) struct Panic {
 struct File {
     lbu: Spanned<u32>,
     listen: Option<Spanned<Vec<SocketAddr>>>,
+    #[serde(default)]
+    multicast: Vec<MulticastEntry>,
     socket: Option<PathBuf>,
     metrics: Option<Spanned<String>>,
     state: Option<PathBuf>,
@@ -82,6 +87,13 @@ struct File {
     haproxy: Vec<HaproxyEntry>,
     #[serde(default)]
     allotment: Vec<AllotmentEntry>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct MulticastEntry {
+    group: Spanned<SocketAddr>,
+    interface: Spanned<String>,
 }
 
 #[derive(Deserialize)]
@@ -159,6 +171,7 @@ impl Config {
                 ..LbuConfig::new(lbu, 1)
             },
             keys: keys::load(source, &file.key, path)?,
+            multicast: multicast(source, &file.multicast, listen.as_deref())?,
             listen,
             metrics: metrics::address(source, &file.metrics)?,
             socket: file.socket.unwrap_or_else(|| "/run/nlbd/health".into()),
@@ -175,6 +188,36 @@ impl Config {
             balancers,
         })
     }
+}
+
+/// The multicast groups, each once at an interface.
+fn multicast(
+    source: &Source,
+    entries: &[MulticastEntry],
+    listen: Option<&[SocketAddr]>,
+) -> Result<Vec<Membership>, Mistake> {
+    let mut all = Vec::new();
+    for entry in entries {
+        let of = Membership::check(source, &entry.group, &entry.interface)?;
+        let wrong = |what: String| source.mistake(Some(entry.group.span()), what);
+        let is_same = |own: &SocketAddr| own.is_ipv4() == of.group.is_ipv4();
+        if listen.is_some_and(|listen| !listen.iter().any(is_same)) {
+            return Err(wrong(format!(
+                "group is {}, and listen has no address of that family, from which its hosts could be asked; add one",
+                of.group
+            )));
+        }
+        if all.contains(&of) {
+            return Err(wrong(format!("{of} is there twice; take one of them out")));
+        }
+        if all.len() == MULTICAST_MAX {
+            return Err(wrong(format!(
+                "there are more than {MULTICAST_MAX} multicast groups; take some out"
+            )));
+        }
+        all.push(of);
+    }
+    Ok(all)
 }
 
 /// Who follows: the forwarder, and each backend once.

@@ -8,13 +8,13 @@ use super::{
     allot::Orders,
     balancer::{apply, Applied, Balancer},
     config::Panic,
+    events::Events,
     forwarder::Forwarder,
     haproxy::{Entry, Haproxy},
     metrics::Tally,
     plan::{worse, AllGone, Effect, Gone, Known, Place, Plan},
 };
-use nlb_health::row::Directive;
-use nlb_netlink::Proto;
+use nlb_health::{lbu::InForce, row::Directive};
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
@@ -65,15 +65,22 @@ impl Kind {
         }
     }
 
-    /// Whether it may have endpoints of that service.
-    fn serves(&self, vip: SocketAddr, transport: u8) -> bool {
+    /// The virtual address and transport protocol of what it may have endpoints of; nothing, if it may have any.
+    fn service(&self) -> Option<(SocketAddr, u8)> {
         match self {
-            Self::Forwarder => true,
+            Self::Forwarder => None,
+            // It is one port of TCP.
             Self::Haproxy(entry) => {
-                entry.service.socket() == Some(vip)
-                    && entry.service.proto == Proto(transport.into())
+                let own = entry.service;
+                let transport = u8::try_from(own.proto.0).unwrap_or_default();
+                Some((SocketAddr::new(own.vip, own.ports.first), transport))
             }
         }
+    }
+
+    /// Whether it may have endpoints of that service.
+    fn serves(&self, vip: SocketAddr, transport: u8) -> bool {
+        self.service().is_none_or(|own| own == (vip, transport))
     }
 
     /// How often it is looked at although nobody has said that anything is another. The forwarder says so itself;
@@ -180,9 +187,14 @@ impl Follower {
         (self.applied < self.concerned).then_some(self.applied)
     }
 
-    /// The same, if it has not been told of a row that has gone.
-    pub(super) fn behind_removals(&self) -> Option<u64> {
-        (self.applied < self.bereft).then_some(self.applied)
+    /// What it does, if `version` is that of the cache. What does not concern it, nobody waits for it.
+    pub(super) fn in_force(&self, version: u64) -> InForce {
+        let is_behind = self.applied < self.bereft;
+        InForce {
+            service: self.kind.service(),
+            rows: self.behind().unwrap_or(version),
+            removals: if is_behind { self.applied } else { version },
+        }
     }
 
     /// Whether it may have endpoints of that service.
@@ -191,7 +203,7 @@ impl Follower {
     }
 
     /// Whether it may have an endpoint there.
-    fn concerns(&self, place: &Place) -> bool {
+    pub(super) fn concerns(&self, place: &Place) -> bool {
         self.serves(place.vip, place.transport)
     }
 
@@ -263,11 +275,12 @@ impl Follower {
         !over.is_empty()
     }
 
-    /// A host whose table is here is not silent: what is in none of `rows` of it has left. Whether the next life has to
-    /// know something else.
+    /// A host whose table is here is not silent: what is in none of `rows` of it has left. What `proxies` have as well is
+    /// theirs alone then, whatever becomes of the host. Whether the next life has to know something else.
     pub(super) fn settle(
         &mut self,
         rows: &BTreeSet<(Place, u32)>,
+        proxies: &BTreeSet<u32>,
         is_whole: impl Fn(u32) -> bool,
     ) -> bool {
         let mut is_other = false;
@@ -276,10 +289,11 @@ impl Follower {
             if !*whole.entry(key.1).or_insert_with(|| is_whole(key.1)) {
                 return true;
             }
-            let is_here = rows.contains(key);
-            is_other |= is_here || gone.silent.is_some();
+            let mut hosts = proxies.iter().chain([&key.1]);
+            let is_over = hosts.any(|host| rows.contains(&(key.0, *host)));
+            is_other |= is_over || gone.silent.is_some();
             gone.silent = None;
-            !is_here
+            !is_over
         });
         is_other
     }
@@ -317,6 +331,7 @@ impl Follower {
         version: u64,
         done: Result<Done, String>,
         tally: &mut Tally,
+        events: &mut Events,
     ) -> bool {
         self.look_at = Instant::now() + self.kind.look();
         let (begun, applied) = match done {
@@ -335,6 +350,7 @@ impl Follower {
             }
         };
         tally.count(&applied);
+        events.set(&self.kind, &applied.set);
         let Applied {
             mut plan,
             gone,
@@ -354,7 +370,7 @@ impl Follower {
             plan.effects.retain(|place, _| !refused.contains(place));
             self.refused = refused;
             self.applied = version;
-            self.tell_panics(&plan);
+            self.tell_panics(&plan, events);
             self.effects = plan.effects;
         }
         match trouble {
@@ -405,18 +421,20 @@ impl Follower {
         self.allot_trouble = trouble;
     }
 
-    fn tell_panics(&self, plan: &Plan) {
+    fn tell_panics(&self, plan: &Plan, events: &mut Events) {
         let of = |effects: &BTreeMap<Place, Effect>| -> BTreeSet<_> {
-            let all = effects.values().filter(|effect| effect.panic);
+            let all = effects.values().filter(|effect| effect.is_panic());
             all.map(|effect| effect.service).collect()
         };
         let (old, new) = (of(&self.effects), of(&plan.effects));
         for service in new.difference(&old) {
+            events.panic(service, true);
             warn!(%service, "too many endpoints are not healthy: they get connections all the same");
         }
         // Of those that are gone there is nothing to say.
         let here: BTreeSet<_> = plan.effects.values().map(|own| own.service).collect();
         for service in old.difference(&new).filter(|own| here.contains(own)) {
+            events.panic(service, false);
             info!(%service, "enough endpoints are healthy again");
         }
     }

@@ -4,10 +4,10 @@
 
 use super::{
     follower::{Follower, Kind},
-    plan::{Known, Place},
+    plan::{Gone, Known, Place},
     proxies, Handler,
 };
-use nlb_health::{cache::CachedRow, row::AppId};
+use nlb_health::row::{AppId, Row};
 use std::collections::{BTreeSet, HashSet};
 
 impl Handler {
@@ -22,18 +22,17 @@ impl Handler {
         let rows = rows.filter(|(place, _)| follower.serves(place.vip, place.transport));
         let rows = rows.collect();
         let lbu = &self.lbu;
-        self.is_other |= follower.settle(&rows, |host| lbu.is_whole(host));
+        self.is_other |= follower.settle(&rows, &self.proxies, |host| lbu.is_whole(host));
     }
 
     /// What hosts say that concerns one that follows.
-    fn rows_of(&self, follower: &Follower) -> Vec<(u32, AppId, &CachedRow)> {
+    fn rows_of(&self, follower: &Follower) -> Vec<(u32, &Row)> {
         let cache = self.lbu.cache();
         match follower.kind {
             Kind::Forwarder => {
                 let hosts = cache.hosts();
-                let rows = hosts.flat_map(|host| cache.host(host).map(move |row| (host, row)));
-                rows.map(|(host, (app, cached))| (host, app, cached))
-                    .collect()
+                let of = |host| cache.host(host).map(move |(_, cached)| (host, &cached.row));
+                hosts.flat_map(of).collect()
             }
             // There are some of many.
             Kind::Haproxy(_) => {
@@ -41,8 +40,7 @@ impl Handler {
                     .types()
                     .filter(|own| follower.serves(own.vip, own.transport));
                 let rows = types.flat_map(|own| cache.of_type(own));
-                rows.filter_map(|(host, app, _)| Some((host, app, cache.row(host, app)?)))
-                    .collect()
+                rows.map(|(host, _, row)| (host, row)).collect()
             }
         }
     }
@@ -54,12 +52,14 @@ impl Handler {
             return Known::default();
         };
         let rows = self.rows_of(follower).into_iter();
-        let rows = rows.map(|(host, _, cached)| (host, &cached.row));
         let rows = proxies::once(rows, &self.proxies, &self.left(follower));
-        Known {
-            gone: proxies::gone(follower.gone(), &rows, &self.proxies),
-            rows,
+        let mut gone = proxies::gone(follower.gone(), &rows, &self.proxies);
+        let closed = self.memory.closed();
+        for (key, target) in closed.filter(|((place, _), _)| follower.concerns(place)) {
+            let silent = Some(target);
+            gone.entry(key).or_insert(Gone { silent, set: None });
         }
+        Known { rows, gone }
     }
 
     /// Where those were that have said goodbye and are not there again, but for proxies.
@@ -91,26 +91,12 @@ impl Handler {
         if self.confirmed.replace(version) == Some(version) {
             return;
         }
-        let least = |of: fn(&Follower) -> Option<u64>| self.followers.iter().filter_map(of).min();
-        let applied = least(Follower::behind).unwrap_or(version);
-        let removals = least(Follower::behind_removals).unwrap_or(version);
-        let mut rows = version;
-        let mut others = self.refused();
-        for follower in &self.followers {
-            match (follower.behind(), &follower.kind) {
-                (None, _) => {}
-                // There is nothing that does not concern it.
-                (Some(told), Kind::Forwarder) => rows = rows.min(told),
-                (Some(told), Kind::Haproxy(_)) => {
-                    let own = self.rows_of(follower).into_iter();
-                    let own = own.filter(|(.., cached)| cached.directed > told);
-                    others.extend(own.map(|(host, app, _)| (host, app)));
-                }
-            }
-        }
-        self.applied = self.applied.max(applied);
-        self.lbu.not_in_force(others);
-        self.lbu.applied_apart(rows, removals);
+        let least = self.followers.iter().filter_map(Follower::behind).min();
+        self.applied = self.applied.max(least.unwrap_or(version));
+        let all = self.followers.iter();
+        let all = all.map(|follower| follower.in_force(version)).collect();
+        self.lbu.in_force(all);
+        self.lbu.not_in_force(self.refused());
     }
 
     /// The rows whose endpoints somebody would not change.

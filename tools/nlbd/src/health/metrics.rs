@@ -57,6 +57,7 @@ pub(super) fn page(handler: &Handler, traffic: &Traffic, started: SystemTime) ->
     rows(&mut page, handler);
     endpoints(&mut page, handler);
     balancers(&mut page, handler);
+    memberships(&mut page, handler);
     page.protocol("nlbd_health", handler.lbu.counters(), traffic);
     page.text()
 }
@@ -136,7 +137,7 @@ fn endpoints(page: &mut Page, handler: &Handler) {
     let all: BTreeMap<_, &Effect> = all.collect();
     let mut services = BTreeMap::<_, bool>::new();
     for effect in all.values() {
-        *services.entry(effect.service).or_default() |= effect.panic;
+        *services.entry(effect.service).or_default() |= effect.is_panic();
     }
     let states = [
         EndpointState::Active,
@@ -238,4 +239,20 @@ fn balancers(page: &mut Page, handler: &Handler) {
         "Changes of the cache that all balancers have taken.",
         handler.applied,
     );
+}
+
+fn memberships(page: &mut Page, handler: &Handler) {
+    let mut series = page.family(
+        "nlbd_health_multicast_heard",
+        Kind::Gauge,
+        "Whether a multicast group of hosts is joined at its interface: 1, or 0.",
+    );
+    for (of, trouble) in &handler.memberships {
+        let group = of.group.to_string();
+        let labels = [
+            ("group", group.as_str()),
+            ("interface", of.interface.as_str()),
+        ];
+        series.put(&labels, u8::from(trouble.is_none()));
+    }
 }

@@ -113,6 +113,50 @@ fn states<'a>(changes: impl IntoIterator<Item = &'a Change>) -> HashSet<usize> {
     changes.map(|own| own.number).collect()
 }
 
+/// Why an endpoint does what it does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Cause {
+    /// All that is said of it is good.
+    Healthy,
+    /// It is not known to be healthy, and gets connections because too many are not.
+    Panic,
+    /// Nobody has said yet how it is.
+    Unknown,
+    /// It is said to be failing.
+    Failing,
+    /// Its host asks for it, or did before it was silent.
+    Directive,
+    /// Its host is silent: what is known is too old.
+    Silent,
+    /// Its row is gone: its host has taken it out, or has said goodbye.
+    Gone,
+}
+
+impl Cause {
+    /// The word for it, in the log, in answers and in events.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Healthy => "healthy",
+            Self::Panic => "panic",
+            Self::Unknown => "unknown",
+            Self::Failing => "failing",
+            Self::Directive => "directive",
+            Self::Silent => "silent",
+            Self::Gone => "gone",
+        }
+    }
+}
+
+impl From<Health> for Cause {
+    fn from(health: Health) -> Self {
+        match health {
+            Health::Healthy => Self::Healthy,
+            Health::Unknown => Self::Unknown,
+            Health::Failing => Self::Failing,
+        }
+    }
+}
+
 /// What the endpoint of a row does, or will when the plan is carried out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Effect {
@@ -121,8 +165,14 @@ pub(crate) struct Effect {
     pub(crate) service: ServiceKey,
     pub(crate) state: EndpointState,
     pub(crate) weight: Option<u32>,
+    pub(crate) cause: Cause,
+}
+
+impl Effect {
     /// It is not healthy, and gets connections because too many are not.
-    pub(crate) panic: bool,
+    pub(crate) fn is_panic(&self) -> bool {
+        self.cause == Cause::Panic
+    }
 }
 
 /// A change of an endpoint.
@@ -133,6 +183,7 @@ pub(crate) struct Change {
     pub(crate) service: ServiceKey,
     pub(crate) host: IpAddr,
     pub(crate) change: EndpointChange,
+    pub(crate) cause: Cause,
 }
 
 /// What has to be done.
@@ -168,7 +219,7 @@ impl Plan {
 enum Said {
     Status {
         target: Directive,
-        is_healthy: bool,
+        health: Health,
         weight: u32,
     },
     Gone(Gone),
@@ -198,29 +249,35 @@ pub(super) fn worse(one: Directive, other: Directive) -> Directive {
     }
 }
 
+fn sicker(one: Health, other: Health) -> Health {
+    let all = [Health::Failing, Health::Unknown, Health::Healthy];
+    let is_one = |health: &Health| [one, other].contains(health);
+    all.into_iter().find(is_one).unwrap_or(one)
+}
+
 impl Said {
     fn with(self, other: Self) -> Self {
         match (self, other) {
             (
                 Self::Status {
                     target,
-                    is_healthy,
+                    health,
                     weight,
                 },
                 Self::Status {
                     target: target2,
-                    is_healthy: healthy2,
+                    health: health2,
                     weight: weight2,
                 },
             ) => Self::Status {
                 target: worse(target, target2),
-                is_healthy: is_healthy && healthy2,
+                health: sicker(health, health2),
                 weight: weight.min(weight2),
             },
             (
                 Self::Status {
                     target,
-                    is_healthy,
+                    health,
                     weight,
                 },
                 Self::Gone(gone),
@@ -229,13 +286,13 @@ impl Said {
                 Self::Gone(gone),
                 Self::Status {
                     target,
-                    is_healthy,
+                    health,
                     weight,
                 },
             ) => Self::Status {
                 // Who has asked for no connections, and was not heard of since, has none.
                 target: gone.silent.map_or(target, |silent| worse(target, silent)),
-                is_healthy,
+                health,
                 weight,
             },
             (Self::Gone(one), Self::Gone(other)) => Self::Gone(Gone {
@@ -318,7 +375,7 @@ pub(crate) fn plan(
     let rows = known.rows.iter().map(|(place, status)| {
         let said = Said::Status {
             target: status.target,
-            is_healthy: status.health == Health::Healthy,
+            health: status.health,
             weight: weight(status),
         };
         (place, said)
@@ -402,9 +459,12 @@ fn panics(said: &[Option<Said>], panic: Panic, endpoints: &[Seat]) -> HashMap<Se
             // With a weight of 0 it gets nothing, whatever its health.
             Some(Said::Status {
                 target,
-                is_healthy,
+                health,
                 weight,
-            }) => (*target == Directive::Active && *weight > 0, !is_healthy),
+            }) => {
+                let is_sick = *health != Health::Healthy;
+                (*target == Directive::Active && *weight > 0, is_sick)
+            }
             Some(Said::Gone(_)) => (false, false),
         };
         let (wanted, sick) = counts.entry(endpoint.service).or_default();
@@ -422,36 +482,40 @@ fn panics(said: &[Option<Said>], panic: Panic, endpoints: &[Seat]) -> HashMap<Se
 fn effect(said: Said, number: usize, endpoint: &Seat, panics: Panics) -> Effect {
     let old_weight = endpoint.weight;
     let new_weight = |weight| old_weight.and(Some(weight));
-    let (state, weight, by_panic) = match said {
+    let (state, weight, cause) = match said {
         Said::Status {
             target: Directive::Active,
-            is_healthy,
+            health,
             weight,
         } => {
-            if is_healthy || panics.sick {
-                (EndpointState::Active, new_weight(weight), !is_healthy)
-            } else {
-                (EndpointState::Draining, new_weight(weight), false)
-            }
+            let (state, cause) = match health {
+                Health::Healthy => (EndpointState::Active, health.into()),
+                _ if panics.sick => (EndpointState::Active, Cause::Panic),
+                _ => (EndpointState::Draining, health.into()),
+            };
+            (state, new_weight(weight), cause)
         }
         Said::Status { target, weight, .. } => {
             let state = match target {
                 Directive::Inactive => EndpointState::Inactive,
                 _ => EndpointState::Draining,
             };
-            (state, new_weight(weight), false)
+            (state, new_weight(weight), Cause::Directive)
         }
         Said::Gone(gone) if gone.silent == Some(Directive::Active) && panics.stale => {
-            (EndpointState::Active, old_weight, true)
+            (EndpointState::Active, old_weight, Cause::Panic)
         }
-        Said::Gone(_) => (closed(endpoint.state), old_weight, false),
+        Said::Gone(gone) => {
+            let cause = gone.silent.map_or(Cause::Gone, |_| Cause::Silent);
+            (closed(endpoint.state), old_weight, cause)
+        }
     };
     Effect {
         number,
         service: endpoint.service,
         state,
         weight,
-        panic: by_panic,
+        cause,
     }
 }
 
@@ -469,5 +533,6 @@ fn change(effect: &Effect, endpoint: &Seat) -> Option<Change> {
         service: effect.service,
         host: endpoint.host,
         change,
+        cause: effect.cause,
     })
 }

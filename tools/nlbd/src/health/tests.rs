@@ -4,10 +4,13 @@
 
 mod allotments;
 mod configurations;
+mod events;
 mod haproxy;
 mod metrics;
+mod multicast;
 mod plans;
 mod proxies;
+mod restarts;
 
 use super::{
     balancer::{Applied, Balancer},
@@ -17,6 +20,7 @@ use super::{
     plan::{plan, Gone, Place, Seat},
     Handler,
 };
+use crate::tests::endpoint;
 use nlb_health::{
     agent::AgentConfig,
     lbu::LbuConfig,
@@ -25,7 +29,7 @@ use nlb_health::{
     Agent, Lbu,
 };
 use nlb_netlink::EndpointState;
-use plans::{endpoint, host, web, PANIC, WEB};
+use plans::{host, web, PANIC, WEB};
 use std::{
     collections::BTreeSet,
     net::SocketAddr,
@@ -51,6 +55,28 @@ struct Pair {
     other: EndpointState,
     /// The service has no other endpoint.
     is_alone: bool,
+}
+
+/// The row of a healthy application.
+fn row(place: Place, detail: &str) -> Row {
+    Row {
+        identity: Identity {
+            app_type: AppType {
+                vip: place.vip,
+                transport: place.transport,
+                protocol: "http".to_owned(),
+                detail: detail.to_owned(),
+            },
+            physical: place.physical,
+        },
+        status: Status {
+            health: Health::Healthy,
+            load: 0,
+            capacity: 50,
+            target: Directive::Active,
+            current: Directive::Active,
+        },
+    }
 }
 
 impl Pair {
@@ -98,26 +124,8 @@ impl Pair {
 
     /// The host has another application.
     fn add(&mut self, place: Place, detail: &str) -> AppId {
-        let row = Row {
-            identity: Identity {
-                app_type: AppType {
-                    vip: place.vip,
-                    transport: place.transport,
-                    protocol: "http".to_owned(),
-                    detail: detail.to_owned(),
-                },
-                physical: place.physical,
-            },
-            status: Status {
-                health: Health::Healthy,
-                load: 0,
-                capacity: 50,
-                target: Directive::Active,
-                current: Directive::Active,
-            },
-        };
         let now = self.now;
-        self.agent().add(now, row).unwrap()
+        self.agent().add(now, row(place, detail)).unwrap()
     }
 
     fn drain(&mut self, app: AppId) {
@@ -142,12 +150,18 @@ impl Pair {
 
     /// nlbd begins anew, and the forwarder goes on.
     fn restart(&mut self, epoch: u64) {
+        let since = (self.now - self.begin).as_millis() as u64;
+        self.restart_in(epoch, "first", since);
+    }
+
+    /// The same, in a boot of the machine; its clock says so many milliseconds.
+    fn restart_in(&mut self, epoch: u64, boot: &str, since: u64) {
         let keys = Keys::new(1, b"0123456789abcdef").unwrap();
         let lbu = Lbu::new(LbuConfig::new(9, epoch), keys, [epoch as u8; 32]);
         let text = serde_json::to_string(&self.handler.saved(epoch)).unwrap();
         let mut saved: Saved = serde_json::from_str(&text).unwrap();
-        let moment = (self.now, (self.now - self.begin).as_millis() as u64);
-        saved.begin(moment.1, Duration::from_secs(30));
+        let moment = (self.now, since);
+        saved.begin(boot, since, Duration::from_secs(30));
         let memory = Memory::new(&saved, moment);
         self.handler = Handler::new(lbu, PANIC, memory, vec![Kind::Forwarder]);
     }

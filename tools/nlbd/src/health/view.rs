@@ -1,8 +1,13 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! What `nlb health` is told: the answer to `{"command":"show"}`.
+//! What `nlb health` is told: the answer to `{"command":"show"}`, and the beginning of that to `{"command":"events"}`.
 
 use super::{follower::Follower, plan::Place, state_name, Handler};
+use nlb_daemon::feed::Watch;
+use nlb_health::{
+    row::{AppId, Row},
+    Lbu,
+};
 use nlb_netlink::{Proto, ServiceKey};
 use serde::Deserialize;
 use serde_json::{json, Value};
@@ -12,13 +17,47 @@ use std::collections::BTreeMap;
 #[serde(tag = "command", rename_all = "lowercase", deny_unknown_fields)]
 enum Request {
     Show,
+    Events,
 }
 
-/// The answer to a line.
-pub(super) fn answer(handler: &Handler, lbu: u32, line: &str) -> Value {
+/// The answer to a line, and what comes behind it.
+pub(super) fn answer(handler: &mut Handler, lbu: u32, line: &str) -> (Value, Option<Watch>) {
     match serde_json::from_str(line) {
-        Ok(Request::Show) => show(handler, lbu),
-        Err(error) => json!({ "error": error.to_string() }),
+        Ok(Request::Show) => (show(handler, lbu), None),
+        Ok(Request::Events) => handler.watched(lbu),
+        Err(error) => (json!({ "error": error.to_string() }), None),
+    }
+}
+
+/// A row, as its host has told it.
+pub(super) fn row_of(lbu: &Lbu, host: u32, app: AppId, row: &Row) -> Value {
+    let (identity, status) = (&row.identity, row.status);
+    json!({
+        "host": host,
+        "name": lbu.name(host),
+        "id": app.0,
+        "vip": service(&Place::of(row)),
+        "physical": identity.physical,
+        "protocol": identity.app_type.protocol,
+        "detail": identity.app_type.detail,
+        "health": status.health.name(),
+        "load": status.load,
+        "capacity": status.capacity,
+        "target": status.target.name(),
+        "current": status.current.name(),
+    })
+}
+
+impl Handler {
+    /// Why not all is as it should be.
+    pub(super) fn trouble(&self) -> Option<String> {
+        let followers = self.followers.iter().filter_map(Follower::trouble);
+        let unheard = self.memberships.iter().filter_map(|(of, why)| {
+            let why = why.as_ref()?;
+            Some(format!("{of} is not heard: {why}"))
+        });
+        let trouble: Vec<_> = followers.chain(unheard).collect();
+        (!trouble.is_empty()).then(|| trouble.join("; "))
     }
 }
 
@@ -28,23 +67,8 @@ fn show(handler: &Handler, lbu: u32) -> Value {
     let mut rows = Vec::new();
     for host in cache.hosts() {
         for (app, cached) in cache.host(host) {
-            let (identity, status) = (&cached.row.identity, cached.row.status);
-            let place = Place::of(&cached.row);
-            let mut row = json!({
-                "host": host,
-                "name": handler.lbu.name(host),
-                "id": app.0,
-                "vip": service(&place),
-                "physical": identity.physical,
-                "protocol": identity.app_type.protocol,
-                "detail": identity.app_type.detail,
-                "health": status.health.name(),
-                "load": status.load,
-                "capacity": status.capacity,
-                "target": status.target.name(),
-                "current": status.current.name(),
-            });
-            with_effect(handler, &place, &mut row);
+            let mut row = row_of(&handler.lbu, host, app, &cached.row);
+            with_effect(handler, &Place::of(&cached.row), &mut row);
             rows.push(row);
         }
     }
@@ -53,18 +77,13 @@ fn show(handler: &Handler, lbu: u32) -> Value {
         with_effect(handler, &place, &mut row);
         row
     });
-    let trouble: Vec<_> = handler
-        .followers
-        .iter()
-        .filter_map(Follower::trouble)
-        .collect();
     json!({
         "lbu": lbu,
         "rows": rows,
         "stale": stale.collect::<Vec<_>>(),
         "version": cache.version(),
         "applied": handler.applied,
-        "trouble": (!trouble.is_empty()).then(|| trouble.join("; ")),
+        "trouble": handler.trouble(),
         "counters": counters,
     })
 }
@@ -75,11 +94,12 @@ fn with_effect(handler: &Handler, place: &Place, row: &mut Value) {
     let effect = effects.min_by_key(|effect| effect.state as u32);
     if let (Some(effect), Some(row)) = (effect, row.as_object_mut()) {
         row.insert("state".to_owned(), state_name(effect.state).into());
+        row.insert("cause".to_owned(), effect.cause.name().into());
         row.insert("weight".to_owned(), effect.weight.into());
-        row.insert("panic".to_owned(), effect.panic.into());
+        row.insert("panic".to_owned(), effect.is_panic().into());
     }
 }
 
-fn service(place: &Place) -> String {
+pub(super) fn service(place: &Place) -> String {
     ServiceKey::at(place.vip, Proto(place.transport.into())).to_string()
 }

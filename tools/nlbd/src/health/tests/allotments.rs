@@ -3,12 +3,15 @@
 //! Allotments: who gets what, and that nothing old is sent again, in virtual time.
 
 use super::{
-    plans::{endpoint, known, place, seats, web, BAD, GOOD, PANIC, WEB},
+    plans::{known, place, seats, web, BAD, GOOD, PANIC, WEB},
     Pair,
 };
-use crate::health::{
-    allot::{act, shares, weights, Act, Order, Orders},
-    plan::{plan, Gone, Known},
+use crate::{
+    health::{
+        allot::{act, shares, weights, Act, Order, Orders},
+        plan::{plan, Gone, Known},
+    },
+    tests::endpoint,
 };
 use nlb_health::row::{Directive, Health};
 use nlb_netlink::{

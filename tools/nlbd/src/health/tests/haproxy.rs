@@ -480,6 +480,24 @@ fn who_does_not_answer_keeps_those_of_others_from_nothing() {
     assert_eq!(pair.current(of_other), Directive::Draining);
 }
 
+/// Who follows instead of one that does not answer has been told nothing, either.
+#[test]
+fn who_follows_from_now_on_confirms_nothing_before_it_is_told() {
+    let mut pair = Pair::with(vec![kind("192.0.2.10:80/tcp")]);
+    pair.pass(8000);
+    follow(&mut pair, 0);
+    let app = pair.app;
+    pair.drain(app);
+    pair.pass(20_000);
+    assert_eq!(pair.current(app), Directive::Active);
+    pair.handler.govern(vec![Kind::Forwarder]);
+    pair.pass(20_000);
+    assert_eq!(pair.current(app), Directive::Active);
+    pair.apply();
+    pair.pass(1000);
+    assert_eq!(pair.current(app), Directive::Draining);
+}
+
 fn kind_balancer() -> Box<dyn Balancer> {
     Box::new(Haproxy::new(entry(Address::Unix(
         "/nonexistent/socket".into(),

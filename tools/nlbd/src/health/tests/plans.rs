@@ -2,12 +2,15 @@
 
 //! Plans: what is known and what the forwarder has go in, changes come out.
 
-use crate::health::{
-    config::Panic,
-    plan::{plan, weight, AllGone, Gone, Known, Place, Plan, Seat},
+use crate::{
+    health::{
+        config::Panic,
+        plan::{plan, weight, AllGone, Cause, Gone, Known, Place, Plan, Seat},
+    },
+    tests::endpoint,
 };
 use nlb_health::row::{Directive, Health, Status};
-use nlb_netlink::{Endpoint, EndpointState, Named, ServiceKey};
+use nlb_netlink::{Endpoint, EndpointState};
 use std::{collections::BTreeSet, net::IpAddr};
 
 pub(super) const PANIC: Panic = Panic {
@@ -17,44 +20,6 @@ pub(super) const PANIC: Panic = Panic {
 
 pub(super) fn host(last: u8) -> IpAddr {
     [10, 0, 0, last].into()
-}
-
-/// An endpoint as the kernel shows it.
-pub(super) fn endpoint(service: &str, last: u8, state: EndpointState, weight: u32) -> Endpoint {
-    let key: ServiceKey = service.parse().unwrap();
-    let IpAddr::V4(vip) = key.vip else {
-        panic!("an IPv4 VIP is expected");
-    };
-    let mut bytes = vec![8, 0, 1, 0];
-    bytes.extend(vip.octets());
-    bytes.extend([6, 0, 2, 0]);
-    bytes.extend(key.ports.first.to_be_bytes());
-    bytes.extend([
-        0,
-        0,
-        8,
-        0,
-        3,
-        0,
-        key.proto.0 as u8,
-        0,
-        0,
-        0,
-        8,
-        0,
-        4,
-        0,
-        10,
-        0,
-        0,
-        last,
-    ]);
-    let mut endpoint = Endpoint::decode(&bytes).unwrap();
-    endpoint.vip_port_last = (key.ports.last != key.ports.first).then_some(key.ports.last);
-    endpoint.state = Some(Named::Known(state));
-    endpoint.weight = Some(weight);
-    assert_eq!(endpoint.service(), key);
-    endpoint
 }
 
 pub(super) fn place(vip: &str, physical: &str) -> Place {
@@ -174,6 +139,64 @@ fn states_follow_health_and_directive() {
     assert_eq!(plan.effects[&web(4)].state, Inactive);
 }
 
+/// Of several reasons the one that decides: what hosts ask for, then the worst of what is said.
+#[test]
+fn changes_have_a_cause() {
+    let endpoints: Vec<_> = (1..=7).map(|last| endpoint(WEB, last, Active, 1)).collect();
+    let unknown = (Health::Unknown, Directive::Active);
+    let mut all = known(&[
+        (web(1), GOOD),
+        (web(2), unknown),
+        (web(2), BAD),
+        (web(2), GOOD),
+        (web(3), (Health::Failing, Directive::Draining)),
+        (web(4), GOOD),
+        (web(4), unknown),
+        (web(7), GOOD),
+    ]);
+    is_gone(&mut all.gone, 5, None, None);
+    is_gone(&mut all.gone, 6, Some(Directive::Active), None);
+    // It had asked for no connections, and somebody else speaks of it.
+    is_gone(&mut all.gone, 7, Some(Directive::Draining), None);
+    let causes = |plan: &Plan| -> Vec<_> {
+        let of = |last| plan.effects.get(&web(last)).map(|effect| effect.cause);
+        (1..=7).filter_map(of).collect()
+    };
+    let strict = Panic {
+        threshold: 100,
+        ..PANIC
+    };
+    let plan = run(&all, strict, &endpoints);
+    let expected = [
+        Cause::Healthy,
+        Cause::Failing,
+        Cause::Directive,
+        Cause::Unknown,
+        Cause::Gone,
+        Cause::Silent,
+        Cause::Directive,
+    ];
+    assert_eq!(causes(&plan), expected);
+    let changes = plan.changes.iter();
+    let changes = changes.filter(|own| own.change.state.is_some());
+    assert_eq!(
+        changes.map(|own| own.cause).collect::<Vec<_>>(),
+        expected[1..]
+    );
+    // Nobody is healthy: some get connections all the same.
+    all.rows.retain(|(place, _)| *place != web(1));
+    let plan = run(&all, PANIC, &endpoints[1..]);
+    let expected = [
+        Cause::Panic,
+        Cause::Directive,
+        Cause::Panic,
+        Cause::Gone,
+        Cause::Panic,
+        Cause::Directive,
+    ];
+    assert_eq!(causes(&plan), expected);
+}
+
 #[test]
 fn what_is_so_already_is_left() {
     let endpoints = [endpoint(WEB, 1, Active, 50), endpoint(WEB, 2, Draining, 1)];
@@ -202,7 +225,7 @@ fn when_too_many_are_failing_health_counts_no_more() {
     );
     let plan = run(&rows(3), PANIC, &endpoints);
     assert_eq!(plan.changes.len(), 4);
-    assert!(plan.effects[&web(1)].panic && !plan.effects[&web(4)].panic);
+    assert!(plan.effects[&web(1)].is_panic() && !plan.effects[&web(4)].is_panic());
     let never = Panic {
         threshold: 100,
         ..PANIC
@@ -224,12 +247,12 @@ fn a_weight_of_0_is_no_help() {
     all.rows[0].1.capacity = 0;
     let plan = run(&all, PANIC, &endpoints);
     assert_eq!(changes(&plan), []);
-    assert!(plan.effects[&web(2)].panic);
+    assert!(plan.effects[&web(2)].is_panic());
     // Nor does it keep those from connections that are silent.
     let mut all = known(&[(web(1), GOOD)]);
     all.rows[0].1.capacity = 0;
     is_gone(&mut all.gone, 2, Some(Directive::Active), None);
-    assert!(run(&all, PANIC, &endpoints).effects[&web(2)].panic);
+    assert!(run(&all, PANIC, &endpoints).effects[&web(2)].is_panic());
 }
 
 #[test]
@@ -247,7 +270,7 @@ fn nobody_gets_connections_by_panic_who_asked_for_none() {
         changes(&plan),
         [(2, Some(Draining), None), (3, Some(Inactive), None)]
     );
-    assert!(plan.effects[&web(1)].panic);
+    assert!(plan.effects[&web(1)].is_panic());
 }
 
 #[test]
@@ -325,7 +348,7 @@ fn silence_of_many_is_no_reason_to_send_to_them() {
     gone(&mut all);
     let plan = run(&all, PANIC, &endpoints);
     assert_eq!(changes(&plan), []);
-    assert!(!plan.effects[&web(2)].panic);
+    assert!(!plan.effects[&web(2)].is_panic());
     // The last one is failing, or asks for none: then somebody has to.
     for last in [BAD, (Health::Healthy, Directive::Draining)] {
         let mut all = known(&[(web(1), last)]);
@@ -333,8 +356,8 @@ fn silence_of_many_is_no_reason_to_send_to_them() {
         let plan = run(&all, PANIC, &endpoints);
         let opened = [(2, Some(Active), None), (3, Some(Active), None)];
         assert_eq!(changes(&plan)[..2], opened);
-        assert_eq!(plan.effects[&web(1)].panic, last == BAD);
-        assert!(plan.effects[&web(2)].panic);
+        assert_eq!(plan.effects[&web(1)].is_panic(), last == BAD);
+        assert!(plan.effects[&web(2)].is_panic());
         let never = Panic {
             threshold: 100,
             ..PANIC
