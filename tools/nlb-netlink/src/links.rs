@@ -47,6 +47,7 @@ const ROUTE_LEN: usize = 12;
 
 const IFF_UP: u32 = 0x1;
 const IFF_LOOPBACK: u32 = 0x8;
+const IFF_RUNNING: u32 = 0x40;
 const IFF_NOARP: u32 = 0x80;
 
 const IFLA_IFNAME: u16 = 3;
@@ -77,6 +78,8 @@ pub struct Link {
     pub mtu: u32,
     /// Whether it is up.
     pub up: bool,
+    /// Whether it is up and what is behind it, too: it has a carrier.
+    pub running: bool,
     /// Whether it resolves addresses by ARP and lets others do so.
     pub arp: bool,
     /// Whether it is a loopback device.
@@ -97,6 +100,7 @@ impl Link {
             kind: None,
             mtu: 0,
             up: flags & IFF_UP != 0,
+            running: flags & IFF_RUNNING != 0,
             arp: flags & IFF_NOARP == 0,
             loopback: flags & IFF_LOOPBACK != 0,
         };
@@ -328,7 +332,7 @@ mod tests {
     fn answers_are_read() {
         #[rustfmt::skip]
         let link = Link::decode(&[
-            0, 0, 1, 0, 7, 0, 0, 0, 0x81, 0, 0, 0, 0, 0, 0, 0,
+            0, 0, 1, 0, 7, 0, 0, 0, 0xc1, 0, 0, 0, 0, 0, 0, 0,
             9, 0, 3, 0, b'n', b'l', b'b', b'0', 0, 0, 0, 0,
             8, 0, 4, 0, 0xdc, 5, 0, 0,
             12, 0, 18, 0, 8, 0, 1, 0, b'n', b'l', b'b', 0,
@@ -339,10 +343,15 @@ mod tests {
             kind: Some("nlb".to_owned()),
             mtu: 1500,
             up: true,
+            running: true,
             arp: false,
             loopback: false,
         };
         assert_eq!(link, wanted);
+        // Without a carrier.
+        #[rustfmt::skip]
+        let link = Link::decode(&[0, 0, 1, 0, 7, 0, 0, 0, 0x81, 0, 0, 0, 0, 0, 0, 0]).unwrap();
+        assert!(link.up && !link.running);
         #[rustfmt::skip]
         let way = Way::decode(&[
             2, 32, 0, 0, 254, 0, 0, 1, 0, 0, 0, 0,

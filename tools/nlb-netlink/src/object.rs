@@ -245,6 +245,14 @@ impl Endpoint {
         let ports = Ports::shown(self.vip_port, self.vip_port_last);
         ServiceKey::new(self.vip_addr, ports, self.proto)
     }
+
+    /// What it gets of new connections, beside the others: its weight, or 0 if it gets none.
+    pub fn share(&self) -> u32 {
+        match self.state {
+            Some(Named::Known(EndpointState::Active)) => self.weight.unwrap_or(1),
+            _ => 0,
+        }
+    }
 }
 
 object! {

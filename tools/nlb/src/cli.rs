@@ -20,8 +20,8 @@ mod service;
 pub(crate) use allotment::AllotmentCommand;
 pub(crate) use app::{
     AppCommand,
-    RegisterArgs,
-    DEFAULT_SOCKET, //
+    NameArgs,
+    RegisterArgs, //
 };
 pub(crate) use endpoint::EndpointCommand;
 pub(crate) use health::HealthArgs;
@@ -190,7 +190,7 @@ pub(crate) enum Object {
         command: Option<AppCommand>,
     },
     /// Show what nlbd knows of the health and load of applications, and what becomes of it
-    #[command(override_usage = "nlb health [watch] [interval S] [socket PATH]")]
+    #[command(override_usage = "nlb health [watch [interval S] | events [count N]] [socket PATH]")]
     Health(HealthArgs),
     /// Counters of all loaded modules
     Stats {

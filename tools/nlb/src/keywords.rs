@@ -240,6 +240,8 @@ mod tests {
             "nlb health",
             "nlb -j health",
             "nlb health watch interval 2 socket /run/b",
+            "nlb health events",
+            "nlb -j health events count 3 socket /run/b",
         ] {
             let args = line.split(' ').map(OsString::from);
             let out = expand(&mut Cli::command(), args);
@@ -319,6 +321,9 @@ mod tests {
             "nlb app capacity shop 100",
             "nlb app drain shop state active",
             "nlb health show",
+            "nlb health watch events",
+            "nlb health count 3",
+            "nlb health events count some",
         ] {
             let args = line.split(' ').map(OsString::from);
             let out = expand(&mut Cli::command(), args);

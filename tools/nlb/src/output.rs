@@ -40,6 +40,20 @@ impl Format {
         out.flush()
     }
 
+    /// Print one of the events that come as they happen, each on a line, also where line breaks were asked for.
+    pub(crate) fn event<T: Serialize>(
+        self,
+        event: &T,
+        line: impl FnOnce(&T) -> String,
+    ) -> io::Result<()> {
+        if self.is_json() {
+            return Self::Json.json(event);
+        }
+        let mut out = io::stdout().lock();
+        writeln!(out, "{}", line(event))?;
+        out.flush()
+    }
+
     /// Print a list of objects as a table or as an array.
     pub(crate) fn list<T: Serialize>(self, objects: &[T], columns: &[Column<T>]) -> io::Result<()> {
         if self.is_json() {

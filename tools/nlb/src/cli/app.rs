@@ -8,9 +8,17 @@ use std::{
 };
 
 use clap::{
-    builder::PossibleValuesParser,
+    builder::{
+        PossibleValuesParser,
+        TypedValueParser, //
+    },
     Args,
     Subcommand, //
+};
+use nlb_app::{
+    Closed,
+    Health,
+    DEFAULT_SOCKET, //
 };
 use nlb_netlink::ServiceKey;
 
@@ -35,7 +43,7 @@ pub(crate) enum AppCommand {
         name: NameArgs,
         /// Whether it handles requests
         #[arg(value_parser = healths())]
-        health: String,
+        health: Health,
     },
     /// Say how busy it is
     ///
@@ -71,8 +79,8 @@ pub(crate) enum AppCommand {
         #[command(flatten)]
         name: NameArgs,
         /// draining: its connections go on; inactive: they are cut off
-        #[arg(long, value_parser = ["draining", "inactive"], default_value = "draining")]
-        state: String,
+        #[arg(long, value_parser = states(), default_value = "draining")]
+        state: Closed,
         /// Wait until it is so everywhere
         #[arg(long)]
         wait: bool,
@@ -95,8 +103,22 @@ pub(crate) enum AppCommand {
     },
 }
 
-fn healths() -> PossibleValuesParser {
-    ["healthy", "failing", "unknown"].into()
+fn healths() -> impl TypedValueParser<Value = Health> {
+    let all = [Health::Healthy, Health::Failing, Health::Unknown];
+    PossibleValuesParser::new(all.map(Health::name)).map(move |name| {
+        all.into_iter()
+            .find(|own| own.name() == name)
+            .unwrap_or_default()
+    })
+}
+
+fn states() -> impl TypedValueParser<Value = Closed> {
+    let all = [Closed::Draining, Closed::Inactive];
+    PossibleValuesParser::new(all.map(Closed::name)).map(move |name| {
+        all.into_iter()
+            .find(|own| own.name() == name)
+            .unwrap_or_default()
+    })
 }
 
 /// The agent that is spoken with.
@@ -106,9 +128,6 @@ pub(crate) struct AgentArgs {
     #[arg(long, value_name = "PATH", default_value = DEFAULT_SOCKET)]
     pub(crate) socket: PathBuf,
 }
-
-/// Where nlb-agent listens, if nothing else is said.
-pub(crate) const DEFAULT_SOCKET: &str = "/run/nlb-agent/socket";
 
 /// An application that the agent knows.
 #[derive(Args)]
@@ -144,5 +163,5 @@ pub(crate) struct RegisterArgs {
     pub(crate) capacity: Option<u8>,
     /// Whether it handles requests
     #[arg(long, value_parser = healths(), default_value = "healthy")]
-    pub(crate) health: String,
+    pub(crate) health: Health,
 }

@@ -15,8 +15,14 @@ use super::operation::seconds;
 #[derive(Args)]
 pub(crate) struct HealthArgs {
     /// Show it again and again, until q is pressed
-    #[arg(long)]
+    #[arg(long, conflicts_with = "events")]
     pub(crate) watch: bool,
+    /// Tell what happens, a line each: hosts that come and go, rows that change, endpoints that get another state
+    #[arg(long)]
+    pub(crate) events: bool,
+    /// End after N events
+    #[arg(long, value_name = "N", requires = "events")]
+    pub(crate) count: Option<u64>,
     /// Seconds between two looks
     #[arg(long, value_name = "S", default_value = "1", value_parser = seconds)]
     pub(crate) interval: Duration,

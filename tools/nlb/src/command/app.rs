@@ -11,10 +11,13 @@ use std::{
     },
 };
 
-use serde_json::{
-    json,
-    Value, //
+use nlb_app::{
+    Closed,
+    Registration,
+    Request,
+    DEFAULT_SOCKET, //
 };
+use serde_json::Value;
 
 use super::{
     local::{
@@ -27,8 +30,8 @@ use super::{
 use crate::{
     cli::{
         AppCommand,
-        RegisterArgs,
-        DEFAULT_SOCKET, //
+        NameArgs,
+        RegisterArgs, //
     },
     failure::Failure,
     output::{
@@ -59,44 +62,37 @@ const LOOK: Duration = Duration::from_millis(200);
 const PATIENCE: Duration = Duration::from_secs(10);
 
 pub(super) fn run(command: Option<&AppCommand>, format: Format) -> Outcome {
-    let say = |socket: &Path, question: Value| ask("nlb-agent", socket, &question);
+    let say = |name: &NameArgs, request: Request<'_>| ask("nlb-agent", &name.agent.socket, request);
     match command {
         Some(AppCommand::Register(args)) => {
-            say(&args.name.agent.socket, register(args))?;
+            say(&args.name, Request::Register(&registration(args)))?;
         }
         Some(AppCommand::Unregister(name)) => {
-            let question = json!({ "command": "unregister", "app": name.app });
-            say(&name.agent.socket, question)?;
+            say(name, Request::Unregister(&name.app))?;
         }
         Some(AppCommand::Health { name, health }) => {
-            let question = json!({ "command": "health", "app": name.app, "health": health });
-            say(&name.agent.socket, question)?;
+            say(name, Request::Health(&name.app, *health))?;
         }
         Some(AppCommand::Load { name, load }) => {
-            let question = json!({ "command": "load", "app": name.app, "load": load });
-            say(&name.agent.socket, question)?;
+            say(name, Request::Load(&name.app, *load))?;
         }
         Some(AppCommand::Capacity { name, capacity }) => {
-            let question = json!({ "command": "capacity", "app": name.app, "capacity": capacity });
-            say(&name.agent.socket, question)?;
+            say(name, Request::Capacity(&name.app, *capacity))?;
         }
         Some(AppCommand::Drain { name, state, wait }) => {
-            let question = json!({ "command": "drain", "app": name.app, "state": state });
-            say(&name.agent.socket, question)?;
+            say(name, Request::Drain(&name.app, *state))?;
             if *wait {
-                reached(&name.agent.socket, &name.app, state)?;
+                reached(name, *state)?;
             }
         }
         Some(AppCommand::Undo(name)) => {
-            let question = json!({ "command": "undo", "app": name.app });
-            say(&name.agent.socket, question)?;
+            say(name, Request::Undo(&name.app))?;
         }
         Some(AppCommand::Show {
             app: Some(app),
             agent,
         }) => {
-            let question = json!({ "command": "show", "app": app });
-            let app = say(&agent.socket, question)?;
+            let app = ask("nlb-agent", &agent.socket, Request::Show(Some(app)))?;
             format.list(&[app], COLUMNS)?;
         }
         Some(AppCommand::Show { app: None, agent }) => show(&agent.socket, format)?,
@@ -105,21 +101,21 @@ pub(super) fn run(command: Option<&AppCommand>, format: Format) -> Outcome {
     Ok(())
 }
 
-fn register(args: &RegisterArgs) -> Value {
-    json!({
-        "command": "register",
-        "app": args.name.app,
-        "vip": args.vip.to_string(),
-        "physical": args.physical,
-        "protocol": args.protocol,
-        "detail": args.detail,
-        "capacity": args.capacity,
-        "health": args.health,
-    })
+fn registration(args: &RegisterArgs) -> Registration {
+    Registration {
+        physical: args.physical,
+        protocol: args.protocol.clone(),
+        detail: args.detail.clone(),
+        capacity: args.capacity,
+        health: args.health,
+        // It stays when this program has ended.
+        hold: false,
+        ..Registration::new(&args.name.app, args.vip.to_string())
+    }
 }
 
 fn show(socket: &Path, format: Format) -> Outcome {
-    let answer = ask("nlb-agent", socket, &json!({ "command": "show" }))?;
+    let answer = ask("nlb-agent", socket, Request::Show(None))?;
     if format.is_json() {
         format.json(&answer)?;
     } else {
@@ -130,11 +126,12 @@ fn show(socket: &Path, format: Format) -> Outcome {
 
 /// Waits until the application is in that state everywhere. The agent may be restarted meanwhile, and the application
 /// register again.
-fn reached(socket: &Path, app: &str, state: &str) -> Outcome {
-    let question = json!({ "command": "show", "app": app });
+fn reached(name: &NameArgs, state: Closed) -> Outcome {
+    let (app, state) = (&name.app, state.name());
     let mut missing: Option<Instant> = None;
+    let mut gone: Option<Instant> = None;
     loop {
-        let now = match ask("nlb-agent", socket, &question) {
+        let now = match ask("nlb-agent", &name.agent.socket, Request::Show(Some(app))) {
             Ok(now) => now,
             Err(failure) => {
                 if missing.get_or_insert_with(Instant::now).elapsed() >= PATIENCE {
@@ -149,7 +146,11 @@ fn reached(socket: &Path, app: &str, state: &str) -> Outcome {
             let what = format!("somebody wants {app} to be {} now", cell(&now, "target"));
             return Err(Failure::Text(what));
         }
-        if cell(&now, "current") == state {
+        // Without a row nobody confirms anything: load balancing units may use for a while what they have.
+        let is_there = now.get("id").is_some_and(|id| !id.is_null());
+        let since = (!is_there).then(|| *gone.get_or_insert_with(Instant::now));
+        gone = since;
+        if cell(&now, "current") == state && since.is_none_or(|since| since.elapsed() >= PATIENCE) {
             return Ok(());
         }
         thread::sleep(LOOK);

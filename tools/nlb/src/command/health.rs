@@ -30,6 +30,7 @@ use signal_hook::consts::{
 use super::{
     local::{
         ask,
+        begin,
         cell,
         list, //
     },
@@ -73,6 +74,9 @@ const COLUMNS: &[Column<Value>] = &[
 ];
 
 pub(super) fn run(args: &HealthArgs, format: Format) -> Outcome {
+    if args.events {
+        return events(args, format);
+    }
     let is_terminal = io::stdout().is_terminal() && io::stdin().is_terminal();
     if args.watch && is_terminal && !format.is_json() {
         return watch(args);
@@ -89,7 +93,74 @@ pub(super) fn run(args: &HealthArgs, format: Format) -> Outcome {
 }
 
 fn look(args: &HealthArgs) -> Result<Value, Failure> {
-    ask("nlbd health", &args.socket, &json!({ "command": "show" }))
+    ask("nlbd health", &args.socket, json!({ "command": "show" }))
+}
+
+/// Tells what happens, for ever or so often.
+fn events(args: &HealthArgs, format: Format) -> Outcome {
+    let question = json!({ "command": "events" });
+    let (begin, mut daemon) = begin("nlbd health", &args.socket, question)?;
+    // Who waits for events must know from when on none is missed.
+    eprintln!("Watching {}", args.socket.display());
+    if let Some(trouble) = trouble(&begin) {
+        eprintln!("Warning: {trouble}");
+    }
+    let mut seen = 0;
+    while args.count.is_none_or(|count| seen < count) {
+        let event = daemon.listen()?;
+        seen += 1;
+        format.event(&event, line)?;
+    }
+    Ok(())
+}
+
+/// An event in words.
+fn line(event: &Value) -> String {
+    let of = |member: &str| cell(event, member);
+    let host = match of("name").as_str() {
+        "-" => of("host"),
+        name => name.to_owned(),
+    };
+    match of("event").as_str() {
+        "host" => match of("cause").as_str() {
+            "-" => format!("host {host} {}", of("state")),
+            cause => format!("host {host} {}: {cause}", of("state")),
+        },
+        "row" => {
+            let members = ["health", "load", "capacity", "target", "current"];
+            let told = members.map(|member| (member, of(member)));
+            let told = told.iter().filter(|(_, value)| value != "-");
+            let told: String = told
+                .map(|(name, value)| format!(" {name} {value}"))
+                .collect();
+            format!(
+                "row {} host {host} vip {} physical {}{told}",
+                of("change"),
+                of("vip"),
+                of("physical")
+            )
+        }
+        "endpoint" => format!(
+            "endpoint {} {} {}: {}",
+            of("service"),
+            of("endpoint"),
+            of("state"),
+            of("cause")
+        ),
+        "panic" if event.get("panic") == Some(&Value::Bool(true)) => {
+            format!("panic {}", of("service"))
+        }
+        "panic" => format!("panic {} is over", of("service")),
+        "trouble" => match trouble(event) {
+            Some(trouble) => format!("trouble: {trouble}"),
+            None => "trouble is over".to_owned(),
+        },
+        "lost" => format!(
+            "lost {} events: nlbd is faster than this reader",
+            of("count")
+        ),
+        _ => event.to_string(),
+    }
 }
 
 /// The rows, and behind them those of which nothing is known any more.
@@ -148,4 +219,66 @@ fn watch(args: &HealthArgs) -> Outcome {
         };
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_in_words() {
+        for (event, words) in [
+            (
+                json!({"event": "host", "host": 1, "name": "a.example", "state": "up"}),
+                "host a.example up",
+            ),
+            (
+                json!({"event": "host", "host": 1, "state": "down", "cause": "silent"}),
+                "host 1 down: silent",
+            ),
+            (
+                json!({"event": "row", "change": "updated", "host": 1, "name": null, "id": 3,
+                    "vip": "192.0.2.10:80/tcp", "physical": "10.0.2.2:80", "protocol": "http",
+                    "detail": "", "health": "failing", "load": 0, "capacity": 50,
+                    "target": "active", "current": "active"}),
+                "row updated host 1 vip 192.0.2.10:80/tcp physical 10.0.2.2:80 \
+                    health failing load 0 capacity 50 target active current active",
+            ),
+            (
+                json!({"event": "row", "change": "lost", "host": 1, "id": 3,
+                    "vip": "192.0.2.10:80/tcp", "physical": "10.0.2.2:80"}),
+                "row lost host 1 vip 192.0.2.10:80/tcp physical 10.0.2.2:80",
+            ),
+            (
+                json!({"event": "endpoint", "balancer": "the forwarder",
+                    "service": "192.0.2.10:80/tcp", "endpoint": "10.0.2.2",
+                    "state": "draining", "cause": "failing"}),
+                "endpoint 192.0.2.10:80/tcp 10.0.2.2 draining: failing",
+            ),
+            (
+                json!({"event": "panic", "service": "192.0.2.10:80/tcp", "panic": true}),
+                "panic 192.0.2.10:80/tcp",
+            ),
+            (
+                json!({"event": "panic", "service": "192.0.2.10:80/tcp", "panic": false}),
+                "panic 192.0.2.10:80/tcp is over",
+            ),
+            (
+                json!({"event": "trouble", "trouble": "no room"}),
+                "trouble: no room",
+            ),
+            (
+                json!({"event": "trouble", "trouble": null}),
+                "trouble is over",
+            ),
+            (
+                json!({"event": "lost", "count": 4}),
+                "lost 4 events: nlbd is faster than this reader",
+            ),
+            // Of a newer nlbd.
+            (json!({"event": "other"}), "{\"event\":\"other\"}"),
+        ] {
+            assert_eq!(line(&event), words);
+        }
+    }
 }

@@ -3,16 +3,15 @@
 //! Questions to daemons on this machine: a line of JSON over a socket, and one back.
 
 use std::{
-    io::{
-        BufRead,
-        BufReader,
-        Write, //
-    },
-    os::unix::net::UnixStream,
+    fmt::Display,
     path::Path,
     time::Duration, //
 };
 
+use nlb_app::{
+    Connection,
+    Error, //
+};
 use serde_json::Value;
 
 use crate::failure::Failure;
@@ -20,31 +19,64 @@ use crate::failure::Failure;
 /// How long a daemon may take to answer.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The answer of `daemon`, which listens at `path`.
-pub(super) fn ask(daemon: &str, path: &Path, question: &Value) -> Result<Value, Failure> {
-    let failed = |what: &dyn std::fmt::Display| {
-        let path = path.display();
-        Failure::Text(format!("{daemon} at {path}: {what}; does it run here?"))
+/// A daemon that was asked something.
+pub(super) struct Daemon<'a> {
+    name: &'a str,
+    path: &'a Path,
+    connection: Connection,
+}
+
+/// The answer of the daemon `name`, which listens at `path`, and the daemon, which may say more.
+pub(super) fn begin<'a>(
+    name: &'a str,
+    path: &'a Path,
+    question: impl Display,
+) -> Result<(Value, Daemon<'a>), Failure> {
+    let connection = Connection::open(path, TIMEOUT);
+    let connection = connection.map_err(|error| failure(name, path, error))?;
+    let mut daemon = Daemon {
+        name,
+        path,
+        connection,
     };
-    let talk = || {
-        let mut stream = UnixStream::connect(path)?;
-        stream.set_read_timeout(Some(TIMEOUT))?;
-        stream.set_write_timeout(Some(TIMEOUT))?;
-        // Who is refused at once hears why, although it cannot write any more.
-        let written = writeln!(stream, "{question}");
-        let mut line = String::new();
-        BufReader::new(stream).read_line(&mut line)?;
-        if line.is_empty() {
-            written?;
-        }
-        Ok::<_, std::io::Error>(line)
-    };
-    let line = talk().map_err(|error| failed(&error))?;
-    let answer: Value = serde_json::from_str(&line).map_err(|_| failed(&"no answer"))?;
-    match answer.get("error").and_then(Value::as_str) {
-        Some(error) => Err(Failure::Text(error.to_owned())),
-        None => Ok(answer),
+    let line = daemon.connection.ask(question);
+    Ok((daemon.value(line)?, daemon))
+}
+
+/// The answer of the daemon `name`, which listens at `path`.
+pub(super) fn ask(name: &str, path: &Path, question: impl Display) -> Result<Value, Failure> {
+    begin(name, path, question).map(|(answer, _)| answer)
+}
+
+impl Daemon<'_> {
+    /// What it says next.
+    pub(super) fn listen(&mut self) -> Result<Value, Failure> {
+        let line = self.connection.listen();
+        self.value(line)
     }
+
+    fn value(&self, line: Result<String, Error>) -> Result<Value, Failure> {
+        let line = line.map_err(|error| failure(self.name, self.path, error))?;
+        let value: Result<Value, _> = serde_json::from_str(&line);
+        let value = value.map_err(|_| failed(self.name, self.path, &"no answer"))?;
+        match value.get("error").and_then(Value::as_str) {
+            Some(error) => Err(Failure::Text(error.to_owned())),
+            None => Ok(value),
+        }
+    }
+}
+
+fn failure(name: &str, path: &Path, error: Error) -> Failure {
+    match error {
+        Error::Agent { source, .. } => failed(name, path, &source),
+        Error::Timeout { .. } => failed(name, path, &"no answer"),
+        other => Failure::Text(other.to_string()),
+    }
+}
+
+fn failed(name: &str, path: &Path, what: &dyn Display) -> Failure {
+    let path = path.display();
+    Failure::Text(format!("{name} at {path}: {what}; does it run here?"))
 }
 
 /// A member of an object as a cell of a table.

@@ -2,11 +2,6 @@
 
 //! `nlb monitor`.
 
-use std::io::{
-    self,
-    Write, //
-};
-
 use nlb_netlink::{
     Allotment,
     Endpoint,
@@ -55,14 +50,7 @@ pub(super) fn run(args: &MonitorArgs, format: Format) -> Outcome {
             continue;
         };
         seen += 1;
-        if format.is_json() {
-            // One line for each event, also where pretty was asked for.
-            Format::Json.json(&event)?;
-        } else {
-            let mut out = io::stdout().lock();
-            writeln!(out, "{}", line(&event))?;
-            out.flush()?;
-        }
+        format.event(&event, line)?;
     }
     Ok(())
 }

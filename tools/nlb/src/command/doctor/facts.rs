@@ -106,7 +106,9 @@ impl Facts {
         let mut names = vec!["ipv4/ip_local_port_range".to_owned()];
         let devices = facts.links.iter().map(|link| link.name.as_str());
         for device in devices.chain(["all"]) {
-            names.push(format!("ipv4/conf/{device}/rp_filter"));
+            for setting in ["rp_filter", "arp_ignore", "arp_announce"] {
+                names.push(format!("ipv4/conf/{device}/{setting}"));
+            }
         }
         for name in names {
             if let Some(text) = read(format!("/proc/sys/net/{name}")) {
@@ -121,6 +123,15 @@ impl Facts {
     pub(super) fn look_again(&mut self) -> Result<(), Failure> {
         self.before = std::mem::replace(&mut self.stats, stats()?);
         Ok(())
+    }
+
+    /// What holds for a device, of a setting of which the larger value does: its own, or that of `all`.
+    pub(super) fn device_setting(&self, device: &str, name: &str) -> u32 {
+        let value = |of: &str| {
+            let text = self.sysctls.get(&format!("ipv4/conf/{of}/{name}"))?;
+            text.parse().ok()
+        };
+        value("all").max(value(device)).unwrap_or(0)
     }
 
     /// Whether a module is loaded.

@@ -2,28 +2,30 @@
 
 //! What is right and what is not, and what to do about it.
 
-use std::{
-    collections::BTreeSet,
-    net::IpAddr, //
-};
+mod hosts;
+mod vips;
 
 use nlb_netlink::{
     Endpoint,
+    Forward,
     Link,
     Named,
-    PeerState,
-    Service,
-    ServiceMode, //
+    PeerState, //
 };
 use serde::Serialize;
 
-use super::facts::{
-    Facts,
-    FAR_AWAY, //
+use super::facts::Facts;
+use hosts::{
+    forwarders,
+    hosts,
+    reverse_paths, //
 };
+use vips::vips;
 
 /// The least source port of a flow id.
 const FLOW_ID_PORT: u32 = 61000;
+/// The last port of this machine that `nat` may give to a client's connection.
+const NAT_PORT_LAST: u32 = 32767;
 /// Length of the packets that clients in the internet send at most.
 const CLIENT_MTU: u32 = 1500;
 /// Bounds of the modules' tables, in each namespace (or service, or peer).
@@ -106,6 +108,7 @@ pub(super) fn examine(facts: &Facts) -> Vec<Finding> {
         vips(facts, &mut report);
         hosts(facts, &mut report);
         forwarders(facts, &mut report);
+        reverse_paths(facts, &mut report);
         ports(facts, &mut report);
         peers(facts, &mut report);
         limits(facts, &mut report);
@@ -148,6 +151,11 @@ fn modules(facts: &Facts, report: &mut Report) {
 
 fn is_nlb(link: &&Link) -> bool {
     link.kind.as_deref() == Some("nlb")
+}
+
+/// Whether an endpoint gets its packets this way.
+fn goes(endpoint: &Endpoint, way: Forward) -> bool {
+    endpoint.forward == Some(Named::Known(way))
 }
 
 /// Whether tunnel packets are to come to this machine: nothing is balanced here.
@@ -203,229 +211,45 @@ fn devices(facts: &Facts, report: &mut Report) {
     }
 }
 
-/// The addresses that clients connect to: those of services, and on nlb devices.
-fn vips(facts: &Facts, report: &mut Report) {
-    let device = |index: u32| facts.links.iter().find(|link| link.index == index);
-    let on_nlb = |vip: IpAddr| {
-        let mut addrs = facts.addrs.iter().filter(|own| own.addr == vip);
-        addrs.any(|own| device(own.index).as_ref().is_some_and(is_nlb))
-    };
-    let of_services = facts.services.iter().map(|service| service.vip_addr);
-    let of_devices = facts.addrs.iter().map(|own| own.addr);
-    let vips: BTreeSet<_> = of_services
-        .chain(of_devices.filter(|addr| on_nlb(*addr) && !is_link_local(*addr)))
-        .collect();
-    for vip in vips {
-        let from = report.0.len();
-        for own in facts.addrs.iter().filter(|own| own.addr == vip) {
-            let Some(link) = device(own.index).filter(|link| !is_nlb(link)) else {
-                continue;
-            };
-            let text = format!("{vip} is on {}, too, which answers ARP for it", link.name);
-            let remedy = format!("ip addr del {vip} dev {}", link.name);
-            if is_host(facts) {
-                report.fail("vip", text, remedy);
-            } else {
-                report.warn(
-                    "vip",
-                    text,
-                    format!("{remedy}, unless clients are in its subnet"),
-                );
-            }
-        }
-        if !on_nlb(vip) {
-            let text = format!("{vip} is on no device of the kind nlb");
-            let remedy = format!("ip addr add {vip} dev nlb0");
-            let peek = |own: &&Service| own.mode == Some(Named::Known(ServiceMode::Peek));
-            let mut peeked = facts.services.iter().filter(peek);
-            if peeked.any(|own| own.vip_addr == vip)
-                && !facts.addrs.iter().any(|own| own.addr == vip)
-            {
-                let text = format!("{text}, so the classifier gets no connection");
-                report.fail("vip", text, remedy);
-            } else if report.0.len() == from {
-                report.warn("vip", text, remedy);
-            }
-        }
-        report.ok_since(
-            from,
-            "vip",
-            format!("{vip} is on a device of the kind nlb only"),
-        );
-    }
-}
-
-fn is_link_local(addr: IpAddr) -> bool {
-    match addr {
-        IpAddr::V4(addr) => addr.is_link_local(),
-        IpAddr::V6(addr) => addr.is_unicast_link_local(),
-    }
-}
-
-/// The ways to the hosts of services.
-fn hosts(facts: &Facts, report: &mut Report) {
-    for service in &facts.services {
-        let own = |endpoint: &&Endpoint| endpoint.service() == service.key();
-        if facts.endpoints.iter().filter(own).count() == 0 {
-            let key = service.key();
-            report.fail(
-                "service",
-                format!("{key} has no endpoint"),
-                format!("nlb endpoint add {key} host ADDR"),
-            );
-        }
-    }
-    let mut seen = BTreeSet::new();
-    for endpoint in &facts.endpoints {
-        if seen.insert((endpoint.host_addr, endpoint.source_addr)) {
-            host(facts, endpoint, report);
-        }
-    }
-}
-
-fn host(facts: &Facts, endpoint: &Endpoint, report: &mut Report) {
-    let host = endpoint.host_addr;
-    let from = report.0.len();
-    let way = match facts.ways.get(&host) {
-        Some(Ok(way)) => way,
-        Some(Err(error)) => {
-            let text = format!("no way to host {host}: {error}");
-            return report.fail("host", text, format!("give this machine a route to {host}"));
-        }
-        None => return,
-    };
-    let device = facts.links.iter().find(|link| link.index == way.index);
-    if let Some(link) = device.filter(|link| !link.up) {
-        let text = format!("host {host} is behind {}, which is down", link.name);
-        report.fail("host", text, format!("ip link set {} up", link.name));
-    }
-    if let Some(source) = endpoint.source_addr {
-        if !facts.addrs.iter().any(|own| own.addr == source) {
-            report.fail(
-                "host",
-                format!("packets to host {host} come from {source}, which is not of this machine"),
-                format!(
-                    "nlb endpoint del {0} host {host}, then nlb endpoint add {0} host {host}",
-                    endpoint.service()
-                ),
-            );
-        }
-    }
-    let mtu = way
-        .mtu
-        .or(device.map(|link| link.mtu))
-        .unwrap_or(CLIENT_MTU);
-    if mtu < CLIENT_MTU {
-        report.warn(
-            "host",
-            format!("packets to host {host} have up to {mtu} bytes, those of clients {CLIENT_MTU}"),
-            "raise the MTU on the way, or have the application's machine announce a smaller MSS",
-        );
-    }
-    if is_peek(facts, endpoint) && !facts.peers.iter().any(|peer| peer.addr == host) {
-        report.fail(
-            "host",
-            format!(
-                "host {host} is no peer, so {} cannot hand it connections",
-                endpoint.service()
-            ),
-            format!("nlb peer add {host} key ID secret-file FILE"),
-        );
-    }
-    let name = device.map_or("?", |link| link.name.as_str());
-    report.ok_since(
-        from,
-        "host",
-        format!("{host} is reached by {name}, packets up to {mtu} bytes"),
-    );
-}
-
-fn is_peek(facts: &Facts, endpoint: &Endpoint) -> bool {
-    let mut services = facts.services.iter();
-    let service = services.find(|service| service.key() == endpoint.service());
-    service.is_some_and(|service| service.mode == Some(Named::Known(ServiceMode::Peek)))
-}
-
-/// What a host needs so that tunnel packets arrive.
-fn forwarders(facts: &Facts, report: &mut Report) {
-    if is_host(facts) && facts.forwarders.is_empty() {
-        let text = "no forwarder is configured, so no tunnel packet is taken";
-        let remedy = "nlb forwarder add ADDR, which nlb route show names on the load balancing unit; on that, nlb service add";
-        return report.fail("forwarder", text, remedy);
-    }
-    for forwarder in &facts.forwarders {
-        let addr = forwarder.addr;
-        let from = report.0.len();
-        let way = match facts.ways.get(&addr) {
-            Some(Ok(way)) => way,
-            Some(Err(error)) => {
-                let text = format!("no way to forwarder {addr}: {error}");
-                report.fail(
-                    "forwarder",
-                    text,
-                    format!("give this machine a route to {addr}"),
-                );
-                continue;
-            }
-            None => continue,
-        };
-        let device = facts.links.iter().find(|link| link.index == way.index);
-        if let Some(device) = device.filter(|_| addr.is_ipv4()) {
-            reverse_path(facts, device, report);
-        }
-        report.ok_since(from, "forwarder", format!("packets from {addr} are taken"));
-    }
-}
-
-/// Clients' addresses are judged by the device that tunnel packets come in by.
-fn reverse_path(facts: &Facts, device: &Link, report: &mut Report) {
-    let name = &device.name;
-    let setting = |of: &str| {
-        let text = facts.sysctls.get(&format!("ipv4/conf/{of}/rp_filter"))?;
-        text.parse::<u32>().ok()
-    };
-    let strict = setting("all").max(setting(name)) == Some(1);
-    let answers = facts.ways.get(&FAR_AWAY).and_then(|way| way.as_ref().ok());
-    let by_it = answers.is_some_and(|way| way.index == device.index);
-    let remedy = format!("sysctl -w net.ipv4.conf.{name}.rp_filter=2");
-    if strict && !by_it {
-        let text = format!(
-            "{name} drops packets of clients that are answered by another device (drop-input): \
-             its reverse path filter is strict"
-        );
-        report.warn("rp_filter", text, remedy);
-    }
-}
-
-/// The ports that flow ids have to themselves.
+/// The ports that flow ids, and the connections of `nat`, have to themselves.
 fn ports(facts: &Facts, report: &mut Report) {
     if is_host(facts) {
         return;
     }
-    let Some(range) = facts.sysctls.get("ipv4/ip_local_port_range") else {
+    let range = facts.sysctls.get("ipv4/ip_local_port_range");
+    let mut ends = range
+        .into_iter()
+        .flat_map(|range| range.split_whitespace())
+        .map(str::parse::<u32>);
+    let (Some(Ok(first)), Some(Ok(last))) = (ends.next(), ends.next()) else {
         return;
     };
-    let Some(last) = range
-        .split_whitespace()
-        .last()
-        .and_then(|last| last.parse::<u32>().ok())
-    else {
-        return;
-    };
+    let from = report.0.len();
+    let remedy = "sysctl -w net.ipv4.ip_local_port_range=\"32768 60999\"";
     if last >= FLOW_ID_PORT {
         report.fail(
             "ports",
             format!(
                 "local ports go up to {last}; those from {FLOW_ID_PORT} on are flow ids to hosts"
             ),
-            "sysctl -w net.ipv4.ip_local_port_range=\"32768 60999\"",
-        );
-    } else {
-        report.ok(
-            "ports",
-            format!("local ports go up to {last}, flow ids begin at {FLOW_ID_PORT}"),
+            remedy,
         );
     }
+    let mut endpoints = facts.endpoints.iter();
+    if first <= NAT_PORT_LAST && endpoints.any(|own| goes(own, Forward::Nat)) {
+        report.fail(
+            "ports",
+            format!(
+                "local ports begin at {first}; those up to {NAT_PORT_LAST} are for connections by nat"
+            ),
+            remedy,
+        );
+    }
+    report.ok_since(
+        from,
+        "ports",
+        format!("local ports are {first} to {last}, flow ids begin at {FLOW_ID_PORT}"),
+    );
 }
 
 fn peers(facts: &Facts, report: &mut Report) {

@@ -2,6 +2,8 @@
 
 //! One thing wrong at a time, on a load balancing unit and on a host that are right.
 
+mod ways;
+
 use nlb_netlink::{
     Counter,
     EndpointState,
@@ -9,6 +11,8 @@ use nlb_netlink::{
     LinkAddr,
     Peer,
     PeerKey,
+    Service,
+    ServiceMode,
     Stats,
     Way, //
 };
@@ -16,6 +20,7 @@ use nlb_netlink::{
 use super::{
     super::facts::{
         Module,
+        FAR_AWAY,
         MODULES, //
     },
     *,
@@ -32,6 +37,7 @@ fn link(index: u32, name: &str, kind: &str) -> Link {
         kind: Some(kind.to_owned()),
         mtu: 1500,
         up: true,
+        running: true,
         arp: kind != "nlb",
         loopback: false,
     }
@@ -391,26 +397,59 @@ fn ways_to_others() {
     assert_eq!(wrong(&facts), []);
 }
 
+fn set(facts: &mut Facts, name: &str, value: &str) {
+    facts.sysctls.insert(name.to_owned(), value.to_owned());
+}
+
+fn go(facts: &mut Facts, way: Forward) {
+    facts.endpoints[0].forward = Some(Named::Known(way));
+}
+
 #[test]
-fn ports_peers_limits_and_drops() {
+fn local_ports_end_between_those_of_nat_and_flow_ids() {
+    const RANGE: &str = "ipv4/ip_local_port_range";
+    let high = "local ports go up to 65535; those from 61000 on are flow ids to hosts";
+    let low = "local ports begin at 32767; those up to 32767 are for connections by nat";
+    for way in [Forward::Tunnel, Forward::HalfNat, Forward::Nat] {
+        let lbu = || {
+            let mut facts = lbu();
+            go(&mut facts, way);
+            facts
+        };
+        one(
+            lbu(),
+            |facts| set(facts, RANGE, "32768\t65535"),
+            Level::Fail,
+            "ports",
+            high,
+        );
+        let mut facts = lbu();
+        set(&mut facts, RANGE, "32767\t60999");
+        let lines: Vec<_> = wrong(&facts).into_iter().map(|(.., text)| text).collect();
+        if way == Forward::Nat {
+            assert_eq!(lines, [low]);
+            set(&mut facts, RANGE, "32767\t65535");
+            assert_eq!(wrong(&facts).len(), 2);
+            set(&mut facts, RANGE, "32768\t60999");
+            assert_eq!(wrong(&facts), []);
+        } else {
+            assert_eq!(lines, [""; 0]);
+        }
+        // What is no range says nothing.
+        set(&mut facts, RANGE, "1024");
+        assert!(examine(&facts).iter().all(|own| own.check != "ports"));
+    }
+    let mut facts = host();
+    set(&mut facts, RANGE, "1024\t65535");
+    assert_eq!(wrong(&facts), []);
+}
+
+#[test]
+fn peers_limits_and_drops() {
     use Level::{
         Fail,
         Warn, //
     };
-    let ports = |facts: &mut Facts| {
-        let name = "ipv4/ip_local_port_range".to_owned();
-        facts.sysctls.insert(name, "1024\t65535".to_owned());
-    };
-    one(
-        lbu(),
-        ports,
-        Fail,
-        "ports",
-        "local ports go up to 65535; those from 61000 on are flow ids to hosts",
-    );
-    let mut facts = host();
-    ports(&mut facts);
-    assert_eq!(wrong(&facts), []);
     one(
         host(),
         |facts| facts.peers[0].state = Some(Named::Known(PeerState::Failed)),
