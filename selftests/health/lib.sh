@@ -8,6 +8,9 @@
 
 # shellcheck disable=SC2034 # for those who source this
 declare -A address=([host1]=$HOST1 [host2]=$HOST2) lbu_of=([host1]=$LBU_TO_HOST1 [host2]=$LBU_TO_HOST2)
+# Programs that report by the C library.
+examples=$(cd "$(dirname "${BASH_SOURCE[0]}")/../../examples" && pwd)
+export LD_LIBRARY_PATH=$examples/../lib
 
 keys_make() {
 	local id
@@ -39,7 +42,7 @@ end() {
 	local pid
 	pid=$(<"$2")
 	kill "-$1" "$pid"
-	wait_for 20 not kill -0 "$pid"
+	wait_for 20 gone "$pid"
 }
 
 lbu() { nlb -n lbu "$@"; }

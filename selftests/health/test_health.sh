@@ -6,7 +6,7 @@
 # any more, gets no new connections, and keeps those that it has. Two applications: "echo", which registers, and "web",
 # an nginx that is checked.
 
-. "$(dirname "$0")/lib.sh"
+. "$(dirname "$0")/look.sh"
 
 # One speaks IPv4, the other IPv6.
 declare -A says_to=([host1]="$LBU_TO_HOST1:4771" [host2]="[$LBU_TO_HOST2_6]:4771")
@@ -56,24 +56,6 @@ health_config() {
 		age_ms = 2000
 	EOF
 }
-is_counted() { are_counted "$1" 0; }
-# are_counted REASON COUNT: more than so many.
-are_counted() { (($(counted "$1") > $2)); }
-counted() { health | jq ".counters[\"$1\"] // 0"; }
-
-# field PORT HOST FIELD: of an endpoint, in the kernel.
-field() { lbu -j endpoint show "$VIP:$1/tcp" host "${address[$2]}" | jq -r ".[0].$3"; }
-field_is() { [ "$(field "$1" "$2" "$3")" = "$4" ]; }
-becomes() { wait_for 30 field_is "$1" "$2" state "$3"; }
-
-# who PORT COUNT: who answers so many new connections.
-who() {
-	ns client python3 -c "
-import socket
-for _ in range($2):
-    with socket.create_connection(('$VIP', $1), timeout=20) as s:
-        print(s.recv(100).decode().strip())" | sort -u | xargs
-}
 
 # allotted PORT STATE AMOUNTS: the allotment's state, and what endpoints have of it, by their addresses.
 allotted() {
@@ -81,9 +63,6 @@ allotted() {
 }
 # went PORT COUNT: how many of so many flows each host gets.
 went() { flows "$1" "$2" | awk -v first="$HOST1" '$2 == first { n++ } END { print n + 0, NR - n }'; }
-
-# How often the LBU has changed what an endpoint does.
-changes() { grep -ac 'endpoint is' "$tmp/nlbd.log" || true; }
 
 # A connection to host1 on which something is said all the time.
 hold_host1() {
@@ -129,11 +108,6 @@ load_and_capacity_are_weights() {
 	wait_for 20 field_is 9000 host2 weight 40
 }
 
-# scrape MACHINE PORT [PATH]; metric_is MACHINE PORT SERIES VALUE.
-scrape() { ns "$1" curl -sS --max-time 20 "${@:4}" "http://127.0.0.1:$2${3-/metrics}"; }
-metric() { scrape "$1" "$2" | awk -v series="$3" '$1 == series { print $2 }'; }
-metric_is() { [ "$(metric "$1" "$2" "$3")" = "$4" ]; }
-
 metrics() {
 	local drops='nlbd_health_datagrams_dropped_total{reason="datagram-magic"}' before machine name page
 	for machine in "lbu 4771" "host1 4772"; do
@@ -177,6 +151,28 @@ reported_failing() {
 	is "$(who 9000 4)" "host1 host2"
 }
 
+# What happens is told as it happens, with its cause, and to nobody who may not ask.
+events() {
+	local of=".service == \"$VIP:9000/tcp\" and .endpoint == \"$HOST1\""
+	events_begin -j
+	app host1 health echo failing
+	wait_for 20 happened '.event == "row" and .change == "updated" and .host == 1 and .health == "failing"'
+	wait_for 20 happened ".event == \"endpoint\" and $of and .state == \"draining\" and .cause == \"failing\""
+	health | jq -e '[.rows[] | select(.state == "draining" and .cause == "failing")] | length == 1'
+	grep -a 'endpoint is draining: failing' "$tmp/nlbd.log"
+	not happened ".event == \"endpoint\" and .endpoint == \"$HOST2\""
+	app host1 health echo healthy
+	wait_for 20 happened ".event == \"endpoint\" and $of and .state == \"active\" and .cause == \"healthy\""
+	app host1 drain echo wait
+	wait_for 20 happened ".event == \"endpoint\" and $of and .state == \"draining\" and .cause == \"directive\""
+	app host1 undo echo
+	becomes 9000 host1 active
+	wait_for 20 app_is host1 echo current active
+	kill "$watcher"
+	not as 65534 lbu nlb health events socket "$tmp/nlbd"
+	grep 'may not ask' "$tmp/err"
+}
+
 check_fails() {
 	end TERM "$tmp/host1/pid"
 	becomes 80 host1 draining
@@ -187,6 +183,39 @@ check_fails() {
 	start_nginx host1
 	becomes 80 host1 active
 	is "$(web)" "web host1 web host2"
+}
+
+# It accepts, and does not answer.
+application_stands_still() {
+	local workers
+	mapfile -t workers < <(pgrep -P "$(<"$tmp/host1/pid")")
+	((${#workers[@]}))
+	kill -STOP "${workers[@]}"
+	becomes 80 host1 draining
+	app_is host1 web health failing
+	is "$(web)" "web host2"
+	goes_on
+	kill -CONT "${workers[@]}"
+	becomes 80 host1 active
+	is "$(web)" "web host1 web host2"
+}
+
+# What is sent to the host, and what it sends, gets lost between it and the LBU.
+link_is_cut() {
+	ns lbu nft 'add table inet cut
+		add chain inet cut in { type filter hook prerouting priority -450; }
+		add chain inet cut out { type filter hook postrouting priority 450; }
+		add rule inet cut in iifname host1 counter drop
+		add rule inet cut out oifname host1 counter drop'
+	becomes 80 host1 draining
+	becomes 9000 host1 draining
+	is "$(web)" "web host2"
+	is "$(who 9000 4)" host2
+	ns lbu nft delete table inet cut
+	becomes 80 host1 active
+	becomes 9000 host1 active
+	is "$(web)" "web host1 web host2"
+	goes_on
 }
 
 drain_and_undo() {
@@ -263,10 +292,10 @@ panic() {
 	app host2 health echo healthy
 	wait_for 20 app_is host1 echo current active
 	becomes 9000 host1 active
-	wait_for 20 is_settled
+	wait_for 60 is_settled
 }
-# Nobody gets anything by panic, and all that is known is in force.
-is_settled() { health | jq -e '.version == .applied and ([.rows[] | select(.panic)] | length == 0)'; }
+# Nobody gets anything by panic, all that is known is in force, and nlbd has heard names again.
+is_settled() { health | jq -e '.version == .applied and all(.rows[]; (.panic | not) and .name != null)'; }
 
 forged() {
 	local before name
@@ -309,15 +338,12 @@ forged() {
 	grep 'may not ask' "$tmp/err"
 	app_is host1 echo target active
 }
-# as USER NAMESPACE COMMAND...
-as() { ns "$2" setpriv --reuid "$1" --clear-groups "${@:3}" 2>"$tmp/err"; }
-
 # Of two hosts in a group one speaks for both, and its death costs the other nothing.
 leader_dies() {
 	local host before
 	for host in host1 host2; do wait_for 20 leads host1 $host; done
-	before=$(counted consolidated)
-	wait_for 20 are_counted consolidated "$before"
+	before=$(counted changes)
+	wait_for 20 are_counted changes "$before"
 	before=$(changes)
 	end KILL "$tmp/host1/agent.pid"
 	ages
@@ -337,8 +363,8 @@ leader_dies() {
 	health | jq -e '.stale | length == 0'
 	# Who comes back does not take over.
 	wait_for 20 leads host2 host1
-	before=$(counted consolidated)
-	wait_for 20 are_counted consolidated "$before"
+	before=$(counted changes)
+	wait_for 20 are_counted changes "$before"
 }
 # leads HOST WHERE: as far as it is known there.
 leads() { grep -a 'leader of the group' "$tmp/$2/agent.log" | tail -n 1 | grep -q "leader=${1#host} "; }
@@ -354,14 +380,16 @@ agent_restarts() {
 	before=$(changes)
 	end TERM "$tmp/host1/agent.pid"
 	agent_start host1
+	# Nobody has said again how busy it is.
+	app_is host1 echo load 75
 	app host1 capacity echo 30
-	wait_for 20 field_is 9000 host1 weight 30
+	wait_for 20 field_is 9000 host1 weight 8
 	sed -i 's/interval_ms = 200/interval_ms = 300/' "$tmp/host1/agent.toml"
 	kill -HUP "$(<"$tmp/host1/agent.pid")"
 	wait_for 20 grep -q 'read again' "$tmp/host1/agent.log"
 	app_is host1 web health healthy
 	app host1 capacity echo 40
-	wait_for 20 field_is 9000 host1 weight 40
+	wait_for 20 field_is 9000 host1 weight 10
 	is "$(changes)" "$before"
 	goes_on
 	end TERM "$tmp/host1/agent.pid"
@@ -391,13 +419,7 @@ held_drains() {
 	wait_for 20 rows_are 4
 }
 held() {
-	background host1 "$tmp/held-app.log" python3 -c "
-import json, socket
-s = socket.socket(socket.AF_UNIX)
-s.connect('$tmp/host1/socket')
-s.sendall(json.dumps(dict(command='register', app='held', vip='$VIP:9002/tcp', hold=True)).encode() + b'\\n')
-s.recv(4096)
-s.recv(1)"
+	background host1 "$tmp/held-app.log" "$examples/report" held $VIP:9002/tcp "$tmp/host1/socket"
 	held=$!
 	wait_for 20 app host1 show held
 }
@@ -411,11 +433,11 @@ nlbd_stands_still() {
 	nap 5
 	kill -CONT "$(<"$tmp/nlbd.pid")"
 	app host1 capacity echo 30
-	wait_for 20 field_is 9000 host1 weight 30
+	wait_for 20 field_is 9000 host1 weight 8
 	is "$(changes)" "$before"
 	is "$(counted chunk-aged)" "$aged"
 	app host1 capacity echo 40
-	wait_for 20 field_is 9000 host1 weight 40
+	wait_for 20 field_is 9000 host1 weight 10
 }
 
 # An nlbd that cannot do what a host asks for is not silent: the host waits for it.
@@ -478,12 +500,17 @@ keys_rotate() {
 }
 
 goodbye() {
+	events_begin
 	end USR2 "$tmp/host1/agent.pid"
 	becomes 9000 host1 draining
 	becomes 80 host1 draining
 	rows_are 2
 	health | jq -e '.stale | length == 0'
 	goes_on
+	for line in "host 1 down: goodbye" "endpoint $VIP:80/tcp $HOST1 draining: gone"; do
+		wait_for 20 grep -qx "$line" "$tmp/events.log"
+	done
+	kill "$watcher"
 	# Nobody has said anything of these.
 	field_is 9001 host1 state active
 	field_is 9001 host1 weight 7
@@ -552,7 +579,10 @@ hold_host1
 ktap_run "load and capacity become weights" load_and_capacity_are_weights
 ktap_run "metrics" metrics
 ktap_run "reported failing: no new connections, the old one goes on" reported_failing
+ktap_run "events" events
 ktap_run "a check fails" check_fails
+ktap_run "an application stands still" application_stands_still
+ktap_run "a host's link is cut" link_is_cut
 ktap_run "drain, and undo" drain_and_undo
 ktap_run "allotments" allotments
 ktap_run "nlbd dies" nlbd_dies

@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: GPL-2.0
+# shellcheck shell=bash
+#
+# What test_health.sh looks at: the kernel's endpoints and who answers, and what nlbd counts and tells.
+
+. "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+
+is_counted() { are_counted "$1" 0; }
+# are_counted REASON COUNT: more than so many.
+are_counted() { (($(counted "$1") > $2)); }
+counted() { health | jq ".counters[\"$1\"] // 0"; }
+
+# field PORT HOST FIELD: of an endpoint, in the kernel.
+field() { lbu -j endpoint show "$VIP:$1/tcp" host "${address[$2]}" | jq -r ".[0].$3"; }
+field_is() { [ "$(field "$1" "$2" "$3")" = "$4" ]; }
+becomes() { wait_for 30 field_is "$1" "$2" state "$3"; }
+
+# who PORT COUNT: who answers so many new connections.
+who() {
+	ns client python3 -c "
+import socket
+for _ in range($2):
+    with socket.create_connection(('$VIP', $1), timeout=20) as s:
+        print(s.recv(100).decode().strip())" | sort -u | xargs
+}
+
+# as USER NAMESPACE COMMAND...
+as() { ns "$2" setpriv --reuid "$1" --clear-groups "${@:3}" 2>"$tmp/err"; }
+
+# scrape MACHINE PORT [PATH]; metric_is MACHINE PORT SERIES VALUE.
+scrape() { ns "$1" curl -sS --max-time 20 "${@:4}" "http://127.0.0.1:$2${3-/metrics}"; }
+metric() { scrape "$1" "$2" | awk -v series="$3" '$1 == series { print $2 }'; }
+metric_is() { [ "$(metric "$1" "$2" "$3")" = "$4" ]; }
+
+# How often the LBU has changed what an endpoint does.
+changes() { grep -ac 'endpoint is' "$tmp/nlbd.log" || true; }
+
+# happened TEST: somebody who watches was told of an event of which jq says so.
+happened() { jq -Rse "[split(\"\\n\")[] | fromjson?] | any($1)" "$tmp/events.log"; }
+# events_begin [OPTION...]: somebody watches.
+events_begin() {
+	background lbu "$tmp/events.log" nlb "$@" health events socket "$tmp/nlbd"
+	# shellcheck disable=SC2034 # for those who source this
+	watcher=$!
+	wait_for 20 grep -q Watching "$tmp/events.log"
+}
