@@ -87,6 +87,19 @@ logged() {
 	die "$what failed; the whole log is $log"
 }
 
+# show_goals GOALS PARTS RESULTS...: all lines NAME=VALUE of the results, those of the GOALS (selftests/bench/goals.sh)
+# last. The status says whether they are reached; if so many PARTS were asked for that are not all (0 is all), what they
+# do not measure is no matter.
+show_goals() {
+	local goals=$1 parts=$2 names option=()
+	shift 2
+	((parts)) || option=(--all)
+	names=$(awk '{ printf "%s%s", sep, $1; sep = "|" }' <<<"$goals")
+	echo
+	grep -hE '^[a-z0-9_]+=' "$@" | grep -vE "^($names)=" || true
+	"$top/selftests/bench/goals.sh" "${option[@]}" "$@" <<<"$goals"
+}
+
 need_root() {
 	[ "$(id -u)" = 0 ] ||
 		die "$1 needs root; run it with sudo, or build against your own kernel tree with 'make KDIR=...'"
@@ -192,7 +205,7 @@ uml_compiler=CC=gcc-14 uml_modules=$build/$uml_kind/modules
 
 # stage_guest DIR MODULES: what a guest finds in /nlb, with the modules that were built there, as far as it has been built.
 stage_guest() {
-	mkdir -p "$1"/{scripts,bin,modules,depmod}
+	mkdir -p "$1"/{scripts,bin,modules,depmod,units}
 	# Not while build-tools changes what is there.
 	exec 7>>"$build/.tools.lock"
 	flock -s 7
@@ -200,6 +213,7 @@ stage_guest() {
 	cp -a "$top/selftests" "$top/include" "$1/"
 	find "$2" -maxdepth 2 -name '*.ko' -exec cp -t "$1/modules" {} + 2>/dev/null || true
 	find "$build/bin" "$build/selftests" -maxdepth 1 -type f -exec cp -t "$1/bin" {} + 2>/dev/null || true
+	cp "$top"/tools/{nlb/nlb,nlb-agent/nlb-agent,nlbd/nlbd-classify,nlbd/nlbd-health}.service "$top/tools/nlb-agent/nlb-agent.sysusers" "$1/units/"
 	[ ! -d "$build/examples" ] || cp -a "$build/examples" "$1/"
 	[ ! -d "$build/lib" ] || { mkdir "$1/lib" && cp -a "$build"/lib/libnlb.so* "$1/lib/"; }
 	exec 7>&-

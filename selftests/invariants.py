@@ -20,6 +20,8 @@ All captures together have to show each packet once, where it is sent
 not. Machines are told apart by their link-layer address. Where the machines'
 clocks differ, one machine may capture what it sends and gets (--late): then a
 packet of the server that another one has overtaken by another way shows late.
+Connections may have begun before, if all of them had agreed on the same window
+scale (--begun) and on timestamps, and nothing is in flight when they show first.
 
 Prints what does not hold and a summary; status 1 if anything does not.
 """
@@ -137,13 +139,20 @@ class Side:
 
 
 class Connection:
-    def __init__(self, checker, syn):
-        self.checker, self.client, self.server = checker, syn.source, syn.destination
-        self.sides = {syn.source: Side(), syn.destination: Side()}
+    def __init__(self, checker, first):
+        """With its SYN, or, if it had begun before, with any other segment."""
+        by_client = first.flags & SYN or first.destination[1] == checker.port
+        self.checker = checker
+        self.client, self.server = (first.source, first.destination)[::1 if by_client else -1]
+        self.sides = {self.client: Side(), self.server: Side()}
         self.segments = 0
         self.repeated = 0  # FINs of the client but the first, and its segments since both sides have closed and know it
         self.scaled = self.stamped = None  # agreed on in the handshake
         self.withdrawn = []  # where the window was, for want of memory
+        if not first.flags & SYN:
+            self.scaled = self.stamped = True
+            for number, side in ((first.seq, self.sides[first.source]), (first.ack, self.sides[first.destination])):
+                side.isn, side.end, side.scale = (number - 1) & 0xFFFFFFFF, 1, checker.begun
 
     def __str__(self):
         (address, port), (_, server_port) = self.client, self.server
@@ -259,10 +268,11 @@ class Connection:
         if segment.tsval is None:
             self.complain(segment, "no timestamp")
             return
-        if signed(segment.tsval - me.tsval) < 0:
+        if me.tsval is not None and signed(segment.tsval - me.tsval) < 0:
             self.complain(segment, f"TSval goes back by {-signed(segment.tsval - me.tsval)}")
         me.tsval = segment.tsval
-        if not segment.flags & ACK:
+        # Of what a side has said before the capture nothing is known.
+        if not segment.flags & ACK or other.tsval is None:
             return
         # Once in 2^32 units it may be 0.
         if segment.tsecr == 0 and abs(signed(other.tsval)) > 1 << 16:
@@ -337,8 +347,8 @@ class Connection:
 class Checker:
     """All connections of some captures."""
 
-    def __init__(self, resets=0, pruned=0, port=None, late=False, headers=False, returns=False):
-        self.resets, self.pruned = resets, pruned
+    def __init__(self, resets=0, pruned=0, port=None, late=False, headers=False, returns=False, begun=None):
+        self.resets, self.pruned, self.begun = resets, pruned, begun
         self.port, self.late, self.headers, self.returns = port, late, headers, returns
         self.open, self.complaints, self.withdrawn = {}, [], []
         self.count = collections.Counter()
@@ -356,6 +366,8 @@ class Checker:
         if segment.flags & (SYN | ACK) == SYN and (connection is None or self.anew(connection, segment)):
             if connection:
                 self.end(connection)
+            connection = self.open[key] = Connection(self, segment)
+        if connection is None and self.begun is not None and segment.flags & ACK and not segment.flags & RST:
             connection = self.open[key] = Connection(self, segment)
         if connection is None:
             self.complain(f"segment of a connection whose beginning was not captured: {segment.source[1]} > "
@@ -411,13 +423,14 @@ def main():
     parser.add_argument("--moves", type=int, help="they change their owner so many times in all, and may return")
     parser.add_argument("--resets", type=int, default=0, help="so many of them end with a RST of the server")
     parser.add_argument("--pruned", type=int, default=0, help="so often there was too little memory for a segment")
+    parser.add_argument("--begun", type=int, metavar="SCALE", help="they had begun before, with this scale of both windows")
     parser.add_argument("--headers", action="store_true", help="whole packets were not captured, so do not compare bytes")
     parser.add_argument("--late", action="store_true", help="packets were captured where they arrive, by several ways")
     parser.add_argument("files", nargs="+")
     args = parser.parse_args()
     try:
         checker = check(args.files, resets=args.resets, pruned=args.pruned, port=args.port, late=args.late,
-                        headers=args.headers, returns=args.moves is not None)
+                        headers=args.headers, returns=args.moves is not None, begun=args.begun)
     except (OSError, ValueError) as error:
         print(f"cannot be read: {error}")
         return 1

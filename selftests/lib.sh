@@ -72,6 +72,7 @@ netns_del() {
 }
 
 topology() {
+	local n
 	netns_add client lbu host1 host2
 	ip -batch - <<-EOF || fail "cannot link the machines"
 		link add lbu netns client type veth peer name client netns lbu
@@ -80,43 +81,58 @@ topology() {
 		link add host1 netns client type veth peer name client netns host1
 		link add host2 netns client type veth peer name client netns host2
 	EOF
-	ip -n client -batch - <<-EOF || fail "cannot set up the client"
-		addr add 10.0.1.2/24 dev lbu
-		addr add 10.0.4.2/24 dev host1
-		addr add 10.0.5.2/24 dev host2
-		link set lbu up
-		link set host1 up
-		link set host2 up
-		route add default via 10.0.1.1
-		route add $VIP via 10.0.1.1
-	EOF
-	ip -n lbu -batch - <<-EOF || fail "cannot set up the LBU"
-		addr add 10.0.1.1/24 dev client
-		addr add 10.0.2.1/24 dev host1
-		addr add 10.0.3.1/24 dev host2
-		link set client up
-		link set host1 up
-		link set host2 up
-	EOF
-	ip -n host1 -batch - <<-EOF || fail "cannot set up host1"
-		addr add 10.0.2.2/24 dev lbu
-		addr add 10.0.4.1/24 dev client
-		link set lbu up
-		link set client up
-		route add 10.0.1.2 via 10.0.4.2
-		route add default via 10.0.2.1
-	EOF
-	ip -n host2 -batch - <<-EOF || fail "cannot set up host2"
-		addr add 10.0.3.2/24 dev lbu
-		addr add 10.0.5.1/24 dev client
-		link set lbu up
-		link set client up
-		route add 10.0.1.2 via 10.0.5.2
-		route add default via 10.0.3.1
-	EOF
+	for n in client lbu host1 host2; do network "$n" | ip -n "$n" -batch - || fail "cannot set up $n"; done
 	ns lbu sysctl -qw net.ipv4.ip_forward=1
 	# Replies from the VIP come in by another link than the one that leads to it.
 	ns client sysctl -qw net.ipv4.conf.all.rp_filter=2
+}
+
+# network MACHINE: its addresses and routes, for "ip -batch".
+network() {
+	case $1 in
+	client)
+		cat <<-EOF
+			addr add 10.0.1.2/24 dev lbu
+			addr add 10.0.4.2/24 dev host1
+			addr add 10.0.5.2/24 dev host2
+			link set lbu up
+			link set host1 up
+			link set host2 up
+			route add default via 10.0.1.1
+			route add $VIP via 10.0.1.1
+		EOF
+		;;
+	lbu)
+		cat <<-EOF
+			addr add 10.0.1.1/24 dev client
+			addr add 10.0.2.1/24 dev host1
+			addr add 10.0.3.1/24 dev host2
+			link set client up
+			link set host1 up
+			link set host2 up
+		EOF
+		;;
+	host1)
+		cat <<-EOF
+			addr add 10.0.2.2/24 dev lbu
+			addr add 10.0.4.1/24 dev client
+			link set lbu up
+			link set client up
+			route add 10.0.1.2 via 10.0.4.2
+			route add default via 10.0.2.1
+		EOF
+		;;
+	host2)
+		cat <<-EOF
+			addr add 10.0.3.2/24 dev lbu
+			addr add 10.0.5.1/24 dev client
+			link set lbu up
+			link set client up
+			route add 10.0.1.2 via 10.0.5.2
+			route add default via 10.0.3.1
+		EOF
+		;;
+	esac
 }
 
 # topology_ipv6: the same addresses and routes in IPv6, on the links that topology made.
@@ -177,11 +193,10 @@ vip_add_ipv6() {
 # vip_add MACHINE...: nlb0 with the VIP on it.
 vip_add() {
 	local n
-	for n in "$@"; do
-		printf '%s\n' "link add nlb0 type nlb" "addr add $VIP/32 dev nlb0" "link set nlb0 up" |
-			ip -n "$n" -batch - || fail "cannot put the VIP on nlb0 of $n"
-	done
+	for n in "$@"; do vip | ip -n "$n" -batch - || fail "cannot put the VIP on nlb0 of $n"; done
 }
+# The same for "ip -batch".
+vip() { printf '%s\n' "link add nlb0 type nlb" "addr add $VIP/32 dev nlb0" "link set nlb0 up"; }
 
 # load_modules NAME...: with what they depend on, as installed.
 load_modules() {
@@ -232,6 +247,15 @@ wait_for() {
 		}
 		nap 0.1
 	done
+}
+
+# gone PID: the process has ended. (A shell that is at work elsewhere has not always asked for its children, which
+# kill takes for alive then.)
+gone() {
+	local line
+	# Between "(name)" and what follows is the state.
+	{ read -r line <"/proc/$1/stat"; } 2>/dev/null || return 0
+	[[ ${line##*) } = Z* ]]
 }
 
 # udp_echo MACHINE ADDRESS PORT: sends datagrams back.

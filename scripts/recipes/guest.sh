@@ -9,9 +9,9 @@
 
 disk=3
 packages=(
-	bind9-dnsutils bsdutils busybox-static conntrack curl dash dnsmasq-base ethtool haproxy iperf3 iproute2 ipvsadm iputils-arping
+	bind9-dnsutils bsdutils busybox-static conntrack curl dash dbus dnsmasq-base ethtool haproxy iperf3 iproute2 ipvsadm iputils-arping
 	iputils-ping jq kmod mount netcat-openbsd nftables nginx-light nodejs openssl procps python3-minimal
-	python3 redis-server socat strace tcpdump traceroute util-linux websocketd
+	python3 python3-grpcio redis-server socat strace systemd tcpdump traceroute util-linux websocketd
 )
 
 key() {

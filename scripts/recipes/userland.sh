@@ -4,7 +4,7 @@
 # userland: Debian 13 with the newer Rust of its backports, for machines without a recent cargo.
 
 disk=2
-packages=(cargo ca-certificates g++ gcc libc6-dev make rust-clippy rustc rustfmt)
+packages=(cargo ca-certificates dbus-daemon g++ gcc libc6-dev make rust-clippy rustc rustfmt)
 
 key() {
 	declare -p packages

@@ -1,10 +1,11 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# bench.sh instructions | nanoseconds | load: the benchmark of migrations, inside a guest. It prints what was measured
-# (JSON), a table for people, and at the end lines NAME=VALUE for programs.
+# bench.sh instructions | nanoseconds | load | soak: the benchmark of migrations, inside a guest. It prints what was
+# measured (JSON), a table for people, and at the end lines NAME=VALUE for programs.
 #
-# COUNT=N: connections of each case (default 200). CROWD=N: where many are moved at a time (default 1000).
+# COUNT=N: connections of each case (default 200). CROWD=N: where many are moved at a time (default 1000). MINUTES=N: how
+# long the soak takes (default 10).
 
 . "$(dirname "$0")/../migrator/lib.sh"
 . "$(dirname "$0")/common.sh"
@@ -29,7 +30,16 @@ peer_topology() {
 # Bytes that the client has sent, and those of them that are unread when the connection moves.
 sizes="1000 500" large="16884 16384"
 
-# By TCP_REPAIR and by nlb, one connection after the other.
+# Every answer of the target is two seconds late: after three, as many as may stand still at a time are frozen and
+# staged. Ahead of all others, for what these leave in the slab allocator would be used again.
+standing_still() {
+	slow_answers 2s
+	# shellcheck disable=SC2086
+	measure rate client lbu host1 $VIP $HOST1 $sizes 32 32 3
+	prompt_answers
+}
+
+# By TCP_REPAIR and by nlb, one connection after the other; before those, the function that is named.
 costs() {
 	peer_topology
 	# shellcheck disable=SC2086
@@ -41,6 +51,7 @@ costs() {
 		measure repair rclient rhost $VIP $sizes "$count" bare
 		measure repair rclient rhost $VIP $large "$count" bare
 		cluster
+		"${1:-:}"
 		measure migrate client lbu host1 $VIP $HOST1 $sizes "$count"
 		measure migrate client lbu host1 $VIP $HOST1 $large "$count"
 	}
@@ -73,17 +84,10 @@ table() {
 
 instructions() {
 	clock_counts_instructions
+	costs standing_still
+	# The work of both machines, on one processor.
 	# shellcheck disable=SC2086
-	{
-		costs
-		# Every answer of the target is two seconds late: after three, as many as may stand still at a time are frozen
-		# and staged. Ahead of many more, for what these leave in the slab allocator would be used again.
-		slow_answers 2s
-		measure rate client lbu host1 $VIP $HOST1 $sizes 32 32 3
-		prompt_answers
-		# The work of both machines, on one processor.
-		measure rate client lbu host1 $VIP $HOST1 $sizes "$crowd" 16
-	}
+	measure rate client lbu host1 $VIP $HOST1 $sizes "$crowd" 16
 	table Instructions
 	# shellcheck disable=SC2016
 	show '
@@ -202,9 +206,58 @@ under_load() {
 		"rto_caused=\(of("timeouts")[0].count)"'
 }
 
+no_route() { [ "$(ns lbu nlb -j route show | jq length)" = 0 ]; }
+
+# $settled: what the kernel keeps for good, in KiB, when all that is remembered of connections for a while is forgotten.
+# In the file slabs-$1, what of.
+settle() {
+	local machine cache
+	# Those of ended connections stay for a while, too.
+	wait_for 300 no_route || fail "routes stay"
+	for machine in host1 host2; do wait_for 120 no_mappings $machine || fail "mappings stay"; done
+	# Longer than tombstones and arrivals, and TIME_WAIT.
+	sleep 70
+	echo 3 >/proc/sys/vm/drop_caches
+	# Pages whose objects are all free are kept, too.
+	for cache in /sys/kernel/slab/*/shrink; do echo 1 >"$cache" || true; done
+	awk 'NR > 2 { print $1, $2, $4 }' /proc/slabinfo | sort >"$tmp/slabs-$1"
+	settled=$(awk '$1 == "SUnreclaim:" { print $2 }' /proc/meminfo)
+}
+
+# As many connections as come through, each of which moves, for minutes: what grows?
+soak() {
+	local before timeouts begin moved seconds
+	cluster
+	web
+	nlbd_start
+	# What is allocated once and stays.
+	measure ns client load warm $VIP /page "$((4 * crowd))" 2 16
+	settle before
+	before=$settled timeouts=$(timeouts) moved=$(counter lbu migrator out-active)
+	begin=$SECONDS
+	while ((SECONDS - begin < ${MINUTES:-10} * 60)); do
+		measure ns client load soak $VIP /page "$crowd" 2 16
+	done
+	seconds=$((SECONDS - begin)) moved=$(($(counter lbu migrator out-active) - moved)) timeouts=$(($(timeouts) - timeouts))
+	settle after
+	nlbd_stop
+	echo
+	echo "  $moved connections have moved in $seconds seconds, and each was answered twice"
+	echo "  memory of the kernel, in KiB: $before before, $settled after"
+	echo "  of these, where more than ten KiB have come: objects before and after"
+	join "$tmp/slabs-before" "$tmp/slabs-after" |
+		awk '{ kib = ($4 - $2) * $3 / 1024 } kib > 10 { printf "    %-24s %7d %7d   %d KiB\n", $1, $2, $4, kib }' | sort -k 4 -n -r
+	echo
+	echo "soak_connections=$moved"
+	echo "soak_per_s=$((moved / seconds))"
+	echo "soak_grown_kib=$((settled - before))"
+	echo "soak_rto=$timeouts"
+}
+
 case ${1:-} in
 instructions) instructions ;;
 nanoseconds) nanoseconds ;;
 load) under_load ;;
-*) fail "usage: bench.sh instructions | nanoseconds | load" ;;
+soak) soak ;;
+*) fail "usage: bench.sh instructions | nanoseconds | load | soak" ;;
 esac

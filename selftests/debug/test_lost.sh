@@ -7,6 +7,8 @@
 # connections at once: each message between the migrators is lost, late or doubled, and packets of the client are early
 # (lost.py). Nothing of all these connections is left.
 
+# shellcheck disable=SC2154 # lib.sh sets tmp, pcap and what else is not set here
+
 TIMES=${TIMES:-${LONG:+1000}}
 TIMES=${TIMES:-100}
 . "$(dirname "$0")/../migrator/state.sh"
@@ -86,7 +88,7 @@ scenarios one_reset_each <<-EOF
 EOF
 ktap_run "nothing is held" nothing_is_held
 ktap_run "nothing lives at the host" wait_for 30 nothing_lives
-ktap_run "no mapping is left at the host" wait_for 90 no_mappings host1
+ktap_run "no mapping is left at the host" wait_for 100 no_mappings host1
 ktap_run "no route is left at the LBU" no_routes
 ktap_run "nothing leaked" nothing_leaked
 ktap_end

@@ -37,7 +37,7 @@ forget_leaks
 before=$(sockets)
 all_scenarios
 all_window_scales
-ktap_run "nothing is left at the host" wait_for 30 no_mappings host1
+ktap_run "nothing is left at the host" wait_for 100 no_mappings host1
 ktap_run "as many sockets as before" sockets_as_before "$before"
 ktap_run "nothing leaked" nothing_leaked
 ktap_end

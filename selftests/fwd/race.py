@@ -40,9 +40,11 @@ def play(processor, barrier, port, flows, rounds):
 def main():
     port, flows, rounds = map(int, sys.argv[1:])
     processors = sorted(os.sched_getaffinity(0))[:2]
+    if len(processors) < 2:
+        sys.exit("race.py: one processor is not enough for a race")
     context = multiprocessing.get_context("fork")
     barrier = context.Barrier(2)
-    players = [context.Process(target=play, args=(processors[n % len(processors)], barrier, port, flows, rounds))
+    players = [context.Process(target=play, args=(processors[n], barrier, port, flows, rounds))
                for n in range(2)]
     for player in players:
         player.start()

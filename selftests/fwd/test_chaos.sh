@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: GPL-2.0
 # long
 #
-# Everything that can be configured changes at random under load, all ways to hosts, both families and protocols: no
-# connection breaks that need not, and at the end nothing is left.
+# Services, endpoints, weights, states and schedulers change at random under load, all ways to hosts, both families and
+# protocols: no connection breaks that need not, and at the end nothing is left.
 
 . "$(dirname "$0")/../lib.sh"
 # shellcheck source=selftests/kmemleak.sh

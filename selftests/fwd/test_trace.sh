@@ -13,12 +13,33 @@ says() {
 }
 # The service's state, what its endpoints, allotment and rules have, and all counters.
 everything() {
+	# Those with times first: after the least time.
+	lbu -j allotment show
+	lbu -j route show
 	lbu -j service show
 	lbu -j endpoint show
-	lbu -j route show | jq 'map(del(.expires))'
 	lbu -j rule show
-	lbu -j allotment show | jq 'map(del(.expires))'
 	lbu -j stats show fwd
+}
+# remember: all that; unchanged: it is the same now, and no time that is left has become longer. FIRST is what one of
+# these had been at first: it has to be less by more than what comes next takes, or nobody could see that it began anew.
+remember() {
+	shorter() {
+		everything >"$tmp/before"
+		jq -en --argjson most "$1" '[inputs | .. | .expires? // empty] | any(. <= $most)' "$tmp/before"
+	}
+	wait_for 60 shorter $(($1 - 8000))
+}
+unchanged() {
+	everything >"$tmp/after"
+	local at
+	for at in before after; do
+		jq 'walk(if type == "object" then del(.expires) else . end)' "$tmp/$at" >"$tmp/$at.timeless"
+	done
+	diff "$tmp/before.timeless" "$tmp/after.timeless"
+	jq -en --slurpfile before "$tmp/before" --slurpfile after "$tmp/after" '
+		[$before, $after] | map([.. | .expires? // empty]) | transpose | length > 0 and (map(select(.[1] > .[0])) | . == []
+			or (tojson | halt_error))'
 }
 standings() { jq -c '[.endpoints[].standing]' "$tmp/trace"; }
 
@@ -27,12 +48,12 @@ nothing_changes() {
 	lbu service set $VIP:9400/udp affinity 600
 	lbu allotment set $VIP:9400/udp scheme tokens age 3600000 share "${endpoints[1]}=2"
 	lbu rule add accept from 10.0.0.0/8
-	everything >"$tmp/before"
+	remember 3600000
 	for _ in 1 2 3; do
 		says '.outcome == "new-route" and .choice == "allotment" and .host_addr == "10.0.2.3" and .rule == 10' 9400/udp
 		is "$(standings)" '["no-share","picked","no-share"]'
 	done
-	everything | diff "$tmp/before" -
+	unchanged
 	# A token each, then by affinity, which comes first.
 	send 9400 20000 1
 	wait_for 20 routes_are 1
@@ -155,13 +176,14 @@ replies() {
 	}
 	ask
 	nat=$(lbu -j route show $VIP:9405-9406/udp | jq '.[0].forwarder_port')
-	everything >"$tmp/before"
+	remember 300000
+	says '.outcome == "route" and .route_state == "udp"' 9405/udp
 	reply '.outcome == "reply" and .forward == "nat" and .host_addr == "10.0.2.2" and .service_port == 9405
 		and .service_port_last == 9406 and .of.vip_addr == "192.0.2.10" and .answered_client_addr == "10.0.1.2"
 		and .answered_client_port == 20000 and .answered_vip_addr == "192.0.2.10" and .answered_vip_port == 9405
 		and .route_state == "udp" and .device == "client" and .mtu == 1500 and .slow == "reply" and .fast_path == false
 		and .endpoints == []' $HOST1:8005 "$LBU_TO_HOST1:$nat"
-	everything | diff "$tmp/before" -
+	unchanged
 	lbu trace $HOST1:8005 "$LBU_TO_HOST1:$nat/udp" | tee "$tmp/text"
 	grep -qx "answers    $CLIENT:20000 > $VIP:9405/udp" "$tmp/text"
 	grep -qx "way        nat from $HOST1 back to $CLIENT dev client mtu 1500" "$tmp/text"

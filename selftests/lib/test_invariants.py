@@ -209,6 +209,18 @@ def main():
         ktap.result(status == 0, "a connection that returns, when told so", said)
         status, said = run("--moves", 1, path)
         ktap.result(status == 1 and "moves: 3, not 1" in said, "says how often it was to move", said)
+        begun = ("--port", 80, "--begun", SCALE, path)
+        for first in (3, 4):
+            write(path, good()[first:])
+            status, said = run("--moved", 1, *begun)
+            ktap.result(status == 0, f"connections that had begun before, from packet {first} on", said)
+        write(path, good()[3:7] + [packet(HOST, 8, 1, 805, data=b"answer", tsval=10, tsecr=2, window=1)])
+        status, said = run(*begun)
+        ktap.result(status == 1 and "window retreats" in said, "of those, the window is looked at", said)
+        write(path, good()[3:7] + [packet(HOST, 8, 2, 5, data=b"answer", tsval=-1, tsecr=2)])
+        status, said = run(*begun)
+        ktap.result(status == 1 and all(what in said for what in ("acknowledgement goes back", "TSval goes back", "left out")),
+                    "and their numbers", said)
         write(path, good(), snap=100)
         status, said = run(path)
         ktap.result(status == 1 and "not captured whole" in said, "says that packets were cut", said)

@@ -77,9 +77,10 @@ def learnt():
     scene.finish(client, moved)
 
 
-def keepalive():
-    """The host goes on to ask an idle client whether it is there."""
+def keepalive(listener="0"):
+    """The host goes on to ask an idle client whether it is there; its listener would have it do so after two hours, or not."""
     scene = Scene()
+    scene.listener.sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, int(listener))
     client, origin = scene.connect()
     origin.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for option in (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL):

@@ -81,12 +81,6 @@ end_load() {
 	stop "$1"
 	cat "$tmp/$1.log"
 }
-gone() {
-	local line
-	# Between "(name)" and what follows is the state.
-	{ read -r line <"/proc/$1/stat"; } 2>/dev/null || return 0
-	[[ ${line##*) } = Z* ]]
-}
 server() { start "server-$1" "$@" && wait_listen "$1" 80; }
 classifier() {
 	start classifier lbu classifier $VIP 80 "$@"
@@ -136,6 +130,7 @@ last_port() { reports classifier '.place == "migrate"' | jq -r 'last.client | sp
 migrations() { ns "$1" nlb -j migration show; }
 # Routes of ended connections stay for their last packets, in state fin-wait or closed.
 no_routes() { ns lbu nlb -j route show | jq -e 'all(.state == "fin-wait" or .state == "closed")'; }
+# What was refused or aborted is remembered with its mapping, for 90 s at most; a wait for this has to be longer.
 no_mappings() { [ "$(ns "$1" nlb -j mapping show side host | jq length)" = 0 ]; }
 
 # Answers of host1's migrator arrive this much later (tc's time format).

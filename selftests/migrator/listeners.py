@@ -21,6 +21,7 @@ import traceback
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 import machines  # noqa: E402
+import scene  # noqa: E402
 import uring  # noqa: E402
 from machines import (CLIENT, HOST1, IPV4, IPV6, VIP, accepted, connect, exchange, genl, instruction,  # noqa: E402
                       listen, machine, receive, wait_for, with_sysctl)
@@ -303,6 +304,50 @@ def inherited(bench):
             client.close()
 
 
+@contextlib.contextmanager
+def hole(name, sender, receiver):
+    """Of two segments, the first one gets lost on its way to that machine; so do the answers, until the caller is done."""
+    port, to = sender.getsockname()[1], sender.getpeername()[1]
+    sender.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    rules = [f"tcp sport {port} tcp dport {to} tcp sequence {scene.write_seq(sender)} drop"]
+    undo = [scene.table(name, "hole", "prerouting", rules),
+            scene.table(name, "silent", "output", [f"tcp sport {to} tcp dport {port} drop"])]
+    try:
+        sender.sendall(b"lost ")
+        wait_for(lambda: scene.Info(sender).notsent == 0)
+        sender.sendall(b"came")
+        assert wait_for(lambda: scene.Info(receiver).rcv_ooopack > 0), "nothing came out of order"
+        yield
+    finally:
+        for each in undo:
+            each()
+
+
+def was_connection(bench):
+    """A listener that was a connection itself, to which something had come out of order."""
+    with machine("host1"), contextlib.closing(socket.create_server(("127.0.0.1", 81))) as server, \
+            contextlib.closing(socket.socket()) as listener, with_sysctl("client", "ipv4/tcp_rto_min_us", "20000000"), \
+            with_sysctl("client", "ipv4/tcp_early_retrans", "0"):
+        listener.settimeout(20)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(("", 80))
+        listener.connect(("127.0.0.1", 81))
+        with contextlib.closing(server.accept()[0]) as other, hole("host1", other, listener):
+            # AF_UNSPEC
+            machines.LIBC.connect(listener.fileno(), bytes(16), 16)
+            # What was there is somebody else's memory now.
+            other.sendall(bytes(1 << 16))
+        listener.listen()
+        client = connect()
+        with contextlib.closing(accepted(bench.classifiers[IPV4])) as served, hole("lbu", client, served):
+            answer = bench.lbu.migrate(served, HOST1)
+            assert answer.error == 0, answer.text
+        with contextlib.closing(accepted(listener)) as moved:
+            bench.result(receive(moved, 9) == b"lost came" and exchange(client, moved),
+                         "a listener that was a connection, and has forgotten what came out of order")
+            client.close()
+
+
 def edge_triggered(bench):
     """One edge for each connection, and one for its unread bytes."""
     with contextlib.closing(listen("host1")) as listener, contextlib.closing(select.epoll()) as poll:
@@ -458,7 +503,7 @@ def websocketd(bench):
 
 def main():
     bench = Bench()
-    for part in (reuseport, chosen_before, closed_before_accept, used_again, cookies, dual_stack, inherited, edge_triggered, io_uring, redis, haproxy,
+    for part in (reuseport, chosen_before, closed_before_accept, used_again, cookies, dual_stack, inherited, was_connection, edge_triggered, io_uring, redis, haproxy,
                  websocketd, nodejs):
         try:
             part(bench)

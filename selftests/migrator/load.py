@@ -13,9 +13,11 @@ are told to end (SIGTERM), with the errors that their connections ended by.
 import argparse
 import collections
 import errno
+import heapq
 import json
 import os
 import pathlib
+import resource
 import select
 import signal
 import socket
@@ -23,6 +25,8 @@ import sys
 import time
 
 PERIOD = 1 << 16
+# So often the client looks around, in seconds.
+POLL = 0.02
 PATTERN = bytes(i * 7 + (i >> 8) * 13 & 255 for i in range(PERIOD)) * 3
 
 
@@ -100,7 +104,6 @@ class Connection:
     def __init__(self, args, seed):
         self.args, self.seed = args, seed
         self.sent = self.got = 0
-        self.next = 0
         self.failure = None
         self.connected = self.finished = False
         self.sock = socket.socket(socket.AF_INET6 if ":" in args.address else socket.AF_INET)
@@ -118,10 +121,10 @@ class Connection:
             self.fail(f"connect: {errno.errorcode[error]}")
         self.connected = not error
 
-    def send(self, now, gate_is_open):
-        if self.sent >= self.args.bytes or now < self.next or (self.sent and not gate_is_open):
-            return
-        self.next = now + self.args.pause
+    def send(self, gate_is_open):
+        """The next chunk; in how many seconds there may be another one, None if that was the last."""
+        if self.sent and not gate_is_open:
+            return POLL
         try:
             size = min(self.args.chunk, self.args.bytes - self.sent)
             self.sent += self.sock.send(stream(self.seed, self.sent, size))
@@ -129,6 +132,7 @@ class Connection:
             pass
         except OSError as error:
             self.fail(f"send: {name_of(error)}")
+        return max(self.args.pause, 0.001) if self.sent < self.args.bytes else None
 
     def receive(self):
         try:
@@ -154,6 +158,14 @@ def client(args):
     begin = time.monotonic()
     epoll = select.epoll()
     left, ended, started = {}, [], 0
+    due = []  # a heap: when, and which connection sends next
+
+    def end(one):
+        epoll.unregister(one.sock)
+        del left[one.sock.fileno()]
+        one.sock.close()
+        ended.append(one)
+
     while started < args.count or left:
         now = time.monotonic()
         if now > begin + args.patience:
@@ -166,21 +178,26 @@ def client(args):
             left[one.sock.fileno()] = one
             epoll.register(one.sock, select.EPOLLOUT)
             started += 1
-        for fd, _ in epoll.poll(0.02):
+        for fd, _ in epoll.poll(POLL):
             one = left[fd]
             if one.connected:
                 one.receive()
             else:
                 one.connect()
                 epoll.modify(fd, select.EPOLLIN)
-        gate_is_open = not args.gate or os.path.exists(args.gate)
-        for fd, one in list(left.items()):
-            if one.connected and not one.finished:
-                one.send(now, gate_is_open)
+                heapq.heappush(due, (now, one.seed, one))
             if one.finished:
-                epoll.unregister(fd)
-                one.sock.close()
-                ended.append(left.pop(fd))
+                end(one)
+        gate_is_open = not args.gate or os.path.exists(args.gate)
+        while due and due[0][0] <= now:
+            _, _, one = heapq.heappop(due)
+            if one.finished:
+                continue
+            later = one.send(gate_is_open)
+            if one.finished:
+                end(one)
+            elif later:
+                heapq.heappush(due, (now + later, one.seed, one))
         if args.ready and started == args.count and all(one.got >= args.chunk for one in left.values()):
             pathlib.Path(args.ready).touch()
             args.ready = None
@@ -207,6 +224,7 @@ def main():
             role.add_argument("--gate", help="send no second chunk before this file is there")
             role.add_argument("--patience", type=float, default=120)
     args = parser.parse_args()
+    resource.setrlimit(resource.RLIMIT_NOFILE, (1 << 16, 1 << 16))
     if args.role == "client":
         return client(args)
     return Service(args).run()

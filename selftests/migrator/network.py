@@ -2,11 +2,14 @@
 """Scenarios of state.py: what the network does to a connection that moves."""
 
 import contextlib
+import ipaddress
+import pathlib
 import socket
 
 import crowd
 from machines import CLIENT, IP, VIP, genl, machine
-from scene import PATIENCE, SO_SNDBUFFORCE, Info, Scene, Writer, expect, expect_end, pattern, run, table, wait_until, with_sysctl
+from scene import (PATIENCE, SO_SNDBUFFORCE, Info, Scene, Writer, buffers, expect, expect_end, pattern, run,  # noqa: E402
+                   table, wait_until, with_sysctl)
 
 # include/uapi/linux/tcp.h: TCPI_OPT_ECN
 OPT_ECN = 8
@@ -95,8 +98,22 @@ def invalid(name):
     return sum(int(words[n + 2]) for n, word in enumerate(words) if word == "counter")
 
 
+def tracks(name, client, expected):
+    """Whether it is as expected that that machine tracks the client's connection, or not; user-mode Linux does not say."""
+    address, port = client.getsockname()[:2]
+    address = ipaddress.ip_address(address).exploded
+    table = pathlib.Path("/proc/net/nf_conntrack")
+    if not table.exists():
+        return True
+    lines = crowd.once(lambda _: run(name, f"cat {table}")).splitlines()
+    return expected == any(f" src={address} " in line and f" sport={port} dport=80 " in line for line in lines)
+
+
 def tracked(loose, exempt=""):
-    """LBU and host track connections, and do without what does not fit; the host sees this one from the middle on."""
+    """LBU and host track connections, and do without what does not fit; the host sees this one from the middle on.
+
+    At the LBU nothing is left of it.
+    """
     works, scene = loose == "1" or exempt, Scene()
     with tracking("lbu", ""), tracking("host1", exempt), with_sysctl("host1", "netfilter/nf_conntrack_tcp_loose", loose):
         client, origin = scene.connect()
@@ -106,12 +123,16 @@ def tracked(loose, exempt=""):
         origin.sendall(down[:100_000])
         expect(client, down[:50_000])
         expect(origin, up[:50_000])
+        assert tracks("lbu", client, True), "the LBU does not track it"
         moved = scene.migrate(origin)
+        assert tracks("lbu", client, False), "the LBU tracks it still"
         if works:
             download = Writer(moved, down[100_000:])
             expect(moved, up[50_000:])
             expect(client, down[50_000:])
             assert invalid("lbu") == 0 and invalid("host1") == 0, "something was dropped"
+            assert tracks("host1", client, not exempt), "the host tracks what is exempt, or does not track it"
+            assert tracks("lbu", client, False), "the LBU tracks it again"
         else:
             wait_until("packets are dropped", lambda: invalid("host1") > 0)
             crowd.note(f"{invalid('host1')} packets are dropped at the host")
@@ -157,16 +178,20 @@ def tracked_before():
 
 
 def to_and_fro(times):
-    """The path of the client's packets changes, and the connection follows, many times: LBU and host take turns."""
+    """The path of the client's packets changes, and the connection follows, many times: LBU and host take turns. Bytes of
+    both directions wait on their way each time: the client sends more than is read, and has no room for what it is sent.
+    """
     times, part, scene = int(times), 8000, Scene()
     sides = [Side("lbu", "host1", scene.listener), Side("host1", "lbu", scene.lbu)]
-    client, here = scene.connect()
-    up, down = pattern(part * times), pattern(part * times, 9)
+    client, here = scene.connect(lambda sock: buffers(sock, receive=4096))
+    up, down = (pattern(part * times, 2 * crowd.number() + direction) for direction in (1, 2))
     writer = Writer(client, up)
     for turn in range(times):
         now = slice(part * turn, part * (turn + 1))
         expect(here, up[now])
         here.sendall(down[now])
+        # Not all of it fits in the client's window, whatever was acknowledged meanwhile.
+        assert Info(here).notsent + Info(here).unacked, "nothing is on its way to the client"
         here = sides[turn % 2].migrate(client, here)
         expect(client, down[now])
     writer.done()

@@ -18,12 +18,14 @@ import socket
 import struct
 import subprocess
 import sys
+import termios
 import threading
 import traceback
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 import machines  # noqa: E402
 import scene  # noqa: E402
+from attempt import (CLOSING, FIN_WAIT1, FIN_WAIT2, LAST_ACK, Bench, moves, rules, silenced, state)  # noqa: E402
 from machines import (IPV4, IPV6, accepted, ao_key, connect, exchange, genl, listen, machine,  # noqa: E402
                       md5_key, receive, wait_for, with_sysctl)
 
@@ -34,97 +36,6 @@ TCP_REPAIR, TCP_ULP, TCP_FASTOPEN, MSG_FASTOPEN, MSG_ZEROCOPY, SO_ZEROCOPY = 19,
 TCP_REPAIR_OFF_NO_WP = -1
 SO_SNDBUFFORCE, SO_RCVBUFFORCE = 32, 33
 TCP = socket.IPPROTO_TCP
-
-
-class Bench:
-    """The machines, and what must not change; connections and peers are of `network`."""
-
-    def __init__(self):
-        self.ktap, self.network = genl.Ktap(), machines.HERE
-        self.lbu, self.host = machines.Migrator("lbu"), machines.Migrator("host1")
-        self.sniffers = [machines.Sniffer("lbu"), machines.Sniffer("host1")]
-
-    def result(self, good, name, *notes):
-        self.ktap.result(good, name, *notes)
-
-    def listen(self, name, port=80, protocol=0, options=()):
-        return listen(name, port, protocol, family=self.network.family, options=options)
-
-    @contextlib.contextmanager
-    def connection(self, listener_options=(), client_options=(), protocol=0, port=80, vip=None):
-        """Both ends of a connection between client and LBU."""
-        with contextlib.closing(self.listen("lbu", 80, protocol, listener_options)) as listener, \
-                contextlib.closing(connect(port, protocol, client_options, vip or self.network.vip)) as client, \
-                contextlib.closing(accepted(listener)) as served:
-            yield client, served
-
-    def tables(self):
-        """Live migrations and mappings of both machines."""
-        live = [sum(entry["phase"] <= self.lbu.family.ids["NLB_MIGRATOR_PHASE_ACTIVE"] for entry in side.migrations())
-                for side in (self.lbu, self.host)]
-        return live + [self.lbu.mappings(), self.host.mappings()]
-
-    def quiet(self):
-        for sniffer in self.sniffers:
-            sniffer.packets(wait=0.15)
-
-    def refused(self, name, sock, error, text, works=None, peer=False, to=None):
-        """One attempt. `works` tells whether the connection does, afterwards."""
-        to = to or self.network.host1
-        asks_peer = peer or text.startswith("target: ")
-        # What the LBU finds itself, it finds before it looks for the peer.
-        self.lbu.peer(to, asks_peer)
-        self.quiet()
-        before = self.tables()
-        answer = self.lbu.migrate(sock, to)
-        after = self.tables()
-        # To the peer goes only what has to be asked there.
-        sent = [ports for sniffer in self.sniffers for ports in sniffer.packets(wait=0.05)
-                if not asks_peer or 4770 not in ports]
-        notes = [f"got {genl.name_of(answer.error)} '{answer.text}', expected {errno.errorcode[error]} '{text}'"]
-        good = answer.error == error and answer.text == text
-        if sent:
-            good = False
-            notes.append(f"packets were sent (source and destination port): {sent}")
-        # What an earlier connection has left may go meanwhile.
-        if any(now > then for then, now in zip(before, after)):
-            good = False
-            notes.append(f"tables changed: {before} -> {after}")
-        try:
-            if works is not None and not works():
-                good = False
-                notes.append("the connection does not work any more")
-        except OSError as failure:
-            good = False
-            notes.append(f"the connection does not work any more: {failure}")
-        self.result(good, name, *notes)
-
-
-@contextlib.contextmanager
-def rules(table, *added):
-    """What is added to the table of nft on the LBU is there meanwhile."""
-    def nft(text):
-        subprocess.run(["ip", "netns", "exec", "lbu", "nft", text], check=True)
-    nft("; ".join([f"add table {table}"] + [f"add {kind} {table} {rest}" for kind, _, rest in
-                                            (line.partition(" ") for line in added)]))
-    try:
-        yield
-    finally:
-        nft(f"delete table {table}")
-
-
-def silenced():
-    """What the LBU sends from port 80 gets lost before it reaches a device."""
-    return rules("inet silent", "chain out { type filter hook output priority 0; }",
-                 "rule out tcp sport 80 drop")
-
-
-def state(sock):
-    """tcpi_state: a number of include/net/tcp_states.h."""
-    return sock.getsockopt(TCP, socket.TCP_INFO, 1)[0]
-
-
-ESTABLISHED, FIN_WAIT1, FIN_WAIT2, LAST_ACK, CLOSING = 1, 4, 5, 9, 11
 
 
 def not_connections(bench):
@@ -376,7 +287,7 @@ def pending(bench):
     with bench.connection([(socket.SOL_SOCKET, SO_RCVBUFFORCE, 32 << 20)]) as (client, served):
         data = bytes(range(256)) * (5 << 12)
         client.sendall(data)
-        wait_for(lambda: struct.unpack("=i", fcntl.ioctl(served, 0x541B, b"\0" * 4))[0] == len(data))
+        wait_for(lambda: unread(served) == len(data))
         bench.refused("5 MiB unread", served, errno.EFBIG, "too much unread data",
                       lambda: receive(served, len(data)) == data and exchange(client, served))
     with bench.connection([(socket.SOL_SOCKET, SO_SNDBUFFORCE, 16 << 20)]) as (client, served):
@@ -392,6 +303,30 @@ def pending(bench):
             bench.connection() as (client, served):
         bench.refused("accurate ECN", served, errno.EOPNOTSUPP, "accurate ECN is not supported",
                       lambda: exchange(client, served))
+
+
+def unread(sock):
+    return struct.unpack("=i", fcntl.ioctl(sock, termios.FIONREAD, b"\0" * 4))[0]
+
+
+def at_the_limits(bench):
+    """4 MiB unread and 4 MiB in the send queue: as much as there may be moves."""
+    data, (large, larger) = bytes(range(256)) * (4 << 12), ((socket.SOL_SOCKET, SO_RCVBUFFORCE, n << 20) for n in (16, 64))
+    bench.lbu.peer(bench.network.host1, True)
+    with contextlib.closing(bench.listen("host1", options=[larger])) as target, \
+            bench.connection([large, (socket.SOL_SOCKET, SO_SNDBUFFORCE, 16 << 20)]) as (client, served):
+        client.sendall(data)
+        wait_for(lambda: unread(served) == len(data))
+        with silenced():
+            served.sendall(data)
+            answer = bench.lbu.migrate(served, bench.network.host1, timeout=30000)
+        assert not answer.error, answer.text
+        with contextlib.closing(accepted(target)) as there:
+            good = receive(there, len(data)) == data and receive(client, len(data)) == data and exchange(client, there)
+            bench.result(good, "moves: 4 MiB unread and 4 MiB in the send queue")
+            client.shutdown(socket.SHUT_WR)
+            receive(there, 1)
+    wait_for(lambda: bench.tables()[:2] == [0, 0])
 
 
 def beyond_a_hole(bench):
@@ -440,45 +375,40 @@ def doubled(bench):
 
 def translated(bench):
     """Connections that the client knows by another address, or the LBU the client."""
-    text = "connection is translated by NAT"
-    with rules("ip nat", "chain pre { type nat hook prerouting priority -100; }",
-               "chain in { type nat hook input priority 100; }", "rule pre tcp dport 8080 redirect to :80",
-               "rule pre tcp dport 8081 dnat to 192.0.2.10:80", "rule in tcp sport 34567 snat to 10.0.1.99"):
+    text, network = "connection is translated by NAT", bench.network
+    # Nobody has it; what is translated to it comes back by the way to the client's link.
+    other = network.client[:-1] + "99"
+    with rules(f"{network.ip} nat", "chain pre { type nat hook prerouting priority -100; }",
+               "chain in { type nat hook input priority 100; }",
+               # At the place of connection tracking.
+               "chain out { type filter hook output priority -200; }", "rule pre tcp dport 8080 redirect to :80",
+               f"rule pre tcp dport 8081 dnat to {end(network.vip)}:80", f"rule in tcp sport 34567 snat to {end(other)}"):
         # REDIRECT takes the device's address, not the VIP.
-        for name, port, options in (("REDIRECT", 8080, ()), ("DNAT", 8081, ())):
-            with bench.connection(port=port, client_options=options) as (client, served):
+        for name, port in (("REDIRECT", 8080), ("DNAT", 8081)):
+            with bench.connection(port=port) as (client, served):
                 bench.refused(f"{name} on the LBU", served, errno.EOPNOTSUPP, text, lambda: exchange(client, served))
         with contextlib.closing(bench.listen("lbu")) as listener, machine("client"), \
-                contextlib.closing(socket.create_connection((IPV4.vip, 80), 20, ("", 34567))) as client, \
+                contextlib.closing(socket.create_connection((network.vip, 80), 20, ("", 34567))) as client, \
                 contextlib.closing(accepted(listener)) as served:
-            bench.result(served.getpeername()[0] == "10.0.1.99", "SNAT on the LBU: the test translates",
+            bench.result(served.getpeername()[0] == other, "SNAT on the LBU: the test translates",
                          str(served.getpeername()))
             bench.refused("SNAT on the LBU", served, errno.EOPNOTSUPP, text, lambda: exchange(client, served))
         # Tracked, but not translated: that is no reason.
         moves(bench, "a connection that is tracked, but not translated")
 
 
-def moves(bench, name, pair=None, to=None, target_options=()):
-    """The counterpart of all refusals: `pair`, or a new connection, moves to a listener on host1."""
-    to = to or bench.network.host1
-    bench.lbu.peer(to, True)
-    with contextlib.closing(bench.listen("host1", options=target_options)) as target, \
-            pair or bench.connection() as (client, served):
-        client.sendall(b"hello")
-        receive_peek(served, 5)
-        answer = bench.lbu.migrate(served, to)
-        good, notes = answer.error == 0, [f"{genl.name_of(answer.error)} '{answer.text}'"]
-        if good:
-            with contextlib.closing(accepted(target)) as there:
-                good = receive(there, 5) == b"hello" and exchange(client, there)
-                client.shutdown(socket.SHUT_WR)
-                good = good and there.recv(1) == b""
-        bench.result(good, f"moves: {name}", *notes)
-    wait_for(lambda: bench.tables()[:2] == [0, 0])
+def small_segments(bench):
+    """A client that announces an MSS of 60."""
+    with rules("inet small", "chain pre { type filter hook prerouting priority -150; }",
+               "rule pre tcp dport 80 tcp flags & (syn | ack) == syn tcp option maxseg size set 60"), \
+            bench.connection() as (client, served):
+        bench.refused("a client that takes small segments only", served, errno.EOPNOTSUPP,
+                      "client wants segments of less than 88 bytes", lambda: exchange(client, served))
 
 
-def receive_peek(sock, count):
-    return wait_for(lambda: len(sock.recv(count, socket.MSG_PEEK)) >= count)
+def end(address):
+    """As nft has it before a port."""
+    return f"[{address}]" if ":" in address else address
 
 
 def targets(bench):
@@ -567,21 +497,10 @@ def headers(bench):
         moves(bench, "extension headers that are gone", contextlib.nullcontext((client, served)))
 
 
-def translation(bench):
-    with rules("ip6 nat", "chain pre { type nat hook prerouting priority -100; }"):
-        with bench.connection() as (client, served):
-            bench.refused("NAT in the namespace", served, errno.EOPNOTSUPP,
-                          "IPv6 NAT is in use, the connection may be translated", lambda: exchange(client, served))
-        moves(bench, "an IPv4 connection beside it", bench.connection(vip=IPV4.vip), IPV4.host1)
-    with rules("ip6 near", "chain pre { type filter hook prerouting priority -100; }",
-               "rule pre ct state established accept"):
-        moves(bench, "a filter in the place of NAT, and connection tracking")
-
-
-BOTH = (by_addresses, kernel_tls, redirected, authenticated, bound, targets)
+BOTH = (by_addresses, kernel_tls, redirected, authenticated, bound, targets, translated, small_segments, at_the_limits)
 PARTS = {
-    IPV4: BOTH + (not_connections, other_namespace, ends, half_open, mptcp, upper_layers, in_vrf, pending, translated, doubled),
-    IPV6: BOTH + (other_family, addresses, headers, translation)}
+    IPV4: BOTH + (not_connections, other_namespace, ends, half_open, mptcp, upper_layers, in_vrf, pending, doubled),
+    IPV6: BOTH + (other_family, addresses, headers)}
 
 
 def main():

@@ -42,7 +42,7 @@ moved_while_busy() {
 
 all_gone() {
 	wait_for 30 no_routes
-	wait_for 30 no_mappings host1
+	wait_for 100 no_mappings host1
 	[ "$(counter host1 migrator held-now)" = 0 ]
 	[ "$(counter lbu migrator out-reset)" = 0 ]
 	no_backlog

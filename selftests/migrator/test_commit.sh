@@ -196,5 +196,5 @@ try "no answer ever: a silent client gets one RST with the right number" client_
 ktap_run "the target forgets it" target_is_told
 ktap_run "late packets get no RST" late_packets
 try "the same port may be used again at once" same_port
-ktap_run "nothing is left at the host" wait_for 30 no_mappings host1
+ktap_run "nothing is left at the host" wait_for 100 no_mappings host1
 ktap_end

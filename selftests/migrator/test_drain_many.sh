@@ -16,5 +16,5 @@ if [ -n "${LONG:-}" ]; then
 else
 	ktap_run "1,000 connections at once" "$thousands" 1000 1000
 fi
-ktap_run "nothing is left at the host" wait_for 60 no_mappings host1
+ktap_run "nothing is left at the host" wait_for 100 no_mappings host1
 ktap_end

@@ -105,7 +105,7 @@ large_ones() {
 
 nothing_is_held() {
 	local machine
-	wait_for 10 no_mappings host1
+	wait_for 100 no_mappings host1
 	[ "$(counter host1 migrator held-now)" = 0 ]
 	no_backlog
 	for machine in client lbu host1; do

@@ -34,7 +34,7 @@ something_to_repeat() {
 	capture_stop
 	stop classifier
 	wait_for 30 no_routes
-	wait_for 30 no_mappings host1
+	wait_for 100 no_mappings host1
 	sockets lbu | tee "$tmp/sockets-lbu"
 	sockets host1 | tee "$tmp/sockets-host1"
 	[ -s "$tmp/sockets-lbu" ] && [ -s "$tmp/sockets-host1" ]
@@ -72,7 +72,7 @@ still_works() {
 # (ss -K ends connections only where the kernel has INET_DIAG_DESTROY.)
 nothing_is_left() {
 	server host1 server 0.0.0.0 80
-	wait_for 60 no_mappings host1 || ns host1 nlb mapping show
+	wait_for 100 no_mappings host1 || ns host1 nlb mapping show
 	wait_for 60 settled
 	[ "$(counter host1 migrator held-now)" = 0 ]
 	no_backlog

@@ -83,7 +83,7 @@ forged() {
 	stop server-host1
 	forge $CLIENT=10.0.1.3 | grep '^refused: no listener'
 	server host1 server 0.0.0.0 80
-	wait_for 20 no_mappings host1
+	wait_for 100 no_mappings host1
 	before=$(counter host1 migrator in-active)
 	moves
 	[ "$(counter host1 migrator in-active)" = $((before + 2)) ]

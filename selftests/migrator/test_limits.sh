@@ -39,7 +39,7 @@ no_memory() {
 }
 
 nothing_is_held() {
-	wait_for 30 no_mappings host1
+	wait_for 100 no_mappings host1
 	[ "$(counter host1 migrator held-now)" = 0 ]
 	no_backlog
 }

@@ -29,7 +29,7 @@ is_reported() {
 
 leaves_nothing() {
 	wait_for 30 no_routes
-	wait_for 30 no_mappings host1
+	wait_for 100 no_mappings host1
 	migrations lbu | jq -e 'all(.phase == "closed")'
 	migrations host1 | jq -e 'all(.phase == "closed")'
 }

@@ -145,5 +145,5 @@ try "target falls silent after STATE" silent_before_commit frozen
 try "target falls silent after COMMIT: one RST" silent_after_commit
 try "a silent target keeps nobody else waiting" nobody_else_waits
 try "the next connections move" works_again
-ktap_run "nothing is left at the host" wait_for 30 no_mappings host1
+ktap_run "nothing is left at the host" wait_for 100 no_mappings host1
 ktap_end

@@ -19,17 +19,17 @@ both_ways() {
 	watch
 	capture_sent client host1 "$tmp/sent-client-directly.pcap" tcp port 80 and host $VIP
 	capture_ready
-	python3 "$state" <<-EOF | tee "$tmp/both-ways"
-		tracked from the SYN on, another connection: tracked_before
-		to and fro, 50 times: to_and_fro 50
-	EOF
-	holds --connections 3 --moves 51
+	{
+		echo "tracked from the SYN on, another connection: tracked_before" | python3 "$state"
+		echo "10 connections to and fro, 50 times each: to_and_fro 50" | python3 "$state" --times 10
+	} | tee "$tmp/both-ways"
+	holds --connections 12 --moves 501
 	[ "$(grep -c ^ok "$tmp/both-ways")" = 2 ]
 }
 
 ktap_begin
 cluster
 all_scenarios
-ktap_run "the client's path changes: conntrack at the host, and 50 times to and fro" both_ways
-ktap_run "nothing is left at the host" wait_for 30 no_mappings host1
+ktap_run "the client's path changes: conntrack at the host, and ten go 50 times to and fro" both_ways
+ktap_run "nothing is left at the host" wait_for 100 no_mappings host1
 ktap_end

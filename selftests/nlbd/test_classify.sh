@@ -57,6 +57,51 @@ by_rules() {
 	grep -q 'migrated=3' "$tmp/nlbd.log"
 }
 
+# Of two hosts one gets no new connections, says its endpoint: the classifier need not know.
+draining_hosts() {
+	local n state
+	for state in draining inactive; do
+		nlbd_start "s/^hosts = .\"$HOST1\".*/hosts = [\"$HOST1\", \"$HOST2\"]/"
+		ns lbu nlb endpoint set $VIP:80/tcp host $HOST1 state $state
+		for n in {1..6}; do [ "$(get /a/page)" = "a host2" ]; done
+		nlbd_stop
+		grep 'gets no new connections' "$tmp/nlbd.log"
+		ns lbu nlb -j migration show | jq -e 'any(.error == "host is an endpoint that gets no new connections")'
+	done
+	nlbd_start "s/^hosts = .\"$HOST1\".*/hosts = [\"$HOST1\", \"$HOST2\"]/"
+	ns lbu nlb endpoint set $VIP:80/tcp host $HOST1 state active
+	for n in {1..6}; do get /a/page; done | grep host1
+	nlbd_stop
+}
+
+# How many of 24 new connections host1 gets.
+of_host1() { (for _ in {1..24}; do get /a/page; done) | grep -c host1 || true; }
+of_host1_is() { [ "$(of_host1)" = "$1" ]; }
+weigh() {
+	ns lbu nlb endpoint set $VIP:80/tcp host $HOST1 weight "$1"
+	ns lbu nlb endpoint set $VIP:80/tcp host $HOST2 weight "$2"
+}
+# A pool goes by what the endpoints can take, as soon as that changes, and by the file's weights if nobody says.
+endpoint_weights() {
+	local host refused
+	weigh 3 1
+	nlbd_start "s/^hosts = .\"$HOST1\".*/weights = \"endpoints\"\nhosts = [{ addr = \"$HOST1\", weight = 2 }, \"$HOST2\"]/"
+	wait_for 60 of_host1_is 18
+	weigh 1 3
+	wait_for 60 of_host1_is 6
+	# Who is draining is not even asked.
+	ns lbu nlb endpoint set $VIP:80/tcp host $HOST1 state draining
+	wait_for 60 of_host1_is 0
+	refused=$(grep -c 'gets no new connections' "$tmp/nlbd.log" || true)
+	of_host1_is 0
+	[ "$(grep -c 'gets no new connections' "$tmp/nlbd.log" || true)" = "$refused" ]
+	for host in $HOST1 $HOST2; do ns lbu nlb endpoint del $VIP:80/tcp host "$host"; done
+	wait_for 60 of_host1_is 16
+	for host in $HOST1 $HOST2; do ns lbu nlb endpoint add $VIP:80/tcp host "$host"; done
+	wait_for 60 of_host1_is 12
+	nlbd_stop
+}
+
 garbage_is_closed() {
 	nlbd_start ""
 	[ -z "$(printf '\x16\x03\x01\x00\xa5' | ns client nc -w 10 $VIP 80)" ]
@@ -150,6 +195,8 @@ cluster
 web host1
 web host2
 ktap_run "requests go by the rules" by_rules
+ktap_run "hosts that are to get no new connections get none" draining_hosts
+ktap_run "a pool goes by the weights of endpoints" endpoint_weights
 ktap_run "garbage is closed" garbage_is_closed
 ktap_run "garbage goes to the pool for it" garbage_goes_where_configured
 ktap_run "a refused connection goes to the default" refused_goes_to_default

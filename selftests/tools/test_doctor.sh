@@ -36,6 +36,12 @@ devices() {
 	ip -n host1 link set nlb0 up
 	ip -n host1 addr add $VIP/32 dev lo
 	ill host1 FAIL "$VIP is on lo, too"
+	ns host1 sysctl -qw net.ipv4.conf.all.arp_ignore=1
+	ill host1 FAIL "$VIP is on lo, too"
+	ns host1 sysctl -qw net.ipv4.conf.all.arp_announce=2
+	well host1
+	grep -E "^OK +vip +$VIP is on a device of the kind nlb, and on lo, which is silent about it" "$tmp/out"
+	ns host1 sysctl -qw net.ipv4.conf.all.arp_ignore=0 net.ipv4.conf.all.arp_announce=0
 	ip -n host1 addr del $VIP/32 dev lo
 	well host1
 }
@@ -49,6 +55,28 @@ ways() {
 	ip -n lbu link set host2 down
 	ill lbu FAIL "no way to host $HOST2"
 	ip -n lbu link set host2 up mtu 1500
+	ip -n host2 link set lbu down
+	ill lbu FAIL "host $HOST2 is behind host2, which has no carrier"
+	ip -n host2 link set lbu up
+	well lbu
+}
+
+other_ways() {
+	nlb -n lbu service add $VIP:81/tcp
+	nlb -n lbu endpoint add $VIP:81/tcp host $HOST1 via half-nat port 8000
+	ns lbu sysctl -qw net.ipv4.ip_local_port_range="1024 60999"
+	well lbu
+	nlb -n lbu endpoint add $VIP:81/tcp host $HOST2 via nat port 8000
+	ill lbu FAIL "local ports begin at 1024; those up to 32767 are for connections by nat"
+	ns lbu sysctl -qw net.ipv4.ip_local_port_range="32768 60999"
+	well lbu
+	nlb -n lbu endpoint del $VIP:81/tcp host $HOST2
+	nlb -n lbu endpoint add $VIP:81/tcp host $HOST2 via ipip
+	ill lbu WARN "packets to host $HOST2 via ipip have up to 1480 bytes"
+	ip -n lbu link set host2 mtu 1520
+	well lbu
+	ip -n lbu link set host2 mtu 1500
+	nlb -n lbu service del $VIP:81/tcp
 	well lbu
 }
 
@@ -78,6 +106,7 @@ cluster
 ktap_run "a cluster that is right" right
 ktap_run "devices and VIPs" devices
 ktap_run "ports and ways to hosts" ways
+ktap_run "what the other ways need" other_ways
 ktap_run "what a host needs, and peers" host_side
 ktap_run "no module" no_module
 ktap_end

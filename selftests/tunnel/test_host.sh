@@ -76,6 +76,37 @@ strict_rp_filter() {
 	ns host1 sysctl -qw net.ipv4.conf.all.rp_filter=0
 }
 
+# Whichever devices have the VIP, and whoever was given it last: an nlb device that is up takes the packets.
+several_devices() {
+	comes "alone"
+	ip -n host1 addr add $VIP/32 dev lo
+	comes "on lo, too"
+	ip -n host1 link add nlb1 type nlb
+	ip -n host1 link set nlb1 up
+	ip -n host1 addr add $VIP/32 dev nlb1
+	comes "on nlb1, too"
+	ip -n host1 link set nlb1 down
+	comes "nlb1 is down"
+	ip -n host1 link set nlb1 up
+	ip -n host1 link set nlb0 down
+	comes "nlb0 is down"
+	ip -n host1 addr del $VIP/32 dev nlb1
+	ip -n host1 addr add $VIP/32 dev nlb1
+	comes "given anew"
+	ip -n host1 link set nlb0 up
+	ip -n host1 link del nlb1
+	comes "nlb1 is gone"
+	ip -n host1 addr del $VIP/32 dev lo
+	comes "alone again"
+}
+# comes TEXT: a packet with this text, which comes through the tunnel, reaches the program.
+comes() {
+	raw lbu <<-EOF
+	send(udp("$LBU_TO_HOST1", 0xee48, "$HOST1", 7, b"$1"))
+	EOF
+	wait_for 10 grep -qF "b'$1'" "$tmp/got"
+}
+
 # The same packet from a machine that is no forwarder is an ordinary packet.
 stranger() {
 	# Not the router solicitations of the device itself.
@@ -154,6 +185,9 @@ arp_silence() {
 	ip -n client addr add 192.0.2.200/24 dev host1
 	ip -n client route add 192.0.2.10/32 dev host1 metric 1 2>/dev/null || true
 	not ns client arping -q -c 2 -w 2 -I host1 $VIP
+	ip -n host1 addr add $VIP/32 dev lo
+	not ns client arping -q -c 2 -w 2 -I host1 $VIP
+	ip -n host1 addr del $VIP/32 dev lo
 	# Its own address is answered as ever.
 	ns client arping -q -c 1 -w 5 -I host1 10.0.4.1
 	ip -n host1 link set nlb0 arp on
@@ -192,6 +226,7 @@ vip_add host1
 ns host1 nlb forwarder add $LBU_TO_HOST1
 ktap_run "compact form: a packet comes out as it went in" compact_form
 ktap_run "strict rp_filter is no obstacle" strict_rp_filter
+ktap_run "several devices have the VIP" several_devices
 ktap_run "only forwarders are listened to" stranger
 ktap_run "an unknown flow id: dropped, told, no RST" unknown_flow_id
 ktap_run "ordinary traffic between the machines" ordinary

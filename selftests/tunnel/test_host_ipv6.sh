@@ -66,6 +66,32 @@ while True:
 	grep -q 'udp sum ok' "$tmp/nlb0.txt"
 }
 
+# Whichever devices have the VIP, and whoever was given it last.
+several_devices() {
+	comes "alone"
+	ip -n host1 addr add $VIP6/128 dev lo
+	comes "on lo, too"
+	ip -n host1 link add nlb1 type nlb
+	ip -n host1 link set nlb1 up
+	ip -n host1 addr add $VIP6/128 dev nlb1 nodad
+	comes "on nlb1, too"
+	ip -n host1 addr del $VIP6/128 dev nlb0
+	comes "not on nlb0"
+	ip -n host1 addr add $VIP6/128 dev nlb0 nodad
+	ip -n host1 addr del $VIP6/128 dev lo
+	ip -n host1 link set nlb1 down
+	comes "nlb1 is down"
+	ip -n host1 link del nlb1
+	comes "alone again"
+}
+# comes TEXT: a packet with this text, which comes through the tunnel, reaches the program.
+comes() {
+	raw lbu <<-EOF
+	send(udp("$LBU_TO_HOST1_6", 0xee48, "$HOST1_6", 7, b"$1"))
+	EOF
+	wait_for 10 grep -qF "b'$1'" "$tmp/got"
+}
+
 # Options before the UDP header stay where they are, also when a packet is longer by them than its
 # headers are as a rule.
 behind_options() {
@@ -220,6 +246,7 @@ ns host1 nlb forwarder add $LBU_TO_HOST1
 ns host1 nlb forwarder add $LBU_TO_HOST1_6
 ns host1 nlb mapping add forwarder $LBU_TO_HOST1 id 0xee480007 client 10.0.1.2:40000 vip $VIP:9000 proto udp
 ktap_run "compact form: a packet comes out as it went in" compact_form
+ktap_run "several devices have the VIP" several_devices
 ktap_run "extension headers stay in place" behind_options
 ktap_run "only forwarders are listened to" stranger
 ktap_run "an unknown flow id: dropped, told, no RST" unknown_flow_id
