@@ -9,6 +9,7 @@ status 1. Captures are tcpdump's, Ethernet or raw IP.
 import argparse
 import dataclasses
 import ipaddress
+import pathlib
 import struct
 import sys
 
@@ -107,7 +108,9 @@ def no_rst(files):
     for path in files:
         for packet in read(path):
             total += 1
-            resets += bool(packet.flags & RST)
+            if packet.flags & RST:
+                resets += 1
+                print(f"{pathlib.Path(path).name}: {packet}")
     print(f"{total} packets, {resets} with RST")
     return total > 0 and resets == 0
 

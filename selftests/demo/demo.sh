@@ -216,8 +216,9 @@ holds "well again, it serves again" is "$(answers)" "host1 2 host2 2"
 
 chapter "7. The evidence"
 capture_stop
-holds "no RST was sent to the client or by it" \
-	"$here/../pcap.py" no-rst "$tmp/client-to-lbu.pcap" "$tmp/client-from-host1.pcap" "$tmp/client-from-host2.pcap"
+# What the client sends and gets, by all its links.
+holds "no RST, no hole, no acknowledgement or window that goes back, one owner at a time" \
+	"$here/../invariants.py" --port 80 --late --headers "$tmp"/client-{to-lbu,from-host1,from-host2}.pcap
 holds "no packet grew in the tunnel" \
 	"$here/../pcap.py" same-length "$tmp/client-to-lbu.pcap" "$tmp/lbu-to-host1.pcap"
 holds "the LBU sent the client no byte of the answers" \
