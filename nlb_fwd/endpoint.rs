@@ -269,6 +269,10 @@ impl Candidate for Endpoint {
         is_active && !self.is_backup() && self.has_room()
     }
 
+    fn is_idle(&self) -> bool {
+        self.active() == 0
+    }
+
     fn load(&self) -> u64 {
         let active = self.active();
         // Neither is read at the same moment.

@@ -30,8 +30,14 @@ use nlb::wire::{
         Addr,
         FourTuple, //
     },
-    least::least,
-    maglev,
+    least::{
+        least,
+        CONNECTION, //
+    },
+    maglev::{
+        self,
+        By, //
+    },
     slow_start::STEPS,
     wrr, //
 };
@@ -53,6 +59,9 @@ pub(crate) trait Candidate {
 
     /// How much it has to do, by [`nlb::wire::least::load`].
     fn load(&self) -> u64;
+
+    /// Whether it has no connection that is active.
+    fn is_idle(&self) -> bool;
 
     /// Of [`STEPS`], how much of its share counts, as long as it has a slow start.
     fn step(&self) -> u32;
@@ -80,8 +89,13 @@ enum Choice {
     Least(KVec<u16>),
     /// The same, in proportion to the weights.
     WeightedLeast(KVec<u16>),
-    /// By the client's address and port.
+    /// The one that would have the least load in proportion with the connection, but before it, if so
+    /// wanted, one that is idle.
+    ShortestDelay { turns: KVec<u16>, idle: bool },
+    /// By the client's address, and maybe its port.
     Hash(VVec<u16>),
+    /// In this order.
+    Order(KVec<u16>),
 }
 
 /// Why there is no endpoint for a connection.
@@ -99,6 +113,8 @@ pub(crate) const LOOKS: u32 = 16;
 /// The endpoints of a service, prepared for its scheduler. Never changes: it is replaced.
 pub(crate) struct Schedule<E> {
     endpoints: KVec<Arc<E>>,
+    /// What of a connection is hashed, where hashes decide.
+    by: By,
     regular: Choice,
     backups: Choice,
     /// For connections without a route, if there are any.
@@ -123,6 +139,10 @@ impl<E: Candidate> Schedule<E> {
         };
         let schedule = Self {
             endpoints,
+            by: match scheduler {
+                Scheduler::Sh => By::Client,
+                _ => By::ClientAndPort,
+            },
             regular,
             backups,
             stateless,
@@ -149,7 +169,7 @@ impl<E: Candidate> Schedule<E> {
     /// The endpoint for a connection without a route, always the same one as long as the endpoints are.
     /// None if there is none that does without, or the schedule is not for that.
     pub(crate) fn pick_by_hash(&self, tuple: &FourTuple) -> Option<&Arc<E>> {
-        let index = maglev::pick(self.stateless.as_ref()?, tuple)?;
+        let index = maglev::pick(self.stateless.as_ref()?, tuple, self.by)?;
         self.endpoints.get(usize::from(index))
     }
 
@@ -202,14 +222,25 @@ impl<E: Candidate> Schedule<E> {
         match choice {
             Choice::Turns(turns) => self.first(weight, || next(turns)),
             Choice::Hash(table) => {
-                let mut slots = maglev::slots(table, tuple);
+                let mut slots = maglev::slots(table, tuple, self.by);
                 self.first(weight, || slots.next())
             }
+            Choice::Order(order) => self.first_of(order),
             Choice::Least(turns) => {
                 let one_or_none = |endpoint: &E| weight(endpoint).min(1);
-                self.least(next(turns), stepped(one_or_none))
+                self.least(next(turns), stepped(one_or_none), 0)
             }
-            Choice::WeightedLeast(turns) => self.least(next(turns), stepped(weight)),
+            Choice::WeightedLeast(turns) => self.least(next(turns), stepped(weight), 0),
+            Choice::ShortestDelay { turns, idle } => {
+                let first = next(turns);
+                let has_nothing =
+                    |one: &&Arc<E>| one.is_idle() && one.has_room() && weight(one) > 0;
+                match first.filter(|_| *idle) {
+                    Some(first) => self.all_from(first).find(has_nothing),
+                    None => None,
+                }
+                .map_or_else(|| self.least(first, stepped(&weight), CONNECTION), Ok)
+            }
         }
     }
 
@@ -233,12 +264,31 @@ impl<E: Candidate> Schedule<E> {
             .ok_or(NoEndpoint::Overflow)
     }
 
-    /// The endpoint with the least load for its weight, of those with room, and of several the first
-    /// from `first` on.
-    fn least(&self, first: Option<u16>, weight: impl Fn(&E) -> u32) -> Result<&Arc<E>, NoEndpoint> {
+    /// The first endpoint that has room, in this order of all with a weight.
+    fn first_of(&self, order: &[u16]) -> Result<&Arc<E>, NoEndpoint> {
+        let mut error = NoEndpoint::Nobody;
+        for index in order {
+            error = NoEndpoint::Overflow;
+            let endpoint = self.endpoints.get(usize::from(*index));
+            if let Some(endpoint) = endpoint.filter(|endpoint| endpoint.has_room()) {
+                return Ok(endpoint);
+            }
+        }
+        Err(error)
+    }
+
+    /// The endpoint with the least load for its weight, `more` added to each load, of those with room,
+    /// and of several the first from `first` on.
+    fn least(
+        &self,
+        first: Option<u16>,
+        weight: impl Fn(&E) -> u32,
+        more: u64,
+    ) -> Result<&Arc<E>, NoEndpoint> {
         let all = self.all_from(first.ok_or(NoEndpoint::Nobody)?);
         let with_room = all.filter(|endpoint| endpoint.has_room());
-        least(with_room.map(|endpoint| (endpoint, endpoint.load(), weight(endpoint))))
+        let load = |endpoint: &E| endpoint.load().saturating_add(more);
+        least(with_room.map(|endpoint| (endpoint, load(endpoint), weight(endpoint))))
             .ok_or(NoEndpoint::Overflow)
     }
 
@@ -295,9 +345,39 @@ impl Choice {
             Scheduler::Rr => Self::Turns(turns(endpoints, |one| one_or_none(one))?),
             Scheduler::Lc => Self::Least(turns(endpoints, |one| one_or_none(one))?),
             Scheduler::Wlc => Self::WeightedLeast(turns(endpoints, |one| weight(one))?),
-            Scheduler::Mh => Self::Hash(hash_table(endpoints, weight)?),
+            Scheduler::Mh | Scheduler::Sh => Self::Hash(hash_table(endpoints, weight)?),
+            Scheduler::Sed | Scheduler::Nq => Self::ShortestDelay {
+                turns: turns(endpoints, |one| weight(one))?,
+                idle: scheduler == Scheduler::Nq,
+            },
+            Scheduler::Fo => Self::Order(order(endpoints, weight)?),
         })
     }
+}
+
+/// Whether services with this scheduler have a table of slots.
+pub(crate) const fn has_slots(scheduler: Scheduler) -> bool {
+    matches!(scheduler, Scheduler::Mh | Scheduler::Sh)
+}
+
+/// The indices of those with a weight, the heaviest first, and equals in the order they were added.
+fn order<E>(endpoints: &[Arc<E>], weight: impl Fn(&E) -> u32) -> Result<KVec<u16>> {
+    // What is missing to the greatest weight there can be, and the index behind it.
+    let mut keys = KVec::with_capacity(endpoints.len(), GFP_KERNEL)?;
+    for (index, endpoint) in endpoints.iter().enumerate() {
+        let index = u16::try_from(index).map_err(|_| E2BIG)?;
+        let missing = u32::MAX.saturating_sub(weight(endpoint));
+        if missing < u32::MAX {
+            keys.push(u64::from(missing) << 16 | u64::from(index), GFP_KERNEL)?;
+        }
+    }
+    keys.sort_unstable();
+    let mut order = KVec::with_capacity(keys.len(), GFP_KERNEL)?;
+    for key in keys.iter() {
+        // CAST: The index.
+        order.push(*key as u16, GFP_KERNEL)?;
+    }
+    Ok(order)
 }
 
 /// Lays out one round of these by their weights, with their indices. Empty if nobody has any. `E2BIG`

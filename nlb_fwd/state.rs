@@ -19,6 +19,7 @@ use crate::{
     reply::Repliers,
     route::Route,
     rule::Rules,
+    scheduler::has_slots,
     service::{
         Config,
         Service,
@@ -145,7 +146,7 @@ pub(crate) struct Forwarder {
     pub(crate) rule_changes: Atomic<u32>,
     /// Services whose classifier has a port of its own.
     steered: Atomic<u32>,
-    /// Services with scheduler mh, and those with a table for connections without a route; changes
+    /// Services whose scheduler has a table of slots, and those with a table for connections without a route; changes
     /// under `config`.
     hashed: Atomic<u32>,
     pub(crate) half_open: Arc<HalfOpen>,
@@ -365,15 +366,15 @@ impl Forwarder {
 
     /// Counts the table of a service with this scheduler, if it has one. As above.
     fn claim_table_for(&self, scheduler: Scheduler) -> Result {
-        match scheduler {
-            Scheduler::Mh => self.claim_table(),
-            _ => Ok(()),
+        match has_slots(scheduler) {
+            true => self.claim_table(),
+            false => Ok(()),
         }
     }
 
     /// The opposite of [`Forwarder::claim_table_for`].
     fn release_table_of(&self, scheduler: Scheduler) {
-        if scheduler == Scheduler::Mh {
+        if has_slots(scheduler) {
             self.release_table();
         }
     }

@@ -57,6 +57,14 @@ pub(crate) enum Scheduler {
     /// By the client's address and port, with Maglev consistent hashing: the same on every machine
     /// that has the same endpoints.
     Mh = 5,
+    /// By the client's address alone, otherwise as mh.
+    Sh = 6,
+    /// The one that would have the fewest connections for its weight with the new one.
+    Sed = 7,
+    /// One without connections, if there is; otherwise as sed.
+    Nq = 8,
+    /// The one with the highest weight, as long as it has room.
+    Fo = 9,
 }
 
 impl Scheduler {
@@ -68,6 +76,10 @@ impl Scheduler {
             3 => Some(Self::Lc),
             4 => Some(Self::Wlc),
             5 => Some(Self::Mh),
+            6 => Some(Self::Sh),
+            7 => Some(Self::Sed),
+            8 => Some(Self::Nq),
+            9 => Some(Self::Fo),
             _ => None,
         }
     }
@@ -817,7 +829,7 @@ pub(crate) static SERVICE_NEW_DO: [Policy; 19] = [
     // classifier-port
     Policy::be16_min(1),
     // scheduler
-    Policy::u32_range(1, 5),
+    Policy::u32_range(1, 9),
     // affinity-timeout
     Policy::u32(),
     // affinity-prefix
@@ -1194,7 +1206,7 @@ pub(crate) static SERVICE_SET_DO: [Policy; 19] = [
     // classifier-port
     Policy::reject(),
     // scheduler
-    Policy::u32_range(1, 5),
+    Policy::u32_range(1, 9),
     // affinity-timeout
     Policy::u32(),
     // affinity-prefix

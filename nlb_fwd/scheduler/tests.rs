@@ -34,6 +34,10 @@ impl Candidate for Host {
         self.weight
     }
 
+    fn is_idle(&self) -> bool {
+        self.active.load(Relaxed) == 0
+    }
+
     fn load(&self) -> u64 {
         load(self.active.load(Relaxed), 0)
     }
@@ -216,12 +220,100 @@ mod cases {
         Ok(())
     }
 
-    const ALL: [Scheduler; 5] = [
+    #[test]
+    fn all_of_a_client_to_one() -> Result {
+        let all = schedule(Scheduler::Sh, &[1, 1, 0, 2])?;
+        let turn = Atomic::new(0);
+        let mut counts = [0u32; 4];
+        for number in 0..256 {
+            // Ports differ, and then clients do.
+            let host = all.pick(&turn, &tuple(number << 16))?;
+            for port in 1..8 {
+                let other = all.pick(&turn, &tuple(number << 16 | port))?;
+                assert!(core::ptr::eq(&**host, &**other));
+            }
+            for (count, other) in counts.iter_mut().zip(all.endpoints()) {
+                *count += u32::from(Arc::ptr_eq(host, other));
+            }
+        }
+        // Four standard deviations.
+        for (count, want) in counts.iter().zip([64u32, 64, 0, 128]) {
+            assert!(count.abs_diff(want) <= 32);
+            assert!((want == 0) == (*count == 0));
+        }
+        // Without routes, too.
+        let mut hosts = KVec::new();
+        for number in 1..4 {
+            hosts.push(Host::new(number)?, GFP_KERNEL)?;
+        }
+        let all = Schedule::new(Scheduler::Sh, hosts, true)?;
+        for number in 0..256 {
+            let host = all.pick_by_hash(&tuple(number << 16)).ok_or(ENOENT)?;
+            assert!(core::ptr::eq(
+                &**host,
+                &**all.pick(&turn, &tuple(number << 16 | 9))?
+            ));
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn shortest_expected_delay() -> Result {
+        let sed = schedule(Scheduler::Sed, &[1, 3, 0])?;
+        let nq = schedule(Scheduler::Nq, &[1, 3, 0])?;
+        let turn = Atomic::new(0);
+        // With one more, 1/1 and 2/3; but the first one has nothing to do.
+        for schedule in [&sed, &nq] {
+            for (host, active) in schedule.endpoints().iter().zip([0, 1, 0]) {
+                host.active.store(active, Relaxed);
+            }
+        }
+        assert!(Arc::ptr_eq(
+            sed.pick(&turn, &tuple(0))?,
+            &sed.endpoints()[1]
+        ));
+        assert!(Arc::ptr_eq(nq.pick(&turn, &tuple(0))?, &nq.endpoints()[0]));
+        // In the long run by weight: (n + 1) / weight is the same for all.
+        for schedule in [&sed, &nq] {
+            let _ = counts(schedule, 0, 399, true)?;
+            for (host, want) in schedule.endpoints().iter().zip([100u32, 300, 0]) {
+                assert!(host.active.load(Relaxed).abs_diff(want) <= 1);
+            }
+        }
+        // Who has nothing to do comes by turns.
+        let idle = schedule(Scheduler::Nq, &[1, 1, 0, 1])?;
+        assert_eq!(*counts(&idle, 0, 96, false)?, [32, 32, 0, 32]);
+        Ok(())
+    }
+
+    #[test]
+    fn failover() -> Result {
+        let turn = Atomic::new(0);
+        let hosts = [
+            (1, 1, 0, false),
+            (2, 5, 10, false),
+            (3, 5, 10, false),
+            (4, 0, 0, false),
+        ];
+        let schedule = limited(Scheduler::Fo, &hosts)?;
+        assert_eq!(*counts(&schedule, 0, 10, true)?, [0, 10, 0, 0]);
+        assert_eq!(*counts(&schedule, 7, 15, true)?, [5, 0, 10, 0]);
+        // As soon as there is room again.
+        schedule.endpoints()[2].active.fetch_sub(1u32, Relaxed);
+        assert_eq!(schedule.pick(&turn, &tuple(0))?.number, FIRST + 3);
+        Ok(())
+    }
+
+    const ALL: [Scheduler; 9] = [
         Scheduler::Wrr,
         Scheduler::Rr,
         Scheduler::Lc,
         Scheduler::Wlc,
         Scheduler::Mh,
+        Scheduler::Sh,
+        Scheduler::Sed,
+        Scheduler::Nq,
+        Scheduler::Fo,
     ];
 
     #[test]
@@ -287,6 +379,8 @@ mod cases {
             (Scheduler::Lc, [1, 100, 100, 100]),
             (Scheduler::Wrr, [1, 75, 150, 75]),
             (Scheduler::Wlc, [1, 75, 150, 75]),
+            (Scheduler::Sed, [1, 75, 150, 75]),
+            (Scheduler::Nq, [1, 75, 150, 75]),
             (Scheduler::Mh, [1, 75, 150, 75]),
         ] {
             let schedule = limited(scheduler, &hosts)?;
@@ -437,7 +531,9 @@ mod cases {
 
     #[test]
     fn many_endpoints() -> Result {
-        for scheduler in ALL {
+        // One client is for one endpoint, and so is the heaviest.
+        let many = |one: &Scheduler| !matches!(one, Scheduler::Sh | Scheduler::Fo);
+        for scheduler in ALL.into_iter().filter(many) {
             let schedule = schedule(scheduler, &[100; crate::service::MAX_ENDPOINTS])?;
             let turn = Atomic::new(0);
             for number in 0..MAX_SLOTS {

@@ -2,11 +2,16 @@
 
 //! Least connections: who has the smallest load for its weight.
 
+/// The load that an active connection is.
+pub const CONNECTION: u64 = 256;
+
 /// The load of an endpoint with so many connections, as IPVS counts it: one that is being closed is
 /// 1/256 of an active one (`ip_vs_dest_conn_overhead()` in `include/net/ip_vs.h`).
 #[inline]
 pub const fn load(active: u32, inactive: u32) -> u64 {
-    ((active as u64) << 8).wrapping_add(inactive as u64)
+    (active as u64)
+        .wrapping_mul(CONNECTION)
+        .wrapping_add(inactive as u64)
 }
 
 /// The first of the candidates, given with load and weight, that has the smallest quotient of the
@@ -59,6 +64,7 @@ mod tests {
     fn closing_connections_weigh_little() {
         assert!(load(1, 0) > load(0, 255));
         assert_eq!(load(2, 3), 515);
+        assert_eq!(load(1, 0), CONNECTION);
         assert_eq!(load(u32::MAX, u32::MAX), 0x100_ffff_feff);
     }
 

@@ -204,10 +204,19 @@ fn retain(entries: &mut [Entry], mut keep: impl FnMut(&mut Entry) -> bool) -> &m
     entries.get_mut(..kept).unwrap_or_default()
 }
 
+/// What of a connection names its slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum By {
+    /// The client's address and port.
+    ClientAndPort,
+    /// The client's address: all of its connections belong to one slot.
+    Client,
+}
+
 /// The endpoint of a connection. None if the table is empty.
 #[inline]
-pub fn pick(table: &[u16], tuple: &FourTuple) -> Option<u16> {
-    table.get(slot(tuple)).copied()
+pub fn pick(table: &[u16], tuple: &FourTuple, by: By) -> Option<u16> {
+    table.get(slot(tuple, by)).copied()
 }
 
 /// The endpoints of a connection in the order in which it wants them, again and again: [`pick`] is the
@@ -216,8 +225,8 @@ pub fn pick(table: &[u16], tuple: &FourTuple) -> Option<u16> {
 /// The order goes through all slots, as far apart as the hash says: neighbours of one endpoint's slots
 /// are not everybody's by weight.
 #[inline]
-pub fn slots<'a>(table: &'a [u16], tuple: &FourTuple) -> impl Iterator<Item = u16> + 'a {
-    let hash = connection(tuple);
+pub fn slots<'a>(table: &'a [u16], tuple: &FourTuple, by: By) -> impl Iterator<Item = u16> + 'a {
+    let hash = connection(tuple, by);
     let step = below(hash << 32, MODULUS.wrapping_sub(1)).wrapping_add(1);
     let mut slot = below(hash, MODULUS);
     core::iter::from_fn(move || {
@@ -232,15 +241,18 @@ pub fn slots<'a>(table: &'a [u16], tuple: &FourTuple) -> impl Iterator<Item = u1
 
 /// The slot of a connection.
 #[inline]
-fn slot(tuple: &FourTuple) -> usize {
-    below(connection(tuple), MODULUS) as usize
+fn slot(tuple: &FourTuple, by: By) -> usize {
+    below(connection(tuple, by), MODULUS) as usize
 }
 
-/// The hash of a connection, by the client's address and port.
+/// The hash of a connection.
 #[inline]
-fn connection(tuple: &FourTuple) -> u64 {
+fn connection(tuple: &FourTuple, by: By) -> u64 {
     let (high, low) = halves(tuple.client());
-    let port = u64::from(tuple.client_port());
+    let port = match by {
+        By::ClientAndPort => u64::from(tuple.client_port()),
+        By::Client => 0,
+    };
     hash(CONNECTION, [high, low ^ (port << 48)])
 }
 
@@ -343,13 +355,18 @@ mod tests {
         for n in 0..16 {
             let client = [198, 51, 100, n];
             let tuple = FourTuple::v4(client, 40000, [192, 0, 2, 10], 80, Proto::Tcp);
-            let mut all: Vec<_> = slots(&table, &tuple).take(SLOTS).collect();
-            assert_eq!(all.first().copied(), pick(&table, &tuple));
+            let mut all: Vec<_> = slots(&table, &tuple, By::ClientAndPort)
+                .take(SLOTS)
+                .collect();
+            assert_eq!(
+                all.first().copied(),
+                pick(&table, &tuple, By::ClientAndPort)
+            );
             all.sort_unstable();
             // The last slot is 65536, which is 0 here.
             assert_eq!(all[..2], [0, 0]);
             assert!(all[1..].iter().copied().eq(0..=u16::MAX));
-            assert_eq!(slots(&[], &tuple).next(), None);
+            assert_eq!(slots(&[], &tuple, By::Client).next(), None);
         }
     }
 
@@ -361,8 +378,10 @@ mod tests {
         for n in 0..20_000u16 {
             let [high, low] = n.to_be_bytes();
             let tuple = FourTuple::v4([10, 0, high, low], 40000, [192, 0, 2, 10], 80, Proto::Tcp);
-            let found = slots(&table, &tuple).find(|index| *index != 0).unwrap();
-            if pick(&table, &tuple) == Some(0) {
+            let found = slots(&table, &tuple, By::ClientAndPort)
+                .find(|index| *index != 0)
+                .unwrap();
+            if pick(&table, &tuple, By::ClientAndPort) == Some(0) {
                 counts[usize::from(found)] += 1;
             }
         }
@@ -391,10 +410,25 @@ mod tests {
         let bytes: Vec<_> = table.iter().flat_map(|index| index.to_le_bytes()).collect();
         let picked: Vec<_> = (0..16)
             .map(|n| FourTuple::v4([198, 51, 100, n], 40000, [192, 0, 2, 10], 80, Proto::Tcp))
-            .map(|tuple| pick(&table, &tuple).unwrap())
+            .map(|tuple| pick(&table, &tuple, By::ClientAndPort).unwrap())
             .collect();
         assert_eq!(crc32c(&bytes), 2_710_735_590);
         assert_eq!(picked, [2, 1, 1, 2, 1, 1, 2, 2, 1, 2, 2, 1, 1, 1, 2, 1]);
+    }
+
+    #[test]
+    fn a_client_has_one_slot() {
+        let table: Vec<_> = (0..SLOTS).map(|slot| slot as u16).collect();
+        let tuple =
+            |n, port| FourTuple::v4([198, 51, 100, n], port, [192, 0, 2, 10], 80, Proto::Tcp);
+        for n in 0..16 {
+            let pick = |port| pick(&table, &tuple(n, port), By::Client);
+            assert!((1..1000).all(|port| pick(port) == pick(0)));
+            // And it is not everybody's.
+            assert_ne!(pick(0), super::pick(&table, &tuple(n + 1, 0), By::Client));
+            let mut slots = slots(&table, &tuple(n, 7), By::Client);
+            assert_eq!(slots.next(), pick(8));
+        }
     }
 
     #[test]

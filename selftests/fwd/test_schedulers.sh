@@ -50,6 +50,56 @@ weighted_least_connections() {
 	shares_are 9000/tcp active_routes '[10,30,20,40]'
 }
 
+# Who would have the fewest for its weight with the new one, though another has none.
+shortest_delay() {
+	ns lbu nlb service del $VIP:9000/tcp
+	service 9000/tcp sed 1 3
+	hold 9000 2
+	shares_are 9000/tcp active_routes '[0,2]'
+	# Both would have 6 for each of their weight.
+	hold 9000 20
+	shares_are 9000/tcp active_routes '[5,17]'
+}
+never_queue() {
+	ns lbu nlb service del $VIP:9000/tcp
+	service 9000/tcp nq 1 3
+	hold 9000 2
+	shares_are 9000/tcp active_routes '[1,1]'
+	hold 9000 20
+	shares_are 9000/tcp active_routes '[5,17]'
+}
+
+# The heaviest, as long as it has room.
+failover() {
+	ns lbu nlb service del $VIP:9000/tcp
+	service 9000/tcp fo 1 5 0 3
+	ns lbu nlb endpoint set $VIP:9000/tcp host "${endpoints[1]}" max-routes 4
+	hold 9000 6
+	shares_are 9000/tcp active_routes '[0,4,0,2]'
+	ns lbu nlb endpoint set $VIP:9000/tcp host "${endpoints[3]}" state draining
+	hold 9000 3
+	shares_are 9000/tcp active_routes '[3,4,0,2]'
+	ns lbu nlb endpoint set $VIP:9000/tcp host "${endpoints[1]}" max-routes 0
+	hold 9000 2
+	shares_are 9000/tcp active_routes '[3,6,0,2]'
+}
+
+# All of a client to one, and of 20 clients not all to the same.
+source_hashing() {
+	local n
+	service 9008/udp sh 1 1 1 1 1
+	flows 9008 100 | cut -d' ' -f2 | sort -u >"$tmp/one"
+	is "$(wc -l <"$tmp/one")" 1
+	for ((n = 20; n < 40; n++)); do
+		ip -n client addr add 10.0.1.$n/32 dev lo
+		flows 9008 5 10.0.1.$n | cut -d' ' -f2 | sort -u >"$tmp/this"
+		is "$(wc -l <"$tmp/this")" 1
+		cat "$tmp/this" >>"$tmp/many"
+	done
+	(($(sort -u "$tmp/many" | wc -l) >= 3))
+	flows 9008 100 | cut -d' ' -f2 | sort -u | diff - "$tmp/one"
+}
+
 # Each of five a fifth, within 20 % (of 600 flows: 2.4 standard deviations, of a hash that is always the same).
 consistent_hashing() {
 	service 9005/udp mh 1 1 1 1 1
@@ -105,12 +155,12 @@ nobody_schedules_it() {
 	local scheduler
 	service 9006/udp wrr 1 2 3
 	ns lbu nlb endpoint set $VIP:9006/udp host "${endpoints[1]}" state draining
-	for scheduler in wrr rr lc wlc mh; do
+	for scheduler in wrr rr lc wlc mh sed nq; do
 		ns lbu nlb service set $VIP:9006/udp scheduler $scheduler
 		flows 9006 60 >/dev/null
 	done
 	shares 9006/udp connections
-	shares 9006/udp connections | jq -e '.[1] == 0 and .[0] > 100 and .[2] > 100 and .[0] + .[2] == 300'
+	shares 9006/udp connections | jq -e '.[1] == 0 and .[0] > 100 and .[2] > 100 and .[0] + .[2] == 420'
 }
 
 # A connection speaks, and again when $tmp/again comes; what became of it is in the file said.
@@ -211,11 +261,15 @@ except ConnectionRefusedError:
 ktap_begin
 load_modules nlb_fwd
 five_endpoints
-for port in 9000 9001 9002 9005 9006 9007; do listen $port; done
+for port in 9000 9001 9002 9005 9006 9007 9008; do listen $port; done
 ktap_run "rr: in turn" round_robin
 ktap_run "wrr: in turn, by weight" weighted_round_robin
 ktap_run "lc: the fewest connections" least_connections
 ktap_run "wlc: the fewest connections, by weight" weighted_least_connections
+ktap_run "sed: the shortest delay" shortest_delay
+ktap_run "nq: who has nothing to do, then the shortest delay" never_queue
+ktap_run "fo: the heaviest that has room" failover
+ktap_run "sh: all of a client to one" source_hashing
 ktap_run "mh: each its share, always the same" consistent_hashing
 ktap_run "mh: an endpoint goes and comes back" endpoint_goes
 ktap_run "mh: shares by weight" hashing_by_weight

@@ -31,6 +31,13 @@ enum nlb_fwd_service_mode {
  * @NLB_FWD_SCHEDULER_WLC: The one with the fewest connections for its weight.
  * @NLB_FWD_SCHEDULER_MH: By the client's address and port, with Maglev
  *   consistent hashing: the same on every machine that has the same endpoints.
+ * @NLB_FWD_SCHEDULER_SH: By the client's address alone, otherwise as mh.
+ * @NLB_FWD_SCHEDULER_SED: The one that would have the fewest connections for
+ *   its weight with the new one.
+ * @NLB_FWD_SCHEDULER_NQ: One without connections, if there is; otherwise as
+ *   sed.
+ * @NLB_FWD_SCHEDULER_FO: The one with the highest weight, as long as it has
+ *   room.
  */
 enum nlb_fwd_scheduler {
 	NLB_FWD_SCHEDULER_WRR = 1,
@@ -38,6 +45,10 @@ enum nlb_fwd_scheduler {
 	NLB_FWD_SCHEDULER_LC,
 	NLB_FWD_SCHEDULER_WLC,
 	NLB_FWD_SCHEDULER_MH,
+	NLB_FWD_SCHEDULER_SH,
+	NLB_FWD_SCHEDULER_SED,
+	NLB_FWD_SCHEDULER_NQ,
+	NLB_FWD_SCHEDULER_FO,
 };
 
 /**

@@ -461,7 +461,7 @@ macro_rules! enumeration {
 
 enumeration! {
     ServiceMode { Peek L4 }
-    Scheduler { Wrr Rr Lc Wlc Mh }
+    Scheduler { Wrr Rr Lc Wlc Mh Sh Sed Nq Fo }
     EndpointState { Active Draining Inactive }
     AllotmentScheme { Tokens Percentages }
     AllotmentState { Valid Low Over }

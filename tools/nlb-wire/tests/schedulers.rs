@@ -11,6 +11,7 @@ use nlb_wire::{
     least::least,
     maglev::{
         self,
+        By,
         SLOTS, //
     },
 };
@@ -93,7 +94,7 @@ proptest! {
             false => (Addr::v6(client), Addr::v6([1; 16])),
         };
         if let Some(tuple) = FourTuple::new(client, port, vip, 80, Proto::Tcp) {
-            let picked = maglev::pick(&table, &tuple);
+            let picked = maglev::pick(&table, &tuple, By::ClientAndPort);
             prop_assert!(picked.is_some_and(|index| index < 256));
         }
     }

@@ -61,6 +61,14 @@ pub enum Scheduler {
     /// By the client's address and port, with Maglev consistent hashing: the same on every machine
     /// that has the same endpoints.
     Mh = 5,
+    /// By the client's address alone, otherwise as mh.
+    Sh = 6,
+    /// The one that would have the fewest connections for its weight with the new one.
+    Sed = 7,
+    /// One without connections, if there is; otherwise as sed.
+    Nq = 8,
+    /// The one with the highest weight, as long as it has room.
+    Fo = 9,
 }
 
 impl Scheduler {
@@ -72,6 +80,10 @@ impl Scheduler {
             3 => Some(Self::Lc),
             4 => Some(Self::Wlc),
             5 => Some(Self::Mh),
+            6 => Some(Self::Sh),
+            7 => Some(Self::Sed),
+            8 => Some(Self::Nq),
+            9 => Some(Self::Fo),
             _ => None,
         }
     }
@@ -84,6 +96,10 @@ impl Scheduler {
             Self::Lc => "lc",
             Self::Wlc => "wlc",
             Self::Mh => "mh",
+            Self::Sh => "sh",
+            Self::Sed => "sed",
+            Self::Nq => "nq",
+            Self::Fo => "fo",
         }
     }
 }
