@@ -8,7 +8,8 @@ use crate::{
     uapi::{
         EndpointState,
         Forward, //
-    }, //
+    },
+    way::Way, //
 };
 use kernel::{
     prelude::*,
@@ -116,6 +117,16 @@ impl Endpoint {
     /// How packets get to the host.
     pub(crate) fn forward(&self) -> Forward {
         self.forward
+    }
+
+    /// The way there of packets for which nothing is remembered. Into the tunnel they would need a flow id:
+    /// they go by IPIP instead, which the host takes from its forwarders. None if there is no such way.
+    pub(crate) fn stateless_way(&self) -> Option<Way> {
+        match self.forward {
+            Forward::Tunnel | Forward::Ipip => Some(Way::Ipip),
+            Forward::Direct => Some(Way::Direct),
+            Forward::HalfNat | Forward::Nat => None,
+        }
     }
 
     /// The host's port, if the way of forwarding makes it another one than the service's.
@@ -257,10 +268,7 @@ impl Candidate for Endpoint {
     }
 
     fn does_without_routes(&self) -> bool {
-        match self.forward {
-            Forward::Tunnel | Forward::Direct | Forward::Ipip => true,
-            Forward::HalfNat | Forward::Nat => false,
-        }
+        self.stateless_way().is_some()
     }
 
     /// Weight 0 does not matter, as with IPVS: such an endpoint gets no new clients.

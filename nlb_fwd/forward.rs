@@ -164,8 +164,7 @@ impl Forwarder {
         }
     }
 
-    /// Sends a packet of a client to an endpoint that does without routes. Into the tunnel it would
-    /// need a flow id: it goes by IPIP instead, which the host takes from its forwarders.
+    /// Sends a packet of a client to an endpoint that does without routes.
     pub(crate) fn send_stateless(
         &self,
         state: &HookState<'_>,
@@ -173,10 +172,8 @@ impl Forwarder {
         skb: SkBuff,
         parsed: &Parsed,
     ) {
-        let way = match endpoint.forward() {
-            Forward::Tunnel | Forward::Ipip => Way::Ipip,
-            Forward::Direct => Way::Direct,
-            Forward::HalfNat | Forward::Nat => return self.refuse(no_route(skb)),
+        let Some(way) = endpoint.stateless_way() else {
+            return self.refuse(no_route(skb));
         };
         match transmit(state, endpoint, way, skb, parsed) {
             Ok(Ok(())) => {}

@@ -20,7 +20,10 @@ use crate::{
     uapi::Forward,
     way::Way, //
 };
-use kernel::prelude::*;
+use kernel::{
+    prelude::*,
+    sync::Arc, //
+};
 use nlb::{
     net::{
         ip,
@@ -47,13 +50,14 @@ use nlb::{
         }, //
     },
 };
+use nlb_tunnel::Target;
 
 /// New ends of an ICMP error and of the packet that it quotes, whose sender is the client.
 type Ends = ((Addr, Addr), FourTuple);
 
 impl Forwarder {
     /// Sends an ICMP error about a packet of a connection to who has sent that packet. Everything else
-    /// comes back: an error about a connection without a route is the local stack's.
+    /// comes back, for the local stack.
     pub(crate) fn icmp_error(
         &self,
         state: &HookState<'_>,
@@ -78,13 +82,21 @@ impl Forwarder {
                 nlb_tunnel::carry(state, route.mapping(), skb, &report);
                 return Ok(Verdict::Stolen);
             }
-            return Ok(self.passed_on(to_host(state.net(), route, skb, &report)));
+            let ends = (route.target(), route.reply_tuple());
+            return Ok(self.passed_on(to_host(state.net(), route.way(), ends, skb, &report)));
         }
-        let Some(route) = self.route_answered(&tuple, state.rcu()) else {
-            return Err(skb);
-        };
-        self.stats.inc(Counter::IcmpTold);
-        Ok(self.passed_on(to_client(state.net(), route, skb, &report)))
+        if let Some(route) = self.route_answered(&tuple, state.rcu()) {
+            self.stats.inc(Counter::IcmpTold);
+            return Ok(self.passed_on(to_client(state.net(), route, skb, &report)));
+        }
+        match self.stateless_way(state, &tuple) {
+            Some((endpoint, way)) if report.source.is_unicast() => {
+                self.stats.inc(Counter::IcmpErrors);
+                let ends = (endpoint.target(), None);
+                Ok(self.passed_on(to_host(state.net(), way, ends, skb, &report)))
+            }
+            _ => Err(skb),
+        }
     }
 
     /// Takes an ICMP error about a packet that this machine has sent inside another one: the client
@@ -96,10 +108,15 @@ impl Forwarder {
         let tuple = &report.quoted.tuple;
         let overhead = ipip::overhead(tuple.is_v4());
         let ends = (report.destination, outer.source, outer.destination);
-        let target = self
-            .route_of(tuple, state.rcu())
-            .filter(|route| route.way() == Way::Ipip)
-            .map(|route| route.target())
+        let sent_by = match self.route_of(tuple, state.rcu()) {
+            Some(route) => Some((route.target(), route.way())),
+            None => self
+                .stateless_way(state, tuple)
+                .map(|(endpoint, way)| (endpoint.target(), way)),
+        };
+        let target = sent_by
+            .filter(|(_, way)| *way == Way::Ipip)
+            .map(|(target, _)| target)
             .filter(|target| (target.source(), target.source(), target.host()) == ends)
             // No packet from here has more headers.
             .filter(|_| outer.offset == overhead);
@@ -134,23 +151,26 @@ impl Forwarder {
     }
 }
 
-/// Sends an ICMP error about a reply, which came to the VIP, to the host that has sent the reply. What
-/// the network layer said to it.
+/// Sends an ICMP error about a reply, which came to the VIP, to the host that has sent the reply, whose
+/// packets have other ends there if there are any. What the network layer said to it.
 ///
 /// With nat it comes from this machine, as everything else that the host gets.
-fn to_host(net: &Net, route: &Route, mut skb: SkBuff, report: &Report) -> Result<Result, Refused> {
-    let target = route.target();
+fn to_host(
+    net: &Net,
+    way: Way,
+    (target, reply): (&Arc<Target>, Option<FourTuple>),
+    mut skb: SkBuff,
+    report: &Report,
+) -> Result<Result, Refused> {
     let Ok(next) = target.route(net) else {
         return Err(no_route(skb));
     };
-    let forward = route.way().forward();
+    let forward = way.forward();
     let source = match forward {
         Forward::Nat => target.source(),
         _ => report.source,
     };
-    let ends = route
-        .reply_tuple()
-        .map(|reply| ((source, target.host()), reply));
+    let ends = reply.map(|reply| ((source, target.host()), reply));
     let overhead = match forward {
         Forward::Ipip => ipip::overhead(source.is_v4()),
         _ => 0,

@@ -22,6 +22,7 @@ use crate::{
     },
     stats::Counter,
     uapi::RouteOrigin,
+    way::Way, //
 };
 use kernel::{
     prelude::*,
@@ -400,6 +401,23 @@ impl Forwarder {
             }
             Err(_) => self.send_on(state, service, endpoint, skb, parsed),
         }
+    }
+
+    /// The endpoint that the packets of this connection go to without a route, if there may be such, and
+    /// their way there.
+    #[cold]
+    pub(crate) fn stateless_way<'a>(
+        &'a self,
+        state: &'a HookState<'_>,
+        tuple: &FourTuple,
+    ) -> Option<(&'a Arc<Endpoint>, Way)> {
+        let service = self.service_of(tuple, state.rcu())?;
+        let endpoint = service.stateless_endpoint(state.rcu(), tuple)?;
+        let iif = state.in_dev().map_or(0, NetDevice::ifindex);
+        if tuple.proto() == Proto::Tcp && tuple_in_use(state.net(), tuple, iif) {
+            return None;
+        }
+        Some((endpoint, endpoint.stateless_way()?))
     }
 
     /// Sends a packet of a connection without a route to its endpoint.

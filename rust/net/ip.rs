@@ -25,6 +25,7 @@ pub use fragment::{
 };
 pub use ipip::{
     parse_ipip,
+    parse_ipip_report,
     take_out_ipip, //
 };
 pub use next_hop::{

@@ -13,7 +13,8 @@ use super::{
         self,
         Frame,
         Parsed, //
-    }, //
+    },
+    report::Report, //
 };
 
 /// IP protocol number of IPv4 inside of a packet.
@@ -94,7 +95,7 @@ pub fn emit<'a>(
 
 /// A packet with another one inside.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Outer {
+pub struct Outer<T = Parsed> {
     /// Who put the outer header in front.
     pub source: Addr,
     /// To whom.
@@ -104,7 +105,7 @@ pub struct Outer {
     /// Offset of the inner packet.
     pub offset: usize,
     /// The headers of the inner packet; offsets count from its own network header.
-    pub parsed: Parsed,
+    pub parsed: T,
 }
 
 /// Reads the headers of a packet and of the one inside it. `header` are its first bytes, as many as
@@ -114,6 +115,44 @@ pub struct Outer {
 /// [`DropReason::Fragment`] if either is a fragment, [`DropReason::BadLength`] if the inner one does
 /// not fill the outer one, else as there.
 pub fn parse(header: &[u8], frame: Frame) -> Result<Outer, DropReason> {
+    let outer = parse_whole(header, frame, |inner, frame| {
+        let parsed = parse::parse(inner, frame)?;
+        Ok((parsed, parsed.tuple.is_v4()))
+    })?;
+    // A batch may be longer than its headers can say.
+    if !outer.is_filled(outer.parsed.total_len) && !frame.gso {
+        return Err(DropReason::BadLength);
+    }
+    Ok(outer)
+}
+
+/// As [`parse`], of a packet with an ICMP error inside, of which `header` has at least
+/// [`report::MAX_LEN`](super::report::MAX_LEN) bytes or all.
+pub fn parse_report(header: &[u8], frame: Frame) -> Result<Outer<Report>, DropReason> {
+    let outer = parse_whole(header, frame, |inner, frame| {
+        let report = Report::parse(inner, frame.len)?;
+        Ok((report, report.source.is_v4()))
+    })?;
+    match outer.is_filled(outer.parsed.total_len) {
+        true => Ok(outer),
+        false => Err(DropReason::BadLength),
+    }
+}
+
+impl<T> Outer<T> {
+    /// Whether an inner packet of `len` bytes fills it.
+    fn is_filled(&self, len: usize) -> bool {
+        self.offset.saturating_add(len) == self.total_len
+    }
+}
+
+/// Reads the headers of a packet that is no fragment, and has `parse_inner` read those of the one
+/// inside it, see [`parse_outer`].
+fn parse_whole<T>(
+    header: &[u8],
+    frame: Frame,
+    parse_inner: impl FnOnce(&[u8], Frame) -> Result<(T, bool), DropReason>,
+) -> Result<Outer<T>, DropReason> {
     let is_fragment = match ipv4::Packet::new_header(header) {
         Ok(ip) => ip.is_fragment(),
         Err(_) => ipv6::Packet::new_header(header)
@@ -122,16 +161,10 @@ pub fn parse(header: &[u8], frame: Frame) -> Result<Outer, DropReason> {
     if is_fragment {
         return Err(DropReason::Fragment);
     }
-    let outer = parse_outer(header, |inner, offset| {
+    parse_outer(header, |inner, offset| {
         let len = frame.len.checked_sub(offset).ok_or(DropReason::Truncated)?;
-        parse::parse(inner, Frame { len, ..frame })
-    })?;
-    let filled = outer.offset.saturating_add(outer.parsed.total_len);
-    // A batch may be longer than its headers can say.
-    if filled != outer.total_len && !frame.gso {
-        return Err(DropReason::BadLength);
-    }
-    Ok(outer)
+        parse_inner(inner, Frame { len, ..frame })
+    })
 }
 
 /// Reads the headers of a packet that was cut, as ICMP errors quote it, and of the one inside it, of
@@ -139,14 +172,18 @@ pub fn parse(header: &[u8], frame: Frame) -> Result<Outer, DropReason> {
 ///
 /// Errors: [`DropReason::Protocol`] if no packet of the same family is inside, else as there.
 pub fn parse_quoted(bytes: &[u8]) -> Result<Outer, DropReason> {
-    parse_outer(bytes, |inner, _| parse::parse_quoted(inner))
+    parse_outer(bytes, |inner, _| {
+        let parsed = parse::parse_quoted(inner)?;
+        Ok((parsed, parsed.tuple.is_v4()))
+    })
 }
 
-/// Reads the outer header, and has `parse_inner` read what is behind it at this offset.
-fn parse_outer(
+/// Reads the outer header, and has `parse_inner` read what is behind it at this offset, and say whether
+/// that is IPv4.
+fn parse_outer<T>(
     bytes: &[u8],
-    parse_inner: impl FnOnce(&[u8], usize) -> Result<Parsed, DropReason>,
-) -> Result<Outer, DropReason> {
+    parse_inner: impl FnOnce(&[u8], usize) -> Result<(T, bool), DropReason>,
+) -> Result<Outer<T>, DropReason> {
     let (source, destination, protocol, offset, total_len, inside);
     match field::u8(bytes, 0) >> 4 {
         6 => {
@@ -171,8 +208,9 @@ fn parse_outer(
     if protocol != inside {
         return Err(DropReason::Protocol);
     }
-    let parsed = parse_inner(bytes.get(offset..).ok_or(DropReason::Truncated)?, offset)?;
-    if parsed.tuple.is_v4() != source.is_v4() {
+    let inner = bytes.get(offset..).ok_or(DropReason::Truncated)?;
+    let (parsed, is_v4) = parse_inner(inner, offset)?;
+    if is_v4 != source.is_v4() {
         return Err(DropReason::Protocol);
     }
     Ok(Outer {
@@ -189,6 +227,7 @@ mod tests {
     use super::{
         super::vectors::{
             self,
+            errors,
             forward, //
         },
         *, //
@@ -252,6 +291,41 @@ mod tests {
             parse(&fragment, Frame::complete(fragment.len())),
             Err(DropReason::Fragment)
         );
+    }
+
+    #[test]
+    fn a_report_is_inside() {
+        let mut count = 0;
+        errors::each_packet(|packet| {
+            let Ok(report) = Report::parse(packet, packet.len()) else {
+                return;
+            };
+            let own = match report.source.is_v4() {
+                true => vectors::HOST,
+                false => vectors::HOST_V6,
+            };
+            let mut buffer = [0; MAX_HEADER_LEN];
+            let header = emit(packet, report.total_len, own, own, &mut buffer).unwrap();
+            let whole = [header, &packet[..report.total_len]].concat();
+            let outer = parse_report(&whole, Frame::complete(whole.len())).unwrap();
+            assert_eq!((outer.parsed, outer.total_len), (report, whole.len()));
+            let padded = [&whole[..], &[0; 9]].concat();
+            let frame = Frame::complete(padded.len());
+            assert_eq!(parse_report(&padded, frame), Ok(outer));
+            assert_eq!(parse(&padded, frame), Err(DropReason::Protocol));
+            for len in 0..whole.len() {
+                assert!(parse_report(&whole[..len], Frame::complete(len)).is_err());
+            }
+            // It ends ahead of what carries it.
+            let mut longer = padded;
+            let at = if own.is_v4() { 3 } else { 5 };
+            longer[at] = longer[at].wrapping_add(1);
+            if longer[at] != 0 {
+                assert_eq!(parse_report(&longer, frame), Err(DropReason::BadLength));
+            }
+            count += 1;
+        });
+        assert!(count > 40);
     }
 
     #[test]

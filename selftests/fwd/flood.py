@@ -7,6 +7,8 @@ serve ADDRESS PORT NAME      TCP: says its name, and sends back what it gets
 clients VIP PORT COUNT FILE  TCP: opens connections, which go on once FILE is there
 stray VIP PORT CLIENT        a packet from the middle of a connection
 ipip FROM HOST VIP PORT CLIENT  a datagram from CLIENT in an IP packet to HOST
+reply_lost VIP PORT CLIENT PORT  what a router says about a reply
+inside_lost FROM HOST CLIENT PORT VIP PORT  what HOST says about a client's packet that FROM has sent it in another one
 """
 
 import itertools
@@ -19,7 +21,7 @@ import threading
 import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "tunnel"))
-from icmp import checksum, family, packet, ports, pseudo, send  # noqa: E402
+from icmp import checksum, family, packet, ports, pseudo, send, too_big  # noqa: E402
 
 
 def syns(vip, port):
@@ -97,6 +99,16 @@ def stray(vip, port, client):
 def ipip(source, host, vip, port, client):
     inner = ports(client, vip, 999, int(port), 17, b"who")
     send(packet(source, host, 41 if ":" in host else 4, inner))
+
+
+# Of what was sent nobody here knows the sequence numbers: it is known by its ports, and not believed.
+def reply_lost(vip, port, client, client_port):
+    send(too_big(client, vip, 1300, ports(vip, client, int(port), int(client_port), 6, bytes(100))))
+
+
+def inside_lost(source, host, client, client_port, vip, port):
+    inner = ports(client, vip, int(client_port), int(port), 6, bytes(1380))
+    send(too_big(host, source, 1400, packet(source, host, 41 if ":" in host else 4, inner)[:600]))
 
 
 if __name__ == "__main__":

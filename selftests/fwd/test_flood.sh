@@ -39,13 +39,17 @@ is_traced() { [ "$(traced | cut -d' ' -f1-2)" = "$1" ]; }
 # routed_to: where the route of the client's connection from a port leads.
 routed_to() { lbu -j route show "$to" | jq -r --argjson port "$1" '.[] | select(.client_port == $port).host_addr'; }
 
-# flooded VIP CLIENT HOST1 HOST2 NAME: the service at port 9500.
+# heard MACHINE: how many ICMP errors have found a connection there, and were about no packet of it.
+heard() { ns "$1" nstat -asz TcpExtOutOfWindowIcmps | awk '/OutOfWindow/ { print $2 }'; }
+has_heard() { [ "$(heard "$1")" = "$2" ]; }
+
+# flooded VIP CLIENT HOST1 HOST2 LBU NAME: the service at port 9500.
 flooded() {
-	local vip=$1 from=$2 to=$1:9500/tcp client adopted refused packets syns ipip name port
+	local vip=$1 from=$2 to=$1:9500/tcp client adopted refused packets syns ipip name port before told
 	local -A at=([host1]=$3 [host2]=$4)
 	if [[ $vip = *:* ]]; then to="[$vip]:9500/tcp" from="[$from]"; fi
 	client=$from:20000
-	clients "$vip" 9500 3 "kept$5"
+	clients "$vip" 9500 3 "kept$6"
 	is_traced "new-route scheduler"
 	adopted=$(counter lbu fwd route-adopted) refused=$(counter lbu fwd drop-table-full)
 	packets=$(counter lbu fwd stateless-packets) syns=$(counter lbu fwd stateless-syn)
@@ -56,19 +60,30 @@ flooded() {
 	wait_for 60 grows drop-table-full "$refused"
 	wait_for 60 is_traced "stateless hash"
 	is_bounded
-	clients "$vip" 9500 20 "new$5"
+	clients "$vip" 9500 20 "new$6"
 	is_bounded
 	grows stateless-packets $((packets + 60))
 	grows stateless-syn $((syns + 20))
 	(($(counter host1 tunnel decap-ipip) > ipip))
-	for name in host1 host2; do grep -q $name "$tmp/new$5"; done
+	for name in host1 host2; do grep -q $name "$tmp/new$6"; done
 	# It is as was said.
-	head -n 5 "$tmp/new$5" >"$tmp/some"
+	head -n 5 "$tmp/new$6" >"$tmp/some"
 	while read -r name port; do
 		client=$from:$port
 		is "$(traced)" "stateless hash ${at[$name]}"
 	done <"$tmp/some"
-	go_on "kept$5"
+	# So are errors about what their hosts have sent, and about what was sent to hosts in other packets.
+	while read -r name port; do
+		before=$(heard "$name")
+		ns client "$programs" reply_lost "$vip" 9500 "$2" "$port"
+		wait_for 20 has_heard "$name" $((before + 1))
+	done <"$tmp/some"
+	port=$(awk '/host1/ { print $2; exit }' "$tmp/new$6")
+	before=$(heard client) told=$(counter lbu fwd icmp-told)
+	ns host1 "$programs" inside_lost "$5" "$3" "$2" "$port" "$vip" 9500
+	wait_for 20 has_heard client $((before + 1))
+	is "$(counter lbu fwd icmp-told)" $((told + 1))
+	go_on "kept$6"
 	# Who has no endpoint is served by the LBU itself, as ever.
 	not ns client timeout 20 bash -c "</dev/tcp/$vip/9503" 2>"$tmp/refused"
 	grep refused "$tmp/refused"
@@ -76,13 +91,13 @@ flooded() {
 	flood_ends
 	lbu service set "$to" syn-timeout 1
 	wait_for 60 no_half_open
-	go_on "new$5"
+	go_on "new$6"
 	grows route-adopted $((adopted + 10))
 	while read -r name port; do is "$(routed_to "$port")" "${at[$name]}"; done <"$tmp/some"
 	is "$(<"$tmp/syns")" ""
 }
-ipv4() { flooded $VIP $CLIENT $HOST1 $HOST2 4; }
-ipv6() { flooded $VIP6 $CLIENT6 $HOST1_6 $HOST2_6 6; }
+ipv4() { flooded $VIP $CLIENT $HOST1 $HOST2 $LBU_TO_HOST1 4; }
+ipv6() { flooded $VIP6 $CLIENT6 $HOST1_6 $HOST2_6 $LBU_TO_HOST1_6 6; }
 
 # When no connection without a route can be there any more.
 calm() {
@@ -119,6 +134,8 @@ needs_routes() {
 # The host takes packets in IP packets from its forwarders only, and those for the VIP.
 forged() {
 	local before
+	# Hosts still answer its flood, and hear from the client's machine that nobody is there.
+	lbu service del "[$VIP6]:9500/tcp"
 	ip -n lbu addr add 10.0.2.9/24 dev host1
 	background host1 "$tmp/heard" python3 -c "
 import socket

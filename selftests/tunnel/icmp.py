@@ -182,7 +182,7 @@ def packet(source, destination, proto, payload):
 def ports(source, destination, sport, dport, proto, payload=b""):
     """A packet of TCP, or of UDP with a checksum."""
     if proto == 6:
-        segment = struct.pack(">HHIIBBHHH", sport, dport, 1, 1, 0x50, 0x10, 500, 0, 0)
+        segment = struct.pack(">HHIIBBHHH", sport, dport, 1, 1, 0x50, 0x10, 500, 0, 0) + payload
     else:
         segment = struct.pack(">HHHH", sport, dport, 8 + len(payload), 0) + payload
         total = checksum(pseudo(source, destination, 17, len(segment)) + segment)

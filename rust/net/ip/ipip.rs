@@ -32,7 +32,11 @@ use crate::{
         },
         ipv4,
         ipv6,
-        parse::MAX_EXTENDED_LEN, //
+        parse::MAX_EXTENDED_LEN,
+        report::{
+            self,
+            Report, //
+        }, //
     }, //
 };
 use core::ptr;
@@ -114,12 +118,20 @@ pub fn parse_ipip(skb: &mut SkBuff) -> Result<Outer, error::DropReason> {
     ipip::parse(skb.data(), skb.frame())
 }
 
-/// Takes the packet out that is inside this one, as [`parse_ipip`] has found it.
+/// As [`parse_ipip`], with an ICMP error inside. Errors as [`ipip::parse_report`].
+pub fn parse_ipip_report(skb: &mut SkBuff) -> Result<Outer<Report>, error::DropReason> {
+    let len = skb.len().min((MAX_EXTENDED_LEN + report::MAX_LEN) as u32);
+    skb.may_pull(len).map_err(|_| error::DropReason::NoSpace)?;
+    ipip::parse_report(skb.data(), skb.frame())
+}
+
+/// Takes the packet out that is inside this one, as [`parse_ipip`] or [`parse_ipip_report`] has found
+/// it, with `l4_offset` bytes of network headers.
 ///
 /// A congestion mark of the outer header becomes one of the inner header (RFC 6040 section 4.2).
 /// `ENOMEM`; `EINVAL` if the outer header has such a mark and the inner one says that the connection
 /// does not know it, so that the packet has to be dropped.
-pub fn take_out_ipip(skb: &mut SkBuff, outer: &Outer) -> Result {
+pub fn take_out_ipip<T>(skb: &mut SkBuff, outer: &Outer<T>, l4_offset: usize) -> Result {
     // CAST: What is linear is not longer.
     let offset = outer.offset as u16;
     if !skb.is_gso() {
@@ -127,7 +139,7 @@ pub fn take_out_ipip(skb: &mut SkBuff, outer: &Outer) -> Result {
         skb.trim(outer.total_len as u32)?;
     }
     // CAST: As above.
-    let headers = offset.saturating_add(outer.parsed.l4_offset as u16);
+    let headers = offset.saturating_add(l4_offset as u16);
     skb.ensure_writable(headers).map_err(|_| ENOMEM)?;
     let marks = traffic_class(skb.data());
     skb.pull_rcsum(offset).map_err(|_| ENOMEM)?;
@@ -194,7 +206,7 @@ mod tests {
             skb.set_protocol(if source.is_v4() { 0x0800 } else { 0x86dd });
             let clone = skb.try_clone(GFP_KERNEL)?;
             let outer = parse_ipip(&mut skb).map_err(|_| EINVAL)?;
-            take_out_ipip(&mut skb, &outer)?;
+            take_out_ipip(&mut skb, &outer, outer.parsed.l4_offset)?;
             assert_eq!(skb.data(), inner);
             assert_eq!(clone.data(), vector.ipip);
             clone.consume();
@@ -219,7 +231,7 @@ mod tests {
                 }
             }
             let outer = parse_ipip(&mut skb).map_err(|_| EINVAL)?;
-            let taken = take_out_ipip(&mut skb, &outer);
+            let taken = take_out_ipip(&mut skb, &outer, outer.parsed.l4_offset);
             assert_eq!(taken.is_ok(), after.is_some());
             assert_eq!(traffic_class(skb.data()) & 3, after.unwrap_or(inner));
             skb.consume();

@@ -259,7 +259,7 @@ fn translate(bytes: &[u8], report: &nlb_wire::report::Report) {
 
 /// The headers of a packet, and of one inside it.
 fn read_headers(bytes: &[u8], frame: nlb_wire::parse::Frame) {
-    use nlb_wire::{ipip, parse};
+    use nlb_wire::{ipip, parse, report};
     let parsed = parse::parse(bytes, frame);
     if let Ok(parsed) = parsed {
         assert!(parsed.total_len <= frame.len && parsed.l4_offset < bytes.len());
@@ -280,6 +280,13 @@ fn read_headers(bytes: &[u8], frame: nlb_wire::parse::Frame) {
             assert_eq!(outer.offset + outer.parsed.total_len, outer.total_len);
             assert!(outer.total_len <= frame.len);
         }
+    }
+    if let Ok(outer) = ipip::parse_report(bytes, frame) {
+        let inner = &bytes[outer.offset..];
+        let report = report::Report::parse(inner, frame.len - outer.offset);
+        assert_eq!(report, Ok(outer.parsed));
+        assert_eq!(outer.offset + outer.parsed.total_len, outer.total_len);
+        assert!(outer.total_len <= frame.len && ipip::parse(bytes, frame).is_err());
     }
 }
 
