@@ -18,7 +18,8 @@ import time
 
 PORT = 4770
 TCP_AO_ADD_KEY = 38
-HELLO, PREPARE, READY, REFUSED, STATE, ABORT, PING, PONG = 1, 2, 3, 4, 5, 10, 13, 14
+HELLO, PREPARE, READY, REFUSED, STATE, COMMIT, FAILED, ABORT, ABORTED, PING, PONG = 1, 2, 3, 4, 5, 7, 9, 10, 11, 13, 14
+UNKNOWN = 128
 AO = 29
 
 
@@ -62,6 +63,8 @@ def add_key(sock, address, secret, send_id, recv_id):
 def connect(args, timeout=15):
     sock = socket.socket()
     sock.settimeout(timeout)
+    if getattr(args, "source", None):
+        sock.bind((args.source, 0))
     if args.secret:
         add_key(sock, args.address, pathlib.Path(args.secret).read_bytes().rstrip(b"\n"), args.id, args.id)
     sock.connect((args.address, PORT))
@@ -255,6 +258,51 @@ def forge(args):
         print("refused:", text(answer[2])) if answer[0] == REFUSED else print("kind", answer[0])
 
 
+def streams(path, address):
+    """What a capture has of each connection to the address, from its SYN on."""
+    first, segments = {}, collections.defaultdict(dict)
+    for frame in frames(path):
+        ip, tcp = 14, 14 + (frame[14] & 15) * 4
+        if frame[ip + 16:ip + 20] == socket.inet_aton(address):
+            port, _, number = struct.unpack(">HHI", frame[tcp:tcp + 8])
+            if frame[tcp + 13] & 2:
+                first[port] = number + 1
+            elif port in first:
+                end = ip + struct.unpack(">H", frame[ip + 2:ip + 4])[0]
+                segments[port][(number - first[port]) % 2**32] = frame[tcp + (frame[tcp + 12] >> 4) * 4:end]
+    for parts in segments.values():
+        data = b""
+        for at, part in sorted(parts.items()):
+            if at <= len(data):
+                data += part[len(data) - at:]
+        yield data
+
+
+def old(args):
+    """STATE of a capture, sent to ADDRESS, and COMMIT and ABORT behind it: to who does not know the migration (any more)."""
+    records = []
+    for data in streams(args.capture, args.address):
+        while len(data) >= 24:
+            length = 24 + struct.unpack(">I", data[8:12])[0]
+            if data[5] == STATE and length <= len(data):
+                records.append(data[:length])
+            data = data[length:]
+    assert len(records) == 1, f"{len(records)} records in the capture"
+    state = records[0]
+    number = struct.unpack(">Q", state[12:20])[0]
+    sock = connect(args)
+    sock.sendall(hello() + state + record(COMMIT, b"", number) + record(ABORT, b"", number))
+    assert receive(sock)[0] == HELLO
+    answers = []
+    while len(answers) < 3:
+        kind, about, payload = receive(sock)
+        # About migrations that have ended, there may be news first.
+        if about == number:
+            answers.append((kind, struct.unpack(">I", payload[:4])[0] if payload else None))
+    assert answers == [(REFUSED, UNKNOWN), (FAILED, UNKNOWN), (ABORTED, None)], answers
+    print(f"migration {number} is not known")
+
+
 def frames(path):
     data = pathlib.Path(path).read_bytes()
     assert data[:4] == b"\xd4\xc3\xb2\xa1", "not a capture"
@@ -308,7 +356,7 @@ def replay(args):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     roles = parser.add_subparsers(dest="role", required=True)
-    for function in (nothing, garbage, silent, capabilities, refuser, drips, late, forge):
+    for function in (nothing, garbage, silent, capabilities, refuser, drips, late, forge, old):
         role = roles.add_parser(function.__name__)
         role.set_defaults(function=function)
         role.add_argument("address")
@@ -317,6 +365,9 @@ def main():
         if function is capabilities:
             role.add_argument("--bits", type=lambda number: int(number, 0), default=0)
             role.add_argument("--version", type=int, default=1)
+        if function is old:
+            role.add_argument("capture")
+            role.add_argument("--source", help="the address that it comes from")
         if function is forge:
             role.add_argument("capture")
             role.add_argument("replace", nargs="+", help="ADDR=ADDR")

@@ -13,6 +13,7 @@ Each prints one JSON object a connection on its standard output.
 import argparse
 import errno
 import json
+import os
 import pathlib
 import random
 import select
@@ -71,6 +72,8 @@ def classify(connection, peer, args):
         if not data or time.monotonic() > deadline:
             break
         time.sleep(0.01)
+    while args.gate and not os.path.exists(args.gate):
+        time.sleep(0.05)
     given = []
     if args.read:
         data = connection.recv(args.read)
@@ -137,13 +140,20 @@ def client_once(args, seed):
             sock.setsockopt(socket.IPPROTO_TCP, option, 1)
     sock.settimeout(args.patience)
     failure = []
+    end = len(data)
 
     def send():
+        nonlocal end
         try:
             first = args.first or args.chunk
             sock.sendall(data[:first])
             time.sleep(max(args.first_pause, args.pause))
             for at in range(first, len(data), args.chunk):
+                if args.until and os.path.exists(args.until):
+                    # Before it is sent, so that nobody waits for more who has got it.
+                    end = min(at + args.chunk, len(data))
+                    sock.sendall(data[at:end])
+                    break
                 sock.sendall(data[at:at + args.chunk])
                 if args.pause:
                     time.sleep(args.pause)
@@ -154,10 +164,10 @@ def client_once(args, seed):
     sender.start()
     got = 0
     try:
-        while got < len(data):
+        while got < end:
             part = sock.recv(1 << 16)
             if not part:
-                failure.append(f"end of stream after {got} of {len(data)} bytes")
+                failure.append(f"end of stream after {got} of {end} bytes")
                 break
             if part != data[got:got + len(part)]:
                 failure.append(f"wrong bytes at {got}")
@@ -219,6 +229,7 @@ def main():
             role.add_argument("--serve", type=span, help="bytes to serve before, N or N-M")
             role.add_argument("--give-back", type=int, default=0, help="the last bytes that were read go along")
             role.add_argument("--timeout", type=int, default=2000)
+            role.add_argument("--gate", help="wait until this file is there")
         if name == "client":
             role.add_argument("--bytes", type=span, default=(200_000, 200_000), help="N or N-M")
             role.add_argument("--chunk", type=int, default=10_000)
@@ -230,6 +241,7 @@ def main():
             role.add_argument("--patience", type=float, default=30)
             role.add_argument("--from-port", type=int, help="the port of the client's end, with --count 1")
             role.add_argument("--keepalive", action="store_true", help="ask after a second of silence")
+            role.add_argument("--until", help="end soon after this file is there, or when all was sent")
             role.add_argument("--keep-open", type=float, default=0, help="seconds to stay, without a FIN")
     args = parser.parse_args()
     return args.function(args)
