@@ -115,7 +115,7 @@ start_host2() {
 	wait_for 60 listens host2 9
 }
 start_host1() {
-	local n roles=(server 0.0.0.0 80 + classifier 0.0.0.0 90 --to $HOST2_FOR_HOST1 --timeout 30000 --gate /tmp/log/90)
+	local n roles=(server 0.0.0.0 80 + classifier 0.0.0.0 90 --to "$HOST2_FOR_HOST1" --timeout 30000 --gate /tmp/log/90)
 	for n in {1..7}; do
 		roles+=(+ server 0.0.0.0 "8$n" + classifier 0.0.0.0 "9$n" --to "${HOST2_FOR_HOST1}$n" --timeout 30000 --gate /tmp/log/91-97)
 	done
