@@ -101,9 +101,11 @@ def datagrams():
         data, peer = u.recvfrom(100)
         if data != b'?':
             u.sendto(b'$host', peer)
-t = socket.create_server(('$VIP', $1), backlog=1000)
-u = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-u.bind(('$VIP', $1))
+vip = '$VIP'.strip('[]')
+family = socket.AF_INET6 if ':' in vip else socket.AF_INET
+t = socket.create_server((vip, $1), family=family, backlog=1000)
+u = socket.socket(family, socket.SOCK_DGRAM)
+u.bind((vip, $1))
 threading.Thread(target=datagrams, daemon=True).start()
 while True:
     threading.Thread(target=answer, args=(t.accept()[0],), daemon=True).start()"

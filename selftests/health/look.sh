@@ -20,9 +20,29 @@ who() {
 	ns client python3 -c "
 import socket
 for _ in range($2):
-    with socket.create_connection(('$VIP', $1), timeout=20) as s:
+    with socket.create_connection(('$VIP'.strip('[]'), $1), timeout=20) as s:
         print(s.recv(100).decode().strip())" | sort -u | xargs
 }
+
+# A connection to host1 on which something is said all the time.
+hold_host1() {
+	background client "$tmp/held.log" python3 -c "
+import socket, time
+while True:
+    s = socket.create_connection(('$VIP'.strip('[]'), 9000), timeout=20)
+    if s.recv(100) == b'host1 ':
+        break
+    s.close()
+while True:
+    s.sendall(b'x')
+    assert s.recv(1) == b'x'
+    print('x', end='', flush=True)
+    time.sleep(0.1)"
+	wait_for 20 test -s "$tmp/held.log"
+}
+
+# leads HOST WHERE: as far as it is known there.
+leads() { grep -a 'leader of the group' "$tmp/$2/agent.log" | tail -n 1 | grep -q "leader=${1#host} "; }
 
 # as USER NAMESPACE COMMAND...
 as() { ns "$2" setpriv --reuid "$1" --clear-groups "${@:3}" 2>"$tmp/err"; }

@@ -64,23 +64,6 @@ allotted() {
 # went PORT COUNT: how many of so many flows each host gets.
 went() { flows "$1" "$2" | awk -v first="$HOST1" '$2 == first { n++ } END { print n + 0, NR - n }'; }
 
-# A connection to host1 on which something is said all the time.
-hold_host1() {
-	background client "$tmp/held.log" python3 -c "
-import socket, time
-while True:
-    s = socket.create_connection(('$VIP', 9000), timeout=20)
-    if s.recv(100) == b'host1 ':
-        break
-    s.close()
-while True:
-    s.sendall(b'x')
-    assert s.recv(1) == b'x'
-    print('x', end='', flush=True)
-    time.sleep(0.1)"
-	wait_for 20 test -s "$tmp/held.log"
-}
-
 applications_register() {
 	local host
 	for host in host1 host2; do
@@ -366,8 +349,6 @@ leader_dies() {
 	before=$(counted changes)
 	wait_for 20 are_counted changes "$before"
 }
-# leads HOST WHERE: as far as it is known there.
-leads() { grep -a 'leader of the group' "$tmp/$2/agent.log" | tail -n 1 | grep -q "leader=${1#host} "; }
 # Until nothing that is not said again is used any more it takes four seconds: to ask before that costs time.
 ages() { nap 3; }
 
