@@ -501,14 +501,14 @@ goodbye() {
 
 # Who has left, and who is silent, gets nothing when all endpoints are made anew, and active.
 module_anew() {
-	services_anew 41
+	services_anew
 	for port in 80 9000; do becomes $port host1 draining; done
 	key=2 agent_start host1
 	for port in 80 9000; do becomes $port host1 active; done
 	end KILL "$tmp/host1/agent.pid"
 	ages
 	for port in 80 9000; do becomes $port host1 draining; done
-	services_anew 42
+	services_anew
 	for port in 80 9000; do becomes $port host1 draining; done
 	for port in 80 9000; do field_is $port host2 state active; done
 	health | jq -e '.stale | length == 2'
@@ -527,8 +527,9 @@ stale_are() { [ "$(health | jq '.stale | length')" = "$1" ]; }
 # look CAPACITY: has nlbd look at nlb_fwd, by something new; else it does so within ten seconds.
 look() { app host2 capacity echo "$1"; }
 services_anew() {
+	: >"$tmp/nlbd.log"
 	rmmod nlb_fwd
-	look "$1"
+	wait_for 20 grep -q 'nlb_fwd was unloaded' "$tmp/nlbd.log"
 	wait_for 20 has_trouble
 	load_modules nlb_fwd
 	lbu apply "$tmp/services.toml"

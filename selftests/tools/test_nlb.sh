@@ -262,8 +262,16 @@ other_namespace() {
 }
 
 no_module() {
+	local watcher
+	nlb monitor services routes >"$tmp/events" 2>"$tmp/watching" &
+	watcher=$!
+	wait_for 20 grep -q "Watching services, routes" "$tmp/watching"
 	for n in client lbu host1 host2; do netns_del $n; done
 	unload_modules || return 1
+	# Who watches is told, and need not wait for what never comes.
+	wait_for 20 gone $watcher
+	not wait $watcher
+	grep "the module nlb_fwd was unloaded" "$tmp/watching"
 	refuses 1 "modprobe nlb_fwd" nlb service
 	refuses 1 "modprobe nlb_tunnel" nlb forwarder
 	refuses 1 "modprobe nlb_migrator" nlb monitor migrations

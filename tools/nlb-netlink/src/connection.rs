@@ -58,12 +58,15 @@ const RECEIVE_LEN: usize = 64 * 1024;
 const RECEIVE: &str = "cannot receive from netlink";
 
 const GENL_ID_CTRL: u16 = 0x10;
+const CTRL_CMD_DELFAMILY: u8 = 2;
 const CTRL_CMD_GETFAMILY: u8 = 3;
 const CTRL_ATTR_FAMILY_ID: u16 = 1;
 const CTRL_ATTR_FAMILY_NAME: u16 = 2;
 const CTRL_ATTR_MCAST_GROUPS: u16 = 7;
 const CTRL_ATTR_MCAST_GRP_NAME: u16 = 1;
 const CTRL_ATTR_MCAST_GRP_ID: u16 = 2;
+/// The family of families, and its group for those that come and go.
+pub(crate) const CTRL: (&str, &str) = ("nlctrl", "notify");
 const CTRL_NAMES: &[&str] = &["family-id", "family-name"];
 const ENOENT: i32 = 2;
 const ENOBUFS: i32 = 105;
@@ -265,6 +268,25 @@ fn parse_group(attrs: &[u8]) -> Result<Option<(String, u32)>, Malformed> {
     Ok(name.zip(id))
 }
 
+/// The family of which a message from the kernel says that it is gone, by its id.
+pub(crate) fn gone_family(message: &Message<'_>) -> Result<Option<u16>, Malformed> {
+    if message.kind != GENL_ID_CTRL {
+        return Ok(None);
+    }
+    let (cmd, attrs) = message.genl()?;
+    if cmd != CTRL_CMD_DELFAMILY {
+        return Ok(None);
+    }
+    for attr in Attrs::new(attrs) {
+        let attr = attr?;
+        if attr.id == CTRL_ATTR_FAMILY_ID {
+            let id = attr::u16(attr.payload).ok_or(Malformed::Value("family-id"))?;
+            return Ok(Some(id));
+        }
+    }
+    Err(Malformed::Missing("family-id"))
+}
+
 /// Whether the kernel has a family, that is, whether its module is loaded.
 pub fn family_is_loaded(family: &str) -> Result<bool> {
     match Endpoint::open()?.resolve(family) {
@@ -387,6 +409,8 @@ impl Connection {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     // The kernel's own family `nlctrl` is always there: these tests cross the real socket.
@@ -439,6 +463,67 @@ mod tests {
             .dump(request, CTRL_NAMES, Resolved::parse)
             .unwrap();
         assert!(families.iter().any(|family| family.id == GENL_ID_CTRL));
+    }
+
+    /// A message of the controller, as the kernel sends it to its group: that its family of this id is gone, says `cmd`.
+    fn told(cmd: u8, kind: u16) -> Vec<u8> {
+        let mut group = Vec::new();
+        assert!(attr::put(
+            &mut group,
+            CTRL_ATTR_MCAST_GRP_ID,
+            &9u32.to_ne_bytes()
+        ));
+        let request = Request::new(cmd)
+            .version(2)
+            .put(CTRL_ATTR_FAMILY_NAME, b"nlb-fwd\0")
+            .put(CTRL_ATTR_FAMILY_ID, &0x21u16.to_ne_bytes())
+            .put(CTRL_ATTR_MCAST_GROUPS, &group);
+        request.finish(kind, 0).unwrap()
+    }
+
+    fn gone(bytes: &[u8]) -> Result<Option<u16>, Malformed> {
+        gone_family(&Messages::new(bytes).next().unwrap().unwrap())
+    }
+
+    #[test]
+    fn the_end_of_a_family_is_told() {
+        assert_eq!(
+            gone(&told(CTRL_CMD_DELFAMILY, GENL_ID_CTRL)),
+            Ok(Some(0x21))
+        );
+        // It has come, is asked for, or has lost a group; and what another family says.
+        for other in [1, CTRL_CMD_GETFAMILY, 8] {
+            assert_eq!(gone(&told(other, GENL_ID_CTRL)), Ok(None));
+        }
+        assert_eq!(gone(&told(CTRL_CMD_DELFAMILY, 0x21)), Ok(None));
+        let without = Request::new(CTRL_CMD_DELFAMILY).put(CTRL_ATTR_FAMILY_NAME, b"nlb-fwd\0");
+        let short = Request::new(CTRL_CMD_DELFAMILY).put(CTRL_ATTR_FAMILY_ID, &[1]);
+        for (request, why) in [
+            (without, Malformed::Missing("family-id")),
+            (short, Malformed::Value("family-id")),
+        ] {
+            assert_eq!(gone(&request.finish(GENL_ID_CTRL, 0).unwrap()), Err(why));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_of_the_controller_panics(
+            attrs in proptest::collection::vec(any::<u8>(), 0..80),
+            cut in 0..60usize,
+        ) {
+            let any = Request::new(CTRL_CMD_DELFAMILY).raw(&attrs);
+            let _ = gone(&any.finish(GENL_ID_CTRL, 0).unwrap());
+            // And one that ends in the middle, or says so.
+            let mut bytes = told(CTRL_CMD_DELFAMILY, GENL_ID_CTRL);
+            let cut = cut.min(bytes.len() - 20);
+            bytes.truncate(bytes.len() - cut);
+            let len = u32::try_from(bytes.len()).unwrap();
+            bytes[..4].copy_from_slice(&len.to_ne_bytes());
+            if let Ok(id) = gone(&bytes) {
+                prop_assert_eq!(id, Some(0x21));
+            }
+        }
     }
 
     #[test]

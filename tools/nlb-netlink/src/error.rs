@@ -20,6 +20,8 @@ pub enum Error {
     Io(&'static str, io::Error),
     /// The kernel has no such generic netlink family: its module is not loaded.
     FamilyMissing(String),
+    /// The family is gone since this program spoke with it: its module was unloaded, and may be loaded anew.
+    FamilyGone(String),
     /// The family has no such multicast group: the module is older or newer than this crate.
     GroupMissing(&'static str),
     /// The kernel refused the request.
@@ -59,6 +61,9 @@ impl fmt::Display for Error {
             Self::Io(what, error) => write!(f, "{what}: {error}"),
             Self::FamilyMissing(family) => {
                 write!(f, "the kernel has no netlink family `{family}`")
+            }
+            Self::FamilyGone(family) => {
+                write!(f, "the kernel's netlink family `{family}` is gone")
             }
             Self::GroupMissing(group) => {
                 write!(f, "the kernel module has no multicast group `{group}`")

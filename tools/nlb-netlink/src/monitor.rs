@@ -18,7 +18,12 @@ use serde::{
 };
 
 use crate::{
-    connection::Endpoint as Socket,
+    connection::{
+        gone_family,
+        Endpoint as Socket,
+        Resolved,
+        CTRL, //
+    },
     error::{
         Error,
         Malformed,
@@ -234,15 +239,20 @@ impl Monitor {
     /// Subscribe to groups. Families whose module is not loaded are left out; if that leaves
     /// nothing, it is the error.
     pub fn open(groups: &[Group]) -> Result<Self> {
-        let mut socket = Socket::open()?;
+        let socket = Socket::open()?;
         // A smaller buffer only makes an overrun likelier, and that is reported.
         let _ = socket.socket().set_rx_buf_sz(RECEIVE_BUFFER);
+        // Who waits for an answer reads past what is told meanwhile.
+        let mut resolver = Socket::open()?;
+        // First, so that none of the families goes unheard.
+        let (control, notify) = CTRL;
+        join(&socket, &resolver.resolve(control)?, notify)?;
         let mut families = Vec::new();
         let mut joined = Vec::new();
         let mut missing = None;
         for group in groups {
             let (family, name) = group.source();
-            let resolved = match socket.resolve(family) {
+            let resolved = match resolver.resolve(family) {
                 Ok(resolved) => resolved,
                 Err(error @ Error::FamilyMissing(_)) => {
                     missing = Some(error);
@@ -250,12 +260,7 @@ impl Monitor {
                 }
                 Err(error) => return Err(error),
             };
-            let id = resolved.groups.iter().find(|(other, _)| other == name);
-            let (_, id) = id.ok_or(Error::GroupMissing(name))?;
-            socket
-                .socket()
-                .add_membership(*id)
-                .map_err(|error| Error::Io("cannot join a multicast group", error))?;
+            join(&socket, &resolved, name)?;
             families.push((resolved.id, family));
             joined.push(*group);
         }
@@ -276,6 +281,9 @@ impl Monitor {
     }
 
     /// The next event, or `None` when the time is over. No time means for ever.
+    ///
+    /// After [`Error::FamilyGone`], nothing of that family comes any more, also if its module is loaded anew: open
+    /// another one.
     pub fn next(&mut self, timeout: Option<Duration>) -> Result<Option<Event>> {
         loop {
             if let Some(event) = self.pending.pop_front() {
@@ -286,15 +294,36 @@ impl Monitor {
                 Ok(Some(datagram)) => {
                     for message in Messages::new(datagram) {
                         let event = message
-                            .and_then(|message| decode(&self.families, &message))
-                            .map_err(Error::from);
+                            .map_err(Error::from)
+                            .and_then(|message| decode(&self.families, &message));
                         self.pending.extend(event.transpose());
                     }
                 }
-                Err(error) if error.errno() == Some(ENOBUFS) => return Ok(Some(Event::Overrun)),
+                Err(error) if error.errno() == Some(ENOBUFS) => {
+                    self.look_for_the_gone()?;
+                    return Ok(Some(Event::Overrun));
+                }
                 Err(error) => return Err(error),
             }
         }
+    }
+
+    /// What was lost may have been that a family is gone.
+    fn look_for_the_gone(&mut self) -> Result<()> {
+        let mut resolver = Socket::open()?;
+        let mut families = self.families.clone();
+        families.dedup();
+        for (id, family) in families {
+            match resolver.resolve(family) {
+                Ok(resolved) if resolved.id == id => {}
+                Ok(_) | Err(Error::FamilyMissing(_)) => {
+                    let gone = Error::FamilyGone(family.to_owned());
+                    self.pending.push_back(Err(gone));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
     }
 }
 
@@ -304,15 +333,31 @@ impl AsFd for Monitor {
     }
 }
 
-fn decode(
-    families: &[(u16, &'static str)],
-    message: &Message<'_>,
-) -> Result<Option<Event>, Malformed> {
-    let Some((_, family)) = families.iter().find(|(id, _)| *id == message.kind) else {
+/// Has the socket get what is sent to a group of a family.
+fn join(socket: &Socket, family: &Resolved, name: &'static str) -> Result<()> {
+    let id = family.groups.iter().find(|(other, _)| other == name);
+    let (_, id) = id.ok_or(Error::GroupMissing(name))?;
+    let joined = socket.socket().add_membership(*id);
+    joined.map_err(|error| Error::Io("cannot join a multicast group", error))
+}
+
+fn decode(families: &[(u16, &'static str)], message: &Message<'_>) -> Result<Option<Event>> {
+    let family_of = |id: u16| {
+        let own = families.iter().find(|(other, _)| *other == id);
+        own.map(|(_, family)| *family)
+    };
+    if let Some(gone) = gone_family(message)? {
+        return match family_of(gone) {
+            Some(family) => Err(Error::FamilyGone(family.to_owned())),
+            // Somebody else's.
+            None => Ok(None),
+        };
+    }
+    let Some(family) = family_of(message.kind) else {
         return Ok(None);
     };
     let (cmd, attrs) = message.genl()?;
-    Event::decode(family, cmd, attrs)
+    Ok(Event::decode(family, cmd, attrs)?)
 }
 
 #[cfg(test)]
@@ -336,11 +381,52 @@ mod tests {
             serde_json::to_string(&event).unwrap(),
             r#"{"event":"mapping-del","mapping":{"side":"host","flow_id":"0xee480001","static":false}}"#
         );
-        assert_eq!(decode(&families[..1], &message), Ok(None));
+        assert!(decode(&families[..1], &message).unwrap().is_none());
         // The migrator has no command with this number.
         assert!(decode(&[(0x22, migrator::FAMILY)], &message)
             .unwrap()
             .is_none());
+    }
+
+    #[test]
+    fn a_family_that_is_gone_is_an_error() {
+        // CTRL_CMD_DELFAMILY of the controller, with CTRL_ATTR_FAMILY_ID.
+        let bytes = Request::new(2).put(1, &0x22u16.to_ne_bytes());
+        let bytes = bytes.finish(0x10, 0).unwrap();
+        let message = Messages::new(&bytes).next().unwrap().unwrap();
+        let families = [(0x21, fwd::FAMILY), (0x22, tunnel::FAMILY)];
+        match decode(&families, &message) {
+            Err(Error::FamilyGone(family)) => assert_eq!(family, tunnel::FAMILY),
+            other => panic!("{other:?}"),
+        }
+        assert!(decode(&families[..1], &message).unwrap().is_none());
+    }
+
+    #[test]
+    fn after_an_overrun_it_is_known_who_is_gone() {
+        let monitor = |families| Monitor {
+            socket: Socket::open().unwrap(),
+            groups: Vec::new(),
+            families,
+            pending: VecDeque::new(),
+        };
+        let (control, _) = CTRL;
+        // The controller is always there, by the same number.
+        let mut there = monitor(vec![(0x10, control), (0x10, control)]);
+        there.look_for_the_gone().unwrap();
+        assert!(there.pending.is_empty());
+        let mut gone = monitor(vec![
+            (0x10, control),
+            (0x11, control),
+            (0x21, "nlb-not-there"),
+        ]);
+        gone.look_for_the_gone().unwrap();
+        for family in [control, "nlb-not-there"] {
+            match gone.next(Some(Duration::ZERO)) {
+                Err(Error::FamilyGone(name)) => assert_eq!(name, family),
+                other => panic!("{other:?}"),
+            }
+        }
     }
 
     #[test]

@@ -47,6 +47,10 @@ impl Failure {
                 let module = family.replace('-', "_");
                 format!("the module {module} is not loaded; load the module: modprobe {module}")
             }
+            Self::Netlink(Error::FamilyGone(family)) => {
+                let module = family.replace('-', "_");
+                format!("the module {module} was unloaded; nothing more is heard of it: begin again when it is loaded")
+            }
             Self::Netlink(Error::Refused(refusal))
                 if refusal.errno == EPERM && refusal.text.is_none() =>
             {
@@ -124,6 +128,9 @@ mod tests {
     fn remedies() {
         let failure = Failure::Netlink(Error::FamilyMissing("nlb-fwd".into()));
         assert!(failure.text().ends_with("modprobe nlb_fwd"));
+        let failure = Failure::Netlink(Error::FamilyGone("nlb-fwd".into()));
+        let said = failure.text();
+        assert!(said.starts_with("the module nlb_fwd was unloaded; "));
         assert!(refused(EPERM, None, None).text().contains("CAP_NET_ADMIN"));
         assert_eq!(refused(EPERM, Some("not yours"), None).text(), "not yours");
     }

@@ -124,11 +124,11 @@ impl Reader {
     }
 
     fn try_read(&mut self) -> Result<Vec<Endpoint>> {
-        let fwd = match &mut self.fwd {
-            Some(fwd) => fwd,
-            // The module may be loaded, or loaded again, after the daemon was started.
-            none => none.insert(Fwd::open()?),
-        };
-        fwd.endpoints(None)
+        let old = self.fwd.as_mut().map(|fwd| fwd.endpoints(None));
+        if let Some(Ok(all)) = old {
+            return Ok(all);
+        }
+        // The module may be loaded, or loaded again, after the daemon was started.
+        self.fwd.insert(Fwd::open()?).endpoints(None)
     }
 }

@@ -80,7 +80,17 @@ fn has_removed(monitor: &mut Monitor) -> Result<bool, Error> {
 
 impl Balancer for Forwarder {
     fn look(&mut self) -> Result<Seen, Trouble> {
-        self.try_look().map_err(|error| {
+        let was_open = self.open.is_some();
+        let seen = self.try_look().or_else(|error| {
+            self.open = None;
+            // The module may have been loaded anew.
+            if was_open {
+                self.try_look()
+            } else {
+                Err(error)
+            }
+        });
+        seen.map_err(|error| {
             self.open = None;
             Trouble {
                 what: error.to_string(),
@@ -180,34 +190,54 @@ fn allot_one(
 
 /// Says, for as long as somebody listens, that services, endpoints or allotments are others.
 pub(crate) fn watch(changed: mpsc::Sender<()>) -> std::io::Result<()> {
-    let watch = move || loop {
-        if let Ok(mut monitor) = Monitor::open(&[Group::Services]) {
-            // What was before is not known. A module that was loaded anew sends to nobody of before.
-            let mut event = Ok(Some(Event::Overrun));
-            while let Ok(Some(what)) = event {
-                let concerns = match &what {
-                    Event::Service(_)
-                    | Event::ServiceDel(_)
-                    | Event::Endpoint(_)
-                    | Event::EndpointDel(_)
-                    | Event::AllotmentDel(_)
-                    | Event::Overrun => true,
-                    // Another one is asked for.
-                    Event::Allotment(now) => now.state != Some(Named::Known(AllotmentState::Valid)),
-                    _ => false,
-                };
-                if concerns {
-                    if let Err(mpsc::error::TrySendError::Closed(())) = changed.try_send(()) {
-                        return;
-                    }
-                }
-                event = monitor.next(Some(Duration::from_secs(30)));
+    let watch = move || {
+        while !changed.is_closed() {
+            if let Ok(mut monitor) = Monitor::open(&[Group::Services]) {
+                follow(&mut monitor, &changed);
             }
+            // The module may be loaded later, or anew.
+            thread::sleep(Duration::from_secs(1));
         }
-        thread::sleep(Duration::from_secs(1));
     };
     thread::Builder::new()
         .name("watch".into())
         .spawn(watch)
         .map(drop)
+}
+
+/// The same, for as long as nlb_fwd is there.
+fn follow(monitor: &mut Monitor, changed: &mpsc::Sender<()>) {
+    // What was before is not known.
+    let mut event = Ok(Some(Event::Overrun));
+    while !changed.is_closed() {
+        let concerns = match &event {
+            Ok(Some(
+                Event::Service(_)
+                | Event::ServiceDel(_)
+                | Event::Endpoint(_)
+                | Event::EndpointDel(_)
+                | Event::AllotmentDel(_)
+                | Event::Overrun,
+            )) => true,
+            // Another one is asked for.
+            Ok(Some(Event::Allotment(now))) => {
+                now.state != Some(Named::Known(AllotmentState::Valid))
+            }
+            Ok(_) => false,
+            Err(error) => {
+                if matches!(error, Error::FamilyGone(_)) {
+                    info!("nlb_fwd was unloaded");
+                }
+                true
+            }
+        };
+        if concerns {
+            // It is asked already, or nobody is there.
+            let _ = changed.try_send(());
+        }
+        if event.is_err() {
+            return;
+        }
+        event = monitor.next(Some(Duration::from_secs(30)));
+    }
 }
