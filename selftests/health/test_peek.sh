@@ -191,17 +191,36 @@ panic() {
 }
 all_panic() { health | jq -e '[.rows[] | select(.panic)] | length == 2'; }
 
+# Both daemons find it again: what hosts say is told to the new endpoints, and the classifier goes by those.
+module_anew() {
+	rmmod nlb_fwd
+	wait_for 20 has_trouble
+	load_modules nlb_fwd
+	service_made
+	app host1 drain web wait
+	becomes 80 host1 draining
+	gets_nothing
+	app host1 undo web
+	becomes 80 host1 active
+	gets_share 8 40
+}
+has_trouble() { health | jq -e .trouble; }
+service_made() {
+	lbu service add $VIP:80/tcp mode peek
+	local host
+	for host in host1 host2; do lbu endpoint add $VIP:80/tcp host "${address[$host]}"; done
+}
+
 ktap_begin
 load_modules nlb_fwd nlb_migrator
 topology
 vip_add lbu host1 host2
 keys_make 1 peers
-lbu service add $VIP:80/tcp mode peek
+service_made
 for host in host1 host2; do
 	ns $host nlb forwarder add "${lbu_of[$host]}"
 	ns $host nlb peer add "${lbu_of[$host]}" key 1 secret-file "$tmp/keypeers"
 	lbu peer add "${address[$host]}" key 1 secret-file "$tmp/keypeers"
-	lbu endpoint add $VIP:80/tcp host "${address[$host]}"
 done
 pages
 nlbd_start
@@ -218,4 +237,5 @@ ktap_run "an application stands still" application_stands_still
 ktap_run "drain, and undo" drain_and_undo
 ktap_run "an agent is killed" agent_is_killed
 ktap_run "all are failing" panic
+ktap_run "nlb_fwd is loaded anew" module_anew
 ktap_end
