@@ -46,3 +46,20 @@ pub fn add(counter: &Atomic<u64>, n: u64) {
     #[cfg(not(all(CONFIG_X86_64, not(CONFIG_UML))))]
     counter.fetch_add(n, Relaxed);
 }
+
+/// As [`add`], of a shorter counter.
+#[inline]
+pub fn add32(counter: &Atomic<u32>, n: u32) {
+    #[cfg(all(CONFIG_X86_64, not(CONFIG_UML)))]
+    // SAFETY: The pointer is valid and aligned. This is what `atomic_add()` does.
+    unsafe {
+        core::arch::asm!(
+            "lock add dword ptr [{counter}], {n:e}",
+            counter = in(reg) counter.as_ptr(),
+            n = in(reg) n,
+            options(nostack),
+        )
+    };
+    #[cfg(not(all(CONFIG_X86_64, not(CONFIG_UML))))]
+    counter.fetch_add(n, Relaxed);
+}

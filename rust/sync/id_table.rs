@@ -4,7 +4,11 @@
 //!
 //! C header: [`include/linux/xarray.h`](srctree/include/linux/xarray.h)
 
+#[cfg(CONFIG_KUNIT = "y")]
+mod tests;
+
 use super::{
+    add32,
     object::{
         Header,
         PartRef, //
@@ -21,16 +25,17 @@ use crate::bindings;
 use core::{
     cell::UnsafeCell,
     marker::PhantomData,
+    mem::{
+        offset_of,
+        size_of, //
+    },
     ptr::{
         self,
         NonNull, //
     },
 };
 use kernel::{
-    error::{
-        code,
-        to_result, //
-    },
+    alloc::flags::__GFP_ZERO,
     prelude::*,
     sync::atomic::{
         Acquire,
@@ -44,17 +49,63 @@ use kernel::{
 /// Entries that are looked at under one RCU read side.
 const ENTRIES_PER_STEP: u32 = 1024;
 
+/// Numbers of a [`Chunk`], which takes a page of memory.
+const SLOTS: u32 = 508;
+
+/// The entries of as many numbers in a row.
+#[repr(C)]
+struct Chunk {
+    /// For who frees it.
+    rcu: Opaque<bindings::callback_head>,
+    /// How many there are. Under the lock.
+    used: UnsafeCell<u32>,
+    /// Null, or the header of an object's. Written under the lock.
+    slots: [Atomic<*mut Header>; SLOTS as usize],
+}
+
+const _: () = assert!(size_of::<Chunk>() <= 4096);
+
+impl Chunk {
+    /// The slot of a number.
+    #[inline]
+    fn slot(&self, id: u32) -> Option<&Atomic<*mut Header>> {
+        // CAST: Small.
+        self.slots.get((id % SLOTS) as usize)
+    }
+
+    /// # Safety
+    ///
+    /// `rcu` is that of a chunk which nobody can find any more, a grace period ago.
+    unsafe extern "C" fn free_callback(rcu: *mut bindings::callback_head) {
+        const { assert!(offset_of!(Chunk, rcu) == 0) };
+        // SAFETY: By the safety requirements; it is from `kmalloc()`.
+        unsafe { bindings::kfree(rcu.cast()) };
+    }
+}
+
+/// Where the next number is tried.
+struct Turn {
+    next: u32,
+    /// How often all numbers have had their turn.
+    turn: u32,
+    /// The chunk that was used last, or null; and which it is.
+    chunk: *mut Chunk,
+    index: u32,
+}
+
 /// A table of parts of objects, each at a number of its own, for lookups without locks in any
 /// context.
 ///
 /// Numbers are given in turn, and with more numbers than entries, one that has become free is not
 /// given again before all others that are free: as many as there are more, or more. How often all
 /// have had their turn is told, so that longer numbers may take even longer to return. The table
-/// takes some 9 bytes for each number between the ones that are in use.
+/// takes some 8 bytes for each number between the ones that are in use, and a page at least for them.
 ///
 /// # Invariants
 ///
-/// `xa` is initialised, and its entries are from [`PartRef::into_raw`], with the reference.
+/// `xa` is initialised, and its entries are chunks from `kmalloc()`, which are freed a grace period after they
+/// were taken out. What is in their slots is from [`PartRef::into_raw`], with the reference. The chunk of
+/// `turn` is null, or in `xa`.
 #[pin_data(PinnedDrop)]
 pub struct IdTable<P: Send + Sync + 'static> {
     #[pin]
@@ -63,8 +114,8 @@ pub struct IdTable<P: Send + Sync + 'static> {
     numbers: u32,
     /// No more entries.
     max: u32,
-    /// The next number to try, and in which turn. Under the lock.
-    turn: UnsafeCell<(u32, u32)>,
+    /// Under the lock.
+    turn: UnsafeCell<Turn>,
     /// Grows under the lock.
     len: Atomic<u32>,
     /// Changes with each insertion and removal.
@@ -80,10 +131,10 @@ unsafe impl<P: Send + Sync + 'static> Send for IdTable<P> {}
 // SAFETY: As above.
 unsafe impl<P: Send + Sync + 'static> Sync for IdTable<P> {}
 
-/// A number as the kernel has it.
-fn index(id: u32) -> c_ulong {
+/// A chunk's index as the kernel has it.
+fn slot_index(index: u32) -> c_ulong {
     // CAST: It is as long as a pointer.
-    id as c_ulong
+    index as c_ulong
 }
 
 /// Holds the lock of a table.
@@ -101,7 +152,12 @@ impl<P: Send + Sync + 'static> IdTable<P> {
     /// number `first` first. `EINVAL` if `numbers` is 0.
     pub fn new(max: u32, numbers: u32, first: u32) -> impl PinInit<Self, Error> {
         try_pin_init!(Self {
-            turn: UnsafeCell::new((first.checked_rem(numbers).ok_or(EINVAL)?, 0)),
+            turn: UnsafeCell::new(Turn {
+                next: first.checked_rem(numbers).ok_or(EINVAL)?,
+                turn: 0,
+                chunk: ptr::null_mut(),
+                index: 0,
+            }),
             numbers,
             max,
             len: Atomic::new(0u32),
@@ -145,64 +201,117 @@ impl<P: Send + Sync + 'static> IdTable<P> {
         part: PartRef<P>,
         known: impl FnOnce(&P, u32, u32),
     ) -> Result<(), InsertError> {
-        let limit = bindings::xa_limit {
-            min: 0,
-            max: self.numbers.wrapping_sub(1),
-        };
-        let mut id;
         let lock = self.lock();
         if self.len() >= self.max {
             return Err(InsertError::Full);
         }
+        let (slot, id, turn) = self.free_slot(&lock)?;
         let header = part.into_raw();
+        // SAFETY: The reference is ours until it is in the table, and who removes it needs the lock.
+        known(unsafe { PartRef::part(header) }, id, turn);
         // INVARIANT: The entry is from `into_raw`, and the reference goes with it.
-        // SAFETY: The table is initialised and the lock is held, which is not released meanwhile
-        // with these flags; nobody else has `turn`.
-        let ret = unsafe {
-            let (next, turn) = &mut *self.turn.get();
-            let (xa, entry, gfp) = (self.xa.get(), header.as_ptr().cast(), bindings::GFP_ATOMIC);
-            // To look for one that is free costs more than what is usual: the next one is.
-            if *next == self.numbers {
-                (*next, *turn) = (0, turn.wrapping_add(1));
-            }
-            id = *next;
-            let mut ret = bindings::__xa_insert(xa, index(id), entry, gfp);
-            if ret == 0 {
-                *next = id.wrapping_add(1);
-            } else if Error::from_errno(ret) == code::EBUSY {
-                ret = bindings::__xa_alloc_cyclic(xa, &mut id, entry, limit, next, gfp);
-                if ret == 1 {
-                    *turn = turn.wrapping_add(1);
-                }
-            }
-            if ret >= 0 {
-                // It is in the table, and who removes it needs the lock.
-                known(PartRef::part(header), id, *turn);
-                self.len.fetch_add(1u32, Relaxed);
-            }
-            ret
-        };
+        slot.store(header.as_ptr(), Release);
+        add32(&self.len, 1);
         drop(lock);
-        if ret < 0 {
-            // SAFETY: It did not get into the table.
-            drop(unsafe { PartRef::<P>::from_raw(header) });
-        }
-        match to_result(ret) {
-            Ok(()) => {
-                self.generation.fetch_add(1, Release);
-                Ok(())
+        self.generation.fetch_add(1, Release);
+        Ok(())
+    }
+
+    /// The slot of the next number that is free, which counts as used from now on, the number, and its
+    /// turn.
+    fn free_slot(
+        &self,
+        lock: &Locked<'_>,
+    ) -> Result<(&Atomic<*mut Header>, u32, u32), InsertError> {
+        // SAFETY: The lock is held, and nobody else here has it.
+        let at = unsafe { &mut *self.turn.get() };
+        // In one round there are all, some of them twice.
+        for _ in 0..=self.numbers {
+            if at.next >= self.numbers {
+                (at.next, at.turn) = (0, at.turn.wrapping_add(1));
             }
-            Err(code::EBUSY) => Err(InsertError::Full),
-            Err(_) => Err(InsertError::NoMemory),
+            let id = at.next;
+            if at.chunk.is_null() || at.index != id / SLOTS {
+                self.enter(lock, at, id / SLOTS)?;
+            }
+            // SAFETY: By the type invariants, it is in the table, from where it is taken under the lock.
+            let chunk = unsafe { &*at.chunk };
+            let Some(slot) = chunk.slot(id) else {
+                break;
+            };
+            // SAFETY: The lock is held.
+            let used = unsafe { &mut *chunk.used.get() };
+            if read_once(slot).is_null() {
+                *used = used.wrapping_add(1);
+                at.next = id.wrapping_add(1);
+                return Ok((slot, id, at.turn));
+            }
+            at.next = match *used {
+                SLOTS => at.index.wrapping_add(1).saturating_mul(SLOTS),
+                _ => id.wrapping_add(1),
+            };
         }
+        Err(InsertError::Full)
+    }
+
+    /// Makes the chunk of an index the one that numbers are given of.
+    #[cold]
+    fn enter(&self, lock: &Locked<'_>, at: &mut Turn, index: u32) -> Result<(), InsertError> {
+        let mut chunk = self.chunk(index);
+        if chunk.is_null() {
+            let memory = KBox::<Chunk>::new_uninit(GFP_ATOMIC | __GFP_ZERO);
+            let memory = KBox::leak(memory.map_err(|_| InsertError::NoMemory)?);
+            // CAST: What is in it may be all zeroes.
+            chunk = ptr::from_mut(memory).cast();
+            // INVARIANT: It is from `kmalloc()`, and its slots are null.
+            // SAFETY: The table is initialised and the lock is held, which is not released meanwhile with
+            // these flags; nothing is there.
+            let ret = unsafe {
+                let (xa, gfp) = (self.xa.get(), bindings::GFP_ATOMIC);
+                bindings::__xa_insert(xa, slot_index(index), chunk.cast(), gfp)
+            };
+            if ret != 0 {
+                // SAFETY: It did not get into the table, and is from `kmalloc()`.
+                unsafe { bindings::kfree(chunk.cast()) };
+                return Err(InsertError::NoMemory);
+            }
+        }
+        let (before, index_before) = (at.chunk, at.index);
+        (at.chunk, at.index) = (chunk, index);
+        if !before.is_null() && before != chunk {
+            self.free_if_empty(lock, before, index_before);
+        }
+        Ok(())
+    }
+
+    /// Frees a chunk that is none any more, unless there is something in it.
+    fn free_if_empty(&self, _lock: &Locked<'_>, chunk: *mut Chunk, index: u32) {
+        // SAFETY: It is in the table, and the lock is held.
+        if unsafe { *(*chunk).used.get() } != 0 {
+            return;
+        }
+        self.removed.store(true, Relaxed);
+        // SAFETY: The table is initialised, and the lock is held. Nobody finds it again, and those who have
+        // found it are in an RCU read side.
+        unsafe {
+            bindings::__xa_erase(self.xa.get(), slot_index(index));
+            bindings::call_rcu((*chunk).rcu.get(), Some(Chunk::free_callback));
+        }
+    }
+
+    /// The chunk of an index, or null.
+    #[inline]
+    fn chunk(&self, index: u32) -> *mut Chunk {
+        // SAFETY: The table is initialised.
+        unsafe { bindings::xa_load(self.xa.get(), slot_index(index)) }.cast()
     }
 
     /// The header at a number.
     #[inline]
     fn at(&self, id: u32) -> Option<NonNull<Header>> {
-        // SAFETY: The table is initialised.
-        let entry = unsafe { bindings::xa_load(self.xa.get(), index(id)) };
-        NonNull::new(entry.cast())
+        // SAFETY: By the type invariants; the RCU read side or the lock is held.
+        let chunk = unsafe { self.chunk(id / SLOTS).as_ref() }?;
+        NonNull::new(read_once(chunk.slot(id)?))
     }
 
     /// The part at a number, for as long as the RCU read side is held.
@@ -227,8 +336,7 @@ impl<P: Send + Sync + 'static> IdTable<P> {
         let Some(header) = self.of(&lock, id, part) else {
             return false;
         };
-        // SAFETY: The table is initialised, and the lock is held.
-        unsafe { bindings::__xa_erase(self.xa.get(), index(id)) };
+        self.put(&lock, id, ptr::null_mut());
         drop(lock);
         self.len.fetch_sub(1u32, Relaxed);
         self.give_up(header);
@@ -244,19 +352,32 @@ impl<P: Send + Sync + 'static> IdTable<P> {
             return false;
         };
         // INVARIANT: The entry is from `into_raw`, and the reference goes with it.
-        // SAFETY: The table is initialised, and the lock is held. There is a place, so that no
-        // memory is needed, and it cannot fail.
-        unsafe {
-            bindings::__xa_store(
-                self.xa.get(),
-                index(id),
-                other.into_raw().as_ptr().cast(),
-                bindings::GFP_ATOMIC,
-            )
-        };
+        self.put(&lock, id, other.into_raw().as_ptr());
         drop(lock);
         self.give_up(header);
         true
+    }
+
+    /// Puts a header, or null, in the place of one that is at this number.
+    fn put(&self, lock: &Locked<'_>, id: u32, header: *mut Header) {
+        let index = id / SLOTS;
+        let chunk = self.chunk(index);
+        // SAFETY: By the type invariants, and the lock is held.
+        let Some((slot, used)) = (unsafe {
+            let slot = chunk.as_ref().and_then(|chunk| chunk.slot(id));
+            slot.map(|slot| (slot, &mut *(*chunk).used.get()))
+        }) else {
+            return;
+        };
+        slot.store(header, Release);
+        if !header.is_null() {
+            return;
+        }
+        *used = used.wrapping_sub(1);
+        // SAFETY: The lock is held.
+        if chunk != unsafe { (*self.turn.get()).chunk } {
+            self.free_if_empty(lock, chunk, index);
+        }
     }
 
     /// Gives up the reference of an entry that is in the table no more.
@@ -267,14 +388,30 @@ impl<P: Send + Sync + 'static> IdTable<P> {
         drop(unsafe { PartRef::<P>::from_raw(header) });
     }
 
-    /// The first entry from `id` on, and the number behind it.
-    fn next(&self, id: u32) -> Option<(u32, NonNull<Header>)> {
-        let mut at = index(id);
-        let (max, present) = (index(self.numbers), bindings::XA_PRESENT);
+    /// The first chunk from `index` on, and its own index. Under RCU, or when nobody else uses the table.
+    fn next_chunk(&self, index: u32) -> Option<(u32, NonNull<Chunk>)> {
+        let mut at = slot_index(index);
+        let (max, present) = (slot_index(self.numbers / SLOTS), bindings::XA_PRESENT);
         // SAFETY: The table is initialised.
-        let entry = unsafe { bindings::xa_find(self.xa.get(), &mut at, max, present) };
-        let next = u32::try_from(at.saturating_add(1)).unwrap_or(u32::MAX);
-        Some((next, NonNull::new(entry.cast())?))
+        let chunk = unsafe { bindings::xa_find(self.xa.get(), &mut at, max, present) };
+        Some((u32::try_from(at).ok()?, NonNull::new(chunk.cast())?))
+    }
+
+    /// The first entry from `id` on, and the number behind it. As above.
+    fn next(&self, mut id: u32) -> Option<(u32, NonNull<Header>)> {
+        loop {
+            let (index, chunk) = self.next_chunk(id / SLOTS)?;
+            // SAFETY: By the type invariants.
+            let chunk = unsafe { chunk.as_ref() };
+            let first = index.saturating_mul(SLOTS);
+            let end = first.saturating_add(SLOTS);
+            for id in id.max(first)..end {
+                if let Some(header) = NonNull::new(read_once(chunk.slot(id)?)) {
+                    return Some((id.saturating_add(1), header));
+                }
+            }
+            id = end;
+        }
     }
 
     /// Shows entries from `position` on to `f`: a limited number, so that the RCU read side is not
@@ -312,6 +449,12 @@ impl<P: Send + Sync + 'static> PinnedDrop for IdTable<P> {
             // SAFETY: A plain call; nothing is held, and tables are dropped in process context.
             unsafe { bindings::cond_resched() };
         }
+        let mut index = 0;
+        while let Some((at, chunk)) = self.next_chunk(index) {
+            // SAFETY: By the type invariants, and nobody uses it any more.
+            unsafe { bindings::kfree(chunk.as_ptr().cast()) };
+            index = at.saturating_add(1);
+        }
         // SAFETY: The table is initialised, and nobody uses it any more.
         unsafe { bindings::xa_destroy(self.xa.get()) };
         // What the objects have may be needed by nobody else who outlives this.
@@ -319,126 +462,5 @@ impl<P: Send + Sync + 'static> PinnedDrop for IdTable<P> {
             // SAFETY: A plain call; process context.
             unsafe { bindings::rcu_barrier() };
         }
-    }
-}
-
-#[kunit_tests(nlb_core_id_table)]
-mod tests {
-    use super::*;
-    use crate::sync::object::{
-        Object,
-        ObjectRef, //
-    };
-    use kernel::sync::Arc;
-
-    struct Thing {
-        before: u64,
-        part: Numbered,
-        dropped: Arc<Atomic<i32>>,
-    }
-
-    struct Numbered {
-        name: u32,
-        id: Atomic<u32>,
-    }
-
-    impl Object for Thing {
-        type Key = u32;
-        type Part = Numbered;
-
-        fn key(&self) -> &u32 {
-            &self.part.name
-        }
-
-        fn part(&self) -> &Numbered {
-            &self.part
-        }
-    }
-
-    impl Drop for Thing {
-        fn drop(&mut self) {
-            assert_eq!(self.before, 42);
-            self.dropped.fetch_add(1, Relaxed);
-        }
-    }
-
-    fn thing(name: u32, dropped: &Arc<Atomic<i32>>) -> Result<ObjectRef<Thing>> {
-        let part = Numbered {
-            name,
-            id: Atomic::new(u32::MAX),
-        };
-        let thing = Thing {
-            before: 42,
-            part,
-            dropped: dropped.clone(),
-        };
-        ObjectRef::new(thing, GFP_KERNEL)
-    }
-
-    fn note(part: &Numbered, id: u32, turn: u32) {
-        part.id.store(id + 100 * turn, Relaxed);
-    }
-
-    #[test]
-    fn what_is_free_has_to_wait() -> Result {
-        let dropped = Arc::new(Atomic::new(0), GFP_KERNEL)?;
-        let table = KBox::pin_init(IdTable::<Numbered>::new(2, 5, 0), GFP_KERNEL)?;
-        let (stays, goes) = (thing(0, &dropped)?, thing(1, &dropped)?);
-        table.insert(stays.to_part(), note)?;
-        for id in [1, 2, 3, 4, 101, 102] {
-            table.insert(goes.to_part(), note)?;
-            assert_eq!(goes.part.id.load(Relaxed), id);
-            let more = table.insert(goes.to_part(), note);
-            assert_eq!(more, Err(InsertError::Full));
-            assert_eq!(table.len(), 2);
-            assert!(table.remove(id % 100, &goes.part));
-        }
-        drop((stays, goes, table));
-        assert_eq!(dropped.load(Relaxed), 2);
-        Ok(())
-    }
-
-    #[test]
-    fn numbers_are_given_in_turn() -> Result {
-        let dropped = Arc::new(Atomic::new(0), GFP_KERNEL)?;
-        let table = KBox::pin_init(IdTable::<Numbered>::new(4, 4, 6), GFP_KERNEL)?;
-        let mut things = KVec::new();
-        for (name, id) in [(0, 2), (1, 3), (2, 100), (3, 101)] {
-            let thing = thing(name, &dropped)?;
-            table.insert(thing.to_part(), note)?;
-            assert_eq!(thing.part.id.load(Relaxed), id);
-            things.push(thing, GFP_KERNEL)?;
-        }
-        let more = thing(4, &dropped)?;
-        let full = table.insert(more.to_part(), note);
-        assert_eq!(full, Err(InsertError::Full));
-        assert_eq!(table.len(), 4);
-        let Some(second) = things.get(1) else {
-            return Err(EINVAL);
-        };
-        assert!(!table.remove(2, &second.part));
-        assert!(table.remove(3, &second.part));
-        assert!(!table.remove(3, &second.part));
-        table.insert(more.to_part(), note)?;
-        assert_eq!(more.part.id.load(Relaxed), 103);
-        {
-            let guard = rcu::read_lock();
-            assert_eq!(table.get(&guard, 3).map(|part| part.name), Some(4));
-            assert!(table.get(&guard, 4).is_none());
-        }
-        assert!(!table.replace(3, &second.part, more.to_part()));
-        assert!(table.replace(3, &more.part, second.to_part()));
-        let (mut position, mut sum) = (Position::default(), 0);
-        assert!(table.scan(&rcu::read_lock(), &mut position, |part| {
-            sum += part.name;
-            Scan::Continue
-        }));
-        assert_eq!(sum, 6);
-        assert!(table.scan(&rcu::read_lock(), &mut position, |_| Scan::Stop));
-        drop((things, more));
-        drop(table);
-        // Dropping the table has waited for them.
-        assert_eq!(dropped.load(Relaxed), 5);
-        Ok(())
     }
 }
