@@ -4,7 +4,10 @@
 //!
 //! C header: [`include/linux/random.h`](srctree/include/linux/random.h).
 
-use crate::bindings;
+use crate::{
+    bindings,
+    wire::siphash::siphash13, //
+};
 
 /// 32 random bits. May be called in any context.
 pub fn u32() -> u32 {
@@ -30,6 +33,23 @@ pub fn below(limit: u32) -> u32 {
     ((u64::from(u32()) * u64::from(limit)) >> 32) as u32
 }
 
+/// Makes numbers of others that nobody can guess who does not have it.
+pub struct Secret([u64; 2]);
+
+impl Secret {
+    /// A new one. May be called in any context.
+    #[expect(clippy::new_without_default, reason = "each is another one")]
+    pub fn new() -> Self {
+        Self([u64(), u64()])
+    }
+
+    /// The number that goes with `word`, always the same.
+    #[inline]
+    pub fn number(&self, word: u64) -> u64 {
+        siphash13(self.0, word)
+    }
+}
+
 #[kernel::macros::kunit_tests(nlb_random)]
 mod tests {
     use super::*;
@@ -46,5 +66,13 @@ mod tests {
         fill(&mut bytes);
         assert!(bytes != [0; 16]);
         assert!(u64() != u64() || u64() != u64());
+    }
+
+    #[test]
+    fn secrets_differ() {
+        let (one, other) = (Secret::new(), Secret::new());
+        assert_eq!(one.number(7), one.number(7));
+        assert!(one.number(7) != one.number(8));
+        assert!(one.number(7) != other.number(7));
     }
 }

@@ -5,6 +5,7 @@
 //! C header: [`include/linux/skbuff.h`](srctree/include/linux/skbuff.h)
 
 mod arrival;
+mod datagram;
 mod reason;
 mod rewrite;
 #[cfg(CONFIG_KUNIT = "y")]
@@ -569,8 +570,8 @@ impl SkBuff {
     /// Declares that the network header starts at the data.
     #[inline]
     pub fn reset_network_header(&mut self) {
-        // SAFETY: By the type invariants.
-        unsafe { bindings::skb_reset_network_header(self.as_raw()) };
+        // CAST: As in C, where it is an offset of 16 bits.
+        self.headers_mut().network_header = self.headroom() as u16;
     }
 
     /// Declares that the transport header starts `offset` bytes behind the data pointer.

@@ -24,15 +24,18 @@ use super::{
         FourTuple,
         Proto, //
     },
+    checksum,
     error::DropReason,
     field,
     flow_id::FlowId,
     ipv4,
+    ipv6,
     parse::{
         parse,
         Frame, //
     },
-    report::Report, //
+    report::Report,
+    udp, //
 };
 
 /// The UDP port of forwarders and hosts.
@@ -46,6 +49,17 @@ pub const LEARN_LEN: usize = 28;
 
 /// Bytes of LEARN6 in front of the inner packet; no message is longer there.
 pub const LEARN6_LEN: usize = 52;
+
+/// Bytes of a LEARN's datagram in front of the inner packet.
+pub const DATAGRAM_LEN: usize = ipv4::HEADER_LEN + udp::HEADER_LEN + LEARN_LEN;
+
+/// The same of a LEARN6.
+pub const DATAGRAM6_LEN: usize = ipv6::HEADER_LEN + udp::HEADER_LEN + LEARN6_LEN;
+
+/// Time to live, or hop limit, of a LEARN's datagram.
+const TTL: u8 = 64;
+
+const UDP: u8 = 17;
 
 const VERSION: u8 = 1;
 const LEARN: u8 = 1;
@@ -89,12 +103,23 @@ pub struct Learn {
     pub tuple: FourTuple,
 }
 
+#[inline(always)]
 fn header(kind: u8, protocol: u8, flow_id: FlowId, cookie: u64) -> [u8; HEADER_LEN] {
     let mut bytes = [0; HEADER_LEN];
-    field::put(&mut bytes, 0, [(VERSION << 4) | kind, protocol]);
+    let first = u32::from(VERSION << 4 | kind) << 24 | u32::from(protocol) << 16;
+    field::put(&mut bytes, 0, first.to_be_bytes());
     field::put(&mut bytes, 4, flow_id.value().to_be_bytes());
     field::put(&mut bytes, 8, cookie.to_be_bytes());
     bytes
+}
+
+/// Writes the header of a LEARN's datagram of `len` bytes, whose checksum is `check` so far.
+#[inline(always)]
+fn put_udp(to: &mut [u8], at: usize, len: u16, check: u16) {
+    let ports = u32::from(PORT) << 16 | u32::from(PORT);
+    let rest = u32::from(len) << 16 | u32::from(check);
+    field::put(to, at, ports.to_be_bytes());
+    field::put(to, at.saturating_add(4), rest.to_be_bytes());
 }
 
 impl Learn {
@@ -110,25 +135,107 @@ impl Learn {
 
     /// Writes the bytes in front of the inner packet to `to`, and returns them.
     pub fn emit<'a>(&self, to: &'a mut [u8; LEARN6_LEN]) -> &'a [u8] {
-        let tuple = &self.tuple;
-        let (client, vip) = (tuple.client(), tuple.vip());
-        let (kind, ports) = match (client.to_v4(), vip.to_v4()) {
-            (Some(client), Some(vip)) => {
-                field::put(to, 16, client);
-                field::put(to, 20, vip);
-                (LEARN, 24)
-            }
-            _ => {
-                field::put(to, 16, *client.as_bytes());
-                field::put(to, 32, *vip.as_bytes());
-                (LEARN6, 48)
-            }
-        };
-        let protocol = tuple.proto().number();
-        field::put(to, 0, header(kind, protocol, self.flow_id, self.cookie));
-        let both = u32::from(tuple.client_port()) << 16 | u32::from(tuple.vip_port());
-        field::put(to, ports, both.to_be_bytes());
+        match (self.tuple.client().to_v4(), self.tuple.vip().to_v4()) {
+            (Some(client), Some(vip)) => self.put_v4(to, 0, (client, vip)),
+            _ => self.put_v6(to, 0),
+        }
         field::range(to, 0, self.head_len())
+    }
+
+    /// Writes the bytes of a LEARN at `at`, where there is room for them.
+    #[inline(always)]
+    fn put_v4(&self, to: &mut [u8], at: usize, (client, vip): ([u8; 4], [u8; 4])) {
+        field::put(to, at.saturating_add(16), client);
+        field::put(to, at.saturating_add(20), vip);
+        self.put_rest(to, at, LEARN, LEARN_LEN);
+    }
+
+    /// As [`Learn::put_v4`], of a LEARN6.
+    fn put_v6(&self, to: &mut [u8], at: usize) {
+        field::put(to, at.saturating_add(16), *self.tuple.client().as_bytes());
+        field::put(to, at.saturating_add(32), *self.tuple.vip().as_bytes());
+        self.put_rest(to, at, LEARN6, LEARN6_LEN);
+    }
+
+    /// Writes all but the addresses.
+    #[inline(always)]
+    fn put_rest(&self, to: &mut [u8], at: usize, kind: u8, len: usize) {
+        let tuple = &self.tuple;
+        let header = header(kind, tuple.proto().number(), self.flow_id, self.cookie);
+        field::put(to, at, header);
+        let both = u32::from(tuple.client_port()) << 16 | u32::from(tuple.vip_port());
+        let ports = at.saturating_add(len).saturating_sub(4);
+        field::put(to, ports, both.to_be_bytes());
+    }
+
+    /// Writes the whole datagram of an IPv4 connection from `source` to `destination`, but for the inner
+    /// packet of `inner` bytes. Where UDP has its checksum there is the sum of the pseudo header, for a
+    /// device that does the rest. `None` if the packet is too long, or the connection one of IPv6.
+    ///
+    /// It must not be fragmented, so it needs no identification (RFC 6864 section 4.1).
+    #[inline(always)]
+    pub fn emit_datagram(
+        &self,
+        source: [u8; 4],
+        destination: [u8; 4],
+        inner: usize,
+        to: &mut [u8; DATAGRAM_LEN],
+    ) -> Option<()> {
+        let len = u16::try_from(inner.checked_add(DATAGRAM_LEN)?).ok()?;
+        let udp_len = len.wrapping_sub(ipv4::HEADER_LEN as u16);
+        let words = [
+            0x4500_0000 | u32::from(len),
+            // Don't fragment.
+            0x4000,
+            u32::from(TTL) << 24 | u32::from(UDP) << 16,
+            u32::from_be_bytes(source),
+            u32::from_be_bytes(destination),
+        ];
+        let sum = |words: &[u32]| {
+            let add = |sum: u64, word: &u32| sum.wrapping_add(u64::from(*word));
+            checksum::fold64(words.iter().fold(0, add))
+        };
+        let [first, second, third, from, there] = words;
+        let check = u32::from(!sum(&words));
+        field::put(to, 0, first.to_be_bytes());
+        field::put(to, 4, second.to_be_bytes());
+        field::put(to, 8, (third | check).to_be_bytes());
+        field::put(to, 12, source);
+        field::put(to, 16, destination);
+        let pseudo = sum(&[from, there, UDP.into(), udp_len.into()]);
+        put_udp(to, ipv4::HEADER_LEN, udp_len, pseudo);
+        let ends = (self.tuple.client().to_v4()?, self.tuple.vip().to_v4()?);
+        self.put_v4(to, ipv4::HEADER_LEN + udp::HEADER_LEN, ends);
+        Some(())
+    }
+
+    /// As [`Learn::emit_datagram`], of an IPv6 connection. `None` if the packet is too long, or an address
+    /// one of IPv4.
+    pub fn emit_datagram6(
+        &self,
+        source: Addr,
+        destination: Addr,
+        inner: usize,
+        to: &mut [u8; DATAGRAM6_LEN],
+    ) -> Option<()> {
+        if source.is_v4() || destination.is_v4() || self.tuple.is_v4() {
+            return None;
+        }
+        let len = inner.checked_add(udp::HEADER_LEN + LEARN6_LEN)?;
+        let udp_len = u16::try_from(len).ok()?;
+        let flow = 0x6000_0000u32;
+        field::put(to, 0, flow.to_be_bytes());
+        field::put(to, 4, udp_len.to_be_bytes());
+        field::put(to, 6, [UDP, TTL]);
+        field::put(to, ipv6::SOURCE, *source.as_bytes());
+        field::put(to, ipv6::DESTINATION, *destination.as_bytes());
+        let words = source.words().into_iter().chain(destination.words());
+        let sum = words
+            .chain([UDP.into(), udp_len.into()])
+            .fold(0u64, |sum, word| sum.wrapping_add(word.into()));
+        put_udp(to, ipv6::HEADER_LEN, udp_len, checksum::fold64(sum));
+        self.put_v6(to, ipv6::HEADER_LEN + udp::HEADER_LEN);
+        Some(())
     }
 
     /// Reads the 4-tuple behind the header.
@@ -270,6 +377,10 @@ impl Message {
 mod tests {
     use super::{
         super::vectors::{
+            FORWARDER,
+            FORWARDER_V6,
+            HOST,
+            HOST_V6,
             VECTORS,
             VECTORS_V6, //
         },
@@ -320,6 +431,72 @@ mod tests {
         bytes[0] = 0x13;
         bytes[8..].fill(0);
         assert_eq!(unknown(ID), bytes);
+    }
+
+    /// The datagram of a LEARN with this packet, as it is when a device has done its part.
+    fn datagram(learn: Learn, from: Addr, there: Addr, inner: &[u8]) -> Option<Vec<u8>> {
+        let (mut to, mut to6) = ([0xff; DATAGRAM_LEN], [0xff; DATAGRAM6_LEN]);
+        let (head, l4): (&[u8], _) = match (from.to_v4(), there.to_v4()) {
+            (Some(from), Some(there)) => {
+                learn.emit_datagram(from, there, inner.len(), &mut to)?;
+                (&to, 20)
+            }
+            _ => {
+                learn.emit_datagram6(from, there, inner.len(), &mut to6)?;
+                (&to6, 40)
+            }
+        };
+        let mut packet = [head, inner].concat();
+        let check = checksum::checksum(&packet[l4..]);
+        packet[l4 + 6..l4 + 8].copy_from_slice(&check.to_be_bytes());
+        Some(packet)
+    }
+
+    #[test]
+    fn whole_datagrams() {
+        for (learn, from, there, inner, head) in [
+            (learn(), FORWARDER, HOST, VECTORS[0].inner, 56),
+            (learn6(), FORWARDER_V6, HOST_V6, VECTORS_V6[0].inner, 100),
+        ] {
+            let packet = datagram(learn, from, there, inner).unwrap();
+            assert_eq!(packet.len(), head + inner.len());
+            let parsed = parse(&packet, Frame::complete(packet.len())).unwrap();
+            let tuple = FourTuple::new(from, PORT, there, PORT, Proto::Udp);
+            assert_eq!(Some(parsed.tuple), tuple);
+            assert_eq!(parsed.total_len, packet.len());
+            assert!((parsed.ttl, parsed.dont_fragment) == (TTL, true));
+            let len = packet.len() as u8;
+            match ipv4::Packet::new_header(&packet[..]) {
+                Ok(ip) => {
+                    assert!(ip.verify_checksum());
+                    assert_eq!(packet[..10], [0x45, 0, 0, len, 0, 0, 0x40, 0, 64, 17]);
+                }
+                Err(_) => assert_eq!(packet[..8], [0x60, 0, 0, 0, 0, len - 40, 17, 64]),
+            }
+            let udp = udp::Packet::new_checked(&packet[parsed.l4_offset..]).unwrap();
+            assert!(udp.checksum() != 0 && udp.verify_checksum(from, there));
+            let whole = Ok((Message::Learn(learn), Some(inner)));
+            assert_eq!(Message::parse(udp.payload()), whole);
+        }
+    }
+
+    #[test]
+    fn datagrams_have_one_family_and_a_bound() {
+        for (learn, from, there, most) in [
+            (learn(), FORWARDER, HOST, 65535 - 56),
+            (learn6(), FORWARDER_V6, HOST_V6, 65535 - 60),
+        ] {
+            let fits = |len| datagram(learn, from, there, &std::vec![0; len]).is_some();
+            assert!(fits(most) && !fits(most + 1));
+        }
+        for (learn, from, there) in [
+            (learn(), FORWARDER_V6, HOST_V6),
+            (learn(), FORWARDER, HOST_V6),
+            (learn6(), FORWARDER, HOST),
+            (learn6(), FORWARDER_V6, HOST),
+        ] {
+            assert_eq!(datagram(learn, from, there, &[]), None);
+        }
     }
 
     #[test]

@@ -47,6 +47,7 @@ pub mod prefixes;
 pub mod record;
 pub mod report;
 pub mod seq;
+pub mod siphash;
 pub mod slow_start;
 pub mod sweep;
 pub mod tcp;

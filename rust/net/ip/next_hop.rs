@@ -151,9 +151,64 @@ impl<'a> NextHop<'a> {
     /// [`Arrival::fits_mtu`]. Of the packets of clients, most are ACKs, which fit everywhere.
     #[inline]
     pub fn carries(&self, packet: &Arrival, parsed: &Parsed) -> bool {
+        packet.len() <= self.always || packet.fits_mtu(self.mtu(), parsed)
+    }
+
+    /// Whether a packet of so many bytes may go this way.
+    #[inline]
+    pub fn carries_len(&self, len: u32) -> bool {
+        len <= self.mtu()
+    }
+
+    /// `dst_mtu()`, without a call where nothing but the device bounds it.
+    #[inline]
+    fn mtu(&self) -> u32 {
+        /// `IP_MAX_MTU`.
+        const MAX: u32 = 0xfff0;
+        let dst = self.dst.as_ptr();
+        if self.always == IPV4_MIN_MTU {
+            // CAST: The destination entry is the first field.
+            let route = dst.cast::<bindings::rtable>();
+            // SAFETY: By the type invariants, it is an IPv4 route, whose metrics are there under RCU; all is
+            // written in one piece.
+            let (learnt, set) = unsafe {
+                let metrics = (&raw const (*dst)._metrics).read_volatile();
+                let metrics = (metrics & !(bindings::DST_METRICS_FLAGS as c_ulong)) as *const u32;
+                // Both in one word, which would be put together bit by bit otherwise.
+                let learnt = (&raw const (*route)._bitfield_1).cast::<u32>();
+                (
+                    learnt.read_volatile(),
+                    metrics.add(bindings::RTAX_MTU as usize - 1).read_volatile(),
+                )
+            };
+            if learnt | set == 0 {
+                return self.dev.mtu().min(MAX);
+            }
+        }
         // SAFETY: By the type invariants.
-        let mtu = || unsafe { bindings::dst_mtu(self.dst.as_ptr()) };
-        packet.len() <= self.always || packet.fits_mtu(mtu(), parsed)
+        unsafe { bindings::dst_mtu(dst) }
+    }
+
+    /// Sends an arrived packet, whose data starts at its IP header, as the payload of a datagram, past
+    /// the hooks of `LOCAL_OUT` and `POST_ROUTING`. With softirqs disabled.
+    ///
+    /// `write` writes the datagram before that, from an IP header of the packet's family on. Its UDP header
+    /// is at `l4`, with the sum of the pseudo header as its checksum. The packet is consumed. Errors:
+    /// `ENOMEM`, or the stack's; `EMSGSIZE` if `write` has none.
+    #[inline(always)]
+    pub fn send_udp<const N: usize>(
+        self,
+        mut skb: SkBuff,
+        l4: u16,
+        write: impl FnOnce(&mut [u8; N]) -> Option<()>,
+    ) -> Result {
+        let link = u16::try_from(self.dev.link_headroom()).unwrap_or(u16::MAX);
+        skb.clear_hash();
+        if let Err(e) = skb.push_udp(l4, link, write) {
+            skb.drop_reason(DropReason::NOMEM);
+            return Err(e);
+        }
+        self.output(skb)
     }
 
     /// Hands an arrived packet, which has been readdressed and whose data starts at its IP header,

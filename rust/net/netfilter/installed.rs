@@ -101,7 +101,18 @@ impl Net {
     /// another priority, judges packets that are forwarded, too.)
     #[inline]
     pub fn has_post_routing(&self, v4: bool, guard: &rcu::Guard) -> bool {
-        let found = self.find_hook(v4, HookNum::PostRouting, guard, |ops| {
+        self.has_hook(v4, HookNum::PostRouting, guard)
+    }
+
+    /// As [`Net::has_post_routing`], of those that begin here.
+    #[inline]
+    pub fn has_local_out(&self, v4: bool, guard: &rcu::Guard) -> bool {
+        self.has_hook(v4, HookNum::LocalOut, guard)
+    }
+
+    #[inline]
+    fn has_hook(&self, v4: bool, place: HookNum, guard: &rcu::Guard) -> bool {
+        let found = self.find_hook(v4, place, guard, |ops| {
             let first = bindings::nf_ip_hook_priorities_NF_IP_PRI_SELINUX_FIRST;
             !(is_of_kernel(ops) && ops.priority == first)
         });

@@ -155,6 +155,29 @@ impl SkBuff {
         })
     }
 
+    /// Replaces the time to live of a packet with these headers, whose data starts at its IP header. Only
+    /// the checksum of that header is kept right, not one of the whole packet that a device has made.
+    /// Errors: `ENOMEM`.
+    #[inline]
+    pub fn set_ttl(&mut self, parsed: &Parsed, ttl: u8) -> Result {
+        if !parsed.tuple.is_v4() {
+            let [.., hop_limit] = self.data_mut(8)? else {
+                return Err(EINVAL);
+            };
+            *hop_limit = ttl;
+            return Ok(());
+        }
+        let ip = self.data_mut(IP_MIN_LEN as u16)?;
+        let new = [ttl, parsed.tuple.proto().number()];
+        let (old, check) = (get(ip, IP_TTL), get(ip, IP_CHECK));
+        let (Some(old), Some(check)) = (old, check) else {
+            return Err(EINVAL);
+        };
+        let check = Delta::default().replace2(old, new).check(check);
+        set(ip, IP_TTL, new).ok_or(EINVAL)?;
+        set(ip, IP_CHECK, check).ok_or(EINVAL)
+    }
+
     #[inline(always)]
     fn rewrite_ipv4(&mut self, to: &Ipv4Rewrite) -> Result {
         self.may_pull(IP_MIN_LEN as u32)?;
