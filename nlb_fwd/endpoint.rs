@@ -21,15 +21,21 @@ use kernel::{
         Arc, //
     },
 };
-use nlb::wire::{
-    addr::{
-        Addr,
-        FourTuple, //
+use nlb::{
+    sync::{
+        add32,
+        read_once, //
     },
-    least,
-    slow_start::{
-        self,
-        STEPS, //
+    wire::{
+        addr::{
+            Addr,
+            FourTuple, //
+        },
+        least,
+        slow_start::{
+            self,
+            STEPS, //
+        }, //
     }, //
 };
 use nlb_tunnel::Target;
@@ -223,7 +229,7 @@ impl Endpoint {
 
     /// A route begins to point here.
     pub(crate) fn route_added(&self) {
-        self.routes.fetch_add(1u32, Relaxed);
+        add32(&self.routes, 1);
     }
 
     /// A route that pointed here is gone.
@@ -233,7 +239,7 @@ impl Endpoint {
 
     /// The connection of a route begins to be active.
     pub(crate) fn active_added(&self) {
-        self.active.fetch_add(1u32, Relaxed);
+        add32(&self.active, 1);
     }
 
     /// The connection of a route is not active any more.
@@ -263,7 +269,7 @@ impl Candidate for Endpoint {
     }
 
     fn has_room(&self) -> bool {
-        let max = self.max_routes.load(Relaxed);
+        let max = read_once(&self.max_routes);
         max == 0 || self.active() < max
     }
 

@@ -104,42 +104,35 @@ impl Forwarder {
     /// tunnel if the host is none. Errors as [`Forwarder::add_route`].
     pub(crate) fn open_route(
         &self,
-        net: &Net,
+        (net, guard): (&Net, &rcu::Guard),
         tuple: &FourTuple,
         service: &Arc<Service>,
         endpoint: Option<&Arc<Endpoint>>,
         target: &Arc<Target>,
         (origin, flags): (RouteOrigin, Flags),
     ) -> Result<ObjectRef<Route>, NoRoute> {
-        let add = |way, mapping| {
-            let route = Route::new(
-                (way, mapping),
-                service.clone(),
-                endpoint.cloned(),
-                origin,
-                flags,
-            );
-            let route = route.map_err(|_| InsertError::NoMemory)?;
-            self.add_route(net, &route).map(|()| route)
+        let add = |way| {
+            let mapping = || Mapping::plain(tuple, target);
+            let route = Route::new((way, mapping), service, endpoint, origin, flags)
+                .map_err(|_| InsertError::NoMemory)?;
+            self.add_route(net, guard, &route).map(|()| route)
         };
-        let plain = |way| add(way, Mapping::plain(tuple, target));
         match endpoint.map(|endpoint| (endpoint.forward(), endpoint)) {
             None | Some((Forward::Tunnel, _)) => {
-                let mapping = Mapping::tunnelled(tuple, target).map_err(NoRoute::FlowId)?;
-                add(Way::Tunnel, mapping)
+                nlb_tunnel::check_family(tuple, target).map_err(NoRoute::FlowId)?;
+                add(Way::Tunnel)
             }
-            Some((Forward::Direct, _)) => plain(Way::Direct),
-            Some((Forward::Ipip, _)) => plain(Way::Ipip),
-            Some((Forward::HalfNat, _)) => plain(Way::HalfNat),
+            Some((Forward::Direct, _)) => add(Way::Direct),
+            Some((Forward::Ipip, _)) => add(Way::Ipip),
+            Some((Forward::HalfNat, _)) => add(Way::HalfNat),
             Some((Forward::Nat, endpoint)) => {
-                let guard = rcu::read_lock();
                 for _ in 0..TRIES {
                     let port = nat_port(self.next_port.fetch_add(1u32, Relaxed));
                     let answers = endpoint.answers(tuple, (target.source(), port));
-                    if answers.is_some_and(|tuple| self.replies.get(&guard, &tuple).is_some()) {
+                    if answers.is_some_and(|tuple| self.replies.get(guard, &tuple).is_some()) {
                         continue;
                     }
-                    match plain(Way::Nat(port)) {
+                    match add(Way::Nat(port)) {
                         // Another CPU has just taken it.
                         Err(NoRoute::Reply) => {}
                         other => return other,

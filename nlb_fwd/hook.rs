@@ -201,9 +201,8 @@ impl Forwarder {
             Some(_) => return Err(Counter::DropOverflow),
             None => self.pick(service, state.rcu(), &parsed.tuple)?,
         };
-        let net = state.net();
         let opened = self.open_route(
-            net,
+            (state.net(), state.rcu()),
             &parsed.tuple,
             service,
             Some(endpoint),

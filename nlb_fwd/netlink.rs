@@ -471,7 +471,7 @@ fn route_new(req: &Request<'_>) -> Result {
         })?,
     };
     let opened = forwarder.open_route(
-        req.net(),
+        (req.net(), &rcu::read_lock()),
         &tuple,
         &service,
         endpoint.as_ref(),

@@ -64,9 +64,9 @@ impl plumb::Plumber for Plumber {
         }
         // The connection is established, whatever packet comes next.
         let route = Route::new(
-            (Way::Tunnel, mapping.heir()),
-            service.clone(),
-            endpoint,
+            (Way::Tunnel, || mapping.heir()),
+            service,
+            endpoint.as_ref(),
             RouteOrigin::Migration,
             Flags::ACK,
         )?;
@@ -74,7 +74,7 @@ impl plumb::Plumber for Plumber {
         if !nlb_tunnel::replace(net, mapping, &route) {
             return Err(ENOENT);
         }
-        let added = forwarder.add_route(net, &route);
+        let added = forwarder.add_route(net, &guard, &route);
         if added.is_err() {
             nlb_tunnel::release(net, route.mapping());
         }

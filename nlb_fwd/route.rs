@@ -75,7 +75,7 @@ const UNWATCHED: u32 = 1 << 9;
 const ORIGIN: u32 = 16;
 
 // There may be a million of them: see "What a route takes" in Documentation/forwarding.rst.
-const _: () = assert!(size_of::<Route>() <= 112);
+const _: () = assert!(size_of::<Route>() <= 104);
 
 /// Memory for routes.
 pub(crate) static CACHE: ObjectCache<Route> = ObjectCache::new(c"nlb_route");
@@ -96,22 +96,26 @@ impl Object for Route {
 
 impl Route {
     /// A route of the mapping's connection, in the state after a packet with `flags`.
+    #[inline(always)]
     pub(crate) fn new(
-        (way, mapping): (Way, Mapping),
-        service: Arc<Service>,
-        endpoint: Option<Arc<Endpoint>>,
+        (way, mapping): (Way, impl FnOnce() -> Mapping),
+        service: &Arc<Service>,
+        endpoint: Option<&Arc<Endpoint>>,
         origin: RouteOrigin,
         flags: Flags,
     ) -> Result<ObjectRef<Self>> {
-        let state = State::initial(mapping.tuple().proto(), flags);
-        let route = Self {
-            mapping,
-            service,
-            endpoint,
-            way,
-            state: Atomic::new(state as u32 | GONE | (origin as u32) << ORIGIN),
-        };
-        CACHE.make(route, GFP_ATOMIC)
+        // Where it stays: it is made for each connection, and not to be moved.
+        CACHE.make(GFP_ATOMIC, || {
+            let mapping = mapping();
+            let state = State::initial(mapping.tuple().proto(), flags);
+            Self {
+                mapping,
+                service: service.clone(),
+                endpoint: endpoint.cloned(),
+                way,
+                state: Atomic::new(state as u32 | GONE | (origin as u32) << ORIGIN),
+            }
+        })
     }
 
     /// The connection.
@@ -168,7 +172,7 @@ impl Route {
     /// Changes the state, and with it what the endpoint knows of its connections. Packets and those
     /// who remove the route may come at the same time.
     fn change(&self, next: impl Fn(u32) -> u32) {
-        let mut before = self.state.load(Relaxed);
+        let mut before = read_once(&self.state);
         loop {
             let after = next(before);
             match self.state.cmpxchg(before, after, Relaxed) {

@@ -37,11 +37,13 @@ use kernel::{
 };
 use nlb::{
     sync::{
+        add32,
         family_table::{
             ByFamily,
             FamilyKey, //
         },
-        rcu::RcuCell, //
+        rcu::RcuCell,
+        read_once, //
     },
     time,
     wire::{
@@ -242,9 +244,9 @@ impl Service {
 
     /// For how long clients go to one endpoint.
     pub(crate) fn affinity(&self) -> Affinity {
-        let prefix = self.affinity_prefix.load(Relaxed);
+        let prefix = read_once(&self.affinity_prefix);
         Affinity {
-            timeout: self.affinity_timeout.load(Relaxed),
+            timeout: read_once(&self.affinity_timeout),
             prefix: u8::try_from(prefix).unwrap_or(u8::MAX),
         }
     }
@@ -312,7 +314,7 @@ impl Service {
 
     /// A route of the service is made.
     pub(crate) fn route_added(&self) {
-        self.routes.fetch_add(1u32, Relaxed);
+        add32(&self.routes, 1);
     }
 
     /// A route of the service is gone.

@@ -422,10 +422,15 @@ impl Forwarder {
     ///
     /// [`NoRoute::Table`], [`NoRoute::FlowId`], [`NoRoute::Reply`]. Any context; the caller holds the
     /// RCU read side from before it looked up the service.
-    pub(crate) fn add_route(&self, net: &Net, route: &ObjectRef<Route>) -> Result<(), NoRoute> {
+    pub(crate) fn add_route(
+        &self,
+        net: &Net,
+        guard: &rcu::Guard,
+        route: &ObjectRef<Route>,
+    ) -> Result<(), NoRoute> {
         let needs_flow_id = route.way() == Way::Tunnel && route.mapping().flow_id().is_none();
         if needs_flow_id {
-            nlb_tunnel::assign(net, route).map_err(NoRoute::FlowId)?;
+            nlb_tunnel::assign(net, guard, route).map_err(NoRoute::FlowId)?;
         }
         let added = self.list_route(net, route);
         if added.is_err() && needs_flow_id {

@@ -49,9 +49,12 @@ use nlb::{
         },
         tcp::tuple_in_use, //
     },
-    sync::rhashtable::{
-        Position,
-        Scan, //
+    sync::{
+        read_once,
+        rhashtable::{
+            Position,
+            Scan, //
+        }, //
     },
     time,
     wire::{
@@ -92,7 +95,7 @@ impl HalfOpen {
     /// may add one each to that.
     #[inline]
     pub(crate) fn is_full(&self) -> bool {
-        self.count.load(Relaxed) >= self.max
+        read_once(&self.count) >= self.max
     }
 
     /// There is another one.
@@ -135,7 +138,7 @@ impl Stateless {
     /// Whether there may be connections without a route.
     #[inline]
     fn is_on(&self) -> bool {
-        let until = self.until.load(Relaxed);
+        let until = read_once(&self.until);
         until != 0 && time::jiffies() < until
     }
 
@@ -387,7 +390,7 @@ impl Forwarder {
         }
         // As if it were being opened: nobody has shown yet that there is such a connection.
         let opened = self.open_route(
-            state.net(),
+            (state.net(), state.rcu()),
             &parsed.tuple,
             service,
             Some(endpoint),

@@ -69,17 +69,18 @@ pub fn neighbour(net: &Net, host: Addr) -> Result<Arc<Target>> {
     Target::neighbour(net, host)
 }
 
-/// Gives a free flow id to the mapping of an object, which is from [`Mapping::tunnelled`] and has
-/// none.
+/// Gives a free flow id to the mapping of an object, which may go into the tunnel
+/// ([`check_family`](crate::check_family)), and has none.
 ///
 /// It stays until [`release`], and must be released before the module goes that has made the object.
 /// Any context. Errors: `ENOSPC`, `ENOMEM`, `EINVAL` if it has one, or had, `ESRCH` if the namespace is
 /// going away.
-pub fn assign<T: Object<Part = Mapping>>(net: &Net, object: &ObjectRef<T>) -> Result {
-    STATE
-        .get(net, &rcu::read_lock())
-        .ok_or(ESRCH)?
-        .assign(net, object)
+pub fn assign<T: Object<Part = Mapping>>(
+    net: &Net,
+    guard: &rcu::Guard,
+    object: &ObjectRef<T>,
+) -> Result {
+    STATE.get(net, guard).ok_or(ESRCH)?.assign(net, object)
 }
 
 /// Gives a free flow id to a connection of a migration to that host, which has the mapping already,

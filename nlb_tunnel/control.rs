@@ -4,10 +4,7 @@
 //! errors about its replies.
 
 use crate::{
-    mapping::{
-        forwarder::Mapping,
-        host::HostKey, //
-    },
+    mapping::host::HostKey,
     state::Tunnel,
     stats::Counter, //
 };
@@ -65,25 +62,16 @@ fn send(net: &Net, route: Route, payload: &[u8]) -> Result {
     route.send_udp(net, skb, PORT, PORT)
 }
 
-/// What the host is to learn. `EINVAL` if there is no flow id.
-fn learn(mapping: &Mapping) -> Result<Learn> {
-    Ok(Learn {
-        flow_id: mapping.flow_id().ok_or(EINVAL)?,
-        cookie: mapping.cookie(),
-        tuple: *mapping.tuple(),
-    })
-}
-
 /// Sends a LEARN without a packet.
-pub(crate) fn send_learn(net: &Net, mapping: &Mapping, route: Route) -> Result {
-    send(net, route, learn(mapping)?.emit(&mut [0; LEARN6_LEN]))
+pub(crate) fn send_learn(net: &Net, learn: &Learn, route: Route) -> Result {
+    send(net, route, learn.emit(&mut [0; LEARN6_LEN]))
 }
 
 /// Puts a LEARN in front of a client's packet, whose data starts at its IP header. Its checksum
 /// must be complete. `ENOMEM`.
-pub(crate) fn push_learn(skb: &mut SkBuff, mapping: &Mapping) -> Result {
-    let v4 = mapping.tuple().is_v4();
-    push_header(skb, v4, learn(mapping)?.emit(&mut [0; LEARN6_LEN]))
+pub(crate) fn push_learn(skb: &mut SkBuff, learn: &Learn) -> Result {
+    let v4 = learn.tuple.is_v4();
+    push_header(skb, v4, learn.emit(&mut [0; LEARN6_LEN]))
 }
 
 /// Makes the data, an IP packet whose checksum is complete, a CARRY's. `ENOMEM`.
@@ -105,6 +93,14 @@ fn push_header(skb: &mut SkBuff, v4: bool, head: &[u8]) -> Result {
 pub(crate) fn send_unknown(net: &Net, here: Addr, there: Addr, id: FlowId) -> bool {
     Route::lookup(net, Some(here), there)
         .and_then(|route| send(net, route, &control::unknown(id)))
+        .is_ok()
+}
+
+/// Answers a LEARN. Whether it was sent.
+fn send_confirm(net: &Net, here: Addr, there: Addr, learn: &Learn) -> bool {
+    let confirm = control::confirm(learn.flow_id, learn.cookie);
+    Route::lookup(net, Some(here), there)
+        .and_then(|route| send(net, route, &confirm))
         .is_ok()
 }
 
@@ -273,11 +269,11 @@ fn receive_learn(
             return tunnel.drop(skb, counter, DropReason::NO_SOCKET);
         }
     }
-    let confirmed = Route::lookup(net, Some(here), forwarder).and_then(|route| {
-        let confirm = control::confirm(learn.flow_id, learn.cookie);
-        send(net, route, &confirm)
-    });
-    if confirmed.is_ok() {
+    // The forwarder hears of a SYN by what the client does when it has been answered.
+    let opens = packet
+        .as_ref()
+        .is_some_and(|packet| packet.flags.is_initial_syn());
+    if !opens && send_confirm(net, here, forwarder, learn) {
         tunnel.stats.inc(Counter::ConfirmSent);
     }
     let Some(packet) = packet else {

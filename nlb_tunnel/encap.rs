@@ -29,6 +29,9 @@ use nlb::{
     wire::{
         addr::Addr,
         control::{
+            Learn,
+            DATAGRAM6_LEN,
+            DATAGRAM_LEN,
             LEARN6_LEN,
             LEARN_LEN,
             PORT, //
@@ -97,7 +100,7 @@ impl Tunnel {
         packet: Arrival,
         parsed: &Parsed,
     ) -> Result<(), Arrival> {
-        if !mapping.is_confirmed() {
+        if !self.is_known(state, mapping, parsed.flags) {
             return self.learn_at_once(state, mapping, packet, parsed);
         }
         let target = mapping.target();
@@ -130,7 +133,7 @@ impl Tunnel {
     }
 
     /// As [`Tunnel::send_at_once`], of a packet whose mapping the host may not know. What it is sent
-    /// in is this machine's own datagram, and leaves through the network layer.
+    /// in is this machine's own datagram.
     fn learn_at_once(
         &self,
         state: &HookState<'_>,
@@ -138,21 +141,41 @@ impl Tunnel {
         packet: Arrival,
         parsed: &Parsed,
     ) -> Result<(), Arrival> {
-        let Some(route) = mapping.target().route_at_hand(state, &packet) else {
+        let target = mapping.target();
+        let Some(next) = target.next_hop(state, &packet) else {
             return Err(packet);
         };
-        let v4 = route.destination().is_v4();
-        if state.net().has_post_routing(v4, state.rcu()) {
+        let Some(learn) = self.flows.learn(mapping) else {
             return Err(packet);
-        }
+        };
+        let inner = parsed.total_len;
+        let (from, to) = (target.source(), target.host());
+        let (v4, head) = match from.is_v4() {
+            true => (true, DATAGRAM_LEN),
+            false => (false, DATAGRAM6_LEN),
+        };
         // CAST: A packet is not longer.
-        if packet.is_gso() || !fits_learning(mapping, parsed.total_len as u32, &route) {
+        if packet.is_gso()
+            || !next.carries_len(inner.saturating_add(head) as u32)
+            || state.net().has_local_out(v4, state.rcu())
+        {
             return Err(packet);
         }
-        let claimed = packet.claim(parsed, |skb| learn_with(skb, mapping, parsed));
+        let claimed = packet.claim(parsed, |skb| {
+            skb.checksum_help()?;
+            skb.set_ttl(parsed, parsed.ttl.wrapping_sub(1))
+        });
         self.send_claimed(mapping, parsed, claimed, |skb| {
             self.stats.inc(Counter::EncapLearning);
-            route.send_udp(state.net(), skb, PORT, PORT)
+            mapping.sent_learning(parsed.flags);
+            match (from.to_v4(), to.to_v4()) {
+                (Some(from), Some(to)) => next.send_udp(skb, ipv4::HEADER_LEN as u16, |head| {
+                    learn.emit_datagram(from, to, inner, head)
+                }),
+                _ => next.send_udp(skb, ipv6::HEADER_LEN as u16, |head| {
+                    learn.emit_datagram6(from, to, inner, head)
+                }),
+            }
         });
         Ok(())
     }
@@ -175,10 +198,11 @@ impl Tunnel {
             tell_client(state, &mut skb, IcmpError::TtlExceeded);
             return Err((skb, Counter::DropTtl, DropReason::IP_INHDR));
         }
+        let known = self.is_known(state, mapping, parsed.flags);
         if !skb.fits_mtu(route.mtu()) {
             return self.send_too_big(state, route, mapping, skb, parsed);
         }
-        if mapping.is_confirmed() {
+        if known {
             return send_compact(state, route, mapping, skb, parsed);
         }
         self.send_learning(state, route, mapping, skb, parsed)
@@ -216,10 +240,10 @@ impl Tunnel {
     /// Sends a LEARN ahead of a packet in the compact form, so that it arrives first unless the
     /// network reorders them.
     fn announce(&self, net: &Net, mapping: &Mapping) {
-        let sent = mapping
-            .target()
-            .route(net)
-            .and_then(|route| control::send_learn(net, mapping, route));
+        let sent = mapping.target().route(net).and_then(|route| {
+            let learn = self.flows.learn(mapping).ok_or(EINVAL)?;
+            control::send_learn(net, &learn, route)
+        });
         if sent.is_ok() {
             self.stats.inc(Counter::LearnSent);
         }
@@ -244,10 +268,12 @@ impl Tunnel {
             self.announce(net, mapping);
             return send_compact(state, route, mapping, skb, parsed);
         }
-        if learn_with(&mut skb, mapping, parsed).is_err() {
+        let learn = self.flows.learn(mapping);
+        if learn.is_none_or(|learn| learn_with(&mut skb, &learn, parsed).is_err()) {
             return Err(no_memory(skb));
         }
         self.stats.inc(Counter::EncapLearning);
+        mapping.sent_learning(parsed.flags);
         Ok(route.send_udp(net, skb, PORT, PORT))
     }
 }
@@ -264,8 +290,8 @@ fn fits_learning(mapping: &Mapping, len: u32, route: &Route) -> bool {
 
 /// Makes a client's packet, without padding of the link layer, the payload of a datagram: a LEARN
 /// with the packet, which has a valid checksum of its own, and has passed a router. `ENOMEM`.
-fn learn_with(skb: &mut SkBuff, mapping: &Mapping, parsed: &Parsed) -> Result {
-    let tuple = mapping.tuple();
+fn learn_with(skb: &mut SkBuff, learn: &Learn, parsed: &Parsed) -> Result {
+    let tuple = &learn.tuple;
     skb.checksum_help()?;
     skb.rewrite(&Rewrite {
         source: tuple.client(),
@@ -274,7 +300,7 @@ fn learn_with(skb: &mut SkBuff, mapping: &Mapping, parsed: &Parsed) -> Result {
         destination_port: tuple.vip_port(),
         ttl: parsed.ttl.wrapping_sub(1),
     })?;
-    control::push_learn(skb, mapping)
+    control::push_learn(skb, learn)
 }
 
 /// Gives a packet of a mapping the compact form, as [`encapsulate`].

@@ -268,7 +268,7 @@ impl Tunnel {
         let quoted = &report.quoted.tuple;
         let fits = match learn {
             None => mapping.tuple().proto() == quoted.proto(),
-            Some(learn) => mapping.cookie() == learn.cookie && *mapping.tuple() == learn.tuple,
+            Some(learn) => self.flows.learn(mapping).as_ref() == Some(learn),
         };
         let is_between = mapping.target().is_between(quoted.client(), quoted.vip());
         (fits && is_between).then_some(mapping)

@@ -30,6 +30,7 @@ pub struct Usage {
 impl Usage {
     /// None so far; idle from now on.
     #[expect(clippy::new_without_default, reason = "it begins at a moment")]
+    #[inline(always)]
     pub fn new() -> Self {
         Self {
             packets: Atomic::new(0),

@@ -33,7 +33,10 @@ mod uapi;
 pub use api::*;
 pub use encap::tell_client;
 pub use mapping::{
-    forwarder::Mapping,
+    forwarder::{
+        check_family,
+        Mapping, //
+    },
     Usage, //
 };
 pub use target::Target;

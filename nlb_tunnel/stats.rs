@@ -15,6 +15,8 @@ nlb::counters! {
     LearnSent = "learn-sent",
     /// CONFIRM datagrams that confirmed a mapping.
     ConfirmReceived = "confirm-received",
+    /// Mappings that were confirmed by an ACK of the client, to what the host has answered to its SYN.
+    ConfirmImplied = "confirm-implied",
     /// UNKNOWN datagrams that put a mapping back to learning.
     UnknownReceived = "unknown-received",
     /// ICMP errors about packets that this machine has sent to hosts.

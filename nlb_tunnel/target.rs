@@ -108,12 +108,6 @@ impl Target {
         self.routes.route(net)
     }
 
-    /// The route that this CPU remembers, if it is valid, for an arriving packet.
-    #[inline]
-    pub(crate) fn route_at_hand(&self, state: &HookState<'_>, packet: &Arrival) -> Option<Route> {
-        self.routes.route_at_hand(packet, state.rcu())
-    }
-
     /// The next hop on the route that this CPU remembers, if an arriving packet can be handed to it
     /// at once: see [`Route::next_hop`].
     #[inline(always)]

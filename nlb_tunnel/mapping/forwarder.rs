@@ -28,7 +28,10 @@ use nlb::{
         netfilter::HookState,
         Net, //
     },
-    random,
+    random::{
+        self,
+        Secret, //
+    },
     sync::{
         id_table::IdTable,
         object::{
@@ -47,7 +50,9 @@ use nlb::{
             Addr,
             FourTuple, //
         },
-        flow_id::FlowId, //
+        control::Learn,
+        flow_id::FlowId,
+        tcp::Flags, //
     },
 };
 
@@ -57,41 +62,29 @@ use nlb::{
 pub struct Mapping {
     tuple: FourTuple,
     target: Arc<Target>,
-    /// The random number that a CONFIRM has to repeat.
-    cookie: u64,
     usage: Usage,
     /// Value of the flow id; 0 as long as there is none, [`CLAIMED`] while it gets one.
     flow_id: Atomic<u32>,
     confirmed: Atomic<bool>,
+    /// Whether a SYN of the client has gone to the host in a LEARN.
+    opened: Atomic<bool>,
 }
 
 /// No flow id has this value.
 const CLAIMED: u32 = 1;
 
 impl Mapping {
-    fn with(tuple: &FourTuple, target: &Arc<Target>, cookie: u64) -> Self {
+    /// A connection that has no flow id, and needs none but in the tunnel: see [`check_family`].
+    #[inline(always)]
+    pub fn plain(tuple: &FourTuple, target: &Arc<Target>) -> Self {
         Self {
             tuple: *tuple,
             target: target.clone(),
-            cookie,
             usage: Usage::new(),
             flow_id: Atomic::new(0),
             confirmed: Atomic::new(false),
+            opened: Atomic::new(false),
         }
-    }
-
-    /// A connection that needs no flow id.
-    pub fn plain(tuple: &FourTuple, target: &Arc<Target>) -> Self {
-        Self::with(tuple, target, 0)
-    }
-
-    /// A connection that shall go into the tunnel, whose host is to learn the flow id.
-    /// `EAFNOSUPPORT` if the host is of another family.
-    pub fn tunnelled(tuple: &FourTuple, target: &Arc<Target>) -> Result<Self> {
-        if tuple.is_v4() != target.host().is_v4() {
-            return Err(EAFNOSUPPORT.into());
-        }
-        Ok(Self::with(tuple, target, random::u64()))
     }
 
     /// Another one with the flow id of this one, to take its place.
@@ -99,7 +92,8 @@ impl Mapping {
         Self {
             flow_id: Atomic::new(read_once(&self.flow_id)),
             confirmed: Atomic::new(self.is_confirmed()),
-            ..Self::with(&self.tuple, &self.target, self.cookie)
+            opened: Atomic::new(read_once(&self.opened)),
+            ..Self::plain(&self.tuple, &self.target)
         }
     }
 
@@ -121,21 +115,44 @@ impl Mapping {
         &self.target
     }
 
-    /// The random number that a CONFIRM has to repeat.
-    pub(crate) fn cookie(&self) -> u64 {
-        self.cookie
-    }
-
     /// Whether the host knows the mapping, so that packets carry the flow id alone.
     #[inline]
     pub fn is_confirmed(&self) -> bool {
         read_once(&self.confirmed)
     }
 
+    /// Notes that a packet of the client goes to the host in a LEARN.
+    #[inline]
+    pub(crate) fn sent_learning(&self, flags: Flags) {
+        if flags.is_initial_syn() {
+            self.opened.store(true, Relaxed);
+        }
+    }
+
+    /// Whether a packet of the client with these control bits says that the host knows the mapping: it
+    /// acknowledges what the host has answered to the SYN that was in a LEARN.
+    #[inline]
+    pub(crate) fn is_answered(&self, flags: Flags) -> bool {
+        flags.contains(Flags::ACK)
+            && !flags.contains(Flags::SYN)
+            && !flags.contains(Flags::RST)
+            && read_once(&self.opened)
+    }
+
     /// Packets and bytes sent so far; idle since the mapping was made, if none were.
     #[inline]
     pub fn usage(&self) -> &Usage {
         &self.usage
+    }
+}
+
+/// Whether the packets of a connection can go to the host in the tunnel. `EAFNOSUPPORT` if that is of
+/// another family.
+#[inline]
+pub fn check_family(tuple: &FourTuple, target: &Target) -> Result {
+    match tuple.is_v4() == target.host().is_v4() {
+        true => Ok(()),
+        false => Err(EAFNOSUPPORT.into()),
     }
 }
 
@@ -169,6 +186,7 @@ pub(crate) struct Flows {
     bits: u32,
     /// The first turn is any, so that ids from before a reboot are not met again at once.
     first_turn: u32,
+    cookies: Secret,
 }
 
 /// Places for up to `max` mappings.
@@ -183,6 +201,7 @@ impl Flows {
             table <- IdTable::new(max, places(max), random::u32()),
             bits: u32::BITS.saturating_sub(places(max).saturating_sub(1).leading_zeros()),
             first_turn: random::u32(),
+            cookies: Secret::new(),
         })
     }
 
@@ -206,6 +225,20 @@ impl Flows {
         self.table
             .get(guard, self.place(flow_id))
             .filter(|mapping| mapping.flow_id() == Some(flow_id))
+    }
+
+    /// What the host is to learn of a mapping. `None` if that has no flow id.
+    #[inline]
+    pub(crate) fn learn(&self, mapping: &Mapping) -> Option<Learn> {
+        let (flow_id, tuple) = (mapping.flow_id()?, *mapping.tuple());
+        // A flow id is for long another connection's; the rest makes its next owner's number another one.
+        let ports = u32::from(tuple.client_port()) << 16 | u32::from(tuple.vip_port());
+        let word = u64::from(flow_id.value()) << 32 | u64::from(ports);
+        Some(Learn {
+            flow_id,
+            cookie: self.cookies.number(word),
+            tuple,
+        })
     }
 
     /// As [`IdTable::generation`].
@@ -254,14 +287,15 @@ impl Tunnel {
     }
 
     /// Makes a mapping that stands alone, whose host has it already. Errors as
-    /// [`Mapping::tunnelled`] and [`Tunnel::assign`].
+    /// [`check_family`] and [`Tunnel::assign`].
     pub(crate) fn allocate(
         &self,
         net: &Net,
         tuple: &FourTuple,
         target: &Arc<Target>,
     ) -> Result<PartRef<Mapping>> {
-        let mapping = Mapping::tunnelled(tuple, target)?;
+        check_family(tuple, target)?;
+        let mapping = Mapping::plain(tuple, target);
         mapping.confirmed.store(true, Relaxed);
         let mapping = ObjectRef::new(Alone(mapping), GFP_ATOMIC)?;
         self.assign(net, &mapping)?;
@@ -299,15 +333,31 @@ impl Tunnel {
         let Some(mapping) = self
             .flows
             .get(state.rcu(), flow_id)
-            .filter(|mapping| mapping.target.is_between(here, from) && mapping.cookie == cookie)
+            .filter(|mapping| mapping.target.is_between(here, from))
+            .filter(|mapping| {
+                let learn = self.flows.learn(mapping);
+                learn.is_some_and(|learn| learn.cookie == cookie)
+            })
         else {
             return false;
         };
         self.stats.inc(Counter::ConfirmReceived);
-        if !mapping.confirmed.xchg(true, Full) {
-            netlink::notify_mapping(state.net(), cmd::MAPPING_NTF, mapping);
-        }
+        confirmed(state, mapping);
         true
+    }
+
+    /// Whether the host knows a mapping, or a packet of the client with these control bits says so.
+    #[inline]
+    pub(crate) fn is_known(&self, state: &HookState<'_>, mapping: &Mapping, flags: Flags) -> bool {
+        if mapping.is_confirmed() {
+            return true;
+        }
+        let answered = mapping.is_answered(flags);
+        if answered {
+            self.stats.inc(Counter::ConfirmImplied);
+            confirmed(state, mapping);
+        }
+        answered
     }
 
     /// A host at `from` says to our address `here` that it does not know a flow id. Whether there
@@ -327,9 +377,18 @@ impl Tunnel {
             return false;
         };
         self.stats.inc(Counter::UnknownReceived);
+        // Nor does what the client acknowledges say anything of it any more.
+        mapping.opened.store(false, Relaxed);
         if mapping.confirmed.xchg(false, Full) {
             netlink::notify_mapping(state.net(), cmd::MAPPING_NTF, mapping);
         }
         true
+    }
+}
+
+/// Notes that the host knows a mapping.
+fn confirmed(state: &HookState<'_>, mapping: &Mapping) {
+    if !mapping.confirmed.xchg(true, Full) {
+        netlink::notify_mapping(state.net(), cmd::MAPPING_NTF, mapping);
     }
 }

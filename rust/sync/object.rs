@@ -8,7 +8,10 @@
 //! [`ObjectTable`]: super::rhashtable::ObjectTable
 //! [`IdTable`]: super::id_table::IdTable
 
-use super::rhashtable::Key;
+use super::{
+    read_once,
+    rhashtable::Key, //
+};
 use crate::{
     alloc::gfp,
     bindings, //
@@ -141,6 +144,7 @@ impl<T: Object> ObjectRef<T> {
     ///
     /// `memory` is for a [`Counted<T>`], and owned by the caller, who gives it up; `kfree()` takes
     /// it.
+    #[inline(always)]
     unsafe fn fill(memory: NonNull<Counted<T>>, value: T) -> Result<Self> {
         let header = Header {
             rcu: Opaque::new(bindings::callback_head {
@@ -347,9 +351,12 @@ impl<T: Object> ObjectCache<T> {
         Ok(CacheRegistration(self))
     }
 
-    /// As [`ObjectRef::new`], with memory of the cache; `ENOMEM` if that is not registered.
-    pub fn make(&self, value: T, flags: Flags) -> Result<ObjectRef<T>> {
-        let cache = self.cache.load(Acquire);
+    /// As [`ObjectRef::new`], with memory of the cache, of what `value` returns; `ENOMEM` if that is not
+    /// registered.
+    #[inline(always)]
+    pub fn make(&self, flags: Flags, value: impl FnOnce() -> T) -> Result<ObjectRef<T>> {
+        // What it points to depends on it.
+        let cache = read_once(&self.cache);
         if cache.is_null() {
             return Err(ENOMEM);
         }
@@ -357,7 +364,7 @@ impl<T: Object> ObjectCache<T> {
         let memory = unsafe { bindings::kmem_cache_alloc(cache, gfp(flags)) };
         let memory = NonNull::new(memory).ok_or(ENOMEM)?;
         // SAFETY: It is ours, and made for such objects; `kfree()` takes memory of any cache.
-        unsafe { ObjectRef::fill(memory.cast(), value) }
+        unsafe { ObjectRef::fill(memory.cast(), value()) }
     }
 }
 

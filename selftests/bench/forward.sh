@@ -336,10 +336,13 @@ connections() {
 		measured $mode tcp syn 0 "$new" "$new" 1
 		# Of the tunnel it is measured with more routes: what those of nlb-direct have left behind would be in it.
 		[ $mode = nlb-tunnel ] || kept $mode "$new" $(($(memory) - before))
+		# The client's ACK opens the rest, which costs more than another one.
+		measured $mode-opens tcp ack 0 $flows $flows 1
+		measured $mode-open tcp ack 0 $flows $flows
 		steered_no_more $mode
 	done
-	# What the host answers in the tunnel costs the LBU more than dropping that. Of a connection whose answers were lost
-	# the SYN travels in a LEARN again, and neither side makes anything new.
+	# If the host answers a SYN in the tunnel, that costs the LBU more than dropping the answer. Of a connection whose
+	# answers were lost the SYN travels in a LEARN again, and neither side makes anything new.
 	port=$((port + 1))
 	steered_by nlb-tunnel
 	open host1
@@ -357,12 +360,13 @@ show_connections() {
 	show "$mode_functions"'
 		def middle(mode): [of("packets")[] | select(.mode == mode) | .median] | sort | .[length / 2 | floor];
 		def cost(mode): above(mode; "tcp-syn");
+		def opens(mode): middle(mode + "-opens") - middle(mode + "-open") | round;
 		(middle("nlb-tunnel-answered") - middle("nlb-tunnel-unheard")) as $answer |
 		(cost("nlb-tunnel") + $answer) as $tunnel |
 		"", "Instructions for a new TCP connection above those of dropping its first packet at once, Linux \($kernel)", "",
-		"  IPVS DR                \(cost("ipvs-dr") | round)",
-		"  nlb, direct            \(cost("nlb-direct") | round)",
-		"  nlb, tunnel            \($tunnel | round), \($answer | round) of them for the answer of the host",
+		"  IPVS DR                \(cost("ipvs-dr") | round), and \(opens("ipvs-dr")) more for its first ACK than for others",
+		"  nlb, direct            \(cost("nlb-direct") | round), and \(opens("nlb-direct"))",
+		"  nlb, tunnel            \($tunnel | round), and \(opens("nlb-tunnel")); \($answer | round) of them for an answer of the host",
 		(of("memory")[] | "  \(.of), \(.count) connections: \(.each) bytes of kernel memory for each"),
 		"",
 		"newconn_per_s=\(1e9 / $tunnel | round)",

@@ -83,6 +83,66 @@ except ConnectionRefusedError:
 	ns lbu nlb endpoint set $VIP:9000/tcp host $HOST2 weight 3
 }
 
+# Of each connection one packet is longer, its SYN. The client's ACK says that the host has it, and nothing else is sent.
+acks_confirm() {
+	local before
+	before=$(told)
+	ask 9000 20
+	echo "before: $before, and then: $(told)"
+	diff <(told) <(jq -c '.[0] += 20 | .[1] += 20' <<<"$before")
+	# Nobody has acknowledged anything.
+	ns client nft "add table ip deaf; add chain ip deaf in { type filter hook input priority 0; }; add rule ip deaf in tcp dport 44447 drop"
+	ns client python3 -c "
+import socket
+s = socket.socket()
+s.bind(('', 44447))
+s.setblocking(False)
+s.connect_ex(('$VIP', 9000))"
+	wait_for 10 mapping_is 44447 learning
+	ns client nft delete table ip deaf
+}
+# What the LBU has sent in a LEARN, what clients have said of it, and hosts; and what these did not know.
+told() {
+	ns lbu nlb -j stats show tunnel | jq -c '[.[0].counters["encap-learning", "confirm-implied", "confirm-received", "unknown-received"]]'
+}
+# mapping_is CLIENT-PORT STATE
+mapping_is() { ns lbu nlb -j mapping show side forwarder | jq -e "any(.[]; .client_port == $1 and .state == \"$2\")"; }
+
+# In mid-connection the host has to say that it has learnt again what it forgot, for the client has nothing new to say.
+host_forgets() {
+	service 9200 tcp 1 0
+	background host1 "$tmp/host1-9200.log" "$tcp" server 0.0.0.0 9200
+	wait_listen host1 9200
+	coproc talk { exec ip netns exec client /usr/bin/python3 -uc "
+import socket, sys
+s = socket.create_connection(('$VIP', 9200), timeout=20)
+s.send(b'one')
+assert s.recv(3, socket.MSG_WAITALL) == b'one'
+print(s.getsockname()[1])
+sys.stdin.readline()
+s.send(b'two')
+assert s.recv(3, socket.MSG_WAITALL) == b'two'
+print('two')
+sys.stdin.readline()"; }
+	# shellcheck disable=SC2154 # coproc sets it
+	local talks=$talk_PID number text
+	read -rt 20 number <&"${talk[0]}"
+	mapping_is "$number" confirmed
+	told
+	ns host1 nlb forwarder del $LBU_TO_HOST1
+	ns host1 nlb forwarder add $LBU_TO_HOST1
+	local before
+	before=$(told)
+	echo >&"${talk[1]}"
+	read -rt 20 text <&"${talk[0]}"
+	[ "$text" = two ]
+	wait_for 10 mapping_is "$number" confirmed
+	echo "before: $before, and then: $(told)"
+	jq -es '.[0] as $before | .[1] | .[1] == $before[1] and .[2] > $before[2] and .[3] > $before[3]' <(echo "$before") <(told)
+	echo >&"${talk[1]}"
+	wait "$talks"
+}
+
 bytes_both_ways() {
 	service 9100 tcp 1 1
 	for host in host1 host2; do
@@ -273,6 +333,8 @@ ns host2 nlb forwarder add $LBU_TO_HOST2
 ktap_run "connections are spread by weight" by_weight
 ktap_run "a changed weight counts at once" weight_changes
 ktap_run "no endpoint takes connections: refused" nobody_takes_it
+ktap_run "an ACK tells the LBU that the host knows the flow id" acks_confirm
+ktap_run "a host that forgot in mid-connection learns again" host_forgets
 ktap_run "a megabyte both ways, byte by byte" bytes_both_ways
 ktap_run "UDP flows keep their host" udp
 ktap_run "UDP without checksum" udp_without_checksum

@@ -154,6 +154,33 @@ learns_and_confirms() {
 	ns host1 nlb mapping show | grep ee490001
 }
 
+# Of a SYN the forwarder hears by what the client does when it was answered; what else comes in a LEARN is confirmed, be
+# it of the same connection, or nothing.
+only_syns_are_not_confirmed() {
+	local before
+	before=$(counter host1 tunnel confirm-sent)
+	learn_tcp 2
+	learn_tcp 2
+	wait_for 10 sh -c "ip netns exec host1 nlb mapping show | grep ee490002"
+	[ "$(counter host1 tunnel confirm-sent)" = "$before" ]
+	# ACK; SYN with ACK, which opens nothing; RST.
+	learn_tcp 16 18 4
+	wait_for 10 confirmed $((before + 3))
+	raw lbu <<-EOF
+	send(udp("$LBU_TO_HOST1", 4770, "$HOST1", 4770, learn(0xee490002, proto=6, cport=40002)))
+	EOF
+	wait_for 10 confirmed $((before + 4))
+}
+# learn_tcp FLAGS...: a LEARN with a segment of this connection, for each.
+learn_tcp() {
+	raw lbu <<-EOF
+	for flags in map(int, "$*".split()):
+	    inner = tcp("10.0.1.2", 40002, "$VIP", 9000, flags)
+	    send(udp("$LBU_TO_HOST1", 4770, "$HOST1", 4770, learn(0xee490002, proto=6, cport=40002, inner=inner)))
+	EOF
+}
+confirmed() { [ "$(counter host1 tunnel confirm-sent)" = "$1" ]; }
+
 # Whatever is wrong with a LEARN, nothing is learnt.
 learns_nothing_wrong() {
 	local before
@@ -231,6 +258,7 @@ ktap_run "only forwarders are listened to" stranger
 ktap_run "an unknown flow id: dropped, told, no RST" unknown_flow_id
 ktap_run "ordinary traffic between the machines" ordinary
 ktap_run "LEARN is learnt, confirmed and delivered" learns_and_confirms
+ktap_run "a SYN is learnt and not confirmed" only_syns_are_not_confirmed
 ktap_run "a wrong LEARN teaches nothing" learns_nothing_wrong
 ktap_run "the VIP answers no ARP" arp_silence
 ktap_run "the VIP is not announced" arp_announce

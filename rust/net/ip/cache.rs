@@ -96,13 +96,6 @@ impl RouteCache {
         self.neighbour && !self.destination.is_v4()
     }
 
-    /// The cached route if there is one and it is valid, for a packet that is just arriving.
-    #[inline]
-    pub fn route_at_hand(&self, _packet: &Arrival, guard: &rcu::Guard) -> Option<Route> {
-        // Softirqs are off while it arrives.
-        self.cached(guard).and_then(|dst| self.hold(dst))
-    }
-
     /// The next hop on the cached route, if there is one and it is valid, for a packet that is just
     /// arriving: see [`Route::next_hop`].
     #[inline(always)]
