@@ -361,7 +361,8 @@ show_connections() {
 		def middle(mode): [of("packets")[] | select(.mode == mode) | .median] | sort | .[length / 2 | floor];
 		def cost(mode): above(mode; "tcp-syn");
 		def opens(mode): middle(mode + "-opens") - middle(mode + "-open") | round;
-		(middle("nlb-tunnel-answered") - middle("nlb-tunnel-unheard")) as $answer |
+		# Where there is no answer, the two differ by chance.
+		([middle("nlb-tunnel-answered") - middle("nlb-tunnel-unheard"), 0] | max) as $answer |
 		(cost("nlb-tunnel") + $answer) as $tunnel |
 		"", "Instructions for a new TCP connection above those of dropping its first packet at once, Linux \($kernel)", "",
 		"  IPVS DR                \(cost("ipvs-dr") | round), and \(opens("ipvs-dr")) more for its first ACK than for others",
