@@ -308,6 +308,23 @@ const fn name_array(name: &CStr) -> [c_char; NAME_SIZE] {
     array
 }
 
+/// Groups that a family may have.
+const MAX_GROUPS: usize = 16;
+
+/// Whether somebody has joined a group with this place in its family's table, of any family, since this
+/// module was loaded: of what nobody has ever wanted to hear nothing more is asked. It is never taken
+/// back, for the kernel tells of those who leave what they have not joined, too.
+static JOINED: [Atomic<bool>; MAX_GROUPS] = [const { Atomic::new(false) }; MAX_GROUPS];
+
+/// Notes that somebody is about to join a group.
+extern "C" fn bind_callback(group: c_int) -> c_int {
+    let joined = usize::try_from(group).ok().and_then(|at| JOINED.get(at));
+    if let Some(joined) = joined {
+        joined.store(true, Release);
+    }
+    0
+}
+
 /// A generic netlink family, to be declared as a `static`.
 ///
 /// # Invariants
@@ -337,7 +354,7 @@ impl Family {
         ops: &'static Ops<N>,
         groups: &'static [MulticastGroup],
     ) -> Self {
-        assert!(groups.len() <= u8::MAX as usize, "too many groups");
+        assert!(groups.len() <= MAX_GROUPS, "too many groups");
         // SAFETY: `struct genl_family` consists of integers and of pointers that may be null.
         let mut family: bindings::genl_family = unsafe { core::mem::zeroed() };
         family.name = name_array(name);
@@ -346,6 +363,7 @@ impl Family {
         family.n_split_ops = N as u8;
         family.mcgrps = groups.as_ptr().cast();
         family.n_mcgrps = groups.len() as u8;
+        family.bind = Some(bind_callback);
         // INVARIANT: Nobody knows it yet.
         Self {
             inner: Opaque::new(family),
@@ -403,6 +421,10 @@ impl Family {
 
     /// Whether somebody in `net` listens to a group, given by its place in the table.
     pub fn has_listeners(&self, net: &Net, group: u8) -> bool {
+        let joined = JOINED.get(usize::from(group));
+        if !joined.is_some_and(|joined| joined.load(Acquire)) {
+            return false;
+        }
         // SAFETY: The field does not change.
         let groups = unsafe { (*self.as_raw()).n_mcgrps };
         if self.registered.load(Acquire) != REGISTERED || group >= groups {
