@@ -114,7 +114,7 @@ fn no_scheduler(req: &Request<'_>) -> Error {
 /// Says what it means that there are too many tables for consistent hashing.
 fn no_table(req: &Request<'_>, error: Error) -> Error {
     if error == EDQUOT {
-        let text = c"too many services with scheduler mh";
+        let text = c"too many services with scheduler mh or sh";
         return req.bad_attr(error, service::SCHEDULER, text);
     }
     error

@@ -172,7 +172,7 @@ SPECIAL = [
          attr="SERVICE_SCHEDULER"),
     Case("scheduler 0", "SERVICE_NEW", SERVICE + [("SERVICE_SCHEDULER", u32(0))], errno.ERANGE,
          "integer out of range", attr="SERVICE_SCHEDULER"),
-    Case("scheduler 6", "SERVICE_SET", VIP + [("SERVICE_SCHEDULER", u32(6))], errno.ERANGE,
+    Case("scheduler 10", "SERVICE_SET", VIP + [("SERVICE_SCHEDULER", u32(10))], errno.ERANGE,
          "integer out of range", attr="SERVICE_SCHEDULER"),
     Case("mode", "SERVICE_SET", SERVICE + HASHED, errno.EINVAL, "Attribute failed policy validation",
          attr="SERVICE_MODE"),
@@ -481,7 +481,7 @@ def hashed(ktap):
         mode = ("SERVICE_MODE", u32(2))
         said = {do("SERVICE_NEW", port, mode, *HASHED) for port in range(1, 257)}
         yield "256 services with scheduler mh", said, "{'0'}"
-        full = "EDQUOT too many services with scheduler mh"
+        full = "EDQUOT too many services with scheduler mh or sh"
         yield "one more", do("SERVICE_NEW", 257, mode, *HASHED), full
         yield "one with another", do("SERVICE_NEW", 257, mode), "0"
         yield "which cannot change", do("SERVICE_SET", 257, *HASHED), full
