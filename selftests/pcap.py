@@ -8,6 +8,7 @@ status 1. Captures are tcpdump's, Ethernet or raw IP.
 
 import argparse
 import dataclasses
+import heapq
 import ipaddress
 import pathlib
 import struct
@@ -115,6 +116,26 @@ def no_rst(files):
     return total > 0 and resets == 0
 
 
+def no_early_rst(files):
+    """No RST before both sides have closed: who has forgotten a connection answers so what is sent again (RFC 9293)."""
+    total, resets, closed = 0, 0, {}
+    for frame in heapq.merge(*map(frames, files), key=lambda frame: frame.time):
+        packet = parse(frame.data)
+        if not packet:
+            continue
+        total += 1
+        ends = frozenset(((packet.source, packet.source_port), (packet.destination, packet.destination_port)))
+        if packet.flags & SYN or ends not in closed:
+            closed[ends] = set()
+        if packet.flags & FIN:
+            closed[ends].add(packet.source)
+        if packet.flags & RST and len(closed[ends]) < 2:
+            resets += 1
+            print(packet)
+    print(f"{total} packets, {resets} with RST")
+    return total > 0 and resets == 0
+
+
 def same_length(files):
     """Every tunnelled packet (2nd file) is as long as its original (1st file)."""
     # Segments that differ in nothing but a SACK option count as one.
@@ -191,7 +212,7 @@ def data_from(files, address):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     facts = parser.add_subparsers(dest="fact", required=True)
-    for name, needs_address in (("no-rst", False), ("same-length", False), ("batches", False), ("pair", False),
+    for name, needs_address in (("no-rst", False), ("no-early-rst", False), ("same-length", False), ("batches", False), ("pair", False),
                                 ("no-data-from", True), ("data-from", True), ("one-rst", True)):
         fact = facts.add_parser(name)
         if needs_address:
@@ -200,6 +221,8 @@ def main():
     args = parser.parse_args()
     if args.fact == "no-rst":
         holds = no_rst(args.files)
+    elif args.fact == "no-early-rst":
+        holds = no_early_rst(args.files)
     elif args.fact == "same-length":
         holds = same_length(args.files)
     elif args.fact == "batches":
