@@ -27,6 +27,14 @@ __nlb_helper int nlb_helper_rhashtable_remove_fast(struct rhashtable *ht, struct
 	return rhashtable_remove_fast(ht, obj, *params);
 }
 
+__nlb_helper int nlb_helper_rhashtable_replace_fast(struct rhashtable *ht,
+						    struct rhash_head *obj_old,
+						    struct rhash_head *obj_new,
+						    const struct rhashtable_params *params)
+{
+	return rhashtable_replace_fast(ht, obj_old, obj_new, *params);
+}
+
 __nlb_helper const void *nlb_helper_rht_bucket_const(struct bucket_table *tbl, unsigned int hash)
 {
 	return rht_bucket(tbl, rht_bucket_index(tbl, hash));

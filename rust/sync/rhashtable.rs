@@ -441,6 +441,35 @@ impl<N: Node> Table<N> {
         true
     }
 
+    /// Puts `heir`, of the same key, in the place of a node; false if that is not in the table any more.
+    ///
+    /// # Safety
+    ///
+    /// As of [`Self::link`], of `heir`.
+    unsafe fn exchange(&self, _guard: &rcu::Guard, node: &N, heir: *mut N) -> bool {
+        let node = ptr::from_ref(node).cast_mut();
+        let Some(ht) = self.live().map(NonNull::as_ptr) else {
+            return false;
+        };
+        // INVARIANT: By the safety requirements, and the old node is as after `unlink`.
+        // SAFETY: As in `unlink`; the heir is valid, and in no table.
+        let ret = unsafe {
+            bindings::rhashtable_replace_fast(
+                ht,
+                node.byte_add(N::HEAD).cast(),
+                heir.byte_add(N::HEAD).cast(),
+                &(*ht).p,
+            )
+        };
+        if ret != 0 {
+            return false;
+        }
+        self.generation.fetch_add(1, Release);
+        // SAFETY: The node is unlinked, and only we did it.
+        unsafe { N::retire(node, &self.pending) };
+        true
+    }
+
     /// # Safety
     ///
     /// `node` must be a node that nobody else has from the table, and `pending` that of the table.

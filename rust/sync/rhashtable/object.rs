@@ -89,6 +89,31 @@ impl<T: Object> ObjectTable<T> {
         linked
     }
 
+    /// Puts another object of the same key, which was in no table, in the place of this very one. Who looks
+    /// for the key finds one of the two at every moment. Whether it was there. Any context.
+    pub fn replace(&self, object: &T, heir: &ObjectRef<T>) -> bool {
+        let guard = rcu::Guard::new();
+        let Some(node) = self
+            .find(&guard, object.key())
+            .filter(|node| core::ptr::eq(node.value(), object))
+        else {
+            return false;
+        };
+        let new = heir.clone().into_raw();
+        // SAFETY: The reference was just taken.
+        let header = unsafe { &(*new.as_ptr()).header };
+        let replaced = heir.key() == object.key()
+            && !header.linked.xchg(true, Full)
+            // SAFETY: The object is valid and was in no table. The reference keeps it until it is
+            // retired.
+            && unsafe { self.exchange(&guard, node, new.as_ptr()) };
+        if !replaced {
+            // SAFETY: The table has not taken the reference.
+            drop(unsafe { ObjectRef::from_raw(new) });
+        }
+        replaced
+    }
+
     /// Removes this very object. Whether it was there. Any context.
     pub fn remove(&self, object: &T) -> bool {
         let guard = rcu::Guard::new();

@@ -5,11 +5,18 @@
 use super::{
     key::jhash2,
     InsertError,
+    ObjectTable,
     Position,
     RcuHashTable,
     Scan, //
 };
-use crate::bindings;
+use crate::{
+    bindings,
+    sync::object::{
+        Object,
+        ObjectRef, //
+    }, //
+};
 use kernel::{
     prelude::*,
     sync::{
@@ -36,6 +43,22 @@ mod cases {
     }
 
     type Table = RcuHashTable<[u32; 4], Counted>;
+
+    /// An object of this key, and a number.
+    struct Thing([u32; 4], u32);
+
+    impl Object for Thing {
+        type Key = [u32; 4];
+        type Part = u32;
+
+        fn key(&self) -> &[u32; 4] {
+            &self.0
+        }
+
+        fn part(&self) -> &u32 {
+            &self.1
+        }
+    }
 
     impl Table {
         /// Lets a resize that is under way end.
@@ -114,6 +137,34 @@ mod cases {
         assert_eq!(table.len(), 3);
         drop(table);
         assert_eq!(dropped.load(Relaxed), 5);
+        Ok(())
+    }
+
+    #[test]
+    fn objects_are_replaced_in_their_place() -> Result {
+        let table = KBox::pin_init(ObjectTable::<Thing>::new(8), GFP_KERNEL)?;
+        let thing = |n, number| ObjectRef::new(Thing(key(n), number), GFP_KERNEL);
+        let (first, second, other) = (thing(1, 10)?, thing(1, 11)?, thing(2, 20)?);
+        table.insert(&first)?;
+        table.insert(&other)?;
+        let generation = table.generation();
+        // Not by one of another key.
+        assert!(!table.replace(&first, &thing(3, 30)?));
+        assert_eq!(table.generation(), generation);
+        assert!(table.replace(&first, &second));
+        assert!(table.generation() != generation);
+        assert_eq!(table.len(), 2);
+        let found = |n| {
+            let guard = rcu::Guard::new();
+            table.get(&guard, &key(n)).map(|thing| thing.1)
+        };
+        assert_eq!((found(1), found(2), found(3)), (Some(11), Some(20), None));
+        // What is not there any more is not replaced, nor is anything by what was there once.
+        assert!(!table.replace(&first, &thing(1, 12)?));
+        assert!(!table.replace(&second, &first));
+        assert!(!table.remove(&first));
+        assert!(table.remove(&second));
+        assert_eq!((found(1), table.len()), (None, 1));
         Ok(())
     }
 
