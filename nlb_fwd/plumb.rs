@@ -23,7 +23,10 @@ use nlb::{
     net::Net,
     plumb,
     wire::{
-        addr::FourTuple,
+        addr::{
+            Addr,
+            FourTuple, //
+        },
         flow_id::FlowId,
         tcp::Flags, //
     },
@@ -42,11 +45,10 @@ impl plumb::Plumber for Plumber {
             .is_some_and(|forwarder| forwarder.service_of(tuple, &guard).is_some())
     }
 
-    fn routes(&self, net: &Net, tuple: &FourTuple) -> bool {
+    fn routed_to(&self, net: &Net, tuple: &FourTuple) -> Option<Addr> {
         let guard = rcu::read_lock();
-        STATE
-            .get(net, &guard)
-            .is_some_and(|forwarder| forwarder.route_of(tuple, &guard).is_some())
+        let route = STATE.get(net, &guard)?.route_of(tuple, &guard)?;
+        Some(route.target().host())
     }
 
     fn plumb(&self, net: &Net, tuple: &FourTuple, flow_id: FlowId) -> Result {
@@ -82,30 +84,89 @@ impl plumb::Plumber for Plumber {
     }
 
     fn unplumb(&self, net: &Net, tuple: &FourTuple, flow_id: FlowId) {
-        with_route(net, tuple, flow_id, |forwarder, route| {
-            forwarder.remove_route(net, route, RouteEnd::Migration);
-        });
+        with_route(
+            net,
+            tuple,
+            |route| goes_by(route, flow_id),
+            |forwarder, route| {
+                forwarder.remove_route(net, route, RouteEnd::Migration);
+            },
+        );
     }
 
-    fn closed(&self, net: &Net, tuple: &FourTuple, flow_id: FlowId) {
-        with_route(net, tuple, flow_id, |_, route| route.close());
+    fn returned(&self, net: &Net, tuple: &FourTuple, host: Addr) {
+        with_route(
+            net,
+            tuple,
+            |route| leads_to(route, host),
+            |forwarder, route| {
+                forwarder.remove_route(net, route, RouteEnd::Migration);
+            },
+        );
     }
 
-    fn unwatched(&self, net: &Net, tuple: &FourTuple, flow_id: FlowId) {
-        with_route(net, tuple, flow_id, |_, route| route.unwatched());
+    fn closed(&self, net: &Net, tuple: &FourTuple, flow_id: FlowId, host: Addr) {
+        let fits = |route: &Route| goes_by(route, flow_id) && leads_to(route, host);
+        with_route(net, tuple, fits, |_, route| route.close());
+    }
+
+    fn unwatched(&self, net: &Net, tuple: &FourTuple, flow_id: FlowId, host: Addr) {
+        let fits = |route: &Route| goes_by(route, flow_id) && leads_to(route, host);
+        with_route(net, tuple, fits, |_, route| route.unwatched());
+    }
+
+    fn source_to(&self, net: &Net, tuple: &FourTuple, flow_id: FlowId, host: Addr) -> Option<Addr> {
+        let mut source = None;
+        with_route(
+            net,
+            tuple,
+            |route| goes_by(route, flow_id),
+            |_, route| {
+                let endpoint = route.service().endpoint_by_tunnel(host);
+                source = endpoint.map(|endpoint| endpoint.target().source());
+            },
+        );
+        source
+    }
+
+    fn reroute(&self, net: &Net, tuple: &FourTuple, flow_id: FlowId, host: Addr) -> Result {
+        let guard = rcu::read_lock();
+        let forwarder = STATE.get(net, &guard).ok_or(ESRCH)?;
+        let route = forwarder
+            .route_of(tuple, &guard)
+            .filter(|route| goes_by(route, flow_id))
+            .ok_or(ENOENT)?;
+        let endpoint = route.service().endpoint_by_tunnel(host).ok_or(ENOENT)?;
+        if leads_to(route, host) {
+            return Ok(());
+        }
+        forwarder.reroute(net, route, &endpoint)
     }
 }
 
-/// Calls `f` with the route that sends a connection the way of a flow id, if there is one.
-fn with_route(net: &Net, tuple: &FourTuple, flow_id: FlowId, f: impl FnOnce(&Forwarder, &Route)) {
+fn goes_by(route: &Route, flow_id: FlowId) -> bool {
+    route.mapping().flow_id() == Some(flow_id)
+}
+
+fn leads_to(route: &Route, host: Addr) -> bool {
+    route.target().host() == host
+}
+
+/// Calls `f` with the route of a connection, if there is one that fits.
+fn with_route(
+    net: &Net,
+    tuple: &FourTuple,
+    fits: impl FnOnce(&Route) -> bool,
+    f: impl FnOnce(&Forwarder, &Route),
+) {
     let guard = rcu::read_lock();
     let Some(forwarder) = STATE.get(net, &guard) else {
         return;
     };
-    let route = forwarder
+    if let Some(route) = forwarder
         .route_of(tuple, &guard)
-        .filter(|route| route.mapping().flow_id() == Some(flow_id));
-    if let Some(route) = route {
+        .filter(|route| fits(route))
+    {
         f(forwarder, route);
     }
 }

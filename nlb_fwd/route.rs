@@ -118,6 +118,18 @@ impl Route {
         })
     }
 
+    /// Another one in the same state, of a connection in the tunnel that another endpoint has now, and confirms
+    /// that. Nobody will say when it has ended.
+    pub(crate) fn heir_to(&self, endpoint: &Arc<Endpoint>) -> Result<ObjectRef<Self>> {
+        CACHE.make(GFP_ATOMIC, || Self {
+            mapping: self.mapping.heir_to(endpoint.target()),
+            service: self.service.clone(),
+            endpoint: Some(endpoint.clone()),
+            way: self.way,
+            state: Atomic::new(read_once(&self.state) | GONE | UNWATCHED),
+        })
+    }
+
     /// The connection.
     #[inline]
     pub(crate) fn tuple(&self) -> &FourTuple {

@@ -20,6 +20,7 @@ use crate::{
     },
     stats::Traffic,
     uapi::{
+        Forward,
         Scheduler,
         ServiceMode, //
     }, //
@@ -335,6 +336,19 @@ impl Service {
         self.endpoints(&guard)
             .iter()
             .find(|endpoint| endpoint.host() == host)
+            .cloned()
+    }
+
+    /// The endpoint at a host that packets go to by the tunnel, unless nothing may be sent there.
+    pub(crate) fn endpoint_by_tunnel(&self, host: Addr) -> Option<Arc<Endpoint>> {
+        let guard = rcu::read_lock();
+        self.endpoints(&guard)
+            .iter()
+            .find(|endpoint| {
+                endpoint.host() == host
+                    && endpoint.forward() == Forward::Tunnel
+                    && !endpoint.is_inactive()
+            })
             .cloned()
     }
 

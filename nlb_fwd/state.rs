@@ -459,6 +459,28 @@ impl Forwarder {
         Ok(())
     }
 
+    /// Sends the connection of a route in the tunnel to another endpoint, by the same flow id. `ENOENT` if the
+    /// route has just been removed, `ENOMEM`. Any context; the caller holds the RCU read side from before it
+    /// looked up both.
+    pub(crate) fn reroute(&self, net: &Net, route: &Route, endpoint: &Arc<Endpoint>) -> Result {
+        let heir = route.heir_to(endpoint)?;
+        // First, so that whoever removes the heir finds it among the flow ids.
+        if !nlb_tunnel::replace(net, route.mapping(), &heir) {
+            return Err(ENOENT);
+        }
+        heir.added();
+        if !self.routes.replace(route, &heir) {
+            heir.removed();
+            nlb_tunnel::release(net, heir.mapping());
+            return Err(ENOENT);
+        }
+        route.removed();
+        self.stats.inc(Counter::RouteMoved);
+        netlink::notify_route_end(net, route, RouteEnd::Migration);
+        netlink::notify_route(net, &heir);
+        Ok(())
+    }
+
     /// Removes this very route and gives back what it has. False if that was done before. Any
     /// context.
     pub(crate) fn remove_route(&self, net: &Net, route: &Route, end: RouteEnd) -> bool {

@@ -22,6 +22,8 @@ nlb::counters! {
     RouteAdopted = "route-adopted",
     /// Routes made for migrated connections.
     RouteMigration = "route-migration",
+    /// Routes that lead to another endpoint since their connection has moved on there.
+    RouteMoved = "route-moved",
     /// Routes made by hand.
     RouteManual = "route-manual",
     /// Routes whose time was up.

@@ -237,6 +237,60 @@ pub fn remove_host_mapping(net: &Net, forwarder: Addr, flow_id: FlowId, tuple: &
         .is_some_and(|mapping| tunnel.unlink(net, &mapping))
 }
 
+/// Whether the forwarder of such a mapping has said that it sends to another host, which the connection has
+/// moved on to. Any context.
+pub fn is_gone(net: &Net, forwarder: Addr, flow_id: FlowId, tuple: &FourTuple) -> bool {
+    STATE
+        .get(net, &rcu::read_lock())
+        .and_then(|tunnel| tunnel.host_mapping(&HostKey { forwarder, flow_id }))
+        .is_some_and(|mapping| mapping.tuple() == tuple && mapping.told.is_gone())
+}
+
+/// Sends packets of a connection that come here out of the tunnel on by `mapping`, which is from
+/// [`allocate`], and is the relay's from now on.
+///
+/// Until [`end_relay`]. A mapping that is installed later is one by which the connection comes back:
+/// what comes by it is for this machine. Process context. Errors: `ENOENT` if no mapping of this host is for the
+/// connection, `EEXIST` if it has a relay, `ENOSPC`, `ENOMEM`, `ESRCH` if the namespace is going away.
+pub fn relay(net: &Net, tuple: &FourTuple, mapping: PartRef<Mapping>) -> Result {
+    STATE.get_arc(net).ok_or(ESRCH)?.relay(tuple, mapping)
+}
+
+/// The connection of a relay lives at the other host: forwarders are told. Process context.
+pub fn settle_relay(net: &Net, tuple: &FourTuple, flow_id: FlowId) {
+    if let Some(tunnel) = STATE.get_arc(net) {
+        tunnel.settle_relay(net, tuple, flow_id);
+    }
+}
+
+/// Nobody will say when the connection of a relay has ended: it goes after 124 minutes without a packet. Any
+/// context.
+pub fn unwatch_relay(net: &Net, tuple: &FourTuple, flow_id: FlowId) {
+    if let Some(tunnel) = STATE.get(net, &rcu::read_lock()) {
+        tunnel.unwatch_relay(tuple, flow_id);
+    }
+}
+
+/// Ends a relay, and gives its flow id back. Does nothing if the connection has none by this flow id. Any
+/// context.
+pub fn end_relay(net: &Net, tuple: &FourTuple, flow_id: FlowId) {
+    if let Some(tunnel) = STATE.get(net, &rcu::read_lock()) {
+        tunnel.end_relay(net, tuple, flow_id);
+    }
+}
+
+/// As [`end_relay`], of one that leads to `host`, from where the connection has come back. Any context.
+pub fn end_relay_to(net: &Net, tuple: &FourTuple, host: Addr) {
+    if let Some(tunnel) = STATE.get(net, &rcu::read_lock()) {
+        tunnel.end_relay_to(net, tuple, host);
+    }
+}
+
+/// The host that packets of a connection are sent on to by a relay. Any context.
+pub fn relayed_to(net: &Net, tuple: &FourTuple) -> Option<Addr> {
+    STATE.get(net, &rcu::read_lock())?.relayed_to(tuple)
+}
+
 /// Whether tunnel packets are taken from this address. Any context.
 pub fn is_forwarder(net: &Net, addr: Addr) -> bool {
     STATE
@@ -260,7 +314,7 @@ pub fn is_vip(state: &HookState<'_>, address: Addr) -> bool {
 pub fn is_mapped(net: &Net, tuple: &FourTuple) -> bool {
     STATE
         .get_arc(net)
-        .is_some_and(|tunnel| tunnel.has_mapping_of(tuple))
+        .is_some_and(|tunnel| tunnel.mapping_of(tuple).is_some())
 }
 
 /// Whether this is an nlb device: what comes in by it has come out of the tunnel.

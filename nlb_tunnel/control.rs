@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! LEARN, CONFIRM and UNKNOWN: how a host comes to know a flow id. CARRY: how it hears of ICMP
-//! errors about its replies.
+//! errors about its replies. MOVED, ASK and GONE: how a forwarder comes to know where a connection has
+//! moved on to.
 
 use crate::{
     mapping::host::HostKey,
@@ -37,6 +38,7 @@ use nlb::{
             Message,
             HEADER_LEN,
             LEARN6_LEN,
+            MOVED_LEN,
             PORT, //
         },
         error,
@@ -87,6 +89,24 @@ fn push_header(skb: &mut SkBuff, v4: bool, head: &[u8]) -> Result {
     skb.cow_head(Route::udp_headroom(v4).saturating_add(len))?;
     skb.push(len)?.copy_from_slice(head);
     Ok(())
+}
+
+/// Asks a host whether it has a connection.
+pub(crate) fn send_ask(net: &Net, learn: &Learn, route: Route) -> Result {
+    send(net, route, learn.emit_ask(&mut [0; LEARN6_LEN]))
+}
+
+/// Tells a forwarder that the connection of its flow id has moved on to `host`.
+pub(crate) fn send_moved(net: &Net, route: Route, id: FlowId, cookie: u64, host: Addr) -> Result {
+    let mut room = [0; MOVED_LEN];
+    send(net, route, control::moved(id, cookie, host, &mut room))
+}
+
+/// Answers a MOVED. Whether it was sent.
+pub(crate) fn send_gone(net: &Net, here: Addr, there: Addr, id: FlowId, cookie: u64) -> bool {
+    Route::lookup(net, Some(here), there)
+        .and_then(|route| send(net, route, &control::gone(id, cookie)))
+        .is_ok()
 }
 
 /// Answers a packet with a flow id that is not known here. Whether it was sent.
@@ -152,6 +172,23 @@ pub(crate) fn receive(
             let known = tunnel.unlearn(state, flow_id, from, here);
             answered(tunnel, skb, known)
         }
+        Ok(Message::Moved {
+            flow_id,
+            cookie,
+            host,
+        }) => {
+            let known = tunnel.receive_moved(state, (from, here), (flow_id, cookie), host);
+            answered(tunnel, skb, known)
+        }
+        Ok(Message::Gone { flow_id, cookie }) => {
+            let key = HostKey {
+                forwarder: from,
+                flow_id,
+            };
+            let known = tunnel.receive_gone(state, &key, cookie);
+            answered(tunnel, skb, known)
+        }
+        Ok(Message::Ask(learn)) => receive_ask(tunnel, state, skb, &learn, (from, here)),
         Ok(Message::Carry { flow_id }) => {
             let key = HostKey {
                 forwarder: from,
@@ -186,7 +223,7 @@ fn receive_carry(
         return tunnel.drop(skb, counter, DropReason::IP_INHDR);
     }
     tunnel.stats.inc(Counter::CarryReceived);
-    tunnel.receive_client(state, skb, mapping.tuple())
+    tunnel.receive_client(state, skb, mapping.tuple(), mapping.born())
 }
 
 /// Leaves of a datagram nothing but the ICMP error at `start`, if it is about a packet to the client
@@ -211,7 +248,7 @@ fn taken_out(skb: &mut SkBuff) {
     skb.reset_network_header();
 }
 
-/// A CONFIRM or UNKNOWN that was dealt with, or was for no mapping of the host that sent it.
+/// A message that was dealt with, or was for no mapping of the machine that sent it.
 fn answered(tunnel: &Tunnel, skb: SkBuff, known: bool) -> Verdict {
     if !known {
         return tunnel.drop(skb, Counter::DropStrangeControl, DropReason::NO_SOCKET);
@@ -233,6 +270,43 @@ fn inner(skb: &mut SkBuff, learn: &Learn, start: usize, len: usize) -> Option<Pa
         return None;
     }
     (parsed.tuple == learn.tuple && parsed.total_len == len).then_some(parsed)
+}
+
+/// What to count if a mapping cannot be learnt.
+fn not_learnt(error: Error) -> Counter {
+    match error {
+        EPERM => Counter::DropForwarder,
+        ENOSPC => Counter::DropLearnFull,
+        ENOMEM => Counter::DropNoMemory,
+        EEXIST => Counter::DropStrangeControl,
+        e if e == EAFNOSUPPORT => Counter::DropBadControl,
+        _ => Counter::DropLearnVip,
+    }
+}
+
+/// Takes an ASK: the mapping is learnt if the connection is here, and not on its way or gone.
+fn receive_ask(
+    tunnel: &Tunnel,
+    state: &HookState<'_>,
+    skb: SkBuff,
+    learn: &Learn,
+    (forwarder, here): (Addr, Addr),
+) -> Verdict {
+    if tunnel.forwarder(forwarder).is_none() {
+        return tunnel.drop(skb, Counter::DropForwarder, DropReason::NO_SOCKET);
+    }
+    if tunnel.relayed_to(&learn.tuple).is_some() || !tunnel.is_here(state, &learn.tuple) {
+        return tunnel.drop(skb, Counter::DropAsk, DropReason::NO_SOCKET);
+    }
+    if let Err(e) = tunnel.learn(state, forwarder, here, learn) {
+        return tunnel.drop(skb, not_learnt(e), DropReason::NO_SOCKET);
+    }
+    tunnel.stats.inc(Counter::AskReceived);
+    if send_confirm(state.net(), here, forwarder, learn) {
+        tunnel.stats.inc(Counter::ConfirmSent);
+    }
+    skb.consume();
+    Verdict::Stolen
 }
 
 /// Takes a LEARN, whose payload of `len` bytes is at `start`.
@@ -257,17 +331,7 @@ fn receive_learn(
     };
     match tunnel.learn(state, forwarder, here, learn) {
         Ok(()) => tunnel.stats.inc(Counter::LearnReceived),
-        Err(e) => {
-            let counter = match e {
-                EPERM => Counter::DropForwarder,
-                ENOSPC => Counter::DropLearnFull,
-                ENOMEM => Counter::DropNoMemory,
-                EEXIST => Counter::DropStrangeControl,
-                e if e == EAFNOSUPPORT => Counter::DropBadControl,
-                _ => Counter::DropLearnVip,
-            };
-            return tunnel.drop(skb, counter, DropReason::NO_SOCKET);
-        }
+        Err(e) => return tunnel.drop(skb, not_learnt(e), DropReason::NO_SOCKET),
     }
     // The forwarder hears of a SYN by what the client does when it has been answered.
     let opens = packet
@@ -287,8 +351,8 @@ fn receive_learn(
         return tunnel.drop(skb, Counter::DropBadControl, DropReason::HDR_TRUNC);
     }
     taken_out(&mut skb);
-    tunnel.learnt_packet(state, forwarder, learn.flow_id, &packet);
-    tunnel.receive_client(state, skb, &learn.tuple)
+    let born = tunnel.learnt_packet(state, forwarder, learn.flow_id, &packet);
+    tunnel.receive_client(state, skb, &learn.tuple, born)
 }
 
 #[kunit_tests(nlb_tunnel_control)]

@@ -239,8 +239,14 @@ impl Tunnel {
         let tuple = mapping.tuple();
         mapping.kind() == Kind::Migrated
             && tuple.proto() == Proto::Tcp
-            && vip_device(state.net(), &tuple.vip(), state.rcu())
-                .is_none_or(|dev| !tcp::tuple_in_use(state.net(), tuple, dev.ifindex()))
+            && !self.is_here(state, tuple)
+            && self.relayed_to(tuple).is_none()
+    }
+
+    /// Whether there is a socket of a connection.
+    pub(crate) fn is_here(&self, state: &HookState<'_>, tuple: &FourTuple) -> bool {
+        vip_device(state.net(), &tuple.vip(), state.rcu())
+            .is_some_and(|dev| tcp::tuple_in_use(state.net(), tuple, dev.ifindex()))
     }
 
     /// A packet with a flow id that no mapping is for.
@@ -282,11 +288,12 @@ impl Tunnel {
         mapping.forwarder().count(parsed.total_len);
         self.stats.inc(Counter::DecapPackets);
         self.stats.add(Counter::DecapBytes, parsed.total_len as u64);
-        self.receive_client(state, skb, tuple)
+        self.receive_client(state, skb, tuple, mapping.born())
     }
 
     /// Receives a client's packet, whose data starts at its IP header, by the device that has the
-    /// VIP.
+    /// VIP; or sends it on, if its connection has moved on, and it came by a mapping that was made when there
+    /// had been `born` relays.
     ///
     /// With IPv4, its route is looked up as of the device it really came by, so that the reverse
     /// path filter judges the real path. IPv6 has no such filter in its routing.
@@ -296,7 +303,11 @@ impl Tunnel {
         state: &HookState<'_>,
         mut skb: SkBuff,
         tuple: &FourTuple,
+        born: u64,
     ) -> Verdict {
+        if let Some(relay) = self.relays.of(state.rcu(), tuple, born) {
+            return self.send_on(state, skb, relay);
+        }
         let vip = tuple.vip();
         let Some(dev) = vip_device(state.net(), &vip, state.rcu()).filter(|dev| dev.is_up()) else {
             return self.drop(skb, Counter::DropNoVip, DropReason::IP_INADDRERRORS);

@@ -2,6 +2,7 @@
 
 //! The forwarders that a host takes tunnel packets from.
 
+use crate::rate::PerSecond;
 use kernel::{
     prelude::*,
     sync::{
@@ -14,7 +15,6 @@ use kernel::{
 };
 use nlb::{
     sync::percpu::PerCpuCounters,
-    time,
     wire::addr::Addr, //
 };
 
@@ -29,9 +29,7 @@ pub(crate) struct Forwarder {
     addr: Addr,
     counters: PerCpuCounters<2>,
     mappings: Atomic<u32>,
-    /// The second that `unknown` counts in.
-    second: Atomic<u64>,
-    unknown: Atomic<u32>,
+    unknown: PerSecond,
 }
 
 impl Forwarder {
@@ -42,8 +40,7 @@ impl Forwarder {
                 addr,
                 counters: PerCpuCounters::new()?,
                 mappings: Atomic::new(0),
-                second: Atomic::new(0),
-                unknown: Atomic::new(0),
+                unknown: PerSecond::new(),
             },
             GFP_KERNEL,
         )?)
@@ -87,16 +84,7 @@ impl Forwarder {
     }
 
     /// Whether another UNKNOWN may be sent now.
-    ///
-    /// CPUs that enter a new second at the same moment may begin the count twice, which permits a
-    /// few more.
     pub(crate) fn may_send_unknown(&self) -> bool {
-        let second = time::boottime_secs();
-        if self.second.load(Relaxed) != second {
-            self.second.store(second, Relaxed);
-            self.unknown.store(0, Relaxed);
-        }
-        self.unknown.load(Relaxed) < UNKNOWN_PER_SECOND
-            && self.unknown.fetch_add(1u32, Relaxed) < UNKNOWN_PER_SECOND
+        self.unknown.permits(UNKNOWN_PER_SECOND)
     }
 }

@@ -120,6 +120,6 @@ impl Tunnel {
         self.stats.inc(Counter::DecapIpip);
         self.stats.inc(Counter::DecapPackets);
         self.stats.add(Counter::DecapBytes, inner.total_len as u64);
-        Ok(self.receive_client(state, skb, tuple))
+        Ok(self.receive_client(state, skb, tuple, 0))
     }
 }

@@ -205,7 +205,7 @@ fn mapping_get(req: &Request<'_>) -> Result {
             let found = tunnel
                 .host_mapping(&host_key(req)?)
                 .ok_or_else(|| no_mapping(req))?;
-            req.reply(|w| fill_host_mapping(w, &found))
+            req.reply(|w| fill_host_mapping(w, &tunnel, &found))
         }
     }
 }
@@ -239,7 +239,7 @@ fn mapping_dump(dump: &mut Dump<'_>) -> Result {
         let table = &tunnel.hosts;
         dump.put_table(
             |guard, position, f| table.scan(guard, position, |mapping| f(mapping)),
-            fill_host_mapping,
+            |w, mapping| fill_host_mapping(w, &tunnel, mapping),
         );
     }
     Ok(())
@@ -270,7 +270,7 @@ fn fill_mapping(w: &mut Writer<'_>, m: &Mapping) -> Result {
     w.put_uint(mapping::BYTES, m.usage().bytes())
 }
 
-fn fill_host_mapping(w: &mut Writer<'_>, m: &HostMapping) -> Result {
+fn fill_host_mapping(w: &mut Writer<'_>, tunnel: &Tunnel, m: &HostMapping) -> Result {
     w.put_u32(mapping::SIDE, MappingSide::Host as u32)?;
     w.put_u32(mapping::FLOW_ID, m.flow_id().value())?;
     w.put_bytes(mapping::FORWARDER_ADDR, m.forwarder().addr().octets())?;
@@ -284,6 +284,9 @@ fn fill_host_mapping(w: &mut Writer<'_>, m: &HostMapping) -> Result {
     w.put_uint(mapping::BYTES, m.usage.bytes())?;
     if m.kind() == Kind::Static {
         w.put_flag(mapping::STATIC)?;
+    }
+    if let Some(host) = tunnel.moved_to(m) {
+        w.put_bytes(mapping::MOVED_TO, host.octets())?;
     }
     Ok(())
 }
@@ -323,8 +326,8 @@ pub(crate) fn notify_mapping(net: &Net, command: u8, m: &Mapping) {
 }
 
 /// Tells listeners about a mapping of this machine as host. Any context.
-pub(crate) fn notify_host_mapping(net: &Net, command: u8, m: &HostMapping) {
+pub(crate) fn notify_host_mapping(net: &Net, tunnel: &Tunnel, command: u8, m: &HostMapping) {
     let _ = FAMILY.multicast(net, GROUP_MAPPINGS, command, GFP_ATOMIC, |w| {
-        fill_host_mapping(w, m)
+        fill_host_mapping(w, tunnel, m)
     });
 }

@@ -17,6 +17,8 @@ use crate::{
         },
     },
     module_parameters,
+    relay::Relays,
+    reroute::Reroutes,
     stats::Stats, //
 };
 use kernel::{
@@ -72,6 +74,11 @@ pub(crate) struct Tunnel {
     /// This machine as forwarder.
     #[pin]
     pub(crate) flows: Flows,
+    /// Connections that have moved on from here.
+    #[pin]
+    pub(crate) relays: Relays,
+    #[pin]
+    pub(crate) reroutes: Reroutes,
     pub(crate) stats: Stats,
     /// Serialises changes of the forwarders.
     #[pin]
@@ -98,6 +105,8 @@ impl PerNet for Tunnel {
             forwarders <- FamilyTable::new(MAX_FORWARDERS),
             hosts <- FamilyTable::new(max_mappings()),
             flows <- Flows::new(max_mappings()),
+            relays <- Relays::new(max_mappings()),
+            reroutes <- Reroutes::new(weak.clone()),
             stats: Stats::new()?,
             config <- new_mutex!(()),
             expire: {
@@ -113,6 +122,7 @@ impl PerNet for Tunnel {
 
     fn pre_exit(state: &Self, _net: &Net) {
         state.expire.cancel();
+        state.reroutes.work.cancel();
     }
 }
 
@@ -135,6 +145,10 @@ fn run_expire(weak: &WeakNet, position: &mut Position, trigger: &Trigger) {
     });
     if done {
         *position = Position::default();
+        let guard = rcu::read_lock();
+        if let Some(tunnel) = STATE.get(&net, &guard) {
+            tunnel.expire_relays(&net);
+        }
     }
 }
 

@@ -44,6 +44,25 @@ nlb::counters! {
     UnknownSent = "unknown-sent",
     /// CARRY datagrams accepted.
     CarryReceived = "carry-received",
+    /// Packets of connections that have moved on from here, sent on.
+    RelayPackets = "relay-packets",
+    /// MOVED datagrams sent.
+    MovedSent = "moved-sent",
+    /// GONE datagrams by which a forwarder has said that it sends elsewhere.
+    GoneReceived = "gone-received",
+    /// ASK datagrams about connections that are here.
+    AskReceived = "ask-received",
+    /// MOVED datagrams accepted.
+    MovedReceived = "moved-received",
+    /// GONE datagrams sent.
+    GoneSent = "gone-sent",
+    /// ASK datagrams sent.
+    AskSent = "ask-sent",
+    /// Connections that are sent to the host that they have moved on to.
+    Rerouted = "rerouted",
+    /// Of connections that have moved on to hosts that are no endpoint of their service, or have no route: they
+    /// stay as they are.
+    MovedElsewhere = "moved-elsewhere",
     /// Mappings of the host side that expired.
     MappingExpired = "mapping-expired",
     /// ARP requests for a VIP that were not answered.
@@ -77,7 +96,7 @@ nlb::counters! {
     DropCongestion = "drop-congestion",
     /// The VIP of the mapping is on no nlb device.
     DropNoVip = "drop-no-vip",
-    /// A LEARN or CARRY from a machine that is no forwarder of ours.
+    /// A LEARN, ASK or CARRY from a machine that is no forwarder of ours.
     DropForwarder = "drop-forwarder",
     /// A LEARN for an address that is on no nlb device.
     DropLearnVip = "drop-learn-vip",
@@ -87,8 +106,10 @@ nlb::counters! {
     DropBadControl = "drop-bad-control",
     /// A control datagram with a wrong checksum.
     DropBadChecksum = "drop-bad-checksum",
-    /// A CONFIRM or UNKNOWN for no mapping, from another host, or with the wrong cookie; a CARRY
-    /// about another connection.
+    /// An ASK about a connection that is not here.
+    DropAsk = "drop-ask",
+    /// A CONFIRM, UNKNOWN, MOVED or GONE for no mapping, from another machine, or with the wrong cookie; a
+    /// CARRY about another connection.
     DropStrangeControl = "drop-strange-control",
     /// Packets that something sent through an nlb device.
     DropTransmit = "drop-transmit",

@@ -11,7 +11,7 @@ use nlb::net::genetlink::Policy;
 /// Name of the family.
 pub(crate) const FAMILY: &core::ffi::CStr = c"nlb-tunnel";
 
-/// UDP port of the LEARN, CONFIRM and UNKNOWN datagrams.
+/// UDP port of the control datagrams, LEARN, CONFIRM and the others.
 pub(crate) const CONTROL_PORT: u16 = 4770;
 
 /// Multicast group `mappings`.
@@ -100,6 +100,9 @@ pub(crate) mod mapping {
     pub(crate) const BYTES: u16 = 13;
     /// The mapping was added by hand and does not expire.
     pub(crate) const STATIC: u16 = 14;
+    /// Host side, of a connection that has moved on from here and whose packets still come by the
+    /// mapping: where they are sent on to.
+    pub(crate) const MOVED_TO: u16 = 15;
 }
 
 /// Attributes of a counter.

@@ -9,7 +9,10 @@
 use crate::{
     net::Net,
     wire::{
-        addr::FourTuple,
+        addr::{
+            Addr,
+            FourTuple, //
+        },
         flow_id::FlowId, //
     }, //
 };
@@ -24,8 +27,8 @@ pub trait Plumber: Sync {
     /// to.
     fn serves(&self, net: &Net, tuple: &FourTuple) -> bool;
 
-    /// Whether packets of the connection are sent on by a route in namespace `net`.
-    fn routes(&self, net: &Net, tuple: &FourTuple) -> bool;
+    /// The host that packets of the connection are sent to by a route in namespace `net`, if there is one.
+    fn routed_to(&self, net: &Net, tuple: &FourTuple) -> Option<Addr>;
 
     /// Lets packets of the connection travel by the mapping of `flow_id`, from now on.
     ///
@@ -37,12 +40,26 @@ pub trait Plumber: Sync {
     /// Removes the route at once: packets go to the local stack again.
     fn unplumb(&self, net: &Net, tuple: &FourTuple, flow_id: FlowId);
 
-    /// The connection has ended at the host: the route goes as soon as nothing of it can come any
-    /// more, and does not stand in the way of a new connection with this tuple.
-    fn closed(&self, net: &Net, tuple: &FourTuple, flow_id: FlowId);
+    /// The connection has come back from `host`: removes the route that leads there at once.
+    fn returned(&self, net: &Net, tuple: &FourTuple, host: Addr);
 
-    /// Nobody will say when the connection has ended: the route has to find out by itself.
-    fn unwatched(&self, net: &Net, tuple: &FourTuple, flow_id: FlowId);
+    /// The connection has ended at `host`, if the route by this flow id still leads there: it goes as soon as
+    /// nothing of the connection can come any more, and does not stand in the way of a new one with this
+    /// tuple.
+    fn closed(&self, net: &Net, tuple: &FourTuple, flow_id: FlowId, host: Addr);
+
+    /// Nobody will say when the connection has ended at `host`, if the route still leads there: it has to find
+    /// out by itself.
+    fn unwatched(&self, net: &Net, tuple: &FourTuple, flow_id: FlowId, host: Addr);
+
+    /// The source of this machine's tunnel packets to `host`, if that is an endpoint, by the tunnel, of the
+    /// service whose route sends the connection by this flow id; and may be sent to.
+    fn source_to(&self, net: &Net, tuple: &FourTuple, flow_id: FlowId, host: Addr) -> Option<Addr>;
+
+    /// Lets packets of the connection go to another endpoint, at `host`, by the same flow id, from now on.
+    /// Nobody will say when it has ended there. Errors: `ENOENT` if there is no such route, or no such endpoint
+    /// (see [`Plumber::source_to`]), `ENOMEM`.
+    fn reroute(&self, net: &Net, tuple: &FourTuple, flow_id: FlowId, host: Addr) -> Result;
 }
 
 kernel::sync::global_lock! {

@@ -90,10 +90,18 @@ impl Mapping {
     /// Another one with the flow id of this one, to take its place.
     pub fn heir(&self) -> Self {
         Self {
-            flow_id: Atomic::new(read_once(&self.flow_id)),
             confirmed: Atomic::new(self.is_confirmed()),
             opened: Atomic::new(read_once(&self.opened)),
-            ..Self::plain(&self.tuple, &self.target)
+            ..self.heir_to(&self.target)
+        }
+    }
+
+    /// As [`Mapping::heir`], of a connection that another host says it has now, and confirms the mapping.
+    pub fn heir_to(&self, target: &Arc<Target>) -> Self {
+        Self {
+            flow_id: Atomic::new(read_once(&self.flow_id)),
+            confirmed: Atomic::new(true),
+            ..Self::plain(&self.tuple, target)
         }
     }
 
@@ -320,8 +328,8 @@ impl Tunnel {
         }
     }
 
-    /// A host at `from` says to our address `here` that it knows the mapping of a LEARN. Whether
-    /// there is such a mapping.
+    /// A host at `from` says to our address `here` that it knows the mapping of a LEARN, or that it has the
+    /// connection of an ASK. Whether there is such a mapping.
     pub(crate) fn confirm(
         &self,
         state: &HookState<'_>,
@@ -330,17 +338,15 @@ impl Tunnel {
         from: Addr,
         here: Addr,
     ) -> bool {
-        let Some(mapping) = self
-            .flows
-            .get(state.rcu(), flow_id)
-            .filter(|mapping| mapping.target.is_between(here, from))
-            .filter(|mapping| {
-                let learn = self.flows.learn(mapping);
-                learn.is_some_and(|learn| learn.cookie == cookie)
-            })
-        else {
+        let Some(mapping) = self.flows.get(state.rcu(), flow_id).filter(|mapping| {
+            let learn = self.flows.learn(mapping);
+            learn.is_some_and(|learn| learn.cookie == cookie)
+        }) else {
             return false;
         };
+        if !mapping.target.is_between(here, from) {
+            return self.reroutes.answered(flow_id, from);
+        }
         self.stats.inc(Counter::ConfirmReceived);
         confirmed(state, mapping);
         true

@@ -7,6 +7,7 @@ use crate::{
     device,
     forwarder::Forwarder,
     netlink,
+    relay::Told,
     state::Tunnel,
     stats::Counter,
     uapi::cmd, //
@@ -94,6 +95,10 @@ impl FamilyKey for HostKey {
     }
 }
 
+/// Seconds that a mapping stays without a packet when its forwarder sends elsewhere: what is under way still
+/// comes.
+const GONE_SECS: u32 = 10;
+
 /// An address of this machine that is remembered, so that it need not be looked up.
 ///
 /// It has two halves. Who reads while another address is being written may see neither of the two,
@@ -162,6 +167,9 @@ pub(crate) struct HostMapping {
     /// Number of the [`State`].
     state: Atomic<u32>,
     pub(crate) usage: Usage,
+    /// How many relays had been made when this was: see [`Relays::of`](crate::relay::Relays::of).
+    born: u64,
+    pub(crate) told: Told,
 }
 
 impl HostMapping {
@@ -171,6 +179,7 @@ impl HostMapping {
         forwarder: Arc<Forwarder>,
         kind: Kind,
         local: Option<Addr>,
+        born: u64,
     ) -> Result<Arc<Self>> {
         Ok(Arc::new(
             Self {
@@ -181,6 +190,8 @@ impl HostMapping {
                 local: Local::new(local),
                 state: Atomic::new(State::initial(tuple.proto(), Flags::SYN) as u32),
                 usage: Usage::new(),
+                born,
+                told: Told::new(),
             },
             GFP_ATOMIC,
         )?)
@@ -191,8 +202,14 @@ impl HostMapping {
         self.flow_id
     }
 
+    /// How many relays had been made when this was.
+    #[inline]
+    pub(crate) fn born(&self) -> u64 {
+        self.born
+    }
+
     /// The key in the table.
-    fn key(&self) -> HostKey {
+    pub(crate) fn key(&self) -> HostKey {
         HostKey {
             forwarder: self.forwarder.addr(),
             flow_id: self.flow_id,
@@ -259,10 +276,14 @@ impl HostMapping {
     /// Whether the mapping has been idle for too long at `now` (jiffies).
     fn is_expired(&self, now: u64) -> bool {
         let idle = now.saturating_sub(self.usage.used());
+        let timeout = match self.told.is_gone() {
+            true => GONE_SECS,
+            false => Timeouts::DEFAULT.of(self.state()),
+        };
         // No timeout is shorter than a second.
         idle >= time::HZ
             && self.kind == Kind::Learnt
-            && idle > u64::from(Timeouts::DEFAULT.of(self.state())).saturating_mul(time::HZ)
+            && idle > u64::from(timeout).saturating_mul(time::HZ)
     }
 }
 
@@ -300,6 +321,8 @@ impl Tunnel {
                         if let Some(local) = &local {
                             known.local.set(local);
                         }
+                        // The forwarder sends here (again).
+                        known.told.forget();
                         return Ok(());
                     }
                     (Kind::Static, _) => return Err(EEXIST),
@@ -307,12 +330,17 @@ impl Tunnel {
                     _ => self.unlink(net, known),
                 };
             }
-            let mapping = HostMapping::new(flow_id, tuple, forwarder.clone(), kind, local)?;
+            // Whoever teaches a mapping may not know where the connection is. Who migrates it does.
+            let born = match kind {
+                Kind::Migrated => self.relays.made(),
+                Kind::Learnt | Kind::Static => 0,
+            };
+            let mapping = HostMapping::new(flow_id, tuple, forwarder.clone(), kind, local, born)?;
             // Counted before it can be found.
             forwarder.mapping_added();
             match self.hosts.insert(&key, mapping.clone(), GFP_ATOMIC) {
                 Ok(()) => {
-                    netlink::notify_host_mapping(net, cmd::MAPPING_NTF, &mapping);
+                    netlink::notify_host_mapping(net, self, cmd::MAPPING_NTF, &mapping);
                     return Ok(());
                 }
                 Err(error) => {
@@ -345,21 +373,23 @@ impl Tunnel {
         )
     }
 
-    /// Counts a packet that came inside a LEARN.
+    /// Counts a packet that came inside a LEARN. See [`HostMapping::born`] for what is returned.
     pub(crate) fn learnt_packet(
         &self,
         state: &HookState<'_>,
         forwarder: Addr,
         flow_id: FlowId,
         parsed: &Parsed,
-    ) {
-        let key = HostKey { forwarder, flow_id };
-        if let Some(mapping) = self.hosts.get(state.rcu(), &key) {
-            mapping.seen(parsed.flags, parsed.total_len);
-            mapping.forwarder.count(parsed.total_len);
-        }
+    ) -> u64 {
         self.stats.inc(Counter::DecapPackets);
         self.stats.add(Counter::DecapBytes, parsed.total_len as u64);
+        let key = HostKey { forwarder, flow_id };
+        let Some(mapping) = self.hosts.get(state.rcu(), &key) else {
+            return 0;
+        };
+        mapping.seen(parsed.flags, parsed.total_len);
+        mapping.forwarder.count(parsed.total_len);
+        mapping.born
     }
 
     /// The mapping with this key.
@@ -367,12 +397,15 @@ impl Tunnel {
         self.hosts.get(&rcu::read_lock(), key).cloned()
     }
 
-    /// Whether there is a mapping for this connection, whoever has given the flow id. Process context.
-    pub(crate) fn has_mapping_of(&self, tuple: &FourTuple) -> bool {
-        let mut found = false;
+    /// A mapping of this connection, whoever has given the flow id. Process context.
+    pub(crate) fn mapping_of(&self, tuple: &FourTuple) -> Option<HostKey> {
+        let mut found = None;
         if !self.hosts.is_empty() {
-            self.hosts
-                .for_each(|mapping| found |= mapping.tuple == *tuple);
+            self.hosts.for_each(|mapping| {
+                if mapping.tuple == *tuple {
+                    found = Some(mapping.key());
+                }
+            });
         }
         found
     }
@@ -384,7 +417,7 @@ impl Tunnel {
         });
         if removed {
             mapping.forwarder.mapping_removed();
-            netlink::notify_host_mapping(net, cmd::MAPPING_DEL_NTF, mapping);
+            netlink::notify_host_mapping(net, self, cmd::MAPPING_DEL_NTF, mapping);
         }
         removed
     }
@@ -401,13 +434,16 @@ impl Tunnel {
         }
     }
 
-    /// Removes mappings that are idle, looking at a limited number of entries. True when all have
-    /// been looked at.
+    /// Removes mappings that are idle, and tells forwarders which connections have moved on, looking at a
+    /// limited number of entries. True when all have been looked at.
     pub(crate) fn expire(&self, net: &Net, position: &mut Position) -> bool {
         let now = time::jiffies();
-        self.hosts.scan(&rcu::read_lock(), position, |mapping| {
+        let guard = rcu::read_lock();
+        self.hosts.scan(&guard, position, |mapping| {
             if mapping.is_expired(now) && self.unlink(net, mapping) {
                 self.stats.inc(Counter::MappingExpired);
+            } else if !self.relays.is_empty() {
+                self.tell_moved(net, mapping, &guard, now);
             }
             Scan::Continue
         })
@@ -448,7 +484,7 @@ mod tests {
         let flow_id = FlowId::nth(5);
         let tuple = FourTuple::v4([192, 0, 2, 1], 40000, [198, 51, 100, 1], 80, proto);
         let forwarder = Forwarder::new(FORWARDER)?;
-        HostMapping::new(flow_id, &tuple, forwarder, kind, None)
+        HostMapping::new(flow_id, &tuple, forwarder, kind, None, 0)
     }
 
     #[test]
@@ -509,10 +545,23 @@ mod tests {
     }
 
     #[test]
+    fn what_is_gone_expires_soon() -> Result {
+        let mapping = mapping(Kind::Learnt, Proto::Tcp)?;
+        mapping.seen(Flags::ACK, 40);
+        let after = |seconds: u64| mapping.is_expired(mapping.usage.used() + seconds * time::HZ);
+        mapping.told.gone();
+        assert!(!after(10) && after(11));
+        mapping.told.forget();
+        assert!(!after(900) && after(901));
+        Ok(())
+    }
+
+    #[test]
     fn what_others_remove_does_not_expire() -> Result {
         for kind in [Kind::Migrated, Kind::Static] {
             let mapping = mapping(kind, Proto::Tcp)?;
             mapping.seen(Flags::RST, 40);
+            mapping.told.gone();
             assert!(!mapping.is_expired(u64::MAX));
         }
         Ok(())

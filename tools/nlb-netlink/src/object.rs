@@ -446,6 +446,8 @@ object! {
         packets: u64 = PACKETS, attr::uint;
         /// Bytes of these packets.
         bytes: u64 = BYTES, attr::uint;
+        /// Host side: the connection has moved on to this host, and the forwarder does not know yet.
+        moved_to: IpAddr = MOVED_TO, attr::addr;
     }
     flags {
         /// Added by hand, does not expire. `static` in the serialised form.

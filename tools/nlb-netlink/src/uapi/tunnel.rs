@@ -7,7 +7,7 @@
 /// Name of the family.
 pub const FAMILY: &str = "nlb-tunnel";
 
-/// UDP port of the LEARN, CONFIRM and UNKNOWN datagrams.
+/// UDP port of the control datagrams, LEARN, CONFIRM and the others.
 pub const CONTROL_PORT: u16 = 4770;
 
 /// Multicast group `mappings`.
@@ -119,6 +119,9 @@ pub mod mapping {
     pub const BYTES: u16 = 13;
     /// The mapping was added by hand and does not expire.
     pub const STATIC: u16 = 14;
+    /// Host side, of a connection that has moved on from here and whose packets still come by the
+    /// mapping: where they are sent on to.
+    pub const MOVED_TO: u16 = 15;
     /// Names, in the order of the ids, which begin at 1.
     #[rustfmt::skip]
     pub const NAMES: &[&str] = &[
@@ -136,6 +139,7 @@ pub mod mapping {
         "packets",
         "bytes",
         "static",
+        "moved-to",
     ];
 }
 

@@ -45,6 +45,7 @@ const COLUMNS: &[Column<Mapping>] = &[
         }
         .to_owned()
     }),
+    left("MOVED-TO", |mapping| maybe(mapping.moved_to)),
     right("IDLE", |mapping| milliseconds(mapping.idle)),
     right("PACKETS", |mapping| maybe(mapping.packets)),
     right("BYTES", |mapping| maybe(mapping.bytes)),
