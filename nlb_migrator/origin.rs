@@ -3,6 +3,7 @@
 //! Giving a connection away: the `migrate` request, in the thread that sent it.
 
 mod handover;
+mod path;
 mod read;
 mod transfer;
 
@@ -41,7 +42,6 @@ use kernel::{
     sync::Arc, //
 };
 use nlb::{
-    errno::EHOSTDOWN,
     net::{
         ip,
         netfilter::Tracked,
@@ -51,7 +51,6 @@ use nlb::{
         },
         Net, //
     },
-    plumb,
     sync::{
         object::PartRef,
         rcu,
@@ -69,6 +68,7 @@ use nlb::{
         }, //
     },
 };
+use path::Path;
 use transfer::Transfer;
 
 /// Least time between two COMMITs for one connection, in milliseconds.
@@ -94,7 +94,7 @@ struct Mover<'a> {
     socket: &'a TcpSocket,
     read: &'a ReadData,
     frozen: Option<Frozen<'a>>,
-    /// Flow id and mapping, ours until the route owns them.
+    /// Flow id and mapping, ours until the path owns them.
     mapping: Option<PartRef<nlb_tunnel::Mapping>>,
     plumbed: bool,
     timeout_ms: u32,
@@ -213,27 +213,12 @@ impl OriginOps for Mover<'_> {
         // The time for the answer begins now.
         self.deadline_ms = time::monotonic_ms().saturating_add(self.timeout_ms.into());
         let tuple = &self.transfer.entry.tuple;
-        let flow_id = self.transfer.flow_id;
-        plumb::with(|plumber| plumber.plumb(self.net, tuple, flow_id))
-            .ok_or(Code::NoForwarder)?
-            .map_err(|error| {
-                if error == ENOENT {
-                    Reason::from(Code::NoService)
-                } else if error == EEXIST {
-                    Reason::from(Code::RouteExists)
-                } else if error == EHOSTDOWN {
-                    Reason::from(Code::NotActive)
-                } else if error == ENOMEM {
-                    Reason::from(Code::NoMemory)
-                } else {
-                    let number = error.to_errno().wrapping_neg();
-                    Reason::with_detail(Code::NoRoute, fmt!("error {number}"))
-                }
-            })?;
+        let mapping = self.mapping.as_ref().ok_or(Code::NoFlowId)?;
+        self.transfer.path.plumb(self.net, tuple, mapping)?;
         self.plumbed = true;
-        // The route owns the mapping now.
+        // The path owns the mapping now.
         self.mapping = None;
-        // Whoever did not see the route has passed its packet to the socket when this returns.
+        // Whoever did not see the path has passed its packet to the socket when this returns.
         rcu::synchronize_expedited();
         Ok(())
     }
@@ -333,7 +318,7 @@ impl OriginOps for Mover<'_> {
         if core::mem::take(&mut self.plumbed) {
             let tuple = &self.transfer.entry.tuple;
             let flow_id = self.transfer.flow_id;
-            plumb::with(|plumber| plumber.unplumb(self.net, tuple, flow_id));
+            self.transfer.path.unplumb(self.net, tuple, flow_id);
         }
         if let Some(mapping) = self.mapping.take() {
             nlb_tunnel::release(self.net, &mapping);
@@ -392,14 +377,7 @@ fn migrate(
         return Err(Code::ThisMachine.into());
     }
     let _claim = shared.transfers.claim(tuple)?;
-    if !plumb::with(|plumber| plumber.serves(net, &tuple)).ok_or(Code::NoForwarder)? {
-        return Err(Code::NoService.into());
-    }
-    // No route of this machine sends on what comes out of the tunnel. A forwarder may take its connection
-    // back, if it sends it to nobody any more, which is for it to tell.
-    if !nlb_tunnel::is_forwarder(net, peer.addr) && nlb_tunnel::is_mapped(net, &tuple) {
-        return Err(Code::Tunnelled.into());
-    }
+    let path = Path::of(net, &tuple)?;
     let taken = transport::connect(shared, &peer, net, timeout_ms)?;
     let link = taken.link();
     let _permit = link.begin(timeout_ms)?;
@@ -409,7 +387,7 @@ fn migrate(
     let mapping = nlb_tunnel::allocate(net, &tuple, &target)
         .map_err(|error| Reason::or_no_memory(error, Code::NoFlowId))?;
     let flow_id = mapping.flow_id().ok_or(Code::NoFlowId)?;
-    let transfer = match transfer::prepare(shared, &peer, link, tuple, flow_id) {
+    let transfer = match transfer::prepare(shared, &peer, link, (tuple, path), flow_id) {
         Ok(transfer) => transfer,
         Err(reason) => {
             nlb_tunnel::release(net, &mapping);

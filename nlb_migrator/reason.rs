@@ -142,7 +142,7 @@ codes! {
 
     /// The client's address is the target's own, or a broadcast address there.
     ClientHere = 146, EINVAL, "client's address is not another machine's";
-    /// A route of the target's own sends the connection's packets on.
+    /// The target sends the connection's packets on to another machine than the origin.
     RoutedThere = 147, EEXIST, "connection has a route there";
     /// A function of the kernel failed.
     Internal = 145, EIO, "internal error";
@@ -193,9 +193,8 @@ codes! {
     Crowded = 213, EBUSY, "too many other connections are on their way to the target";
     /// The peer's address is one of this machine.
     ThisMachine = 209, EINVAL, "peer is this machine";
-    /// The client's packets come out of the tunnel of another machine, which would go on sending them
-    /// here.
-    Tunnelled = 215, errno::EOPNOTSUPP, "client's packets come by a forwarder's tunnel";
+    // 215 was for connections whose packets come by a forwarder's tunnel.
+
     /// The tunnel to the peer cannot carry the connection's packets.
     PeerFamily = 211, errno::EAFNOSUPPORT, "peer is not of the connection's address family";
 }

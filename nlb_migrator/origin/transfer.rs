@@ -2,6 +2,7 @@
 
 //! Migrations on their way out, and connections that live at targets.
 
+use super::path::Path;
 use crate::{
     machine::{
         Origin,
@@ -46,7 +47,6 @@ use kernel::{
 use nlb::{
     completion::Completion,
     net::Net,
-    plumb,
     wire::{
         addr::FourTuple,
         flow_id::FlowId,
@@ -95,6 +95,7 @@ pub(crate) struct Transfer {
     /// The life of the target that the connection is in.
     nonce: u64,
     pub(super) flow_id: FlowId,
+    pub(super) path: Path,
     #[pin]
     pub(super) machine: Mutex<Origin>,
     #[pin]
@@ -159,14 +160,16 @@ impl Transfer {
         Ok(None)
     }
 
-    /// Lets go of the route of a connection that ended at the target.
+    /// Lets go of the path of a connection that ended at the target.
     pub(super) fn purge(&self, net: &Net) {
-        plumb::with(|plumber| plumber.closed(net, &self.entry.tuple, self.flow_id));
+        self.path
+            .closed(net, &self.entry.tuple, self.flow_id, self.peer.addr);
     }
 
-    /// Has the route of a connection at the target expire by itself.
+    /// Has the path of a connection at the target expire by itself.
     pub(super) fn unwatch(&self, net: &Net) {
-        plumb::with(|plumber| plumber.unwatched(net, &self.entry.tuple, self.flow_id));
+        self.path
+            .unwatched(net, &self.entry.tuple, self.flow_id, self.peer.addr);
     }
 
     /// What every change of state means for the tables and the watchers.
@@ -216,6 +219,7 @@ impl Transfer {
             OriginState::Active => {
                 self.peer.migrations_out.add(1, Relaxed);
                 self.peer.alive.add(1, Relaxed);
+                self.path.settled(net, &self.entry.tuple, self.flow_id);
             }
             OriginState::Refused => self.peer.refused.add(1, Relaxed),
             _ => {}
@@ -489,7 +493,7 @@ pub(super) fn prepare(
     shared: &Shared,
     peer: &Arc<Peer>,
     link: &Link,
-    tuple: FourTuple,
+    (tuple, path): (FourTuple, Path),
     flow_id: FlowId,
 ) -> Result<Arc<Transfer>, Reason> {
     let events = KVec::with_capacity(INBOX.saturating_add(1), GFP_KERNEL)?;
@@ -508,6 +512,7 @@ pub(super) fn prepare(
             link: link.id(),
             nonce: peer.nonce.load(Relaxed),
             flow_id,
+            path,
             machine <- new_mutex!(Origin::new(), "nlb_migrator::Transfer::machine"),
             inbox <- new_spinlock!(
                 Inbox {

@@ -39,6 +39,7 @@ use nlb::{
     net::{
         ip,
         tcp::{
+            tuple_in_use,
             ConnectionData,
             Injected,
             Listener, //
@@ -97,6 +98,8 @@ pub(crate) struct Arrival {
     pub(super) flow_id: FlowId,
     /// The nlb device that carries the VIP.
     device: u32,
+    /// This machine has sent the connection's packets to the origin.
+    returns: bool,
     /// How long to wait for the origin's next step.
     patience_ms: u64,
     #[pin]
@@ -132,7 +135,12 @@ impl Arrival {
         if !ip::is_elsewhere(net, &tuple.client()) {
             return Err(Code::ClientHere.into());
         }
-        if plumb::with(|plumber| plumber.routes(net, tuple)) == Some(true) {
+        // It may come back from where its packets are sent.
+        let routed = plumb::with(|plumber| plumber.routed_to(net, tuple)).flatten();
+        let relayed = nlb_tunnel::relayed_to(net, tuple);
+        let returns = routed.is_some() || relayed.is_some();
+        let mut hosts = [routed, relayed].into_iter().flatten();
+        if hosts.any(|host| host != link.peer().addr) {
             return Err(Code::RoutedThere.into());
         }
         ConnectionData::check(connection)?;
@@ -152,6 +160,7 @@ impl Arrival {
                 forwarder,
                 flow_id,
                 device,
+                returns,
                 patience_ms,
                 inner <- new_mutex!(
                     Inner {
@@ -271,11 +280,11 @@ impl Arrival {
                 }
             }
             TargetState::Active => {
-                if inner
+                let is_closed = inner
                     .injected
                     .as_ref()
-                    .is_none_or(|child| child.is_closed())
-                {
+                    .is_none_or(|child| child.is_closed());
+                if is_closed && !self.has_moved_on(net) {
                     self.step_locked(&mut inner, shared, net, None, TargetEvent::Gone);
                 }
             }
@@ -292,6 +301,15 @@ impl Arrival {
             }
         }
         true
+    }
+
+    /// Whether a connection whose socket was closed here lives elsewhere, or here by another migration, and its
+    /// packets still come by the mapping.
+    fn has_moved_on(&self, net: &Net) -> bool {
+        let tuple = &self.entry.tuple;
+        !nlb_tunnel::is_gone(net, self.forwarder, self.flow_id, tuple)
+            && (nlb_tunnel::relayed_to(net, tuple).is_some()
+                || tuple_in_use(net, tuple, self.device))
     }
 
     /// Lets go of everything; a connection that lives here goes on.
@@ -410,6 +428,11 @@ impl<'a> TargetOps for Arriving<'a> {
         let (injected, inject_ns) = self.child()?;
         self.inner.incoming.clear();
         self.inner.injected = Some(injected);
+        if self.arrival.returns {
+            let (tuple, origin) = (&self.arrival.entry.tuple, self.arrival.peer.addr);
+            plumb::with(|plumber| plumber.returned(self.net, tuple, origin));
+            nlb_tunnel::end_relay_to(self.net, tuple, origin);
+        }
         let held = match self.inner.hold.take() {
             Some(hold) => self
                 .shared

@@ -138,7 +138,7 @@ enum nlb_reason {
 	NLB_REASON_INTERNAL = 145,
 	/* The client's address is the target's own, or a broadcast address there. (EINVAL) */
 	NLB_REASON_CLIENT_HERE = 146,
-	/* A route of the target's own sends the connection's packets on. (EEXIST) */
+	/* The target sends the connection's packets on to another machine than the origin. (EEXIST) */
 	NLB_REASON_ROUTED_THERE = 147,
 	/* No peer with this address. (ENOENT) */
 	NLB_REASON_NOT_PEER = 192,
@@ -186,8 +186,6 @@ enum nlb_reason {
 	NLB_REASON_CROWDED = 213,
 	/* The host is an endpoint of the service, and draining or inactive. (EHOSTDOWN) */
 	NLB_REASON_NOT_ACTIVE = 214,
-	/* The client's packets come out of the tunnel of another machine, which would go on sending them here. (EOPNOTSUPP) */
-	NLB_REASON_TUNNELLED = 215,
 };
 
 #endif

@@ -137,7 +137,7 @@ pub enum Reason {
     Internal = 145,
     /// The client's address is the target's own, or a broadcast address there.
     ClientHere = 146,
-    /// A route of the target's own sends the connection's packets on.
+    /// The target sends the connection's packets on to another machine than the origin.
     RoutedThere = 147,
     /// No peer with this address.
     NotPeer = 192,
@@ -185,8 +185,6 @@ pub enum Reason {
     Crowded = 213,
     /// The host is an endpoint of the service, and draining or inactive.
     NotActive = 214,
-    /// The client's packets come out of the tunnel of another machine, which would go on sending them here.
-    Tunnelled = 215,
 }
 
 impl Reason {
@@ -280,7 +278,6 @@ impl Reason {
         Self::NotKept,
         Self::Crowded,
         Self::NotActive,
-        Self::Tunnelled,
     ];
 
     /// The reason with this number, if it is known here: a later kernel has more.
