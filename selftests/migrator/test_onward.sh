@@ -1,14 +1,23 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
+# timeout: 600
 #
-# A connection whose packets come by another machine's tunnel stays where it is: whoever moved it on, or back,
-# would find the packets go where they went before. (What comes by a wire moves on: test_state.sh.)
+# A connection whose packets come by another machine's tunnel moves on: the host that it was at sends them on,
+# and tells that machine, which sends them to the new host by itself. From then on the old one is not needed.
+# (What comes by a wire moves on: test_state.sh.)
 
 . "$(dirname "$0")/lib.sh"
 
+moved=$(dirname "$tcp")/moved.py
+
 # drain MACHINE ADDR: all of the service, in one pass; what is reported is what the test is about.
-drain() { ns "$1" nlb -j migration drain from $VIP:80 to "$2" retry 0 >"$tmp/report" || [ $? = 1 ]; }
-# stays TEXT: one connection was refused for this reason.
+drain() { ns "$1" nlb -j migration drain from "$(service)" to "$2" retry 0 >"$tmp/report" || [ $? = 1 ]; }
+service() { case $VIP in *:*) echo "[$VIP]:80" ;; *) echo "$VIP:80" ;; esac; }
+# goes: one connection was moved; stays TEXT: one was refused for this reason.
+goes() {
+	cat "$tmp/report"
+	jq -e '.moved == 1 and .refused == 0 and .reset == 0' "$tmp/report"
+}
 stays() {
 	cat "$tmp/report"
 	jq -e --arg text "$1" '.moved == 0 and .refused == 1 and .reset == 0 and (.reasons | length) == 1 and
@@ -17,6 +26,7 @@ stays() {
 # begun: a client whose first piece has come back, and that sends no second one before ends_well, when it goes on and every
 # byte is there.
 begun() {
+	had=$(finished host1)
 	rm -f "$tmp/ready" "$tmp/gate"
 	background client "$tmp/client.log" "$load" client $VIP 80 --count 1 --chunk 1000 --bytes 5000 \
 		--ready "$tmp/ready" --gate "$tmp/gate"
@@ -28,79 +38,230 @@ ends_well() {
 	wait "$client" || { cat "$tmp/client.log"; return 1; }
 	holds --connections 1 "$@"
 }
+# What was begun has ended at host1, without an error.
+finished() { reports "server-$1" '.error == null' | jq length; }
+at_host1() { [ "$(finished host1)" = $((had + 1)) ]; }
 active_at() { migrations "$1" | jq -e 'any(.phase == "active" and .role == "target")'; }
+# The one route of the LBU that is not of a connection that has ended, and where it leads.
+the_route() { ns lbu nlb -j route show | jq -e '[.[] | select(.state == "established")] | select(length == 1)[0]'; }
+leads_to() { the_route | jq -e --arg host "$1" '.host_addr == $host'; }
+# any_moved_to HOST: host1 sends packets on to there.
+any_moved_to() { ns host1 nlb -j mapping show side host | jq -e --arg host "$1" 'any(.moved_to == $host)'; }
+# ended MACHINE: nothing is left of connections that moved on from there.
+ended() { [ -z "$(ns "$1" nlb -j migration show | jq -r '.[] | select(.phase == "active") | .phase')" ]; }
 
-# host1 is set up as whoever wants to move connections on would set it up.
+# Both hosts are set up as whoever wants to move connections between them would set them up: each is the other's
+# forwarder and peer. No service: they balance nothing.
 origin() {
-	ns host1 nlb service add $VIP:80/tcp mode peek
 	peer_add host1 $HOST2
 	ns host2 nlb forwarder add $HOST1
 	peer_add host2 $HOST1
-	server host1 server 0.0.0.0 80
-	server host2 server 0.0.0.0 80
+	ns host1 nlb forwarder add $HOST2
+	server host1 server "$1" 80
+	server host2 server "$1" 80
 }
 
+# Once the LBU knows, host1 may be turned off.
 moved_on() {
 	classifier --to $HOST1
 	watch
 	begun
 	wait_for 10 active_at host1
 	drain host1 $HOST2
-	stays "client's packets come by a forwarder's tunnel"
+	goes
+	wait_for 30 leads_to $HOST2
+	wait_for 30 ended lbu
+	not any_moved_to $HOST2
+	off host1
 	ends_well --moved 1
-	wait_for 5 served server-host1 1
-	served server-host2 0
+	on host1
+	wait_for 5 served server-host2 1
+	served server-host1 0
+	stop classifier
+}
+# off MACHINE: it neither hears nor says anything; on MACHINE.
+off() {
+	ns "$1" nft 'add table inet off
+		add chain inet off in { type filter hook prerouting priority -600; policy drop; }
+		add chain inet off out { type filter hook output priority -600; policy drop; }'
+}
+on() { ns "$1" nft delete table inet off; }
+
+# Also what nobody has migrated before: it has come by the tunnel from its SYN.
+from_its_syn() {
+	ns lbu nlb service del "$(service)/tcp"
+	ns lbu nlb service add "$(service)/tcp" mode l4
+	ns lbu nlb endpoint add "$(service)/tcp" host $HOST1
+	watch
+	begun
+	ns lbu nlb endpoint add "$(service)/tcp" host $HOST2
+	drain host1 $HOST2
+	goes
+	wait_for 30 leads_to $HOST2
+	ends_well --moved 1
+	# The endpoints have what is theirs.
+	wait_for 10 no_routes
+	ns lbu nlb service del "$(service)/tcp"
+	service_add "$(service)/tcp"
 }
 
-# The mapping is taken away as if the path had changed, which it has not: the next packet brings it back.
-unmapped() {
-	local id
+# A host that the LBU gives no connections of this service: they go by host1, to their end.
+no_endpoint() {
+	local before
+	ns lbu nlb endpoint del "$(service)/tcp" host $HOST2
+	before=$(counter lbu tunnel moved-elsewhere)
+	classifier --to $HOST1
 	watch
 	begun
 	wait_for 10 active_at host1
-	id=$(migrations host1 | jq -r 'map(select(.phase == "active"))[0].flow_id')
-	is_mapped "$id"
-	ns host1 nlb mapping del forwarder $LBU_TO_HOST1 id "$id"
-	not is_mapped "$id"
-	touch "$tmp/gate"
-	wait_for 60 is_mapped "$id"
+	drain host1 $HOST2
+	goes
+	wait_for 10 counter_above lbu tunnel moved-elsewhere "$before"
+	before=$(counter host1 tunnel relay-packets)
+	leads_to $HOST1
+	any_moved_to $HOST2
 	ends_well --moved 1
+	[ "$(counter host1 tunnel relay-packets)" -gt "$before" ]
+	# The end is reported from host2 to host1 to the LBU.
+	wait_for 30 ended host1
+	wait_for 30 ended lbu
+	wait_for 10 no_routes
+	ns lbu nlb endpoint add "$(service)/tcp" host $HOST2
+	stop classifier
 }
-is_mapped() { ns host1 nlb -j mapping show side host | jq -e --arg id "$1" 'any(.flow_id == $id)'; }
+counter_above() { [ "$(counter "$1" "$2" "$3")" -gt "$4" ]; }
 
-# The LBU still has the route, and would send on what the client sends to the connection that it has back.
+# There and back, at once and time and again, whatever the LBU knows of it.
+to_and_fro() {
+	local n
+	classifier --to $HOST1
+	watch
+	begun
+	wait_for 10 active_at host1
+	for n in {1..10}; do
+		drain host1 $HOST2
+		goes
+		[ $((n % 5)) != 0 ] || wait_for 30 leads_to $HOST2
+		drain host2 $HOST1
+		goes
+		[ $((n % 5)) != 0 ] || wait_for 30 leads_to $HOST1
+	done
+	# The client has sent nothing meanwhile, so only the last owner has spoken.
+	ends_well
+	wait_for 5 at_host1
+	wait_for 30 ended host1
+	wait_for 30 ended host2
+	wait_for 30 ended lbu
+	stop classifier
+}
+
+# Back to the LBU itself, where an application listens, too.
 moved_back() {
+	classifier --to $HOST1
+	ns lbu nlb forwarder add $HOST1
+	peer_add lbu $HOST1 2>/dev/null || :
 	watch
 	begun
 	wait_for 10 active_at host1
 	stop classifier
 	start server-lbu lbu server $VIP 80
 	wait_listen lbu 80
-	ns lbu nlb forwarder add $HOST1
 	drain host1 $LBU_TO_HOST1
-	stays "target: connection has a route there"
-	ends_well --moved 1
+	goes
+	not the_route
+	ends_well --moves 2
+	wait_for 5 served server-lbu 1
+	wait_for 30 ended host1
+	wait_for 30 ended lbu
 	stop server-lbu
 	ns lbu nlb forwarder del $HOST1
 }
 
-# Not even from a host that the connection came to with its first packet.
-never_moved() {
-	ns lbu nlb service del $VIP:80/tcp
-	ns lbu nlb service add $VIP:80/tcp mode l4
-	ns lbu nlb endpoint add $VIP:80/tcp host $HOST1
+# A mapping that is taken away too early is taught again by the LBU, which does not know that the connection has moved on.
+unmapped() {
+	local id
+	ns lbu nlb endpoint del "$(service)/tcp" host $HOST2
+	classifier --to $HOST1
 	watch
 	begun
+	wait_for 10 active_at host1
+	id=$(the_route | jq -r .flow_id)
+	is_mapped "$id"
 	drain host1 $HOST2
-	stays "client's packets come by a forwarder's tunnel"
-	ends_well --moved 0
+	goes
+	ns host1 nlb mapping del forwarder $LBU_TO_HOST1 id "$id"
+	not is_mapped "$id"
+	touch "$tmp/gate"
+	wait_for 60 is_mapped "$id"
+	ends_well --moved 1
+	ns lbu nlb endpoint add "$(service)/tcp" host $HOST2
+	stop classifier
+}
+is_mapped() {
+	ns host1 nlb -j mapping show side host |
+		jq -e --arg id "$1" --arg addr "$LBU_TO_HOST1" 'any(.flow_id == $id and .forwarder_addr == $addr)'
+}
+
+# Who has no listener for it takes nothing, and nothing is left of the attempt.
+no_listener() {
+	stop server-host2
+	classifier --to $HOST1
+	watch
+	begun
+	wait_for 10 active_at host1
+	drain host1 $HOST2
+	stays "target: no listener"
+	ends_well --moved 1
+	wait_for 5 at_host1
+	[ "$(ns host1 nlb -j mapping show side forwarder | jq length)" = 0 ]
+	stop classifier
+	server host2 server "$1" 80
+}
+
+# Whoever lies about a connection, be it its host, changes nothing: host2 is asked, and does not have it.
+lies() {
+	local id before
+	classifier --to $HOST1
+	watch
+	begun
+	wait_for 10 active_at host1
+	id=$(the_route | jq -r .flow_id)
+	before=$(counter host2 tunnel drop-ask)
+	ns host1 "$moved" $HOST1 $LBU_TO_HOST1 "$id" $HOST2
+	wait_for 10 counter_above host2 tunnel drop-ask "$before"
+	# Another machine than the one that has it gets a GONE, which means nothing.
+	before=$(counter lbu tunnel gone-sent)
+	ns host2 "$moved" $HOST2 $LBU_TO_HOST2 "$id" $HOST2
+	wait_for 10 counter_above lbu tunnel gone-sent "$before"
+	# A host that is none.
+	before=$(counter lbu tunnel moved-elsewhere)
+	ns host1 "$moved" $HOST1 $LBU_TO_HOST1 "$id" $CLIENT
+	wait_for 10 counter_above lbu tunnel moved-elsewhere "$before"
+	leads_to $HOST1
+	ends_well --moved 1
+	wait_for 5 at_host1
+	stop classifier
+}
+
+all() {
+	local any=$1 over=$2
+	ktap_run "on, to another host$over" moved_on
+	ktap_run "on, what has come by the tunnel from its SYN$over" from_its_syn
+	ktap_run "on, to a host that is no endpoint$over" no_endpoint
+	ktap_run "to and fro$over" to_and_fro
+	ktap_run "back, to the LBU$over" moved_back
+	ktap_run "on, and the mapping was taken away too early$over" unmapped
+	ktap_run "not to where nobody listens$over" no_listener "$any"
+	ktap_run "who lies changes nothing$over" lies
 }
 
 ktap_begin
 cluster
-origin
-ktap_run "on, to another host" moved_on
-ktap_run "on, and the mapping was taken away too early" unmapped
-ktap_run "back, while the route is there" moved_back
-ktap_run "on, what has come by the tunnel from its SYN" never_moved
+origin 0.0.0.0
+all 0.0.0.0 ""
+ipv6
+stop server-host1
+stop server-host2
+origin ::
+all :: ", over IPv6"
 ktap_end

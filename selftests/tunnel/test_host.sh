@@ -192,7 +192,7 @@ learns_nothing_wrong() {
 	wrong = [
 	    learn(0xee4a0001)[:27], learn(0xee4a0001)[:15], b"", b"\x11",
 	    learn(0xee470001), learn(0xee4a0000), learn(1),
-	    learn(0xee4a0001, version=2), learn(0xee4a0001, kind=0), learn(0xee4a0001, kind=9),
+	    learn(0xee4a0001, version=2), learn(0xee4a0001, kind=0), learn(0xee4a0001, kind=10), learn(0xee4a0001, kind=8),
 	    learn(0xee4a0001, proto=1), learn(0xee4a0001, vip="192.0.2.99"), learn(0xee4a0001, cport=0), learn(0xee4a0001, vport=0),
 	    learn(0xee4a0001, inner=b"\x45"), learn(0xee4a0001, inner=bytes(60)),
 	    learn(0xee4a0001, inner=udp("10.0.1.2", 40001, "$VIP", 9000, b"other tuple")),

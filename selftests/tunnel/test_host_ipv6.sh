@@ -162,7 +162,7 @@ learns_nothing_wrong() {
 	wrong = [
 	    v4, learn(0xee4a0001)[:51], learn(0xee4a0001)[:15], b"", b"\x14",
 	    learn(0xee470001), learn(0xee4a0000), learn(1),
-	    learn(0xee4a0001, version=2), learn(0xee4a0001, kind=1), learn(0xee4a0001, kind=9),
+	    learn(0xee4a0001, version=2), learn(0xee4a0001, kind=1), learn(0xee4a0001, kind=10), learn(0xee4a0001, kind=9),
 	    learn(0xee4a0001, proto=1), learn(0xee4a0001, vip="2001:db8:10::99"), learn(0xee4a0001, cport=0), learn(0xee4a0001, vport=0),
 	    learn(0xee4a0001, client="fe80::1"), learn(0xee4a0001, client="ff02::1"), learn(0xee4a0001, client="::"),
 	    learn(0xee4a0001, client="::ffff:10.0.1.2"), learn(0xee4a0001, client="::ffff:10.0.1.2", vip="::ffff:192.0.2.10"),
