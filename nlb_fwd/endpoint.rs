@@ -32,6 +32,7 @@ use nlb::{
             FourTuple, //
         },
         least,
+        ports::Ports,
         slow_start::{
             self,
             STEPS, //
@@ -64,9 +65,29 @@ impl Default for Settings {
     }
 }
 
+/// What tells an endpoint from the others of its service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    pub(crate) host: Addr,
+    /// Its port; 0 for the one that packets are for anyway.
+    pub(crate) port: u16,
+}
+
+impl Place {
+    /// That of an endpoint of a service with these ports.
+    pub(crate) fn new(host: Addr, port: Option<u16>, ports: &Ports) -> Self {
+        let other = port.filter(|port| Some(*port) != ports.single());
+        Self {
+            host,
+            port: other.unwrap_or(0),
+        }
+    }
+}
+
 /// A host, with its share of a service's new connections.
 pub(crate) struct Endpoint {
     target: Arc<Target>,
+    place: Place,
     forward: Forward,
     /// What the way of forwarding changes it to.
     host_port: Option<u16>,
@@ -90,14 +111,16 @@ pub(crate) struct Endpoint {
 const DELETED: u32 = 1 << 8;
 
 impl Endpoint {
-    /// An endpoint without routes.
+    /// An endpoint without routes, of a service with these ports.
     pub(crate) fn new(
         target: Arc<Target>,
         (forward, host_port): (Forward, Option<u16>),
+        ports: &Ports,
         settings: Settings,
     ) -> Result<Arc<Self>> {
         Ok(Arc::new(
             Self {
+                place: Place::new(target.host(), host_port, ports),
                 target,
                 forward,
                 host_port,
@@ -141,6 +164,14 @@ impl Endpoint {
         self.host_port
     }
 
+    /// The host's port for a connection, if the way of forwarding may change it.
+    pub(crate) fn port_of(&self, tuple: &FourTuple) -> Option<u16> {
+        match self.forward {
+            Forward::HalfNat | Forward::Nat => Some(self.host_port.unwrap_or(tuple.vip_port())),
+            Forward::Tunnel | Forward::Direct | Forward::Ipip => None,
+        }
+    }
+
     /// What the packets have as addresses and ports that the host sends to `to` as answers to those of
     /// a connection, the host as client. None if the two are of different families.
     pub(crate) fn answers(&self, tuple: &FourTuple, to: (Addr, u16)) -> Option<FourTuple> {
@@ -150,7 +181,12 @@ impl Endpoint {
 
     /// The host's address.
     pub(crate) fn host(&self) -> Addr {
-        self.target.host()
+        self.place.host
+    }
+
+    /// What tells it from the others of its service.
+    pub(crate) fn place(&self) -> Place {
+        self.place
     }
 
     /// What new connections it shall get.
@@ -249,8 +285,8 @@ impl Endpoint {
 }
 
 impl Candidate for Endpoint {
-    fn host(&self) -> Addr {
-        self.host()
+    fn place(&self) -> Place {
+        self.place
     }
 
     fn share(&self) -> u32 {
@@ -291,5 +327,29 @@ impl Candidate for Endpoint {
         let active = self.active();
         // Neither is read at the same moment.
         least::load(active, self.routes().saturating_sub(active))
+    }
+}
+
+#[kunit_tests(nlb_fwd_endpoint)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_own_port_of_a_service_is_one_place() -> Result {
+        let host = Addr::v4([10, 0, 2, 2]);
+        let at = |port, ports| Place::new(host, port, ports);
+        let one = Ports::one(80);
+        // Said, said by 0, or not said.
+        assert_eq!(at(None, &one), at(Some(80), &one));
+        assert_eq!(at(None, &one), at(Some(0), &one));
+        assert!(at(None, &one) != at(Some(81), &one));
+        assert!(at(Some(81), &one) != at(Some(8081), &one));
+        let other = Addr::v4([10, 0, 2, 3]);
+        assert!(at(None, &one) != Place::new(other, None, &one));
+        // Of several, each packet has its own; one that is said is another place.
+        let several = Ports::new(80, 89).ok_or(EINVAL)?;
+        assert_eq!(at(None, &several), at(Some(0), &several));
+        assert!(at(None, &several) != at(Some(80), &several));
+        Ok(())
     }
 }

@@ -78,7 +78,8 @@ use nlb::{
         EADDRNOTAVAIL,
         EAFNOSUPPORT,
         EHOSTDOWN,
-        EHOSTUNREACH, //
+        EHOSTUNREACH,
+        ENOTUNIQ, //
     },
     net::genetlink::{
         Dump,
@@ -255,12 +256,13 @@ fn endpoint_new(req: &Request<'_>) -> Result {
     }
     let _lock = forwarder.config.lock();
     let service = find_service(req, &forwarder, &key)?;
-    if service.endpoint(host).is_some() {
+    // The one at the service's own port is it, whether that was said or not.
+    if service.endpoint(host, Some(method.1.unwrap_or(0))).is_ok() {
         return Err(req.error(EEXIST, c"endpoint exists"));
     }
     forward::check_service(req, &service, method.0)?;
     let target = forward::target_by(req, method.0, host, source)?;
-    let endpoint = Endpoint::new(target, method, settings)?;
+    let endpoint = Endpoint::new(target, method, &key.ports, settings)?;
     match service.add_endpoint(endpoint.clone()) {
         Err(EEXIST) => Err(req.error(EEXIST, c"endpoint exists")),
         Err(ENOSPC) => Err(req.error(ENOSPC, c"too many endpoints")),
@@ -298,9 +300,22 @@ fn find_endpoint(
     let host = req.require_unicast(endpoint::HOST_ADDR)?;
     let service = find_service(req, forwarder, &key)?;
     let found = service
-        .endpoint(host)
-        .ok_or_else(|| req.bad_attr(ENOENT, endpoint::HOST_ADDR, c"no such endpoint"))?;
+        .endpoint(host, req.be16(endpoint::HOST_PORT))
+        .map_err(|error| not_named(req, error, endpoint::HOST_ADDR))?;
     Ok((service, found))
+}
+
+/// Says why the host in attribute `id` is not the name of an endpoint.
+fn not_named(req: &Request<'_>, error: Error, id: u16) -> Error {
+    req.bad_attr(error, id, not_named_text(error))
+}
+
+fn not_named_text(error: Error) -> &'static CStr {
+    if error == ENOTUNIQ {
+        c"the host has several endpoints: name the port"
+    } else {
+        c"no such endpoint"
+    }
 }
 
 fn endpoint_set(req: &Request<'_>) -> Result {
@@ -455,7 +470,12 @@ fn route_new(req: &Request<'_>) -> Result {
     if forwarder.route_of(&tuple, &rcu::read_lock()).is_some() {
         return Err(req.error(EEXIST, c"route exists"));
     }
-    let endpoint = service.endpoint(host);
+    let port = req.be16(route::HOST_PORT);
+    let endpoint = match service.endpoint(host, port) {
+        // In the tunnel, a host need not be an endpoint.
+        Err(ENOENT) if port.is_none() => None,
+        found => Some(found.map_err(|error| not_named(req, error, route::HOST_ADDR))?),
+    };
     if endpoint.as_ref().is_some_and(|e| e.is_inactive()) {
         let text = c"the endpoint is inactive";
         return Err(req.bad_attr(EHOSTDOWN, route::HOST_ADDR, text));

@@ -14,7 +14,10 @@
 #[cfg(CONFIG_KUNIT = "y")]
 pub(crate) mod tests;
 
-use crate::uapi::Scheduler;
+use crate::{
+    endpoint::Place,
+    uapi::Scheduler, //
+};
 use kernel::{
     prelude::*,
     sync::{
@@ -26,10 +29,7 @@ use kernel::{
     },
 };
 use nlb::wire::{
-    addr::{
-        Addr,
-        FourTuple, //
-    },
+    addr::FourTuple,
     least::{
         least,
         CONNECTION, //
@@ -52,7 +52,7 @@ const SLOTS_PER_WEIGHT: u32 = 64;
 /// What a scheduler wants to know of an endpoint.
 pub(crate) trait Candidate {
     /// Who it is.
-    fn host(&self) -> Addr;
+    fn place(&self) -> Place;
 
     /// Its share of new connections, 0 if it takes none.
     fn share(&self) -> u32;
@@ -426,7 +426,8 @@ fn hash_table<E: Candidate>(endpoints: &[Arc<E>], weight: impl Fn(&E) -> u32) ->
         let index = u16::try_from(index).map_err(|_| E2BIG)?;
         let share = weight(endpoint);
         nobody &= share == 0;
-        let entry = maglev::Entry::new(index, endpoint.host(), share);
+        let Place { host, port } = endpoint.place();
+        let entry = maglev::Entry::new(index, (host, port), share);
         entries.push(entry, GFP_KERNEL)?;
     }
     let mut table = VVec::new();

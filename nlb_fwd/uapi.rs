@@ -519,8 +519,10 @@ pub(crate) mod endpoint {
     pub(crate) const STATE: u16 = 12;
     /// How packets get to the host; tunnel when absent.
     pub(crate) const FORWARD: u16 = 13;
-    /// Port of the host, for half-nat and nat; the service's own when absent, or, if that has
-    /// several, the one that a packet has.
+    /// Port of the host, for half-nat and nat; the service's own when absent or 0, or, if that has
+    /// several, the one that a packet has. Host and port tell the endpoints of a service apart. To
+    /// name one, the port is needed only where its host has several, and 0 stands for the service's
+    /// own.
     pub(crate) const HOST_PORT: u16 = 14;
     /// Active routes that the endpoint may have for it to be picked; 0, or absent at first, for no
     /// limit.
@@ -569,6 +571,9 @@ pub(crate) mod route {
     pub(crate) const FORWARDER_PORT: u16 = 15;
     /// Why it was removed; only where that is told.
     pub(crate) const END: u16 = 16;
+    /// Port of the host that the packets go to, with half-nat and nat. Where a route is made, the
+    /// port of the endpoint, as an endpoint has it; needed only where the host has several.
+    pub(crate) const HOST_PORT: u16 = 17;
 }
 
 /// Attributes of a miss.
@@ -598,6 +603,9 @@ pub(crate) mod allotment_share {
     /// Tokens, of which each new connection takes one, up to 1000000; or percent, up to 100. In
     /// answers, the tokens that are left.
     pub(crate) const AMOUNT: u16 = 2;
+    /// Its port, as an endpoint has it; needed only where the host has several endpoints of the
+    /// service.
+    pub(crate) const HOST_PORT: u16 = 3;
 }
 
 /// Attributes of a allotment.
@@ -700,6 +708,10 @@ pub(crate) mod trace {
     pub(crate) const ANSWERED_VIP_ADDR: u16 = 23;
     /// The answered vip port.
     pub(crate) const ANSWERED_VIP_PORT: u16 = 24;
+    /// Port of the host, with half-nat and nat, if it is given.
+    pub(crate) const HOST_PORT: u16 = 25;
+    /// Port of affinity-host, as an endpoint has it.
+    pub(crate) const AFFINITY_HOST_PORT: u16 = 26;
 }
 
 /// Attributes of a counter.
@@ -799,12 +811,14 @@ pub(crate) mod cmd {
 }
 
 /// Policy of the nests with attributes of a allotment-share, indexed by attribute id.
-pub(crate) static ALLOTMENT_SHARE: [Policy; 3] = [
+pub(crate) static ALLOTMENT_SHARE: [Policy; 4] = [
     Policy::reject(),
     // host-addr
     Policy::binary(4, 16),
     // amount
     Policy::u32(),
+    // host-port
+    Policy::be16(),
 ];
 
 /// Policy of the do request of `service-new`, indexed by attribute id.
@@ -963,7 +977,7 @@ pub(crate) static ENDPOINT_NEW_DO: [Policy; 18] = [
     // forward
     Policy::u32_range(1, 5),
     // host-port
-    Policy::be16_min(1),
+    Policy::be16(),
     // max-routes
     Policy::u32(),
     // backup
@@ -1002,7 +1016,7 @@ pub(crate) static ENDPOINT_SET_DO: [Policy; 18] = [
     // forward
     Policy::reject(),
     // host-port
-    Policy::reject(),
+    Policy::be16(),
     // max-routes
     Policy::u32(),
     // backup
@@ -1041,7 +1055,7 @@ pub(crate) static ENDPOINT_DEL_DO: [Policy; 18] = [
     // forward
     Policy::reject(),
     // host-port
-    Policy::reject(),
+    Policy::be16(),
     // max-routes
     Policy::reject(),
     // backup
@@ -1080,7 +1094,7 @@ pub(crate) static ENDPOINT_GET_DO: [Policy; 18] = [
     // forward
     Policy::reject(),
     // host-port
-    Policy::reject(),
+    Policy::be16(),
     // max-routes
     Policy::reject(),
     // backup
@@ -1129,7 +1143,7 @@ pub(crate) static ENDPOINT_GET_DUMP: [Policy; 18] = [
 ];
 
 /// Policy of the do request of `route-new`, indexed by attribute id.
-pub(crate) static ROUTE_NEW_DO: [Policy; 7] = [
+pub(crate) static ROUTE_NEW_DO: [Policy; 18] = [
     Policy::reject(),
     // proto
     Policy::u32_max(255),
@@ -1143,6 +1157,28 @@ pub(crate) static ROUTE_NEW_DO: [Policy; 7] = [
     Policy::be16_min(1),
     // host-addr
     Policy::binary(4, 16),
+    // forwarder-addr
+    Policy::reject(),
+    // flow-id
+    Policy::reject(),
+    // state
+    Policy::reject(),
+    // origin
+    Policy::reject(),
+    // expires
+    Policy::reject(),
+    // packets
+    Policy::reject(),
+    // bytes
+    Policy::reject(),
+    // forward
+    Policy::reject(),
+    // forwarder-port
+    Policy::reject(),
+    // end
+    Policy::reject(),
+    // host-port
+    Policy::be16(),
 ];
 
 /// Policy of the do request of `route-del`, indexed by attribute id.

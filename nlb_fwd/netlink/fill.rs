@@ -161,6 +161,9 @@ pub(super) fn fill_share(
     fill_allotment(w, s, a, a.state(time::jiffies()))?;
     w.nest(allotment::SHARE, |w| {
         w.put_bytes(allotment_share::HOST_ADDR, share.endpoint().host().octets())?;
+        if let Some(port) = share.endpoint().host_port() {
+            w.put_be16(allotment_share::HOST_PORT, port)?;
+        }
         w.put_u32(allotment_share::AMOUNT, share.left())
     })
 }
@@ -204,6 +207,9 @@ pub(super) fn fill_route(w: &mut Writer<'_>, r: &Route) -> Result {
     w.put_u32(route::FORWARD, way.forward() as u32)?;
     let target = r.target();
     w.put_bytes(route::HOST_ADDR, target.host().octets())?;
+    if let Some(port) = r.host_port() {
+        w.put_be16(route::HOST_PORT, port)?;
+    }
     if changes_source(way.forward()) {
         w.put_bytes(route::FORWARDER_ADDR, target.source().octets())?;
     }

@@ -3,7 +3,10 @@
 //! Tests of the schedulers.
 
 use super::*;
-use nlb::wire::least::load;
+use nlb::wire::{
+    addr::Addr,
+    least::load, //
+};
 
 /// An endpoint.
 pub(crate) struct Host {
@@ -26,8 +29,11 @@ impl Host {
 }
 
 impl Candidate for Host {
-    fn host(&self) -> Addr {
-        Addr::v4(self.number.to_be_bytes())
+    fn place(&self) -> Place {
+        Place {
+            host: Addr::v4(self.number.to_be_bytes()),
+            port: 0,
+        }
     }
 
     fn share(&self) -> u32 {
@@ -406,11 +412,11 @@ mod cases {
             let mut picks = KVec::new();
             for number in 0..100 {
                 let picked = schedule.pick_by_hash(&tuple(number));
-                picks.push(picked.map(|host| host.host()), GFP_KERNEL)?;
+                picks.push(picked.map(|host| host.place().host), GFP_KERNEL)?;
             }
             Ok(picks)
         };
-        let addr = |number: u32| Some(host(number, 1, 0, false, STEPS).host());
+        let addr = |number: u32| Some(host(number, 1, 0, false, STEPS).place().host);
         let all = [
             (1, 1, 0, false),
             (2, 2, 0, false),

@@ -117,7 +117,7 @@ SPECIAL = [
     Case("a share without amount", "ALLOTMENT_SET", ALLOTMENT + [share("127.0.0.2")], errno.EINVAL,
          "a share needs an amount", attr="ALLOTMENT_SHARE"),
     Case("two shares of a host", "ALLOTMENT_SET", ALLOTMENT + [share("127.0.0.2", 1), share("127.0.0.2", 2)],
-         errno.EINVAL, "a host has two shares", attr="ALLOTMENT_SHARE"),
+         errno.EINVAL, "an endpoint has two shares", attr="ALLOTMENT_SHARE"),
     Case("nothing for anybody", "ALLOTMENT_SET", ALLOTMENT + [share("127.0.0.2", 0)], errno.EINVAL,
          "nobody would get anything", attr="ALLOTMENT_SHARE"),
     Case("a host without endpoint", "ALLOTMENT_SET", ALLOTMENT + [share("127.0.0.9", 1)], errno.ENOENT,

@@ -17,6 +17,7 @@ use crate::{
         Allotment,
         AllotmentShare,
         Endpoint,
+        EndpointId,
         Miss,
         Route,
         Service,
@@ -188,23 +189,31 @@ impl Fwd {
     pub fn endpoint_set(
         &mut self,
         key: &ServiceKey,
-        host: IpAddr,
+        endpoint: impl Into<EndpointId>,
         change: EndpointChange,
     ) -> Result<()> {
-        let request = endpoint_request(cmd::ENDPOINT_SET, key, Some(host));
+        let request = endpoint_request(cmd::ENDPOINT_SET, key, Some(endpoint.into()));
         let request = changed(request, change);
         self.connection.execute(&request, endpoint::NAMES)
     }
 
     /// Remove an endpoint; routes of existing connections stay until they end.
-    pub fn endpoint_del(&mut self, key: &ServiceKey, host: IpAddr) -> Result<()> {
-        let request = endpoint_request(cmd::ENDPOINT_DEL, key, Some(host));
+    pub fn endpoint_del(
+        &mut self,
+        key: &ServiceKey,
+        endpoint: impl Into<EndpointId>,
+    ) -> Result<()> {
+        let request = endpoint_request(cmd::ENDPOINT_DEL, key, Some(endpoint.into()));
         self.connection.execute(&request, endpoint::NAMES)
     }
 
     /// One endpoint.
-    pub fn endpoint(&mut self, key: &ServiceKey, host: IpAddr) -> Result<Endpoint> {
-        let request = endpoint_request(cmd::ENDPOINT_GET, key, Some(host));
+    pub fn endpoint(
+        &mut self,
+        key: &ServiceKey,
+        endpoint: impl Into<EndpointId>,
+    ) -> Result<Endpoint> {
+        let request = endpoint_request(cmd::ENDPOINT_GET, key, Some(endpoint.into()));
         self.connection
             .get(&request, endpoint::NAMES, Endpoint::decode)
     }
@@ -246,8 +255,16 @@ impl Fwd {
     }
 
     /// Plumb a route by hand.
-    pub fn route_add(&mut self, key: &ConnectionKey, host: IpAddr) -> Result<()> {
-        let request = route_request(cmd::ROUTE_NEW, key).addr(route::HOST_ADDR, host);
+    pub fn route_add(
+        &mut self,
+        key: &ConnectionKey,
+        endpoint: impl Into<EndpointId>,
+    ) -> Result<()> {
+        let EndpointId { host, port } = endpoint.into();
+        let mut request = route_request(cmd::ROUTE_NEW, key).addr(route::HOST_ADDR, host);
+        if let Some(port) = port {
+            request = request.port(route::HOST_PORT, port);
+        }
         self.connection.execute(&request, route::NAMES)
     }
 
@@ -356,31 +373,35 @@ fn allotment_set(key: &ServiceKey, new: &NewAllotment) -> Request {
         let mut nest = Vec::new();
         let host = attr::addr_bytes(&share.host_addr);
         let amount = share.amount.to_ne_bytes();
-        // Short, both of them.
+        // Short, all of them.
         let _ = attr::put(&mut nest, allotment_share::HOST_ADDR, &host)
-            && attr::put(&mut nest, allotment_share::AMOUNT, &amount);
+            && attr::put(&mut nest, allotment_share::AMOUNT, &amount)
+            && share.host_port.is_none_or(|port| {
+                attr::put(&mut nest, allotment_share::HOST_PORT, &port.to_be_bytes())
+            });
         request.put(allotment::SHARE | attr::NLA_F_NESTED, &nest)
     })
 }
 
-fn endpoint_request(cmd: u8, key: &ServiceKey, host: Option<IpAddr>) -> Request {
-    let request = of_service(cmd, key, endpoint::VIP_PORT_LAST);
-    match host {
-        Some(host) => request.addr(endpoint::HOST_ADDR, host),
-        None => request,
+fn endpoint_request(cmd: u8, key: &ServiceKey, endpoint: Option<EndpointId>) -> Request {
+    let mut request = of_service(cmd, key, endpoint::VIP_PORT_LAST);
+    if let Some(EndpointId { host, port }) = endpoint {
+        request = request.addr(endpoint::HOST_ADDR, host);
+        if let Some(port) = port {
+            request = request.port(endpoint::HOST_PORT, port);
+        }
     }
+    request
 }
 
 fn endpoint_new(key: &ServiceKey, new: &NewEndpoint) -> Request {
-    let mut request = endpoint_request(cmd::ENDPOINT_NEW, key, Some(new.host));
+    let id = EndpointId::new(new.host, new.port);
+    let mut request = endpoint_request(cmd::ENDPOINT_NEW, key, Some(id));
     if let Some(source) = new.source {
         request = request.addr(endpoint::SOURCE_ADDR, source);
     }
     if let Some(forward) = new.forward {
         request = request.u32(endpoint::FORWARD, forward as u32);
-    }
-    if let Some(port) = new.port {
-        request = request.port(endpoint::HOST_PORT, port);
     }
     changed(request, new.change)
 }

@@ -28,7 +28,7 @@ fn table(endpoints: &[(u32, u32)]) -> Vec<u32> {
     let mut entries: Vec<_> = (0..)
         .zip(endpoints)
         .map(|(index, (host, weight))| {
-            maglev::Entry::new(index, Addr::v4(host.to_be_bytes()), *weight)
+            maglev::Entry::new(index, (Addr::v4(host.to_be_bytes()), 0), *weight)
         })
         .collect();
     let mut table = vec![0; SLOTS];

@@ -688,8 +688,10 @@ pub mod endpoint {
     pub const STATE: u16 = 12;
     /// How packets get to the host; tunnel when absent.
     pub const FORWARD: u16 = 13;
-    /// Port of the host, for half-nat and nat; the service's own when absent, or, if that has
-    /// several, the one that a packet has.
+    /// Port of the host, for half-nat and nat; the service's own when absent or 0, or, if that has
+    /// several, the one that a packet has. Host and port tell the endpoints of a service apart. To
+    /// name one, the port is needed only where its host has several, and 0 stands for the service's
+    /// own.
     pub const HOST_PORT: u16 = 14;
     /// Active routes that the endpoint may have for it to be picked; 0, or absent at first, for no
     /// limit.
@@ -760,6 +762,9 @@ pub mod route {
     pub const FORWARDER_PORT: u16 = 15;
     /// Why it was removed; only where that is told.
     pub const END: u16 = 16;
+    /// Port of the host that the packets go to, with half-nat and nat. Where a route is made, the
+    /// port of the endpoint, as an endpoint has it; needed only where the host has several.
+    pub const HOST_PORT: u16 = 17;
     /// Names, in the order of the ids, which begin at 1.
     #[rustfmt::skip]
     pub const NAMES: &[&str] = &[
@@ -779,6 +784,7 @@ pub mod route {
         "forward",
         "forwarder-port",
         "end",
+        "host-port",
     ];
 }
 
@@ -821,11 +827,15 @@ pub mod allotment_share {
     /// Tokens, of which each new connection takes one, up to 1000000; or percent, up to 100. In
     /// answers, the tokens that are left.
     pub const AMOUNT: u16 = 2;
+    /// Its port, as an endpoint has it; needed only where the host has several endpoints of the
+    /// service.
+    pub const HOST_PORT: u16 = 3;
     /// Names, in the order of the ids, which begin at 1.
     #[rustfmt::skip]
     pub const NAMES: &[&str] = &[
         "host-addr",
         "amount",
+        "host-port",
     ];
 }
 
@@ -957,6 +967,10 @@ pub mod trace {
     pub const ANSWERED_VIP_ADDR: u16 = 23;
     /// The answered vip port.
     pub const ANSWERED_VIP_PORT: u16 = 24;
+    /// Port of the host, with half-nat and nat, if it is given.
+    pub const HOST_PORT: u16 = 25;
+    /// Port of affinity-host, as an endpoint has it.
+    pub const AFFINITY_HOST_PORT: u16 = 26;
     /// Names, in the order of the ids, which begin at 1.
     #[rustfmt::skip]
     pub const NAMES: &[&str] = &[
@@ -984,6 +998,8 @@ pub mod trace {
         "answered-client-port",
         "answered-vip-addr",
         "answered-vip-port",
+        "host-port",
+        "affinity-host-port",
     ];
 }
 

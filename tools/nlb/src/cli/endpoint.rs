@@ -44,7 +44,8 @@ pub(crate) enum EndpointCommand {
         /// How packets get to the host; tunnel when left out
         #[arg(long, value_parser = names::<Forward>())]
         via: Option<Forward>,
-        /// Port of the host, with half-nat and nat; the service's own when left out
+        /// Port of the host, with half-nat and nat; the service's own when left out. A host may have
+        /// several endpoints, with a port each
         #[arg(long, value_name = "N")]
         port: Option<u16>,
         /// What it gets
@@ -62,7 +63,7 @@ pub(crate) enum EndpointCommand {
     /// weight stays, for when it is active again. An endpoint with as many active routes as it may
     /// have is passed over until there are fewer.
     #[command(
-        override_usage = "nlb endpoint set VIP:PORT/PROTO host ADDR [weight N] [state {active|draining|inactive}] [max-routes N] [backup {yes|no}]",
+        override_usage = "nlb endpoint set VIP:PORT/PROTO host ADDR [port N] [weight N] [state {active|draining|inactive}] [max-routes N] [backup {yes|no}]",
         group = clap::ArgGroup::new("changes").args(["weight", "state", "max_routes", "backup"]).required(true).multiple(true)
     )]
     Set {
@@ -72,12 +73,15 @@ pub(crate) enum EndpointCommand {
         /// Address of the host
         #[arg(long, value_name = "ADDR")]
         host: IpAddr,
+        /// Port of the endpoint, if the host has several; 0 for the service's own
+        #[arg(long, value_name = "N")]
+        port: Option<u16>,
         /// What it gets
         #[command(flatten)]
         change: ChangeArgs,
     },
     /// Remove an endpoint; routes of existing connections stay until they end
-    #[command(override_usage = "nlb endpoint del VIP:PORT/PROTO host ADDR")]
+    #[command(override_usage = "nlb endpoint del VIP:PORT/PROTO host ADDR [port N]")]
     Del {
         /// The service
         #[arg(value_name = "VIP:PORT/PROTO")]
@@ -85,11 +89,14 @@ pub(crate) enum EndpointCommand {
         /// Address of the host
         #[arg(long, value_name = "ADDR")]
         host: IpAddr,
+        /// Port of the endpoint, if the host has several; 0 for the service's own
+        #[arg(long, value_name = "N")]
+        port: Option<u16>,
     },
     /// Show one endpoint, those of a service, or all
     #[command(
         visible_aliases = ["list", "ls"],
-        override_usage = "nlb endpoint show [VIP:PORT/PROTO [host ADDR]]"
+        override_usage = "nlb endpoint show [VIP:PORT/PROTO [host ADDR [port N]]]"
     )]
     Show {
         /// The service
@@ -98,6 +105,9 @@ pub(crate) enum EndpointCommand {
         /// Address of the host
         #[arg(long, value_name = "ADDR", requires = "service")]
         host: Option<IpAddr>,
+        /// Port of the endpoint, if the host has several; 0 for the service's own
+        #[arg(long, value_name = "N", requires = "host")]
+        port: Option<u16>,
     },
 }
 

@@ -4,14 +4,12 @@
 
 use nlb_netlink::{
     Endpoint,
+    EndpointId,
     Fwd,
     NewEndpoint, //
 };
 
-use super::{
-    socket,
-    Outcome, //
-};
+use super::Outcome;
 use crate::{
     cli::EndpointCommand,
     output::{
@@ -26,7 +24,7 @@ use crate::{
 const COLUMNS: &[Column<Endpoint>] = &[
     left("SERVICE", |endpoint| endpoint.service().to_string()),
     left("HOST", |endpoint| {
-        socket(Some(endpoint.host_addr), endpoint.host_port) //
+        endpoint.id().to_string() //
     }),
     left("VIA", |endpoint| maybe(endpoint.forward)),
     left("SOURCE", |endpoint| maybe(endpoint.source_addr)),
@@ -74,13 +72,22 @@ pub(super) fn run(command: Option<&EndpointCommand>, format: Format) -> Outcome 
         Some(EndpointCommand::Set {
             service,
             host,
+            port,
             change,
-        }) => fwd.endpoint_set(service, *host, change.into())?,
-        Some(EndpointCommand::Del { service, host }) => fwd.endpoint_del(service, *host)?,
+        }) => fwd.endpoint_set(service, EndpointId::new(*host, *port), change.into())?,
+        Some(EndpointCommand::Del {
+            service,
+            host,
+            port,
+        }) => fwd.endpoint_del(service, EndpointId::new(*host, *port))?,
         Some(EndpointCommand::Show {
             service: Some(service),
             host: Some(host),
-        }) => format.list(&[fwd.endpoint(service, *host)?], COLUMNS)?,
+            port,
+        }) => {
+            let endpoint = fwd.endpoint(service, EndpointId::new(*host, *port))?;
+            format.list(&[endpoint], COLUMNS)?;
+        }
         Some(EndpointCommand::Show { service, .. }) => {
             format.list(&fwd.endpoints(service.as_ref())?, COLUMNS)?;
         }

@@ -146,7 +146,7 @@ fn route(route: &Route) -> String {
         "{} client {} host {} via {} id {} state {} origin {}{end}",
         key.service(),
         key.client,
-        maybe(route.host_addr),
+        socket(route.host_addr, route.host_port),
         maybe(route.forward),
         maybe(route.flow_id),
         maybe(route.state),

@@ -447,6 +447,8 @@ fn shown<T>(kind: Kind, attributes: &[Attribute<T>], name: String, object: &T) -
     Entry {
         kind,
         name,
+        port: 0,
+        shares_name: false,
         settings: attributes.iter().map(setting).collect(),
         parts: Vec::new(),
         place: None,
@@ -493,6 +495,8 @@ impl From<&Service> for Entry {
 impl From<&Endpoint> for Entry {
     fn from(endpoint: &Endpoint) -> Self {
         let name = endpoint.host_addr.to_string();
-        shown(Kind::Endpoint, ENDPOINT, name, endpoint)
+        let mut entry = shown(Kind::Endpoint, ENDPOINT, name, endpoint);
+        entry.note_port(Some(&endpoint.service().to_string()), endpoint.host_port);
+        entry
     }
 }

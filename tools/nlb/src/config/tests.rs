@@ -210,6 +210,10 @@ fn what_is_wrong_is_told_with_its_place() {
             "f:5:1: endpoint ::1 is in line 3 already; remove one of them",
         ),
         (
+            "[[service.endpoint]]\nhost = \"::1\"\nvia = \"nat\"\n[[service.endpoint]]\nhost = \"::1\"\nport = 80",
+            "f:6:1: endpoint ::1 is in line 3 already; remove one of them",
+        ),
+        (
             service,
             "f:3:1: service 192.0.2.10:80/tcp is in line 1 already; remove one of them",
         ),
@@ -304,6 +308,50 @@ fn changes_come_in_an_order_that_does_no_harm() {
     assert!(!lines
         .iter()
         .any(|line| line.contains("forwarder") || line.contains("10.0.4.2")));
+}
+
+#[test]
+fn a_host_has_several_ports() {
+    let config = |endpoints: &[&str]| {
+        let text = endpoints.iter().map(|rest| {
+            format!(
+                "[[service.endpoint]]\nhost = \"10.0.2.2\"\n{}\n",
+                rest.replace(' ', "\n")
+            )
+        });
+        let text: String = text.collect();
+        parsed(&format!("[[service]]\nvip = \"192.0.2.10:80\"\n{text}"))
+    };
+    let nat = |port: u16, more: &str| format!("via=\"nat\" port={port} {more}");
+    let have = config(&["via=\"nat\"", &nat(8080, "weight=2"), &nat(8081, "")]);
+    // Its own port is one like others, said or not.
+    assert!(commands(
+        &have,
+        &config(&[&nat(80, ""), &nat(8080, "weight=2"), &nat(8081, "")])
+    )
+    .is_empty());
+    let want = config(&[
+        "via=\"nat\" port=0 weight=5",
+        &nat(8080, ""),
+        &nat(8082, ""),
+    ]);
+    assert_eq!(
+        commands(&have, &want),
+        [
+            "nlb endpoint add 192.0.2.10:80/tcp host 10.0.2.2 via nat port 8082 weight 1 state active max-routes 0 backup no",
+            "nlb endpoint set 192.0.2.10:80/tcp host 10.0.2.2 port 0 weight 5  # was weight 1",
+            "nlb endpoint set 192.0.2.10:80/tcp host 10.0.2.2 port 8080 weight 1  # was weight 2",
+            "nlb endpoint del 192.0.2.10:80/tcp host 10.0.2.2 port 8081",
+        ]
+    );
+    // While there are two, even for a moment, the name is not enough.
+    assert_eq!(
+        commands(&config(&["weight=3"]), &config(&[&nat(8080, "")])),
+        [
+            "nlb endpoint add 192.0.2.10:80/tcp host 10.0.2.2 via nat port 8080 weight 1 state active max-routes 0 backup no",
+            "nlb endpoint del 192.0.2.10:80/tcp host 10.0.2.2 port 0",
+        ]
+    );
 }
 
 /// Services with these ports.

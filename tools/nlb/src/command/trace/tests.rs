@@ -17,10 +17,12 @@ fn trace(outcome: TraceOutcome) -> Trace {
         rule: None,
         route_state: None,
         affinity_host: None,
+        affinity_host_port: None,
         affinity_expires: None,
         allotment_state: None,
         choice: None,
         host_addr: None,
+        host_port: None,
         forward: None,
         source_addr: None,
         ifindex: None,
@@ -98,6 +100,26 @@ fn why_an_endpoint_is_picked_or_not() {
     );
     assert_eq!(of(|_| (), Some(0), allotment), Standing::NoShare);
     assert_eq!(of(|_| (), Some(0), scheduler), Standing::Other);
+}
+
+#[test]
+fn of_several_ports_one_is_it() {
+    let mut trace = trace(TraceOutcome::NewRoute);
+    trace.host_addr = Some([10, 0, 2, 2].into());
+    let own = |port| {
+        let mut endpoint = host(2);
+        endpoint.host_port = port;
+        endpoint
+    };
+    for port in [None, Some(8080), Some(8081)] {
+        trace.host_port = port;
+        let found = [None, Some(8080), Some(8081)].map(|other| is_it(&trace, &own(other)));
+        assert_eq!(
+            found,
+            [None, Some(8080), Some(8081)].map(|other| other == port)
+        );
+    }
+    assert!(!is_it(&trace, &host(3)));
 }
 
 #[test]
