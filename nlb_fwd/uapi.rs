@@ -65,6 +65,8 @@ pub(crate) enum Scheduler {
     Nq = 8,
     /// The one with the highest weight, as long as it has room.
     Fo = 9,
+    /// Of two that are drawn by their weights, the one with fewer connections for its weight.
+    Twos = 10,
 }
 
 impl Scheduler {
@@ -80,6 +82,7 @@ impl Scheduler {
             7 => Some(Self::Sed),
             8 => Some(Self::Nq),
             9 => Some(Self::Fo),
+            10 => Some(Self::Twos),
             _ => None,
         }
     }
@@ -843,7 +846,7 @@ pub(crate) static SERVICE_NEW_DO: [Policy; 19] = [
     // classifier-port
     Policy::be16_min(1),
     // scheduler
-    Policy::u32_range(1, 9),
+    Policy::u32_range(1, 10),
     // affinity-timeout
     Policy::u32(),
     // affinity-prefix
@@ -1242,7 +1245,7 @@ pub(crate) static SERVICE_SET_DO: [Policy; 19] = [
     // classifier-port
     Policy::reject(),
     // scheduler
-    Policy::u32_range(1, 9),
+    Policy::u32_range(1, 10),
     // affinity-timeout
     Policy::u32(),
     // affinity-prefix

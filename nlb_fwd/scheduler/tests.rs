@@ -310,7 +310,33 @@ mod cases {
         Ok(())
     }
 
-    const ALL: [Scheduler; 9] = [
+    #[test]
+    fn two_random_choices() -> Result {
+        // In the long run by weight.
+        let weighted = schedule(Scheduler::Twos, &[1, 3, 0, 4])?;
+        let found = counts(&weighted, 0, 800, true)?;
+        for (count, want) in found.iter().zip([100u32, 300, 0, 400]) {
+            assert!(count.abs_diff(want) <= if want > 0 { 12 } else { 0 });
+        }
+        // One that has far more than others is asked only when it is drawn twice: every ninth time, of which 30 is
+        // above three standard deviations.
+        let loaded = schedule(Scheduler::Twos, &[1, 1, 1])?;
+        loaded.endpoints()[0].active.store(100_000, Relaxed);
+        for start in [0, 77, u32::MAX - 500] {
+            let found = counts(&loaded, start, 900, true)?;
+            assert!(found[0].abs_diff(100) <= 30);
+            assert!(found[1].abs_diff(found[2]) <= 30);
+        }
+        // What would happen is what happens.
+        let turn = Atomic::new(5);
+        for number in 0..100 {
+            let would = weighted.would_pick(&turn, &tuple(number))?.number;
+            assert_eq!(weighted.pick(&turn, &tuple(number))?.number, would);
+        }
+        Ok(())
+    }
+
+    const ALL: [Scheduler; 10] = [
         Scheduler::Wrr,
         Scheduler::Rr,
         Scheduler::Lc,
@@ -320,6 +346,7 @@ mod cases {
         Scheduler::Sed,
         Scheduler::Nq,
         Scheduler::Fo,
+        Scheduler::Twos,
     ];
 
     #[test]
@@ -388,11 +415,16 @@ mod cases {
             (Scheduler::Sed, [1, 75, 150, 75]),
             (Scheduler::Nq, [1, 75, 150, 75]),
             (Scheduler::Mh, [1, 75, 150, 75]),
+            (Scheduler::Twos, [1, 75, 150, 75]),
         ] {
             let schedule = limited(scheduler, &hosts)?;
             let counts = counts(&schedule, 0, 301, true)?;
             // That of a hash is above three standard deviations.
-            let tolerance = if scheduler == Scheduler::Mh { 30 } else { 2 };
+            let tolerance = match scheduler {
+                Scheduler::Mh => 30,
+                Scheduler::Twos => 12,
+                _ => 2,
+            };
             for (count, want) in counts.iter().zip(want) {
                 assert!(count.abs_diff(want) <= tolerance);
             }
@@ -493,6 +525,7 @@ mod cases {
                 (Scheduler::Wrr, [1600, 3200], 8),
                 (Scheduler::Wlc, [1600, 3200], 8),
                 (Scheduler::Mh, [1600, 3200], 250),
+                (Scheduler::Twos, [1600, 3200], 30),
             ] {
                 let mut hosts = KVec::new();
                 for (number, weight, step) in [(1, 1, STEPS), (2, 2, step)] {

@@ -251,7 +251,7 @@ fn slot(tuple: &FourTuple, by: By) -> usize {
 
 /// The hash of a connection.
 #[inline]
-fn connection(tuple: &FourTuple, by: By) -> u64 {
+pub(super) fn connection(tuple: &FourTuple, by: By) -> u64 {
     let (high, low) = halves(tuple.client());
     let port = match by {
         By::ClientAndPort => u64::from(tuple.client_port()),
@@ -273,7 +273,7 @@ fn halves(addr: Addr) -> (u64, u64) {
 
 /// A hash of two words, by the finaliser of SplitMix64 (Steele et al., OOPSLA 2014).
 #[inline]
-fn hash(seed: u64, words: [u64; 2]) -> u64 {
+pub(super) fn hash(seed: u64, words: [u64; 2]) -> u64 {
     let mut state = seed;
     for word in words {
         state ^= word;

@@ -22,7 +22,7 @@ ENDPOINTS = {
     4: ["10.0.2.2", "10.0.2.3 via direct", "10.0.2.4 via ipip", "10.0.3.2 via half-nat port 8000", "10.0.3.3 via nat port 8000"],
     6: ["2001:db8:2::2", "2001:db8:2::3 via direct", "2001:db8:3::2 via half-nat port 8000", "2001:db8:3::3 via nat port 8000"],
 }
-SCHEDULERS = ["rr", "wrr", "lc", "wlc", "mh", "sh", "sed", "nq", "fo"]
+SCHEDULERS = ["rr", "wrr", "lc", "wlc", "mh", "sh", "sed", "nq", "fo", "twos"]
 failures = []
 over = threading.Event()
 

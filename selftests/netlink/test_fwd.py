@@ -172,7 +172,7 @@ SPECIAL = [
          attr="SERVICE_SCHEDULER"),
     Case("scheduler 0", "SERVICE_NEW", SERVICE + [("SERVICE_SCHEDULER", u32(0))], errno.ERANGE,
          "integer out of range", attr="SERVICE_SCHEDULER"),
-    Case("scheduler 10", "SERVICE_SET", VIP + [("SERVICE_SCHEDULER", u32(10))], errno.ERANGE,
+    Case("scheduler 11", "SERVICE_SET", VIP + [("SERVICE_SCHEDULER", u32(11))], errno.ERANGE,
          "integer out of range", attr="SERVICE_SCHEDULER"),
     Case("mode", "SERVICE_SET", SERVICE + HASHED, errno.EINVAL, "Attribute failed policy validation",
          attr="SERVICE_MODE"),

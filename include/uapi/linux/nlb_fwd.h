@@ -38,6 +38,8 @@ enum nlb_fwd_service_mode {
  *   sed.
  * @NLB_FWD_SCHEDULER_FO: The one with the highest weight, as long as it has
  *   room.
+ * @NLB_FWD_SCHEDULER_TWOS: Of two that are drawn by their weights, the one
+ *   with fewer connections for its weight.
  */
 enum nlb_fwd_scheduler {
 	NLB_FWD_SCHEDULER_WRR = 1,
@@ -49,6 +51,7 @@ enum nlb_fwd_scheduler {
 	NLB_FWD_SCHEDULER_SED,
 	NLB_FWD_SCHEDULER_NQ,
 	NLB_FWD_SCHEDULER_FO,
+	NLB_FWD_SCHEDULER_TWOS,
 };
 
 /**

@@ -461,7 +461,7 @@ macro_rules! enumeration {
 
 enumeration! {
     ServiceMode { Peek L4 }
-    Scheduler { Wrr Rr Lc Wlc Mh Sh Sed Nq Fo }
+    Scheduler { Wrr Rr Lc Wlc Mh Sh Sed Nq Fo Twos }
     EndpointState { Active Draining Inactive }
     AllotmentScheme { Tokens Percentages }
     AllotmentState { Valid Low Over }

@@ -69,6 +69,8 @@ pub enum Scheduler {
     Nq = 8,
     /// The one with the highest weight, as long as it has room.
     Fo = 9,
+    /// Of two that are drawn by their weights, the one with fewer connections for its weight.
+    Twos = 10,
 }
 
 impl Scheduler {
@@ -84,6 +86,7 @@ impl Scheduler {
             7 => Some(Self::Sed),
             8 => Some(Self::Nq),
             9 => Some(Self::Fo),
+            10 => Some(Self::Twos),
             _ => None,
         }
     }
@@ -100,6 +103,7 @@ impl Scheduler {
             Self::Sed => "sed",
             Self::Nq => "nq",
             Self::Fo => "fo",
+            Self::Twos => "twos",
         }
     }
 }
