@@ -3,6 +3,7 @@
 //! Hosts that serve the connections of a service.
 
 use crate::{
+    room::Room,
     scheduler::Candidate,
     stats::Traffic,
     uapi::{
@@ -22,10 +23,7 @@ use kernel::{
     },
 };
 use nlb::{
-    sync::{
-        add32,
-        read_once, //
-    },
+    sync::add32,
     wire::{
         addr::{
             Addr,
@@ -50,6 +48,8 @@ pub(crate) struct Settings {
     pub(crate) state: EndpointState,
     /// Active routes with which it gets no more, 0 for no limit.
     pub(crate) max_routes: u32,
+    /// If it has had so many, it gets more when it has fewer than this, 0 for fewer than `max_routes`.
+    pub(crate) resume_routes: u32,
     /// Whether it gets only those that no other endpoint can take.
     pub(crate) backup: bool,
 }
@@ -60,6 +60,7 @@ impl Default for Settings {
             weight: 1,
             state: EndpointState::Active,
             max_routes: 0,
+            resume_routes: 0,
             backup: false,
         }
     }
@@ -92,7 +93,6 @@ pub(crate) struct Endpoint {
     /// What the way of forwarding changes it to.
     host_port: Option<u16>,
     weight: Atomic<u32>,
-    max_routes: Atomic<u32>,
     /// 0 or 1.
     backup: Atomic<u32>,
     /// Number of the [`EndpointState`], with [`DELETED`].
@@ -102,7 +102,7 @@ pub(crate) struct Endpoint {
     /// Of [`STEPS`], how much of its weight counts.
     step: Atomic<u32>,
     routes: Atomic<u32>,
-    active: Atomic<u32>,
+    room: Room,
     /// Connections, packets and bytes since the endpoint was added.
     pub(crate) traffic: Traffic,
 }
@@ -125,13 +125,12 @@ impl Endpoint {
                 forward,
                 host_port,
                 weight: Atomic::new(settings.weight),
-                max_routes: Atomic::new(settings.max_routes),
                 backup: Atomic::new(settings.backup.into()),
                 state: Atomic::new(settings.state as u32),
                 since: Atomic::new(0),
                 step: Atomic::new(STEPS),
                 routes: Atomic::new(0),
-                active: Atomic::new(0),
+                room: Room::new(settings.max_routes, settings.resume_routes),
                 traffic: Traffic::new()?,
             },
             GFP_KERNEL,
@@ -194,7 +193,8 @@ impl Endpoint {
         Settings {
             weight: self.weight.load(Relaxed),
             state: self.state(),
-            max_routes: self.max_routes.load(Relaxed),
+            max_routes: self.room.max(),
+            resume_routes: self.room.resume(),
             backup: self.is_backup(),
         }
     }
@@ -217,7 +217,7 @@ impl Endpoint {
     /// Changes that; the caller makes the service's schedule anew.
     pub(crate) fn set(&self, settings: Settings) {
         self.weight.store(settings.weight, Relaxed);
-        self.max_routes.store(settings.max_routes, Relaxed);
+        self.room.set(settings.max_routes, settings.resume_routes);
         self.backup.store(settings.backup.into(), Relaxed);
         self.state.store(settings.state as u32, Relaxed);
     }
@@ -260,7 +260,7 @@ impl Endpoint {
 
     /// Those of them whose connection is not being closed.
     pub(crate) fn active(&self) -> u32 {
-        self.active.load(Relaxed)
+        self.room.active()
     }
 
     /// A route begins to point here.
@@ -275,12 +275,12 @@ impl Endpoint {
 
     /// The connection of a route begins to be active.
     pub(crate) fn active_added(&self) {
-        add32(&self.active, 1);
+        self.room.added();
     }
 
     /// The connection of a route is not active any more.
     pub(crate) fn active_removed(&self) {
-        self.active.fetch_sub(1u32, Relaxed);
+        self.room.removed();
     }
 }
 
@@ -305,8 +305,7 @@ impl Candidate for Endpoint {
     }
 
     fn has_room(&self) -> bool {
-        let max = read_once(&self.max_routes);
-        max == 0 || self.active() < max
+        self.room.is_there()
     }
 
     fn does_without_routes(&self) -> bool {

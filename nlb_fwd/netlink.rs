@@ -279,6 +279,15 @@ fn endpoint_new(req: &Request<'_>) -> Result {
 /// What a request says of the connections of an endpoint that has had `before`.
 fn settings(req: &Request<'_>, before: Settings) -> Result<Settings> {
     let number = |id| req.u32(id);
+    let max_routes = number(endpoint::MAX_ROUTES).unwrap_or(before.max_routes);
+    let resume_routes = number(endpoint::RESUME_ROUTES).unwrap_or(before.resume_routes);
+    if resume_routes > max_routes {
+        let id = match req.attr(endpoint::RESUME_ROUTES) {
+            Some(_) => endpoint::RESUME_ROUTES,
+            None => endpoint::MAX_ROUTES,
+        };
+        return Err(req.bad_attr(ERANGE, id, c"resume-routes is more than max-routes"));
+    }
     Ok(Settings {
         weight: number(endpoint::WEIGHT).unwrap_or(before.weight),
         state: match number(endpoint::STATE) {
@@ -286,7 +295,8 @@ fn settings(req: &Request<'_>, before: Settings) -> Result<Settings> {
                 .ok_or_else(|| req.bad_attr(EINVAL, endpoint::STATE, c"no such state"))?,
             None => before.state,
         },
-        max_routes: number(endpoint::MAX_ROUTES).unwrap_or(before.max_routes),
+        max_routes,
+        resume_routes,
         backup: number(endpoint::BACKUP).map_or(before.backup, |backup| backup != 0),
     })
 }
@@ -324,6 +334,7 @@ fn endpoint_set(req: &Request<'_>) -> Result {
         endpoint::WEIGHT,
         endpoint::STATE,
         endpoint::MAX_ROUTES,
+        endpoint::RESUME_ROUTES,
         endpoint::BACKUP,
     ];
     if changes.iter().all(|id| req.attr(*id).is_none()) {

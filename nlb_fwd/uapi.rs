@@ -538,6 +538,12 @@ pub(crate) mod endpoint {
     /// Sixteenths of the weight that count now; absent when all do, for there is no slow start
     /// under way.
     pub(crate) const SLOW_START_STEP: u16 = 18;
+    /// Once the endpoint has had max-routes, it is picked again when it has fewer active routes
+    /// than this, at most max-routes; 0, or absent at first, for as soon as it has fewer than
+    /// max-routes.
+    pub(crate) const RESUME_ROUTES: u16 = 19;
+    /// Whether it is passed over for these two limits, 0 or 1.
+    pub(crate) const FULL: u16 = 20;
 }
 
 /// Attributes of a route.
@@ -951,7 +957,7 @@ pub(crate) static SERVICE_GET_DO: [Policy; 19] = [
 pub(crate) static SERVICE_GET_DUMP: [Policy; 1] = [Policy::reject()];
 
 /// Policy of the do request of `endpoint-new`, indexed by attribute id.
-pub(crate) static ENDPOINT_NEW_DO: [Policy; 18] = [
+pub(crate) static ENDPOINT_NEW_DO: [Policy; 20] = [
     Policy::reject(),
     // vip-addr
     Policy::binary(4, 16),
@@ -987,10 +993,14 @@ pub(crate) static ENDPOINT_NEW_DO: [Policy; 18] = [
     Policy::u32_max(1),
     // vip-port-last
     Policy::be16_min(1),
+    // slow-start-step
+    Policy::reject(),
+    // resume-routes
+    Policy::u32(),
 ];
 
 /// Policy of the do request of `endpoint-set`, indexed by attribute id.
-pub(crate) static ENDPOINT_SET_DO: [Policy; 18] = [
+pub(crate) static ENDPOINT_SET_DO: [Policy; 20] = [
     Policy::reject(),
     // vip-addr
     Policy::binary(4, 16),
@@ -1026,6 +1036,10 @@ pub(crate) static ENDPOINT_SET_DO: [Policy; 18] = [
     Policy::u32_max(1),
     // vip-port-last
     Policy::be16_min(1),
+    // slow-start-step
+    Policy::reject(),
+    // resume-routes
+    Policy::u32(),
 ];
 
 /// Policy of the do request of `endpoint-del`, indexed by attribute id.

@@ -121,6 +121,8 @@ pub(super) fn fill_endpoint(w: &mut Writer<'_>, s: &Service, e: &Endpoint) -> Re
     w.put_u32(endpoint::WEIGHT, settings.weight)?;
     w.put_u32(endpoint::STATE, settings.state as u32)?;
     w.put_u32(endpoint::MAX_ROUTES, settings.max_routes)?;
+    w.put_u32(endpoint::RESUME_ROUTES, settings.resume_routes)?;
+    w.put_u32(endpoint::FULL, (!e.has_room()).into())?;
     w.put_u32(endpoint::BACKUP, settings.backup.into())?;
     if e.step() < slow_start::STEPS {
         w.put_u32(endpoint::SLOW_START_STEP, e.step())?;

@@ -97,7 +97,8 @@ class Service:
         elif what == "weight":
             self.endpoint("set", other, "weight", str(chance.randint(0, 100)))
         elif what == "limit":
-            self.endpoint("set", other, "max-routes", str(chance.choice([0, 1, 5])))
+            most = chance.choice([0, 1, 5])
+            self.endpoint("set", other, "max-routes", str(most), "resume-routes", str(chance.randint(0, most)))
         elif what == "backup":
             self.endpoint("set", other, "backup", chance.choice(["yes", "no"]))
         elif what == "state":

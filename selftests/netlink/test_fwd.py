@@ -30,8 +30,8 @@ HOST = OF + [("ENDPOINT_HOST_ADDR", ip("127.0.0.2"))]
 ENDPOINT = HOST + [("ENDPOINT_SOURCE_ADDR", ip("127.0.0.1")), ("ENDPOINT_WEIGHT", u32(3))]
 NAT = [("ENDPOINT_FORWARD", u32(5)), ("ENDPOINT_HOST_PORT", be16(8080))]
 DRAINING = [("ENDPOINT_STATE", u32(2))]
-LIMITED = [("ENDPOINT_MAX_ROUTES", u32(7)), ("ENDPOINT_BACKUP", u32(1))]
-CHANGES = ("ENDPOINT_WEIGHT", "ENDPOINT_STATE", "ENDPOINT_MAX_ROUTES", "ENDPOINT_BACKUP")
+LIMITED = [("ENDPOINT_MAX_ROUTES", u32(7)), ("ENDPOINT_BACKUP", u32(1)), ("ENDPOINT_RESUME_ROUTES", u32(5))]
+CHANGES = ("ENDPOINT_WEIGHT", "ENDPOINT_STATE", "ENDPOINT_MAX_ROUTES", "ENDPOINT_BACKUP", "ENDPOINT_RESUME_ROUTES")
 ALLOTTED = [("ALLOTMENT_VIP_ADDR", ip("192.0.2.10")), ("ALLOTMENT_VIP_PORT", be16(80)), ("ALLOTMENT_PROTO", u32(6))]
 ALLOTMENT = ALLOTTED + [("ALLOTMENT_SCHEME", u32(1)), ("ALLOTMENT_AGE", u32(1000))]
 TUPLE = [("ROUTE_PROTO", u32(6)), ("ROUTE_CLIENT_ADDR", ip("198.51.100.7")), ("ROUTE_CLIENT_PORT", be16(40000)),
@@ -228,6 +228,8 @@ SPECIAL = [
     Case("state 4", "ENDPOINT_SET", HOST + [("ENDPOINT_STATE", u32(4))], errno.ERANGE,
          "integer out of range", attr="ENDPOINT_STATE"),
     Case("nothing", "ENDPOINT_SET", HOST, errno.EINVAL, "nothing to change"),
+    Case("more to resume", "ENDPOINT_SET", HOST + LIMITED[:1] + [("ENDPOINT_RESUME_ROUTES", u32(8))], errno.ERANGE,
+         "resume-routes is more than max-routes", attr="ENDPOINT_RESUME_ROUTES"),
     Case("backup 2", "ENDPOINT_SET", HOST + [("ENDPOINT_BACKUP", u32(2))], errno.ERANGE,
          "integer out of range", attr="ENDPOINT_BACKUP"),
     Case("backup 2", "ENDPOINT_NEW", replaced(ENDPOINT, "ENDPOINT_HOST_ADDR", ip("127.0.0.9")) +
@@ -417,7 +419,7 @@ def states(ktap, fwd, accepted, state):
     accepted("weight alone", "ENDPOINT_SET", HOST + [("ENDPOINT_WEIGHT", u32(7))])
     result("another weight leaves the state", 7, 3, 0, 0)
     accepted("a limit", "ENDPOINT_SET", HOST + LIMITED[:1])
-    accepted("a backup", "ENDPOINT_SET", HOST + LIMITED[1:])
+    accepted("a backup", "ENDPOINT_SET", HOST + LIMITED[1:2])
     result("neither changes another", 7, 3, 0, 0, 7, 1)
     accepted("no limit", "ENDPOINT_SET", HOST + [("ENDPOINT_MAX_ROUTES", u32(0))])
     result("a limit can be lifted", 7, 3, 0, 0, 0, 1)

@@ -79,6 +79,11 @@ endpoints() {
 	lbu endpoint set $VIP:81 host $HOST1 weight 3
 	lbu endpoint set $VIP:81 host $HOST2 max-routes 9 backup yes
 	lbu endpoint show $VIP:81 host $HOST2 | grep -E " $HOST2 +tunnel +$LBU_TO_HOST2 +0 +active +0 +0 +9 +yes +0 +0 +0$"
+	refuses 1 "resume-routes is more than max-routes (attribute resume-routes)" lbu endpoint set $VIP:81 host $HOST2 resume-routes 10
+	lbu endpoint set $VIP:81 host $HOST2 resume-routes 6
+	lbu endpoint show $VIP:81 host $HOST2 | grep -E " +9/6 +yes "
+	refuses 1 "resume-routes is more than max-routes (attribute max-routes)" lbu endpoint set $VIP:81 host $HOST2 max-routes 5
+	lbu endpoint set $VIP:81 host $HOST2 resume-routes 0
 	json '.[0] | .max_routes == 9 and .backup' lbu -j endpoint show $VIP:81 host $HOST2
 	lbu endpoint show $VIP:81 host $HOST1 | grep -E " +3 +active +0 +0 +- +no +0 +0 +0$"
 	refuses 2 "required" lbu endpoint set $VIP:81 host $HOST1

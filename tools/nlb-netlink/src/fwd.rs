@@ -120,6 +120,9 @@ pub struct EndpointChange {
     pub state: Option<EndpointState>,
     /// Active routes with which it gets no more; 0, as at first, for no limit.
     pub max_routes: Option<u32>,
+    /// Once it has had so many, it gets more again when it has fewer than this, at most `max_routes`; 0, as at
+    /// first, for fewer than `max_routes`.
+    pub resume_routes: Option<u32>,
     /// Whether it gets only what no other endpoint can take; not so at first.
     pub backup: Option<bool>,
 }
@@ -412,6 +415,7 @@ fn changed(request: Request, change: EndpointChange) -> Request {
         (endpoint::WEIGHT, change.weight),
         (endpoint::STATE, change.state.map(|state| state as u32)),
         (endpoint::MAX_ROUTES, change.max_routes),
+        (endpoint::RESUME_ROUTES, change.resume_routes),
         (endpoint::BACKUP, change.backup.map(u32::from)),
     ];
     with_numbers(request, &values)
@@ -535,6 +539,7 @@ mod tests {
                 weight: None,
                 state: Some(EndpointState::Draining),
                 max_routes: Some(1000),
+                resume_routes: Some(750),
                 backup: Some(true),
             },
             ..plain
@@ -544,6 +549,7 @@ mod tests {
         assert_eq!(long[short.len()..], [
             8, 0, 12, 0, 2, 0, 0, 0,
             8, 0, 15, 0, 0xe8, 3, 0, 0,
+            8, 0, 19, 0, 0xee, 2, 0, 0,
             8, 0, 16, 0, 1, 0, 0, 0,
         ]);
         let nat = NewEndpoint {
@@ -554,8 +560,8 @@ mod tests {
         let long = endpoint_new(&key, &nat).finish(0x23, 1).unwrap();
         #[rustfmt::skip]
         assert_eq!(long[short.len()..], [
-            8, 0, 13, 0, 5, 0, 0, 0,
             6, 0, 14, 0, 0x1f, 0x90, 0, 0,
+            8, 0, 13, 0, 5, 0, 0, 0,
         ]);
     }
 

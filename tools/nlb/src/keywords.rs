@@ -178,7 +178,7 @@ mod tests {
             "nlb endpoint set 192.0.2.10:80/tcp host 10.0.2.2 weight 0",
             "nlb endpoint set 192.0.2.10:80/tcp host 10.0.2.2 state draining",
             "nlb endpoint set 192.0.2.10:80/tcp host 10.0.2.2 state active weight 3",
-            "nlb endpoint add 192.0.2.10:80/tcp host 10.0.2.2 max-routes 1000 backup yes",
+            "nlb endpoint add 192.0.2.10:80/tcp host 10.0.2.2 max-routes 1000 resume-routes 750 backup yes",
             "nlb endpoint set 192.0.2.10:80/tcp host 10.0.2.2 max-routes 0",
             "nlb endpoint set 192.0.2.10:80/tcp host 10.0.2.2 backup no",
             "nlb endpoint show 192.0.2.10:80/tcp host 10.0.2.2",

@@ -112,6 +112,10 @@ object! {
         active_routes: u32 = ACTIVE_ROUTES, attr::u32;
         /// Active routes with which it gets no more, 0 for no limit.
         max_routes: u32 = MAX_ROUTES, attr::u32;
+        /// Active routes below which it gets some again, once it has had those, 0 for none but that limit.
+        resume_routes: u32 = RESUME_ROUTES, attr::u32;
+        /// Whether it gets no more for these limits.
+        full: bool = FULL, boolean;
         /// Whether it gets only what no other endpoint can take.
         backup: bool = BACKUP, boolean;
         /// Sixteenths of the weight that count now; all do when absent.

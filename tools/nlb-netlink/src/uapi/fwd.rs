@@ -708,6 +708,12 @@ pub mod endpoint {
     /// Sixteenths of the weight that count now; absent when all do, for there is no slow start
     /// under way.
     pub const SLOW_START_STEP: u16 = 18;
+    /// Once the endpoint has had max-routes, it is picked again when it has fewer active routes
+    /// than this, at most max-routes; 0, or absent at first, for as soon as it has fewer than
+    /// max-routes.
+    pub const RESUME_ROUTES: u16 = 19;
+    /// Whether it is passed over for these two limits, 0 or 1.
+    pub const FULL: u16 = 20;
     /// Names, in the order of the ids, which begin at 1.
     #[rustfmt::skip]
     pub const NAMES: &[&str] = &[
@@ -729,6 +735,8 @@ pub mod endpoint {
         "backup",
         "vip-port-last",
         "slow-start-step",
+        "resume-routes",
+        "full",
     ];
 }
 

@@ -32,14 +32,21 @@ const COLUMNS: &[Column<Endpoint>] = &[
     left("STATE", |endpoint| maybe(endpoint.state)),
     right("ROUTES", |endpoint| maybe(endpoint.routes)),
     right("ACTIVE", |endpoint| maybe(endpoint.active_routes)),
-    right("MAX", |endpoint| {
-        maybe(endpoint.max_routes.filter(|max| *max > 0))
-    }),
+    right("MAX", limits),
     left("BACKUP", |endpoint| maybe(endpoint.backup.map(yes_or_no))),
     right("CONNECTIONS", |endpoint| maybe(endpoint.connections)),
     right("PACKETS", |endpoint| maybe(endpoint.packets)),
     right("BYTES", |endpoint| maybe(endpoint.bytes)),
 ];
+
+/// The limit of active routes, and, if it has one, that below which it gets some again, like 1000/750.
+fn limits(endpoint: &Endpoint) -> String {
+    match (endpoint.max_routes, endpoint.resume_routes) {
+        (None | Some(0), _) => "-".to_owned(),
+        (Some(max), Some(resume @ 1..)) => format!("{max}/{resume}"),
+        (Some(max), _) => max.to_string(),
+    }
+}
 
 fn yes_or_no(value: bool) -> &'static str {
     if value {

@@ -199,7 +199,6 @@ fn standing(
     share: Option<u32>,
     choice: Option<Named<TraceChoice>>,
 ) -> Standing {
-    let max = endpoint.max_routes.unwrap_or(0);
     let by_scheduler = matches!(
         choice,
         None | Some(Named::Known(
@@ -211,7 +210,7 @@ fn standing(
         Some(Named::Known(EndpointState::Inactive)) => Standing::Inactive,
         Some(Named::Known(EndpointState::Draining)) => Standing::Draining,
         _ if by_scheduler && endpoint.weight == Some(0) => Standing::NoWeight,
-        _ if max > 0 && endpoint.active_routes.unwrap_or(0) >= max => Standing::Full,
+        _ if endpoint.full == Some(true) => Standing::Full,
         _ if endpoint.backup == Some(true) && choice != Some(Named::Known(TraceChoice::Backup)) => {
             Standing::Backup
         }
@@ -306,8 +305,13 @@ fn endpoint(candidate: &Candidate, choice: Option<Named<TraceChoice>>) -> String
         Standing::Inactive => "inactive".to_owned(),
         Standing::Draining => "draining".to_owned(),
         Standing::Full => format!(
-            "full: {active} active routes of {}",
-            maybe(endpoint.max_routes)
+            "full: {active} active routes of {}{}",
+            maybe(endpoint.max_routes),
+            match endpoint.resume_routes {
+                Some(resume) if active < endpoint.max_routes.unwrap_or(0) =>
+                    format!(", until fewer than {resume}"),
+                _ => String::new(),
+            }
         ),
         Standing::Backup => "a backup, and another can take it".to_owned(),
         Standing::NoWeight => "weight 0".to_owned(),

@@ -250,6 +250,9 @@ const ENDPOINT: &[Attribute<Endpoint>] = &[
     attribute::<u32, _>("max-routes", Is("0"), Set, |endpoint| {
         text(endpoint.max_routes)
     }),
+    attribute::<u32, _>("resume-routes", Is("0"), Set, |endpoint| {
+        text(endpoint.resume_routes)
+    }),
     Attribute {
         keyword: "backup",
         otherwise: Is("no"),

@@ -87,9 +87,9 @@ fn a_file_becomes_commands() {
             "nlb rule add priority 10 reject from 198.51.100.0/24 to 192.0.2.10:80-81/tcp",
             "nlb rule add priority 9 drop from any proto udp",
             "nlb service add 192.0.2.10:80/tcp mode peek idle-timeout 0 fin-timeout 0 syn-timeout 0 miss-timeout 0 classifier 8080",
-            "nlb endpoint add 192.0.2.10:80/tcp host 10.0.2.2 via tunnel weight 1 state active max-routes 0 backup no",
+            "nlb endpoint add 192.0.2.10:80/tcp host 10.0.2.2 via tunnel weight 1 state active max-routes 0 resume-routes 0 backup no",
             "nlb service add [2001:db8::1]:53/udp mode l4 scheduler mh affinity 0 prefix 128 slow-start 0 idle-timeout 0",
-            "nlb endpoint add [2001:db8::1]:53/udp host 2001:db8:2::2 via tunnel weight 3 state draining max-routes 0 backup no source 2001:db8:2::1",
+            "nlb endpoint add [2001:db8::1]:53/udp host 2001:db8:2::2 via tunnel weight 3 state draining max-routes 0 resume-routes 0 backup no source 2001:db8:2::1",
         ]
     );
 }
@@ -199,7 +199,7 @@ fn what_is_wrong_is_told_with_its_place() {
         ),
         (
             "[[service.endpoint]]\nhost = \"10.0.2.2\"\nhosts = 1",
-            "f:5:1: unknown key `hosts`; an endpoint has host, via, port, weight, state, max-routes, backup and source",
+            "f:5:1: unknown key `hosts`; an endpoint has host, via, port, weight, state, max-routes, resume-routes, backup and source",
         ),
         (
             "[service.endpoint]",
@@ -286,12 +286,12 @@ fn changes_come_in_an_order_that_does_no_harm() {
     assert_eq!(
         commands(&parsed(have), &parsed(want)),
         [
-            "nlb endpoint add 192.0.2.10:80/tcp host 10.0.5.2 via tunnel weight 1 state active max-routes 0 backup no",
+            "nlb endpoint add 192.0.2.10:80/tcp host 10.0.5.2 via tunnel weight 1 state active max-routes 0 resume-routes 0 backup no",
             "nlb service set 192.0.2.10:80/tcp scheduler wlc  # was scheduler wrr",
             "nlb endpoint set 192.0.2.10:80/tcp host 10.0.3.2 state active  # was state draining",
             "nlb endpoint set 192.0.2.10:80/tcp host 10.0.2.2 weight 2 state draining  # was weight 1 state active",
             "nlb endpoint del 192.0.2.10:80/tcp host 10.0.4.2  # was source 10.0.4.1",
-            "nlb endpoint add 192.0.2.10:80/tcp host 10.0.4.2 via tunnel weight 1 state active max-routes 0 backup no source 10.0.4.9",
+            "nlb endpoint add 192.0.2.10:80/tcp host 10.0.4.2 via tunnel weight 1 state active max-routes 0 resume-routes 0 backup no source 10.0.4.9",
             "nlb service del 192.0.2.10:82/tcp  # was mode l4 scheduler wrr affinity 0 prefix 32 slow-start 0",
             "nlb service add 192.0.2.10:82/tcp mode peek idle-timeout 0 fin-timeout 0 syn-timeout 0 miss-timeout 0",
             "nlb forwarder del 10.0.2.1",
@@ -338,7 +338,7 @@ fn a_host_has_several_ports() {
     assert_eq!(
         commands(&have, &want),
         [
-            "nlb endpoint add 192.0.2.10:80/tcp host 10.0.2.2 via nat port 8082 weight 1 state active max-routes 0 backup no",
+            "nlb endpoint add 192.0.2.10:80/tcp host 10.0.2.2 via nat port 8082 weight 1 state active max-routes 0 resume-routes 0 backup no",
             "nlb endpoint set 192.0.2.10:80/tcp host 10.0.2.2 port 0 weight 5  # was weight 1",
             "nlb endpoint set 192.0.2.10:80/tcp host 10.0.2.2 port 8080 weight 1  # was weight 2",
             "nlb endpoint del 192.0.2.10:80/tcp host 10.0.2.2 port 8081",
@@ -348,7 +348,7 @@ fn a_host_has_several_ports() {
     assert_eq!(
         commands(&config(&["weight=3"]), &config(&[&nat(8080, "")])),
         [
-            "nlb endpoint add 192.0.2.10:80/tcp host 10.0.2.2 via nat port 8080 weight 1 state active max-routes 0 backup no",
+            "nlb endpoint add 192.0.2.10:80/tcp host 10.0.2.2 via nat port 8080 weight 1 state active max-routes 0 resume-routes 0 backup no",
             "nlb endpoint del 192.0.2.10:80/tcp host 10.0.2.2 port 0",
         ]
     );

@@ -50,6 +50,8 @@ fn host(last: u8) -> Endpoint {
         routes: Some(0),
         active_routes: Some(5),
         max_routes: Some(0),
+        resume_routes: Some(0),
+        full: Some(false),
         backup: Some(false),
         slow_start_step: None,
         connections: None,
@@ -73,14 +75,7 @@ fn why_an_endpoint_is_picked_or_not() {
     assert_eq!(of(inactive, None, scheduler), Standing::Inactive);
     let draining = |own: &mut Endpoint| own.state = Some(Named::Known(EndpointState::Draining));
     assert_eq!(of(draining, None, scheduler), Standing::Draining);
-    assert_eq!(
-        of(|own| own.max_routes = Some(5), None, None),
-        Standing::Full
-    );
-    assert_eq!(
-        of(|own| own.max_routes = Some(6), None, None),
-        Standing::Other
-    );
+    assert_eq!(of(|own| own.full = Some(true), None, None), Standing::Full);
     assert_eq!(
         of(|own| own.weight = Some(0), None, scheduler),
         Standing::NoWeight
