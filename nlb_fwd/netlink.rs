@@ -116,7 +116,8 @@ use services::{
     service_dump,
     service_get,
     service_new,
-    service_set, //
+    service_set,
+    service_zero, //
 };
 use trace::trace_get;
 
@@ -126,7 +127,7 @@ static GROUPS: [MulticastGroup; 3] = [
     MulticastGroup::new(uapi::MCGRP_MISSES),
 ];
 
-static OPS: Ops<29> = Ops::new([
+static OPS: Ops<30> = Ops::new([
     Op::doit(cmd::SERVICE_NEW, &uapi::SERVICE_NEW_DO, service_new).admin(),
     Op::doit(cmd::SERVICE_DEL, &uapi::SERVICE_DEL_DO, service_del).admin(),
     Op::doit(cmd::SERVICE_GET, &uapi::SERVICE_GET_DO, service_get),
@@ -163,6 +164,7 @@ static OPS: Ops<29> = Ops::new([
     Op::doit(cmd::RULE_GET, &uapi::RULE_GET_DO, rule_get),
     Op::dump(cmd::RULE_GET, &uapi::RULE_GET_DUMP, rule_dump),
     Op::doit(cmd::TRACE_GET, &uapi::TRACE_GET_DO, trace_get),
+    Op::doit(cmd::SERVICE_ZERO, &uapi::SERVICE_ZERO_DO, service_zero).admin(),
 ]);
 
 pub(crate) static FAMILY: Family = Family::new(uapi::FAMILY, 1, &OPS, &GROUPS);

@@ -452,7 +452,7 @@ pub(crate) mod service {
     pub(crate) const MODE: u16 = 4;
     /// Number of endpoints.
     pub(crate) const ENDPOINTS: u16 = 5;
-    /// Connections (TCP) or flows (UDP) since the service was added.
+    /// Connections (TCP) or flows (UDP) since the service was added or the counters were zeroed.
     pub(crate) const CONNECTIONS: u16 = 6;
     /// The packets.
     pub(crate) const PACKETS: u16 = 7;
@@ -509,7 +509,7 @@ pub(crate) mod endpoint {
     pub(crate) const WEIGHT: u16 = 6;
     /// Routes that point to the endpoint now.
     pub(crate) const ROUTES: u16 = 7;
-    /// Connections or flows since the endpoint was added.
+    /// Connections or flows since the endpoint was added or the counters were zeroed.
     pub(crate) const CONNECTIONS: u16 = 8;
     /// The packets.
     pub(crate) const PACKETS: u16 = 9;
@@ -817,6 +817,9 @@ pub(crate) mod cmd {
     /// Tell what would happen to a packet that opens this connection, a TCP SYN or a datagram, or
     /// that has the addresses and ports of a host's replies. Nothing changes.
     pub(crate) const TRACE_GET: u8 = 34;
+    /// Have the counters of a service and its endpoints begin at zero again, or those of all
+    /// services. Counters of routes, rules and the namespace go on.
+    pub(crate) const SERVICE_ZERO: u8 = 35;
 }
 
 /// Policy of the nests with attributes of a allotment-share, indexed by attribute id.
@@ -1466,5 +1469,46 @@ pub(crate) static TRACE_GET_DO: [Policy; 6] = [
     // vip-addr
     Policy::binary(4, 16),
     // vip-port
+    Policy::be16_min(1),
+];
+
+/// Policy of the do request of `service-zero`, indexed by attribute id.
+pub(crate) static SERVICE_ZERO_DO: [Policy; 19] = [
+    Policy::reject(),
+    // vip-addr
+    Policy::binary(4, 16),
+    // vip-port
+    Policy::be16_min(1),
+    // proto
+    Policy::u32_max(255),
+    // mode
+    Policy::reject(),
+    // endpoints
+    Policy::reject(),
+    // connections
+    Policy::reject(),
+    // packets
+    Policy::reject(),
+    // bytes
+    Policy::reject(),
+    // classifier-port
+    Policy::reject(),
+    // scheduler
+    Policy::reject(),
+    // affinity-timeout
+    Policy::reject(),
+    // affinity-prefix
+    Policy::reject(),
+    // slow-start
+    Policy::reject(),
+    // idle-timeout
+    Policy::reject(),
+    // fin-timeout
+    Policy::reject(),
+    // syn-timeout
+    Policy::reject(),
+    // miss-timeout
+    Policy::reject(),
+    // vip-port-last
     Policy::be16_min(1),
 ];

@@ -144,6 +144,36 @@ hashed() {
 	lbu service set $VIP:9200 scheduler rr
 }
 
+# What was counted is as if it had never been, of one service or of all; what has a route counts on.
+zeroed() {
+	local before
+	lbu service add $VIP:9201
+	lbu endpoint add $VIP:9201 host $HOST2 via nat port 8001
+	answers $VIP 9201 3
+	lbu -j service show $VIP:9200 | jq -e '.[0] | .connections > 300 and .packets > 600 and .bytes > 20000'
+	before=$(counter lbu fwd packets)
+	lbu service zero $VIP:9200
+	lbu -j endpoint show $VIP:9200 | jq -e 'all(.connections == 0 and .packets == 0 and .bytes == 0)'
+	lbu -j service show $VIP:9200 | jq -e '.[0] | .connections == 0 and .packets == 0 and .bytes == 0'
+	lbu -j service show $VIP:9201 | jq -e '.[0] | .connections == 3 and .packets > 6'
+	[ "$(counter lbu fwd packets)" -ge "$before" ]
+	answer 9200 6 '{"8001":2,"8002":2,"9200":2}'
+	is "$(field connections)" "[2,2,2]"
+	lbu -j service show $VIP:9200 | jq -e '.[0] | .connections == 6 and .packets >= 24 and .packets < 100'
+	lbu service zero
+	lbu -j service show | jq -e 'length == 2 and all(.connections == 0 and .bytes == 0)'
+	lbu -j endpoint show | jq -e 'length == 4 and all(.connections == 0 and .bytes == 0)'
+	# Nothing is negative for those who make differences.
+	coproc lbu -j top once interval 2
+	nap 0.5
+	answers $VIP 9200 6
+	lbu service zero
+	answers $VIP 9200 3
+	cat <&"${COPROC[0]}" >"$tmp/top"
+	jq -e '.rows | length > 0 and all(.connections >= 0 and .connections < 100)' "$tmp/top"
+	lbu service del $VIP:9201
+}
+
 saved() {
 	lbu save >"$tmp/saved.toml"
 	is "$(grep -c '^port = ' "$tmp/saved.toml")" 3
@@ -202,6 +232,7 @@ ktap_run "routes by hand" by_hand
 ktap_run "allotments" allotted
 ktap_run "affinity, and what a trace says" remembered_and_traced
 ktap_run "mh: each its share" hashed
+ktap_run "counters begin at zero again" zeroed
 ktap_run "saved and applied" saved
 ktap_run "removed one by one" removed
 ktap_run "services with several ports" several_ports

@@ -52,6 +52,7 @@ REQUESTS = [
     Request("SERVICE_NEW", WIDE, optional=("SERVICE_VIP_PORT_LAST",)),
     Request("SERVICE_SET", VIP + HASHED + AFFINE + SLOW + KEPT, optional=PICKED + TIMEOUTS),
     Request("SERVICE_DEL", VIP),
+    Request("SERVICE_ZERO", VIP),
     Request("SERVICE_GET", VIP, privileged=False),
     Request("ENDPOINT_NEW", ENDPOINT + DRAINING + LIMITED + NAT,
             optional=("ENDPOINT_SOURCE_ADDR", "ENDPOINT_FORWARD", "ENDPOINT_HOST_PORT") + CHANGES),

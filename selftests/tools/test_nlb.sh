@@ -58,6 +58,9 @@ services() {
 	refuses 2 "required" lbu service set $VIP:81
 	refuses 1 "only mode l4 has a scheduler (attribute scheduler)" lbu service set $VIP:80 scheduler lc
 	refuses 2 "possible values: wrr, rr, lc, wlc, mh, sh, sed, nq, fo, twos" lbu service add $VIP:82 scheduler dh
+	lbu service zero
+	lbu service zero $VIP:81
+	refuses 1 "Error: no such service" lbu service zero $VIP:82
 	lbu service del $VIP:81
 	lbu service del $VIP:53/udp
 	refuses 1 "Error: no such service" lbu service del $VIP:81

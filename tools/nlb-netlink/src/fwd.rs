@@ -168,6 +168,15 @@ impl Fwd {
         self.connection.execute(&request, service::NAMES)
     }
 
+    /// Have the counters of a service and its endpoints begin at zero again, or those of all.
+    pub fn service_zero(&mut self, of: Option<&ServiceKey>) -> Result<()> {
+        let request = match of {
+            Some(key) => service_request(cmd::SERVICE_ZERO, key),
+            None => Request::new(cmd::SERVICE_ZERO),
+        };
+        self.connection.execute(&request, service::NAMES)
+    }
+
     /// One service.
     pub fn service(&mut self, key: &ServiceKey) -> Result<Service> {
         let request = service_request(cmd::SERVICE_GET, key);

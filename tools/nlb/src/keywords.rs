@@ -170,6 +170,8 @@ mod tests {
             "nlb rule",
             "nlb rule flush",
             "nlb service ls",
+            "nlb service zero",
+            "nlb service zero 192.0.2.10:80/tcp",
             "nlb service",
             "nlb -j -p -n lbu service show 192.0.2.10:80/tcp",
             "nlb endpoint add 192.0.2.10:80/tcp host 10.0.2.2 weight 3 source 10.0.1.1",

@@ -600,7 +600,7 @@ pub mod service {
     pub const MODE: u16 = 4;
     /// Number of endpoints.
     pub const ENDPOINTS: u16 = 5;
-    /// Connections (TCP) or flows (UDP) since the service was added.
+    /// Connections (TCP) or flows (UDP) since the service was added or the counters were zeroed.
     pub const CONNECTIONS: u16 = 6;
     /// The packets.
     pub const PACKETS: u16 = 7;
@@ -679,7 +679,7 @@ pub mod endpoint {
     pub const WEIGHT: u16 = 6;
     /// Routes that point to the endpoint now.
     pub const ROUTES: u16 = 7;
-    /// Connections or flows since the endpoint was added.
+    /// Connections or flows since the endpoint was added or the counters were zeroed.
     pub const CONNECTIONS: u16 = 8;
     /// The packets.
     pub const PACKETS: u16 = 9;
@@ -1121,6 +1121,9 @@ pub mod cmd {
     /// Tell what would happen to a packet that opens this connection, a TCP SYN or a datagram, or
     /// that has the addresses and ports of a host's replies. Nothing changes.
     pub const TRACE_GET: u8 = 34;
+    /// Have the counters of a service and its endpoints begin at zero again, or those of all
+    /// services. Counters of routes, rules and the namespace go on.
+    pub const SERVICE_ZERO: u8 = 35;
     /// Names, in the order of the ids, which begin at 1.
     #[rustfmt::skip]
     pub const NAMES: &[&str] = &[
@@ -1158,6 +1161,7 @@ pub mod cmd {
         "rule-ntf",
         "rule-del-ntf",
         "trace-get",
+        "service-zero",
     ];
     /// Names of the attributes each command takes or gives, in the same order.
     #[rustfmt::skip]
@@ -1196,5 +1200,6 @@ pub mod cmd {
         super::rule::NAMES,
         super::rule::NAMES,
         super::trace::NAMES,
+        super::service::NAMES,
     ];
 }

@@ -74,6 +74,15 @@ pub(crate) enum ServiceCommand {
         #[arg(value_name = "VIP:PORT/PROTO")]
         service: ServiceKey,
     },
+    /// Have the counters of one service and its endpoints, or of all, begin at zero again
+    ///
+    /// Connections, packets and bytes; those of routes, of rules and in `nlb stats` go on.
+    #[command(override_usage = "nlb service zero [VIP:PORT/PROTO]")]
+    Zero {
+        /// The service
+        #[arg(value_name = "VIP:PORT/PROTO")]
+        service: Option<ServiceKey>,
+    },
     /// Show one service or all
     #[command(
         visible_aliases = ["list", "ls"],

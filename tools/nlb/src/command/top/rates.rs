@@ -368,7 +368,7 @@ mod tests {
         assert_eq!(drops, [("table-full", 0.5, 5), ("ttl-expired", 0.0, 3)]);
         let by_name = Rates::between(&before, &now, SortBy::Name);
         assert_eq!(by_name.rows[1].host.as_deref(), Some("10.0.2.2"));
-        // It was removed and added meanwhile.
+        // It was removed and added meanwhile, or its counters were zeroed.
         let again = sample(later, &[(2, 6, 1)], 0);
         let rates = Rates::between(&before, &again, SortBy::Name);
         assert_eq!(rates.rows[1].connections, 3.0);
