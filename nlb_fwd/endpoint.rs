@@ -39,6 +39,9 @@ use nlb::{
 };
 use nlb_tunnel::Target;
 
+/// Largest weight, that of IPVS.
+pub(crate) const MAX_WEIGHT: u32 = 65535;
+
 /// What new connections an endpoint shall get.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Settings {

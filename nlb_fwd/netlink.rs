@@ -22,7 +22,8 @@ pub(crate) use fill::{
 use crate::{
     endpoint::{
         Endpoint,
-        Settings, //
+        Settings,
+        MAX_WEIGHT, //
     },
     forward::NoRoute,
     route::Route,
@@ -281,6 +282,10 @@ fn endpoint_new(req: &Request<'_>) -> Result {
 /// What a request says of the connections of an endpoint that has had `before`.
 fn settings(req: &Request<'_>, before: Settings) -> Result<Settings> {
     let number = |id| req.u32(id);
+    let weight = number(endpoint::WEIGHT).unwrap_or(before.weight);
+    if weight > MAX_WEIGHT {
+        return Err(req.bad_attr(ERANGE, endpoint::WEIGHT, c"at most 65535"));
+    }
     let max_routes = number(endpoint::MAX_ROUTES).unwrap_or(before.max_routes);
     let resume_routes = number(endpoint::RESUME_ROUTES).unwrap_or(before.resume_routes);
     if resume_routes > max_routes {
@@ -291,7 +296,7 @@ fn settings(req: &Request<'_>, before: Settings) -> Result<Settings> {
         return Err(req.bad_attr(ERANGE, id, c"resume-routes is more than max-routes"));
     }
     Ok(Settings {
-        weight: number(endpoint::WEIGHT).unwrap_or(before.weight),
+        weight,
         state: match number(endpoint::STATE) {
             Some(state) => EndpointState::from_u32(state)
                 .ok_or_else(|| req.bad_attr(EINVAL, endpoint::STATE, c"no such state"))?,

@@ -505,7 +505,7 @@ pub(crate) mod endpoint {
     /// Source address of the packets to the host, where the way of forwarding changes it; the
     /// address that routing would choose when absent.
     pub(crate) const SOURCE_ADDR: u16 = 5;
-    /// Share of new connections; 0 takes no new ones, 1 when absent.
+    /// Share of new connections, at most 65535; 0 takes no new ones, 1 when absent.
     pub(crate) const WEIGHT: u16 = 6;
     /// Routes that point to the endpoint now.
     pub(crate) const ROUTES: u16 = 7;
@@ -973,7 +973,7 @@ pub(crate) static ENDPOINT_NEW_DO: [Policy; 20] = [
     // source-addr
     Policy::binary(4, 16),
     // weight
-    Policy::u32_max(100),
+    Policy::u32(),
     // routes
     Policy::reject(),
     // connections
@@ -1016,7 +1016,7 @@ pub(crate) static ENDPOINT_SET_DO: [Policy; 20] = [
     // source-addr
     Policy::reject(),
     // weight
-    Policy::u32_max(100),
+    Policy::u32(),
     // routes
     Policy::reject(),
     // connections

@@ -156,6 +156,22 @@ mod cases {
     }
 
     #[test]
+    fn weights_may_be_large() -> Result {
+        let weights = [65535u32, 32768, 16384, 0, 1];
+        for scheduler in [Scheduler::Wrr, Scheduler::Wlc, Scheduler::Mh] {
+            let schedule = schedule(scheduler, &weights)?;
+            let total: u64 = weights.iter().map(|weight| u64::from(*weight)).sum();
+            let counts = counts(&schedule, 0, MAX_SLOTS, scheduler != Scheduler::Wrr)?;
+            let tolerance = if scheduler == Scheduler::Mh { 300 } else { 2 };
+            for (count, weight) in counts.iter().zip(weights) {
+                let want = u64::from(weight) * u64::from(MAX_SLOTS) / total;
+                assert!(u64::from(*count).abs_diff(want) <= tolerance.min(weight.into()));
+            }
+        }
+        Ok(())
+    }
+
+    #[test]
     fn heavy_endpoints_get_no_bursts() -> Result {
         let schedule = schedule(Scheduler::Wrr, &[1, 3])?;
         let turn = Atomic::new(0);
@@ -312,20 +328,18 @@ mod cases {
 
     #[test]
     fn two_random_choices() -> Result {
-        // In the long run by weight.
         let weighted = schedule(Scheduler::Twos, &[1, 3, 0, 4])?;
         let found = counts(&weighted, 0, 800, true)?;
         for (count, want) in found.iter().zip([100u32, 300, 0, 400]) {
-            assert!(count.abs_diff(want) <= if want > 0 { 12 } else { 0 });
+            assert!(count.abs_diff(want) <= want / 10);
         }
-        // One that has far more than others is asked only when it is drawn twice: every ninth time, of which 30 is
-        // above three standard deviations.
+        // One that has far more than others is it only when it is drawn twice: 40 is four standard deviations.
         let loaded = schedule(Scheduler::Twos, &[1, 1, 1])?;
         loaded.endpoints()[0].active.store(100_000, Relaxed);
         for start in [0, 77, u32::MAX - 500] {
             let found = counts(&loaded, start, 900, true)?;
-            assert!(found[0].abs_diff(100) <= 30);
-            assert!(found[1].abs_diff(found[2]) <= 30);
+            assert!(found[0].abs_diff(100) <= 40);
+            assert!(found[1].abs_diff(found[2]) <= 40);
         }
         // What would happen is what happens.
         let turn = Atomic::new(5);

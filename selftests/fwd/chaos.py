@@ -85,9 +85,9 @@ class Service:
         elif what == "slow-start":
             nlb("service", "set", self.name, "slow-start", chance.choice(["0", "3"]))
         elif what == "weight" and chance.random() < 0.3:
-            self.endpoint("set", self.anchor, "weight", str(chance.randint(1, 100)))
+            self.endpoint("set", self.anchor, "weight", str(chance.choice([1, 100, 65535])))
         elif other not in self.there:
-            nlb("endpoint", "add", self.name, "host", *other.split(), "weight", str(chance.randint(0, 100)))
+            nlb("endpoint", "add", self.name, "host", *other.split(), "weight", str(chance.choice([0, 1, 100, 65535])))
             self.there.append(other)
             what = "endpoint add"
         elif what == "endpoint":
@@ -95,7 +95,7 @@ class Service:
             self.there.remove(other)
             what = "endpoint del"
         elif what == "weight":
-            self.endpoint("set", other, "weight", str(chance.randint(0, 100)))
+            self.endpoint("set", other, "weight", str(chance.choice([0, 1, 100, 65535])))
         elif what == "limit":
             most = chance.choice([0, 1, 5])
             self.endpoint("set", other, "max-routes", str(most), "resume-routes", str(chance.randint(0, most)))

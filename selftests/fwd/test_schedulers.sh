@@ -17,6 +17,10 @@ weighted_round_robin() {
 	service 9002/udp wrr 1 2 0 5
 	flows 9002 400 >/dev/null
 	shares_are 9002/udp connections '[50,100,0,250]'
+	# As large as those of IPVS: a third and two thirds.
+	service 9003/udp wrr 32767 65534
+	flows 9003 300 >/dev/null
+	shares_are 9003/udp connections '[100,200]'
 }
 
 # Whoever has fewer catches up, though it is not its turn.
@@ -293,7 +297,7 @@ except ConnectionRefusedError:
 ktap_begin
 load_modules nlb_fwd
 five_endpoints
-for port in 9000 9001 9002 9005 9006 9007 9008 9009; do listen $port; done
+for port in 9000 9001 9002 9003 9005 9006 9007 9008 9009; do listen $port; done
 ktap_run "rr: in turn" round_robin
 ktap_run "wrr: in turn, by weight" weighted_round_robin
 ktap_run "lc: the fewest connections" least_connections

@@ -93,7 +93,7 @@ endpoints() {
 	refuses 2 "possible values: active, draining, inactive" lbu endpoint set $VIP:81 host $HOST1 state down
 	[ "$(lbu -j endpoint | jq length)" = 4 ]
 	lbu endpoint show $VIP:81 host $HOST1 | grep -E " $HOST1 +tunnel +$LBU_TO_HOST1 +3 "
-	refuses 1 "out of range (attribute weight)" lbu endpoint set $VIP:81 host $HOST1 weight 101
+	refuses 1 "at most 65535 (attribute weight)" lbu endpoint set $VIP:81 host $HOST1 weight 65536
 	refuses 2 "required" lbu endpoint add $VIP:81 weight 1
 	lbu endpoint del $VIP:81 host $HOST1
 	refuses 1 "no such endpoint" lbu endpoint del $VIP:81 host $HOST1

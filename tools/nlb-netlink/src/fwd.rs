@@ -114,7 +114,7 @@ pub struct NewEndpoint {
 /// of nothing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct EndpointChange {
-    /// Share of new connections, up to 100; 1 at first.
+    /// Share of new connections, up to 65535; 1 at first.
     pub weight: Option<u32>,
     /// What may be sent to it; active at first. An endpoint that becomes inactive loses its routes.
     pub state: Option<EndpointState>,

@@ -675,7 +675,7 @@ pub mod endpoint {
     /// Source address of the packets to the host, where the way of forwarding changes it; the
     /// address that routing would choose when absent.
     pub const SOURCE_ADDR: u16 = 5;
-    /// Share of new connections; 0 takes no new ones, 1 when absent.
+    /// Share of new connections, at most 65535; 0 takes no new ones, 1 when absent.
     pub const WEIGHT: u16 = 6;
     /// Routes that point to the endpoint now.
     pub const ROUTES: u16 = 7;

@@ -114,7 +114,7 @@ pub(crate) enum EndpointCommand {
 /// What new connections an endpoint gets.
 #[derive(Args)]
 pub(crate) struct ChangeArgs {
-    /// Share of new connections, 0 to 100; 1 at first
+    /// Share of new connections, 0 to 65535; 1 at first
     #[arg(long, value_name = "N")]
     weight: Option<u32>,
     /// What may be sent to it; active at first

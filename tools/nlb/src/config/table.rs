@@ -268,7 +268,7 @@ pub(crate) const BARE: &str = "action";
 
 /// Numbers that are smaller than the largest of their type.
 pub(crate) const LIMITS: &[(&str, u64)] = &[
-    ("weight", 100),
+    ("weight", 65535),
     ("affinity", 31 * 24 * 3600),
     ("prefix", 128),
     ("slow-start", 3600),

@@ -190,8 +190,8 @@ fn what_is_wrong_is_told_with_its_place() {
         ),
         ("classifier = 80", "f:3:14: only mode peek has a classifier"),
         (
-            "[[service.endpoint]]\nhost = \"10.0.2.2\"\nweight = 101",
-            "f:5:10: weight is 101; the most is 100",
+            "[[service.endpoint]]\nhost = \"10.0.2.2\"\nweight = 65536",
+            "f:5:10: weight is 65536; the most is 65535",
         ),
         (
             "[[service.endpoint]]\nhost = \"10.0.2.2\"\nweight = -1",
