@@ -3,6 +3,7 @@
 //! Hosts that serve the connections of a service.
 
 use crate::{
+    room::Room,
     scheduler::Candidate,
     stats::Traffic,
     uapi::{
@@ -22,16 +23,14 @@ use kernel::{
     },
 };
 use nlb::{
-    sync::{
-        add32,
-        read_once, //
-    },
+    sync::add32,
     wire::{
         addr::{
             Addr,
             FourTuple, //
         },
         least,
+        ports::Ports,
         slow_start::{
             self,
             STEPS, //
@@ -39,6 +38,9 @@ use nlb::{
     }, //
 };
 use nlb_tunnel::Target;
+
+/// Largest weight, that of IPVS.
+pub(crate) const MAX_WEIGHT: u32 = 65535;
 
 /// What new connections an endpoint shall get.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,6 +51,8 @@ pub(crate) struct Settings {
     pub(crate) state: EndpointState,
     /// Active routes with which it gets no more, 0 for no limit.
     pub(crate) max_routes: u32,
+    /// If it has had so many, it gets more when it has fewer than this, 0 for fewer than `max_routes`.
+    pub(crate) resume_routes: u32,
     /// Whether it gets only those that no other endpoint can take.
     pub(crate) backup: bool,
 }
@@ -59,7 +63,27 @@ impl Default for Settings {
             weight: 1,
             state: EndpointState::Active,
             max_routes: 0,
+            resume_routes: 0,
             backup: false,
+        }
+    }
+}
+
+/// What tells an endpoint from the others of its service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    pub(crate) host: Addr,
+    /// Its port; 0 for the one that packets are for anyway.
+    pub(crate) port: u16,
+}
+
+impl Place {
+    /// That of an endpoint of a service with these ports.
+    pub(crate) fn new(host: Addr, port: Option<u16>, ports: &Ports) -> Self {
+        let other = port.filter(|port| Some(*port) != ports.single());
+        Self {
+            host,
+            port: other.unwrap_or(0),
         }
     }
 }
@@ -67,11 +91,11 @@ impl Default for Settings {
 /// A host, with its share of a service's new connections.
 pub(crate) struct Endpoint {
     target: Arc<Target>,
+    place: Place,
     forward: Forward,
     /// What the way of forwarding changes it to.
     host_port: Option<u16>,
     weight: Atomic<u32>,
-    max_routes: Atomic<u32>,
     /// 0 or 1.
     backup: Atomic<u32>,
     /// Number of the [`EndpointState`], with [`DELETED`].
@@ -81,7 +105,7 @@ pub(crate) struct Endpoint {
     /// Of [`STEPS`], how much of its weight counts.
     step: Atomic<u32>,
     routes: Atomic<u32>,
-    active: Atomic<u32>,
+    room: Room,
     /// Connections, packets and bytes since the endpoint was added.
     pub(crate) traffic: Traffic,
 }
@@ -90,25 +114,26 @@ pub(crate) struct Endpoint {
 const DELETED: u32 = 1 << 8;
 
 impl Endpoint {
-    /// An endpoint without routes.
+    /// An endpoint without routes, of a service with these ports.
     pub(crate) fn new(
         target: Arc<Target>,
         (forward, host_port): (Forward, Option<u16>),
+        ports: &Ports,
         settings: Settings,
     ) -> Result<Arc<Self>> {
         Ok(Arc::new(
             Self {
+                place: Place::new(target.host(), host_port, ports),
                 target,
                 forward,
                 host_port,
                 weight: Atomic::new(settings.weight),
-                max_routes: Atomic::new(settings.max_routes),
                 backup: Atomic::new(settings.backup.into()),
                 state: Atomic::new(settings.state as u32),
                 since: Atomic::new(0),
                 step: Atomic::new(STEPS),
                 routes: Atomic::new(0),
-                active: Atomic::new(0),
+                room: Room::new(settings.max_routes, settings.resume_routes),
                 traffic: Traffic::new()?,
             },
             GFP_KERNEL,
@@ -141,6 +166,14 @@ impl Endpoint {
         self.host_port
     }
 
+    /// The host's port for a connection, if the way of forwarding may change it.
+    pub(crate) fn port_of(&self, tuple: &FourTuple) -> Option<u16> {
+        match self.forward {
+            Forward::HalfNat | Forward::Nat => Some(self.host_port.unwrap_or(tuple.vip_port())),
+            Forward::Tunnel | Forward::Direct | Forward::Ipip => None,
+        }
+    }
+
     /// What the packets have as addresses and ports that the host sends to `to` as answers to those of
     /// a connection, the host as client. None if the two are of different families.
     pub(crate) fn answers(&self, tuple: &FourTuple, to: (Addr, u16)) -> Option<FourTuple> {
@@ -150,7 +183,12 @@ impl Endpoint {
 
     /// The host's address.
     pub(crate) fn host(&self) -> Addr {
-        self.target.host()
+        self.place.host
+    }
+
+    /// What tells it from the others of its service.
+    pub(crate) fn place(&self) -> Place {
+        self.place
     }
 
     /// What new connections it shall get.
@@ -158,7 +196,8 @@ impl Endpoint {
         Settings {
             weight: self.weight.load(Relaxed),
             state: self.state(),
-            max_routes: self.max_routes.load(Relaxed),
+            max_routes: self.room.max(),
+            resume_routes: self.room.resume(),
             backup: self.is_backup(),
         }
     }
@@ -181,7 +220,7 @@ impl Endpoint {
     /// Changes that; the caller makes the service's schedule anew.
     pub(crate) fn set(&self, settings: Settings) {
         self.weight.store(settings.weight, Relaxed);
-        self.max_routes.store(settings.max_routes, Relaxed);
+        self.room.set(settings.max_routes, settings.resume_routes);
         self.backup.store(settings.backup.into(), Relaxed);
         self.state.store(settings.state as u32, Relaxed);
     }
@@ -224,7 +263,7 @@ impl Endpoint {
 
     /// Those of them whose connection is not being closed.
     pub(crate) fn active(&self) -> u32 {
-        self.active.load(Relaxed)
+        self.room.active()
     }
 
     /// A route begins to point here.
@@ -239,18 +278,18 @@ impl Endpoint {
 
     /// The connection of a route begins to be active.
     pub(crate) fn active_added(&self) {
-        add32(&self.active, 1);
+        self.room.added();
     }
 
     /// The connection of a route is not active any more.
     pub(crate) fn active_removed(&self) {
-        self.active.fetch_sub(1u32, Relaxed);
+        self.room.removed();
     }
 }
 
 impl Candidate for Endpoint {
-    fn host(&self) -> Addr {
-        self.host()
+    fn place(&self) -> Place {
+        self.place
     }
 
     fn share(&self) -> u32 {
@@ -269,8 +308,7 @@ impl Candidate for Endpoint {
     }
 
     fn has_room(&self) -> bool {
-        let max = read_once(&self.max_routes);
-        max == 0 || self.active() < max
+        self.room.is_there()
     }
 
     fn does_without_routes(&self) -> bool {
@@ -291,5 +329,29 @@ impl Candidate for Endpoint {
         let active = self.active();
         // Neither is read at the same moment.
         least::load(active, self.routes().saturating_sub(active))
+    }
+}
+
+#[kunit_tests(nlb_fwd_endpoint)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_own_port_of_a_service_is_one_place() -> Result {
+        let host = Addr::v4([10, 0, 2, 2]);
+        let at = |port, ports| Place::new(host, port, ports);
+        let one = Ports::one(80);
+        // Said, said by 0, or not said.
+        assert_eq!(at(None, &one), at(Some(80), &one));
+        assert_eq!(at(None, &one), at(Some(0), &one));
+        assert!(at(None, &one) != at(Some(81), &one));
+        assert!(at(Some(81), &one) != at(Some(8081), &one));
+        let other = Addr::v4([10, 0, 2, 3]);
+        assert!(at(None, &one) != Place::new(other, None, &one));
+        // Of several, each packet has its own; one that is said is another place.
+        let several = Ports::new(80, 89).ok_or(EINVAL)?;
+        assert_eq!(at(None, &several), at(Some(0), &several));
+        assert!(at(None, &several) != at(Some(80), &several));
+        Ok(())
     }
 }

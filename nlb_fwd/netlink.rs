@@ -22,7 +22,8 @@ pub(crate) use fill::{
 use crate::{
     endpoint::{
         Endpoint,
-        Settings, //
+        Settings,
+        MAX_WEIGHT, //
     },
     forward::NoRoute,
     route::Route,
@@ -78,7 +79,8 @@ use nlb::{
         EADDRNOTAVAIL,
         EAFNOSUPPORT,
         EHOSTDOWN,
-        EHOSTUNREACH, //
+        EHOSTUNREACH,
+        ENOTUNIQ, //
     },
     net::genetlink::{
         Dump,
@@ -115,7 +117,8 @@ use services::{
     service_dump,
     service_get,
     service_new,
-    service_set, //
+    service_set,
+    service_zero, //
 };
 use trace::trace_get;
 
@@ -125,7 +128,7 @@ static GROUPS: [MulticastGroup; 3] = [
     MulticastGroup::new(uapi::MCGRP_MISSES),
 ];
 
-static OPS: Ops<29> = Ops::new([
+static OPS: Ops<30> = Ops::new([
     Op::doit(cmd::SERVICE_NEW, &uapi::SERVICE_NEW_DO, service_new).admin(),
     Op::doit(cmd::SERVICE_DEL, &uapi::SERVICE_DEL_DO, service_del).admin(),
     Op::doit(cmd::SERVICE_GET, &uapi::SERVICE_GET_DO, service_get),
@@ -162,6 +165,7 @@ static OPS: Ops<29> = Ops::new([
     Op::doit(cmd::RULE_GET, &uapi::RULE_GET_DO, rule_get),
     Op::dump(cmd::RULE_GET, &uapi::RULE_GET_DUMP, rule_dump),
     Op::doit(cmd::TRACE_GET, &uapi::TRACE_GET_DO, trace_get),
+    Op::doit(cmd::SERVICE_ZERO, &uapi::SERVICE_ZERO_DO, service_zero).admin(),
 ]);
 
 pub(crate) static FAMILY: Family = Family::new(uapi::FAMILY, 1, &OPS, &GROUPS);
@@ -255,12 +259,13 @@ fn endpoint_new(req: &Request<'_>) -> Result {
     }
     let _lock = forwarder.config.lock();
     let service = find_service(req, &forwarder, &key)?;
-    if service.endpoint(host).is_some() {
+    // The one at the service's own port is it, whether that was said or not.
+    if service.endpoint(host, Some(method.1.unwrap_or(0))).is_ok() {
         return Err(req.error(EEXIST, c"endpoint exists"));
     }
     forward::check_service(req, &service, method.0)?;
     let target = forward::target_by(req, method.0, host, source)?;
-    let endpoint = Endpoint::new(target, method, settings)?;
+    let endpoint = Endpoint::new(target, method, &key.ports, settings)?;
     match service.add_endpoint(endpoint.clone()) {
         Err(EEXIST) => Err(req.error(EEXIST, c"endpoint exists")),
         Err(ENOSPC) => Err(req.error(ENOSPC, c"too many endpoints")),
@@ -277,14 +282,28 @@ fn endpoint_new(req: &Request<'_>) -> Result {
 /// What a request says of the connections of an endpoint that has had `before`.
 fn settings(req: &Request<'_>, before: Settings) -> Result<Settings> {
     let number = |id| req.u32(id);
+    let weight = number(endpoint::WEIGHT).unwrap_or(before.weight);
+    if weight > MAX_WEIGHT {
+        return Err(req.bad_attr(ERANGE, endpoint::WEIGHT, c"at most 65535"));
+    }
+    let max_routes = number(endpoint::MAX_ROUTES).unwrap_or(before.max_routes);
+    let resume_routes = number(endpoint::RESUME_ROUTES).unwrap_or(before.resume_routes);
+    if resume_routes > max_routes {
+        let id = match req.attr(endpoint::RESUME_ROUTES) {
+            Some(_) => endpoint::RESUME_ROUTES,
+            None => endpoint::MAX_ROUTES,
+        };
+        return Err(req.bad_attr(ERANGE, id, c"resume-routes is more than max-routes"));
+    }
     Ok(Settings {
-        weight: number(endpoint::WEIGHT).unwrap_or(before.weight),
+        weight,
         state: match number(endpoint::STATE) {
             Some(state) => EndpointState::from_u32(state)
                 .ok_or_else(|| req.bad_attr(EINVAL, endpoint::STATE, c"no such state"))?,
             None => before.state,
         },
-        max_routes: number(endpoint::MAX_ROUTES).unwrap_or(before.max_routes),
+        max_routes,
+        resume_routes,
         backup: number(endpoint::BACKUP).map_or(before.backup, |backup| backup != 0),
     })
 }
@@ -298,9 +317,22 @@ fn find_endpoint(
     let host = req.require_unicast(endpoint::HOST_ADDR)?;
     let service = find_service(req, forwarder, &key)?;
     let found = service
-        .endpoint(host)
-        .ok_or_else(|| req.bad_attr(ENOENT, endpoint::HOST_ADDR, c"no such endpoint"))?;
+        .endpoint(host, req.be16(endpoint::HOST_PORT))
+        .map_err(|error| not_named(req, error, endpoint::HOST_ADDR))?;
     Ok((service, found))
+}
+
+/// Says why the host in attribute `id` is not the name of an endpoint.
+fn not_named(req: &Request<'_>, error: Error, id: u16) -> Error {
+    req.bad_attr(error, id, not_named_text(error))
+}
+
+fn not_named_text(error: Error) -> &'static CStr {
+    if error == ENOTUNIQ {
+        c"the host has several endpoints: name the port"
+    } else {
+        c"no such endpoint"
+    }
 }
 
 fn endpoint_set(req: &Request<'_>) -> Result {
@@ -309,6 +341,7 @@ fn endpoint_set(req: &Request<'_>) -> Result {
         endpoint::WEIGHT,
         endpoint::STATE,
         endpoint::MAX_ROUTES,
+        endpoint::RESUME_ROUTES,
         endpoint::BACKUP,
     ];
     if changes.iter().all(|id| req.attr(*id).is_none()) {
@@ -455,7 +488,12 @@ fn route_new(req: &Request<'_>) -> Result {
     if forwarder.route_of(&tuple, &rcu::read_lock()).is_some() {
         return Err(req.error(EEXIST, c"route exists"));
     }
-    let endpoint = service.endpoint(host);
+    let port = req.be16(route::HOST_PORT);
+    let endpoint = match service.endpoint(host, port) {
+        // In the tunnel, a host need not be an endpoint.
+        Err(ENOENT) if port.is_none() => None,
+        found => Some(found.map_err(|error| not_named(req, error, route::HOST_ADDR))?),
+    };
     if endpoint.as_ref().is_some_and(|e| e.is_inactive()) {
         let text = c"the endpoint is inactive";
         return Err(req.bad_attr(EHOSTDOWN, route::HOST_ADDR, text));

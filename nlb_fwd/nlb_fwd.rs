@@ -21,6 +21,7 @@ mod netlink;
 mod plumb;
 mod ports;
 mod reply;
+mod room;
 mod route;
 mod rule;
 mod scheduler;

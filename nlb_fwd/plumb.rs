@@ -59,7 +59,7 @@ impl plumb::Plumber for Plumber {
         if mapping.tuple() != tuple {
             return Err(ENOENT);
         }
-        let endpoint = service.endpoint(mapping.target().host());
+        let endpoint = service.endpoint_of_migrations(mapping.target().host());
         // Whoever picks the host need not know of that; the endpoint's state is what hosts are told.
         if endpoint.as_ref().is_some_and(|e| !e.is_active()) {
             return Err(EHOSTDOWN.into());

@@ -163,6 +163,14 @@ impl Route {
         self.endpoint.as_ref()
     }
 
+    /// The host's port, if its way may change that.
+    pub(crate) fn host_port(&self) -> Option<u16> {
+        let endpoint = self.endpoint.as_ref()?;
+        // A migrated connection is in the tunnel, however others get to the endpoint.
+        let own = (self.way.forward() == endpoint.forward()).then_some(endpoint)?;
+        own.port_of(self.mapping.tuple())
+    }
+
     /// Counts the route with its service and endpoint, before it can be found.
     pub(crate) fn added(&self) {
         self.service.route_added();

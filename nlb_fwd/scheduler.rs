@@ -14,7 +14,10 @@
 #[cfg(CONFIG_KUNIT = "y")]
 pub(crate) mod tests;
 
-use crate::uapi::Scheduler;
+use crate::{
+    endpoint::Place,
+    uapi::Scheduler, //
+};
 use kernel::{
     prelude::*,
     sync::{
@@ -26,10 +29,7 @@ use kernel::{
     },
 };
 use nlb::wire::{
-    addr::{
-        Addr,
-        FourTuple, //
-    },
+    addr::FourTuple,
     least::{
         least,
         CONNECTION, //
@@ -39,6 +39,7 @@ use nlb::wire::{
         By, //
     },
     slow_start::STEPS,
+    two,
     wrr, //
 };
 
@@ -52,7 +53,7 @@ const SLOTS_PER_WEIGHT: u32 = 64;
 /// What a scheduler wants to know of an endpoint.
 pub(crate) trait Candidate {
     /// Who it is.
-    fn host(&self) -> Addr;
+    fn place(&self) -> Place;
 
     /// Its share of new connections, 0 if it takes none.
     fn share(&self) -> u32;
@@ -92,6 +93,8 @@ enum Choice {
     /// The one that would have the least load in proportion with the connection, but before it, if so
     /// wanted, one that is idle.
     ShortestDelay { turns: KVec<u16>, idle: bool },
+    /// The one with less load in proportion, of two that are drawn by their weights.
+    Two(KVec<u16>),
     /// By the client's address, and maybe its port.
     Hash(VVec<u16>),
     /// In this order.
@@ -231,6 +234,16 @@ impl<E: Candidate> Schedule<E> {
                 self.least(next(turns), stepped(one_or_none), 0)
             }
             Choice::WeightedLeast(turns) => self.least(next(turns), stepped(weight), 0),
+            Choice::Two(turns) => {
+                let mut draw = two::draws(turns, tuple, turn.fetch_add(1u32, Relaxed));
+                let one = self.first(&weight, &mut draw)?;
+                let other = self.first(&weight, &mut draw)?;
+                let weight = stepped(&weight);
+                let both = [one, other].into_iter();
+                // With the weights that they have now, if they still have any.
+                let least = least(both.map(|own| (own, own.load(), weight(own))));
+                Ok(least.unwrap_or(one))
+            }
             Choice::ShortestDelay { turns, idle } => {
                 let first = next(turns);
                 let has_nothing =
@@ -351,6 +364,7 @@ impl Choice {
                 idle: scheduler == Scheduler::Nq,
             },
             Scheduler::Fo => Self::Order(order(endpoints, weight)?),
+            Scheduler::Twos => Self::Two(turns(endpoints, |one| weight(one))?),
         })
     }
 }
@@ -426,7 +440,8 @@ fn hash_table<E: Candidate>(endpoints: &[Arc<E>], weight: impl Fn(&E) -> u32) ->
         let index = u16::try_from(index).map_err(|_| E2BIG)?;
         let share = weight(endpoint);
         nobody &= share == 0;
-        let entry = maglev::Entry::new(index, endpoint.host(), share);
+        let Place { host, port } = endpoint.place();
+        let entry = maglev::Entry::new(index, (host, port), share);
         entries.push(entry, GFP_KERNEL)?;
     }
     let mut table = VVec::new();

@@ -7,6 +7,7 @@ use crate::{
     allotment::Allotment,
     endpoint::{
         Endpoint,
+        Place,
         Settings, //
     },
     scheduler::{
@@ -37,6 +38,7 @@ use kernel::{
     },
 };
 use nlb::{
+    errno::ENOTUNIQ,
     sync::{
         add32,
         family_table::{
@@ -330,12 +332,30 @@ impl Service {
             .map_or(&[], |schedule| schedule.endpoints())
     }
 
-    /// The endpoint at `host`.
-    pub(crate) fn endpoint(&self, host: Addr) -> Option<Arc<Endpoint>> {
+    /// The endpoint at `host` with this port, 0 for the service's own; if none is said, the only one there.
+    /// `ENOENT`; `ENOTUNIQ` if there are several.
+    pub(crate) fn endpoint(&self, host: Addr, port: Option<u16>) -> Result<Arc<Endpoint>> {
+        let place = port.map(|_| Place::new(host, port, &self.key.ports));
+        let is_it = |endpoint: &&Arc<Endpoint>| match place {
+            Some(place) => endpoint.place() == place,
+            None => endpoint.host() == host,
+        };
         let guard = rcu::read_lock();
-        self.endpoints(&guard)
-            .iter()
-            .find(|endpoint| endpoint.host() == host)
+        let mut found = self.endpoints(&guard).iter().filter(is_it);
+        let first = found.next().ok_or(ENOENT)?;
+        match found.next() {
+            None => Ok(first.clone()),
+            Some(_) => Err(ENOTUNIQ.into()),
+        }
+    }
+
+    /// The endpoint that a migration to `host` is for: the one that the tunnel leads to, else one that takes
+    /// connections.
+    pub(crate) fn endpoint_of_migrations(&self, host: Addr) -> Option<Arc<Endpoint>> {
+        let guard = rcu::read_lock();
+        let own = self.endpoints(&guard).iter();
+        own.filter(|endpoint| endpoint.host() == host)
+            .min_by_key(|one| (one.forward() != Forward::Tunnel, !one.is_active()))
             .cloned()
     }
 
@@ -423,14 +443,14 @@ impl Service {
         Ok(())
     }
 
-    /// The endpoints but the one at `without`, with room for one more.
-    fn copy_endpoints(&self, without: Option<Addr>) -> Result<KVec<Arc<Endpoint>>> {
+    /// The endpoints but `without`, with room for one more.
+    fn copy_endpoints(&self, without: Option<&Endpoint>) -> Result<KVec<Arc<Endpoint>>> {
         // The caller excludes changes, so there will not be more of them.
         let count = self.endpoints(&rcu::read_lock()).len();
         let mut copy = KVec::with_capacity(count.saturating_add(1), GFP_KERNEL)?;
         let guard = rcu::read_lock();
         for endpoint in self.endpoints(&guard) {
-            if Some(endpoint.host()) != without {
+            if without.is_none_or(|without| endpoint.place() != without.place()) {
                 copy.push_within_capacity(endpoint.clone())
                     .map_err(|_| ENOMEM)?;
             }
@@ -438,11 +458,12 @@ impl Service {
         Ok(copy)
     }
 
-    /// Adds an endpoint. `EEXIST` if its host has one, `ENOSPC` if there are too many.
+    /// Adds an endpoint. `EEXIST` if its host has one with this port, `ENOSPC` if there are too many.
     ///
     /// Like all changes of endpoints, waits for readers, and the caller excludes other changes.
     pub(crate) fn add_endpoint(&self, endpoint: Arc<Endpoint>) -> Result {
-        if self.endpoint(endpoint.host()).is_some() {
+        let Place { host, port } = endpoint.place();
+        if self.endpoint(host, Some(port)).is_ok() {
             return Err(EEXIST);
         }
         let mut endpoints = self.copy_endpoints(None)?;
@@ -498,7 +519,7 @@ impl Service {
 
     /// Removes an endpoint of this service. Routes to it stay.
     pub(crate) fn remove_endpoint(&self, endpoint: &Endpoint) -> Result {
-        let endpoints = self.copy_endpoints(Some(endpoint.host()))?;
+        let endpoints = self.copy_endpoints(Some(endpoint))?;
         endpoint.set_deleted(true);
         let result = self.set_endpoints(endpoints);
         if result.is_err() {

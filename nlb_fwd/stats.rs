@@ -2,7 +2,13 @@
 
 //! What is counted, per CPU.
 
-use kernel::prelude::*;
+use kernel::{
+    prelude::*,
+    sync::atomic::{
+        Atomic,
+        Relaxed, //
+    },
+};
 use nlb::sync::percpu::PerCpuCounters;
 
 nlb::counters! {
@@ -99,39 +105,87 @@ nlb::counters! {
 }
 
 /// Connections, packets and bytes of a service or an endpoint.
-pub(crate) struct Traffic(PerCpuCounters<3>);
+pub(crate) struct Traffic {
+    counters: PerCpuCounters<3>,
+    /// What they were when they were zeroed: nobody has to stop counting for it.
+    before: [Atomic<u64>; 3],
+}
 
 impl Traffic {
     /// All zero. `ENOMEM`.
     pub(crate) fn new() -> Result<Self> {
-        Ok(Self(PerCpuCounters::new()?))
+        Ok(Self {
+            counters: PerCpuCounters::new()?,
+            before: [const { Atomic::new(0) }; 3],
+        })
+    }
+
+    /// Begins again at zero. What is counted meanwhile may be counted before or after.
+    pub(crate) fn zero(&self) {
+        for (index, before) in self.before.iter().enumerate() {
+            before.store(self.counters.sum(index), Relaxed);
+        }
+    }
+
+    /// A counter since then. Of two that look, one may see less counted than the other has.
+    fn since(&self, index: usize) -> u64 {
+        let before = self
+            .before
+            .get(index)
+            .map_or(0, |before| before.load(Relaxed));
+        self.counters.sum(index).saturating_sub(before)
     }
 
     /// Counts a connection.
     #[inline]
     pub(crate) fn connection(&self) {
-        self.0.inc(0);
+        self.counters.inc(0);
     }
 
     /// Counts a packet, or a batch of segments as one.
     #[inline]
     pub(crate) fn packet(&self, bytes: usize) {
-        self.0.inc(1);
-        self.0.add(2, bytes as u64);
+        self.counters.inc(1);
+        self.counters.add(2, bytes as u64);
     }
 
     /// Connections so far.
     pub(crate) fn connections(&self) -> u64 {
-        self.0.sum(0)
+        self.since(0)
     }
 
     /// Packets so far.
     pub(crate) fn packets(&self) -> u64 {
-        self.0.sum(1)
+        self.since(1)
     }
 
     /// Bytes (IP total length) so far.
     pub(crate) fn bytes(&self) -> u64 {
-        self.0.sum(2)
+        self.since(2)
+    }
+}
+
+#[cfg(CONFIG_KUNIT = "y")]
+#[kernel::macros::kunit_tests(nlb_fwd_stats)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn traffic_begins_again() -> Result {
+        let traffic = Traffic::new()?;
+        let shown = || (traffic.connections(), traffic.packets(), traffic.bytes());
+        traffic.connection();
+        traffic.packet(100);
+        traffic.packet(50);
+        assert_eq!(shown(), (1, 2, 150));
+        traffic.zero();
+        assert_eq!(shown(), (0, 0, 0));
+        traffic.packet(7);
+        assert_eq!(shown(), (0, 1, 7));
+        traffic.zero();
+        traffic.zero();
+        traffic.connection();
+        assert_eq!(shown(), (1, 0, 0));
+        Ok(())
     }
 }

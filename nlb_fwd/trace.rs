@@ -61,6 +61,8 @@ pub(crate) struct WayOut {
     pub(crate) forward: Forward,
     /// The host.
     pub(crate) host: Addr,
+    /// Its port, if that is another one than the service's may be.
+    pub(crate) port: Option<u16>,
     /// The address of this machine that it is reached from.
     pub(crate) source: Addr,
     /// Index of the device that they leave by, and the longest one that fits, as it comes; none if no
@@ -110,7 +112,8 @@ impl Forwarder {
             way: None,
         };
         if let Some(route) = trace.route.filter(|route| !gives_way(route)) {
-            let way = way_out(net, route.target(), route.way().forward(), guard);
+            let (forward, port) = (route.way().forward(), route.host_port());
+            let way = way_out(net, (route.target(), port), forward, guard);
             trace.service = Some(route.service());
             trace.outcome = trace.leave_by(way, TraceOutcome::Route);
             return trace;
@@ -206,7 +209,8 @@ impl Forwarder {
             true => TraceOutcome::Stateless,
             false => TraceOutcome::NewRoute,
         };
-        trace.leave_by(way_out(net, endpoint.target(), forward, guard), outcome)
+        let to = (&**endpoint.target(), endpoint.host_port());
+        trace.leave_by(way_out(net, to, forward, guard), outcome)
     }
 }
 
@@ -232,7 +236,12 @@ fn gives_way(route: &Route) -> bool {
 }
 
 /// The way to a host.
-fn way_out(net: &Net, target: &Target, forward: Forward, guard: &rcu::Guard) -> WayOut {
+fn way_out(
+    net: &Net,
+    (target, port): (&Target, Option<u16>),
+    forward: Forward,
+    guard: &rcu::Guard,
+) -> WayOut {
     let (host, source) = (target.host(), target.source());
     // As the target has it remembered, but new.
     let next = match forward {
@@ -260,6 +269,7 @@ fn way_out(net: &Net, target: &Target, forward: Forward, guard: &rcu::Guard) -> 
     WayOut {
         forward,
         host,
+        port,
         source,
         link,
         slow,
@@ -273,6 +283,7 @@ fn way_back(net: &Net, route: &Route, guard: &rcu::Guard) -> WayOut {
     WayOut {
         forward: route.way().forward(),
         host: route.target().host(),
+        port: route.host_port(),
         source: route.target().source(),
         link,
         slow: link.map(|_| TraceSlow::Reply),

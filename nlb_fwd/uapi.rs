@@ -65,6 +65,8 @@ pub(crate) enum Scheduler {
     Nq = 8,
     /// The one with the highest weight, as long as it has room.
     Fo = 9,
+    /// Of two that are drawn by their weights, the one with fewer connections for its weight.
+    Twos = 10,
 }
 
 impl Scheduler {
@@ -80,6 +82,7 @@ impl Scheduler {
             7 => Some(Self::Sed),
             8 => Some(Self::Nq),
             9 => Some(Self::Fo),
+            10 => Some(Self::Twos),
             _ => None,
         }
     }
@@ -449,7 +452,7 @@ pub(crate) mod service {
     pub(crate) const MODE: u16 = 4;
     /// Number of endpoints.
     pub(crate) const ENDPOINTS: u16 = 5;
-    /// Connections (TCP) or flows (UDP) since the service was added.
+    /// Connections (TCP) or flows (UDP) since the service was added or the counters were zeroed.
     pub(crate) const CONNECTIONS: u16 = 6;
     /// The packets.
     pub(crate) const PACKETS: u16 = 7;
@@ -502,11 +505,11 @@ pub(crate) mod endpoint {
     /// Source address of the packets to the host, where the way of forwarding changes it; the
     /// address that routing would choose when absent.
     pub(crate) const SOURCE_ADDR: u16 = 5;
-    /// Share of new connections; 0 takes no new ones, 1 when absent.
+    /// Share of new connections, at most 65535; 0 takes no new ones, 1 when absent.
     pub(crate) const WEIGHT: u16 = 6;
     /// Routes that point to the endpoint now.
     pub(crate) const ROUTES: u16 = 7;
-    /// Connections or flows since the endpoint was added.
+    /// Connections or flows since the endpoint was added or the counters were zeroed.
     pub(crate) const CONNECTIONS: u16 = 8;
     /// The packets.
     pub(crate) const PACKETS: u16 = 9;
@@ -519,8 +522,10 @@ pub(crate) mod endpoint {
     pub(crate) const STATE: u16 = 12;
     /// How packets get to the host; tunnel when absent.
     pub(crate) const FORWARD: u16 = 13;
-    /// Port of the host, for half-nat and nat; the service's own when absent, or, if that has
-    /// several, the one that a packet has.
+    /// Port of the host, for half-nat and nat; the service's own when absent or 0, or, if that has
+    /// several, the one that a packet has. Host and port tell the endpoints of a service apart. To
+    /// name one, the port is needed only where its host has several, and 0 stands for the service's
+    /// own.
     pub(crate) const HOST_PORT: u16 = 14;
     /// Active routes that the endpoint may have for it to be picked; 0, or absent at first, for no
     /// limit.
@@ -533,6 +538,12 @@ pub(crate) mod endpoint {
     /// Sixteenths of the weight that count now; absent when all do, for there is no slow start
     /// under way.
     pub(crate) const SLOW_START_STEP: u16 = 18;
+    /// Once the endpoint has had max-routes, it is picked again when it has fewer active routes
+    /// than this, at most max-routes; 0, or absent at first, for as soon as it has fewer than
+    /// max-routes.
+    pub(crate) const RESUME_ROUTES: u16 = 19;
+    /// Whether it is passed over for these two limits, 0 or 1.
+    pub(crate) const FULL: u16 = 20;
 }
 
 /// Attributes of a route.
@@ -569,6 +580,9 @@ pub(crate) mod route {
     pub(crate) const FORWARDER_PORT: u16 = 15;
     /// Why it was removed; only where that is told.
     pub(crate) const END: u16 = 16;
+    /// Port of the host that the packets go to, with half-nat and nat. Where a route is made, the
+    /// port of the endpoint, as an endpoint has it; needed only where the host has several.
+    pub(crate) const HOST_PORT: u16 = 17;
 }
 
 /// Attributes of a miss.
@@ -598,6 +612,9 @@ pub(crate) mod allotment_share {
     /// Tokens, of which each new connection takes one, up to 1000000; or percent, up to 100. In
     /// answers, the tokens that are left.
     pub(crate) const AMOUNT: u16 = 2;
+    /// Its port, as an endpoint has it; needed only where the host has several endpoints of the
+    /// service.
+    pub(crate) const HOST_PORT: u16 = 3;
 }
 
 /// Attributes of a allotment.
@@ -700,6 +717,10 @@ pub(crate) mod trace {
     pub(crate) const ANSWERED_VIP_ADDR: u16 = 23;
     /// The answered vip port.
     pub(crate) const ANSWERED_VIP_PORT: u16 = 24;
+    /// Port of the host, with half-nat and nat, if it is given.
+    pub(crate) const HOST_PORT: u16 = 25;
+    /// Port of affinity-host, as an endpoint has it.
+    pub(crate) const AFFINITY_HOST_PORT: u16 = 26;
 }
 
 /// Attributes of a counter.
@@ -796,15 +817,20 @@ pub(crate) mod cmd {
     /// Tell what would happen to a packet that opens this connection, a TCP SYN or a datagram, or
     /// that has the addresses and ports of a host's replies. Nothing changes.
     pub(crate) const TRACE_GET: u8 = 34;
+    /// Have the counters of a service and its endpoints begin at zero again, or those of all
+    /// services. Counters of routes, rules and the namespace go on.
+    pub(crate) const SERVICE_ZERO: u8 = 35;
 }
 
 /// Policy of the nests with attributes of a allotment-share, indexed by attribute id.
-pub(crate) static ALLOTMENT_SHARE: [Policy; 3] = [
+pub(crate) static ALLOTMENT_SHARE: [Policy; 4] = [
     Policy::reject(),
     // host-addr
     Policy::binary(4, 16),
     // amount
     Policy::u32(),
+    // host-port
+    Policy::be16(),
 ];
 
 /// Policy of the do request of `service-new`, indexed by attribute id.
@@ -829,7 +855,7 @@ pub(crate) static SERVICE_NEW_DO: [Policy; 19] = [
     // classifier-port
     Policy::be16_min(1),
     // scheduler
-    Policy::u32_range(1, 9),
+    Policy::u32_range(1, 10),
     // affinity-timeout
     Policy::u32(),
     // affinity-prefix
@@ -934,7 +960,7 @@ pub(crate) static SERVICE_GET_DO: [Policy; 19] = [
 pub(crate) static SERVICE_GET_DUMP: [Policy; 1] = [Policy::reject()];
 
 /// Policy of the do request of `endpoint-new`, indexed by attribute id.
-pub(crate) static ENDPOINT_NEW_DO: [Policy; 18] = [
+pub(crate) static ENDPOINT_NEW_DO: [Policy; 20] = [
     Policy::reject(),
     // vip-addr
     Policy::binary(4, 16),
@@ -947,7 +973,7 @@ pub(crate) static ENDPOINT_NEW_DO: [Policy; 18] = [
     // source-addr
     Policy::binary(4, 16),
     // weight
-    Policy::u32_max(100),
+    Policy::u32(),
     // routes
     Policy::reject(),
     // connections
@@ -963,17 +989,21 @@ pub(crate) static ENDPOINT_NEW_DO: [Policy; 18] = [
     // forward
     Policy::u32_range(1, 5),
     // host-port
-    Policy::be16_min(1),
+    Policy::be16(),
     // max-routes
     Policy::u32(),
     // backup
     Policy::u32_max(1),
     // vip-port-last
     Policy::be16_min(1),
+    // slow-start-step
+    Policy::reject(),
+    // resume-routes
+    Policy::u32(),
 ];
 
 /// Policy of the do request of `endpoint-set`, indexed by attribute id.
-pub(crate) static ENDPOINT_SET_DO: [Policy; 18] = [
+pub(crate) static ENDPOINT_SET_DO: [Policy; 20] = [
     Policy::reject(),
     // vip-addr
     Policy::binary(4, 16),
@@ -986,7 +1016,7 @@ pub(crate) static ENDPOINT_SET_DO: [Policy; 18] = [
     // source-addr
     Policy::reject(),
     // weight
-    Policy::u32_max(100),
+    Policy::u32(),
     // routes
     Policy::reject(),
     // connections
@@ -1002,13 +1032,17 @@ pub(crate) static ENDPOINT_SET_DO: [Policy; 18] = [
     // forward
     Policy::reject(),
     // host-port
-    Policy::reject(),
+    Policy::be16(),
     // max-routes
     Policy::u32(),
     // backup
     Policy::u32_max(1),
     // vip-port-last
     Policy::be16_min(1),
+    // slow-start-step
+    Policy::reject(),
+    // resume-routes
+    Policy::u32(),
 ];
 
 /// Policy of the do request of `endpoint-del`, indexed by attribute id.
@@ -1041,7 +1075,7 @@ pub(crate) static ENDPOINT_DEL_DO: [Policy; 18] = [
     // forward
     Policy::reject(),
     // host-port
-    Policy::reject(),
+    Policy::be16(),
     // max-routes
     Policy::reject(),
     // backup
@@ -1080,7 +1114,7 @@ pub(crate) static ENDPOINT_GET_DO: [Policy; 18] = [
     // forward
     Policy::reject(),
     // host-port
-    Policy::reject(),
+    Policy::be16(),
     // max-routes
     Policy::reject(),
     // backup
@@ -1129,7 +1163,7 @@ pub(crate) static ENDPOINT_GET_DUMP: [Policy; 18] = [
 ];
 
 /// Policy of the do request of `route-new`, indexed by attribute id.
-pub(crate) static ROUTE_NEW_DO: [Policy; 7] = [
+pub(crate) static ROUTE_NEW_DO: [Policy; 18] = [
     Policy::reject(),
     // proto
     Policy::u32_max(255),
@@ -1143,6 +1177,28 @@ pub(crate) static ROUTE_NEW_DO: [Policy; 7] = [
     Policy::be16_min(1),
     // host-addr
     Policy::binary(4, 16),
+    // forwarder-addr
+    Policy::reject(),
+    // flow-id
+    Policy::reject(),
+    // state
+    Policy::reject(),
+    // origin
+    Policy::reject(),
+    // expires
+    Policy::reject(),
+    // packets
+    Policy::reject(),
+    // bytes
+    Policy::reject(),
+    // forward
+    Policy::reject(),
+    // forwarder-port
+    Policy::reject(),
+    // end
+    Policy::reject(),
+    // host-port
+    Policy::be16(),
 ];
 
 /// Policy of the do request of `route-del`, indexed by attribute id.
@@ -1206,7 +1262,7 @@ pub(crate) static SERVICE_SET_DO: [Policy; 19] = [
     // classifier-port
     Policy::reject(),
     // scheduler
-    Policy::u32_range(1, 9),
+    Policy::u32_range(1, 10),
     // affinity-timeout
     Policy::u32(),
     // affinity-prefix
@@ -1413,5 +1469,46 @@ pub(crate) static TRACE_GET_DO: [Policy; 6] = [
     // vip-addr
     Policy::binary(4, 16),
     // vip-port
+    Policy::be16_min(1),
+];
+
+/// Policy of the do request of `service-zero`, indexed by attribute id.
+pub(crate) static SERVICE_ZERO_DO: [Policy; 19] = [
+    Policy::reject(),
+    // vip-addr
+    Policy::binary(4, 16),
+    // vip-port
+    Policy::be16_min(1),
+    // proto
+    Policy::u32_max(255),
+    // mode
+    Policy::reject(),
+    // endpoints
+    Policy::reject(),
+    // connections
+    Policy::reject(),
+    // packets
+    Policy::reject(),
+    // bytes
+    Policy::reject(),
+    // classifier-port
+    Policy::reject(),
+    // scheduler
+    Policy::reject(),
+    // affinity-timeout
+    Policy::reject(),
+    // affinity-prefix
+    Policy::reject(),
+    // slow-start
+    Policy::reject(),
+    // idle-timeout
+    Policy::reject(),
+    // fin-timeout
+    Policy::reject(),
+    // syn-timeout
+    Policy::reject(),
+    // miss-timeout
+    Policy::reject(),
+    // vip-port-last
     Policy::be16_min(1),
 ];

@@ -37,6 +37,8 @@ declare! {
     EPROTO = 71;
     /// Not a data message: what arrived is not what the protocol says.
     EBADMSG = 74;
+    /// Name not unique on network.
+    ENOTUNIQ = 76;
     /// Socket operation on non-socket.
     ENOTSOCK = 88;
     /// Protocol not available.

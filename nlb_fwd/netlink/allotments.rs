@@ -11,6 +11,7 @@ use super::{
     },
     find_service,
     forwarder,
+    not_named_text,
     service_key_to, //
 };
 use crate::{
@@ -73,9 +74,9 @@ pub(super) fn allotment_set(req: &Request<'_>) -> Result {
         if attr.id() == allotment::SHARE {
             let share = share(req, &service, scheme, &attr)?;
             let is_it =
-                |other: &Share<Endpoint>| other.endpoint().host() == share.endpoint().host();
+                |other: &Share<Endpoint>| other.endpoint().place() == share.endpoint().place();
             if shares.iter().any(is_it) {
-                return Err(wrong(req, EINVAL, &attr, c"a host has two shares"));
+                return Err(wrong(req, EINVAL, &attr, c"an endpoint has two shares"));
             }
             shares.push(share, GFP_KERNEL)?;
         }
@@ -123,8 +124,8 @@ fn share(
         _ => {}
     }
     let endpoint = service
-        .endpoint(host)
-        .ok_or_else(|| wrong(req, ENOENT, attr, c"no such endpoint"))?;
+        .endpoint(host, inside.be16(allotment_share::HOST_PORT))
+        .map_err(|error| wrong(req, error, attr, not_named_text(error)))?;
     Ok(Share::new(endpoint, amount))
 }
 

@@ -121,6 +121,8 @@ pub(super) fn fill_endpoint(w: &mut Writer<'_>, s: &Service, e: &Endpoint) -> Re
     w.put_u32(endpoint::WEIGHT, settings.weight)?;
     w.put_u32(endpoint::STATE, settings.state as u32)?;
     w.put_u32(endpoint::MAX_ROUTES, settings.max_routes)?;
+    w.put_u32(endpoint::RESUME_ROUTES, settings.resume_routes)?;
+    w.put_u32(endpoint::FULL, (!e.has_room()).into())?;
     w.put_u32(endpoint::BACKUP, settings.backup.into())?;
     if e.step() < slow_start::STEPS {
         w.put_u32(endpoint::SLOW_START_STEP, e.step())?;
@@ -161,6 +163,9 @@ pub(super) fn fill_share(
     fill_allotment(w, s, a, a.state(time::jiffies()))?;
     w.nest(allotment::SHARE, |w| {
         w.put_bytes(allotment_share::HOST_ADDR, share.endpoint().host().octets())?;
+        if let Some(port) = share.endpoint().host_port() {
+            w.put_be16(allotment_share::HOST_PORT, port)?;
+        }
         w.put_u32(allotment_share::AMOUNT, share.left())
     })
 }
@@ -204,6 +209,9 @@ pub(super) fn fill_route(w: &mut Writer<'_>, r: &Route) -> Result {
     w.put_u32(route::FORWARD, way.forward() as u32)?;
     let target = r.target();
     w.put_bytes(route::HOST_ADDR, target.host().octets())?;
+    if let Some(port) = r.host_port() {
+        w.put_be16(route::HOST_PORT, port)?;
+    }
     if changes_source(way.forward()) {
         w.put_bytes(route::FORWARDER_ADDR, target.source().octets())?;
     }

@@ -49,7 +49,7 @@ pub(super) fn method(
         return Err(req.bad_attr(EINVAL, endpoint::SOURCE_ADDR, text));
     }
     let has_port = matches!(forward, Forward::HalfNat | Forward::Nat);
-    let port = req.be16(endpoint::HOST_PORT);
+    let port = req.be16(endpoint::HOST_PORT).filter(|port| *port != 0);
     if port.is_some() && !has_port {
         let text = c"only half-nat and nat change the port";
         return Err(req.bad_attr(EINVAL, endpoint::HOST_PORT, text));

@@ -19,6 +19,7 @@ use crate::{
     },
     service::{
         Config,
+        Service,
         ServiceKey,
         Timeouts, //
     },
@@ -29,7 +30,10 @@ use crate::{
         ServiceMode, //
     },
 };
-use kernel::prelude::*;
+use kernel::{
+    prelude::*,
+    sync::rcu, //
+};
 use nlb::{
     errno::{
         EADDRINUSE,
@@ -38,6 +42,10 @@ use nlb::{
     net::genetlink::{
         Dump,
         Request, //
+    },
+    sync::rhashtable::{
+        Position,
+        Scan, //
     },
     wire::addr::Proto,
 };
@@ -249,6 +257,39 @@ pub(super) fn service_del(req: &Request<'_>) -> Result {
             error => error,
         })?;
     notify_service(req.net(), cmd::SERVICE_DEL_NTF, &service);
+    Ok(())
+}
+
+/// Begins to count anew what a service and its endpoints have carried, or all of them.
+pub(super) fn service_zero(req: &Request<'_>) -> Result {
+    let forwarder = forwarder(req)?;
+    let zero = |service: &Service, guard: &rcu::Guard| {
+        service.traffic.zero();
+        for endpoint in service.endpoints(guard) {
+            endpoint.traffic.zero();
+        }
+    };
+    let named = [
+        service::VIP_ADDR,
+        service::VIP_PORT,
+        service::VIP_PORT_LAST,
+        service::PROTO,
+    ];
+    if named.iter().any(|id| req.attr(*id).is_some()) {
+        let service = find_service(req, &forwarder, &service_key(req)?)?;
+        zero(&service, &rcu::read_lock());
+        return Ok(());
+    }
+    // None comes or goes meanwhile.
+    let _lock = forwarder.config.lock();
+    let (mut position, mut done) = (Position(0), false);
+    while !done {
+        let guard = rcu::read_lock();
+        done = forwarder.services.scan(&guard, &mut position, |service| {
+            zero(service, &guard);
+            Scan::Continue
+        });
+    }
     Ok(())
 }
 

@@ -71,6 +71,9 @@ fn fill(w: &mut Writer<'_>, tuple: &FourTuple, t: &Trace<'_>) -> Result {
     }
     if let Some((endpoint, expires)) = t.affinity {
         w.put_bytes(trace::AFFINITY_HOST, endpoint.host().octets())?;
+        if let Some(port) = endpoint.host_port() {
+            w.put_be16(trace::AFFINITY_HOST_PORT, port)?;
+        }
         w.put_uint(trace::AFFINITY_EXPIRES, expires)?;
     }
     if let Some(state) = t.allotment {
@@ -83,6 +86,9 @@ fn fill(w: &mut Writer<'_>, tuple: &FourTuple, t: &Trace<'_>) -> Result {
         return Ok(());
     };
     w.put_bytes(trace::HOST_ADDR, way.host.octets())?;
+    if let Some(port) = way.port {
+        w.put_be16(trace::HOST_PORT, port)?;
+    }
     w.put_u32(trace::FORWARD, way.forward as u32)?;
     if changes_source(way.forward) {
         w.put_bytes(trace::SOURCE_ADDR, way.source.octets())?;

@@ -3,7 +3,10 @@
 //! Tests of the schedulers.
 
 use super::*;
-use nlb::wire::least::load;
+use nlb::wire::{
+    addr::Addr,
+    least::load, //
+};
 
 /// An endpoint.
 pub(crate) struct Host {
@@ -26,8 +29,11 @@ impl Host {
 }
 
 impl Candidate for Host {
-    fn host(&self) -> Addr {
-        Addr::v4(self.number.to_be_bytes())
+    fn place(&self) -> Place {
+        Place {
+            host: Addr::v4(self.number.to_be_bytes()),
+            port: 0,
+        }
     }
 
     fn share(&self) -> u32 {
@@ -144,6 +150,22 @@ mod cases {
                 for (count, weight) in counts.iter().zip(weights) {
                     assert_eq!(*count, weight * 16);
                 }
+            }
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn weights_may_be_large() -> Result {
+        let weights = [65535u32, 32768, 16384, 0, 1];
+        for scheduler in [Scheduler::Wrr, Scheduler::Wlc, Scheduler::Mh] {
+            let schedule = schedule(scheduler, &weights)?;
+            let total: u64 = weights.iter().map(|weight| u64::from(*weight)).sum();
+            let counts = counts(&schedule, 0, MAX_SLOTS, scheduler != Scheduler::Wrr)?;
+            let tolerance = if scheduler == Scheduler::Mh { 300 } else { 2 };
+            for (count, weight) in counts.iter().zip(weights) {
+                let want = u64::from(weight) * u64::from(MAX_SLOTS) / total;
+                assert!(u64::from(*count).abs_diff(want) <= tolerance.min(weight.into()));
             }
         }
         Ok(())
@@ -304,7 +326,31 @@ mod cases {
         Ok(())
     }
 
-    const ALL: [Scheduler; 9] = [
+    #[test]
+    fn two_random_choices() -> Result {
+        let weighted = schedule(Scheduler::Twos, &[1, 3, 0, 4])?;
+        let found = counts(&weighted, 0, 800, true)?;
+        for (count, want) in found.iter().zip([100u32, 300, 0, 400]) {
+            assert!(count.abs_diff(want) <= want / 10);
+        }
+        // One that has far more than others is it only when it is drawn twice: 40 is four standard deviations.
+        let loaded = schedule(Scheduler::Twos, &[1, 1, 1])?;
+        loaded.endpoints()[0].active.store(100_000, Relaxed);
+        for start in [0, 77, u32::MAX - 500] {
+            let found = counts(&loaded, start, 900, true)?;
+            assert!(found[0].abs_diff(100) <= 40);
+            assert!(found[1].abs_diff(found[2]) <= 40);
+        }
+        // What would happen is what happens.
+        let turn = Atomic::new(5);
+        for number in 0..100 {
+            let would = weighted.would_pick(&turn, &tuple(number))?.number;
+            assert_eq!(weighted.pick(&turn, &tuple(number))?.number, would);
+        }
+        Ok(())
+    }
+
+    const ALL: [Scheduler; 10] = [
         Scheduler::Wrr,
         Scheduler::Rr,
         Scheduler::Lc,
@@ -314,6 +360,7 @@ mod cases {
         Scheduler::Sed,
         Scheduler::Nq,
         Scheduler::Fo,
+        Scheduler::Twos,
     ];
 
     #[test]
@@ -382,11 +429,16 @@ mod cases {
             (Scheduler::Sed, [1, 75, 150, 75]),
             (Scheduler::Nq, [1, 75, 150, 75]),
             (Scheduler::Mh, [1, 75, 150, 75]),
+            (Scheduler::Twos, [1, 75, 150, 75]),
         ] {
             let schedule = limited(scheduler, &hosts)?;
             let counts = counts(&schedule, 0, 301, true)?;
             // That of a hash is above three standard deviations.
-            let tolerance = if scheduler == Scheduler::Mh { 30 } else { 2 };
+            let tolerance = match scheduler {
+                Scheduler::Mh => 30,
+                Scheduler::Twos => 12,
+                _ => 2,
+            };
             for (count, want) in counts.iter().zip(want) {
                 assert!(count.abs_diff(want) <= tolerance);
             }
@@ -406,11 +458,11 @@ mod cases {
             let mut picks = KVec::new();
             for number in 0..100 {
                 let picked = schedule.pick_by_hash(&tuple(number));
-                picks.push(picked.map(|host| host.host()), GFP_KERNEL)?;
+                picks.push(picked.map(|host| host.place().host), GFP_KERNEL)?;
             }
             Ok(picks)
         };
-        let addr = |number: u32| Some(host(number, 1, 0, false, STEPS).host());
+        let addr = |number: u32| Some(host(number, 1, 0, false, STEPS).place().host);
         let all = [
             (1, 1, 0, false),
             (2, 2, 0, false),
@@ -487,6 +539,7 @@ mod cases {
                 (Scheduler::Wrr, [1600, 3200], 8),
                 (Scheduler::Wlc, [1600, 3200], 8),
                 (Scheduler::Mh, [1600, 3200], 250),
+                (Scheduler::Twos, [1600, 3200], 30),
             ] {
                 let mut hosts = KVec::new();
                 for (number, weight, step) in [(1, 1, STEPS), (2, 2, step)] {

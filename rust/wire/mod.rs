@@ -52,6 +52,7 @@ pub mod slow_start;
 pub mod sweep;
 pub mod tcp;
 pub mod tcp_state;
+pub mod two;
 pub mod udp;
 pub mod vectors;
 pub mod wrr;

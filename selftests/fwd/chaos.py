@@ -22,7 +22,7 @@ ENDPOINTS = {
     4: ["10.0.2.2", "10.0.2.3 via direct", "10.0.2.4 via ipip", "10.0.3.2 via half-nat port 8000", "10.0.3.3 via nat port 8000"],
     6: ["2001:db8:2::2", "2001:db8:2::3 via direct", "2001:db8:3::2 via half-nat port 8000", "2001:db8:3::3 via nat port 8000"],
 }
-SCHEDULERS = ["rr", "wrr", "lc", "wlc", "mh", "sh", "sed", "nq", "fo"]
+SCHEDULERS = ["rr", "wrr", "lc", "wlc", "mh", "sh", "sed", "nq", "fo", "twos"]
 failures = []
 over = threading.Event()
 
@@ -85,9 +85,9 @@ class Service:
         elif what == "slow-start":
             nlb("service", "set", self.name, "slow-start", chance.choice(["0", "3"]))
         elif what == "weight" and chance.random() < 0.3:
-            self.endpoint("set", self.anchor, "weight", str(chance.randint(1, 100)))
+            self.endpoint("set", self.anchor, "weight", str(chance.choice([1, 100, 65535])))
         elif other not in self.there:
-            nlb("endpoint", "add", self.name, "host", *other.split(), "weight", str(chance.randint(0, 100)))
+            nlb("endpoint", "add", self.name, "host", *other.split(), "weight", str(chance.choice([0, 1, 100, 65535])))
             self.there.append(other)
             what = "endpoint add"
         elif what == "endpoint":
@@ -95,9 +95,10 @@ class Service:
             self.there.remove(other)
             what = "endpoint del"
         elif what == "weight":
-            self.endpoint("set", other, "weight", str(chance.randint(0, 100)))
+            self.endpoint("set", other, "weight", str(chance.choice([0, 1, 100, 65535])))
         elif what == "limit":
-            self.endpoint("set", other, "max-routes", str(chance.choice([0, 1, 5])))
+            most = chance.choice([0, 1, 5])
+            self.endpoint("set", other, "max-routes", str(most), "resume-routes", str(chance.randint(0, most)))
         elif what == "backup":
             self.endpoint("set", other, "backup", chance.choice(["yes", "no"]))
         elif what == "state":

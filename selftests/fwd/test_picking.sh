@@ -124,6 +124,35 @@ limits_and_connections() {
 	shares_are 9104/tcp active_routes '[2,6]'
 }
 
+# Who was full gets some again when it has fewer than the lower limit, also if it has had that many before it was set.
+lower_limit() {
+	local first second
+	service 9107/tcp rr 1 1
+	set_endpoint 9107/tcp 0 max-routes 3 resume-routes 2
+	hold 9107 2
+	first=$holder
+	hold 9107 2
+	second=$holder
+	shares_are 9107/tcp active_routes '[2,2]'
+	# It was never full.
+	kill $second
+	wait_for 20 shares_are 9107/tcp active_routes '[1,1]'
+	hold 9107 4
+	shares_are 9107/tcp active_routes '[3,3]'
+	shares_are 9107/tcp full '[true,false]'
+	hold 9107 2
+	shares_are 9107/tcp active_routes '[3,5]'
+	kill $first
+	wait_for 20 shares_are 9107/tcp active_routes '[2,4]'
+	ns lbu nlb trace $CLIENT:1 $VIP:9107 | grep -F "full: 2 active routes of 3, until fewer than 2"
+	hold 9107 2
+	shares_are 9107/tcp active_routes '[2,6]'
+	set_endpoint 9107/tcp 0 max-routes 4 resume-routes 3
+	shares_are 9107/tcp full '[false,false]'
+	hold 9107 2
+	shares_are 9107/tcp active_routes '[3,7]'
+}
+
 backup() {
 	service 9105/tcp wrr 1 1 1
 	set_endpoint 9105/tcp 2 backup yes
@@ -187,13 +216,14 @@ ktap_begin
 load_modules nlb_fwd
 five_endpoints
 for address in 10.0.1.3 10.0.1.130; do ns client ip addr add $address/24 dev lbu; done
-for port in 9100 9101 9102 9103 9104 9105 9106; do listen $port; done
+for port in 9100 9101 9102 9103 9104 9105 9106 9107; do listen $port; done
 ktap_run "affinity: a client's connections go to one endpoint" affinity
 ktap_run "affinity: by prefix" affinity_by_prefix
 ktap_run "affinity: expires" affinity_expires
 ktap_run "affinity: weight 0, draining, inactive and deleted endpoints" affinity_and_states
 ktap_run "limits: of each scheduler, refused when all are full" limits
 ktap_run "limits: connections that end, and clients with affinity" limits_and_connections
+ktap_run "limits: a lower one, once it was full" lower_limit
 ktap_run "backup: only what no other can take" backup
 ktap_run "slow start: of endpoints that come, and come back" slow_start
 ktap_end

@@ -17,6 +17,10 @@ weighted_round_robin() {
 	service 9002/udp wrr 1 2 0 5
 	flows 9002 400 >/dev/null
 	shares_are 9002/udp connections '[50,100,0,250]'
+	# As large as those of IPVS: a third and two thirds.
+	service 9003/udp wrr 32767 65534
+	flows 9003 300 >/dev/null
+	shares_are 9003/udp connections '[100,200]'
 }
 
 # Whoever has fewer catches up, though it is not its turn.
@@ -68,6 +72,38 @@ never_queue() {
 	hold 9000 20
 	shares_are 9000/tcp active_routes '[5,17]'
 }
+
+# near PORT/PROTO TOLERANCE WANT: the active routes, each give or take so many, none where none is wanted.
+near() {
+	shares "$1" active_routes | tee "$tmp/shares"
+	jq -e --argjson want "$3" '[., $want] | transpose | all(((.[0] - .[1]) | fabs) <= (if .[1] == 0 then 0 else '"$2"' end))' \
+		"$tmp/shares" >/dev/null
+}
+
+# By weight in the long run; and who has far more gets one now and then, which the fewest connections would not do. A
+# trace says who is drawn.
+two_choices() {
+	local n said
+	ns lbu nlb service del $VIP:9000/tcp
+	service 9000/tcp twos 1 3 0 4
+	hold 9000 80
+	near 9000/tcp 6 '[10,30,0,40]'
+	service 9002/tcp lc 1 1
+	set_endpoint 9002/tcp 1 weight 0
+	hold 9002 60
+	set_endpoint 9002/tcp 1 weight 1
+	ns lbu nlb service set $VIP:9002/tcp scheduler twos
+	hold 9002 40
+	# Both times the first one: a quarter, within four standard deviations.
+	near 9002/tcp 11 '[70,30]'
+	service 9009/udp twos 1 1 1 1 1
+	for n in 30000 30001 30002 30003 30004; do
+		said=$(lbu -j trace $CLIENT:$n $VIP:9009/udp | jq -r .host_addr)
+		send 9009 $n 1
+		wait_for 20 went $n "$said"
+	done
+}
+went() { [ "$(lbu -j route show $VIP:9009/udp client "$CLIENT:$1" | jq -r '.[0].host_addr')" = "$2" ]; }
 
 # The heaviest, as long as it has room.
 failover() {
@@ -155,12 +191,12 @@ nobody_schedules_it() {
 	local scheduler
 	service 9006/udp wrr 1 2 3
 	ns lbu nlb endpoint set $VIP:9006/udp host "${endpoints[1]}" state draining
-	for scheduler in wrr rr lc wlc mh sed nq; do
+	for scheduler in wrr rr lc wlc mh sed nq twos; do
 		ns lbu nlb service set $VIP:9006/udp scheduler $scheduler
 		flows 9006 60 >/dev/null
 	done
 	shares 9006/udp connections
-	shares 9006/udp connections | jq -e '.[1] == 0 and .[0] > 100 and .[2] > 100 and .[0] + .[2] == 420'
+	shares 9006/udp connections | jq -e '.[1] == 0 and .[0] > 100 and .[2] > 100 and .[0] + .[2] == 480'
 }
 
 # A connection speaks, and again when $tmp/again comes; what became of it is in the file said.
@@ -261,13 +297,14 @@ except ConnectionRefusedError:
 ktap_begin
 load_modules nlb_fwd
 five_endpoints
-for port in 9000 9001 9002 9005 9006 9007 9008; do listen $port; done
+for port in 9000 9001 9002 9003 9005 9006 9007 9008 9009; do listen $port; done
 ktap_run "rr: in turn" round_robin
 ktap_run "wrr: in turn, by weight" weighted_round_robin
 ktap_run "lc: the fewest connections" least_connections
 ktap_run "wlc: the fewest connections, by weight" weighted_least_connections
 ktap_run "sed: the shortest delay" shortest_delay
 ktap_run "nq: who has nothing to do, then the shortest delay" never_queue
+ktap_run "twos: of two that are drawn, who has fewer" two_choices
 ktap_run "fo: the heaviest that has room" failover
 ktap_run "sh: all of a client to one" source_hashing
 ktap_run "mh: each its share, always the same" consistent_hashing

@@ -186,7 +186,7 @@ replies() {
 	unchanged
 	lbu trace $HOST1:8005 "$LBU_TO_HOST1:$nat/udp" | tee "$tmp/text"
 	grep -qx "answers    $CLIENT:20000 > $VIP:9405/udp" "$tmp/text"
-	grep -qx "way        nat from $HOST1 back to $CLIENT dev client mtu 1500" "$tmp/text"
+	grep -qx "way        nat from $HOST1:8005 back to $CLIENT dev client mtu 1500" "$tmp/text"
 	grep -qx "outcome    translated back, goes on as $VIP:9405 > $CLIENT:20000 (reply-packets)" "$tmp/text"
 	before=$(counter lbu fwd reply-packets)
 	ask

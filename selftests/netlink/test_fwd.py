@@ -30,8 +30,8 @@ HOST = OF + [("ENDPOINT_HOST_ADDR", ip("127.0.0.2"))]
 ENDPOINT = HOST + [("ENDPOINT_SOURCE_ADDR", ip("127.0.0.1")), ("ENDPOINT_WEIGHT", u32(3))]
 NAT = [("ENDPOINT_FORWARD", u32(5)), ("ENDPOINT_HOST_PORT", be16(8080))]
 DRAINING = [("ENDPOINT_STATE", u32(2))]
-LIMITED = [("ENDPOINT_MAX_ROUTES", u32(7)), ("ENDPOINT_BACKUP", u32(1))]
-CHANGES = ("ENDPOINT_WEIGHT", "ENDPOINT_STATE", "ENDPOINT_MAX_ROUTES", "ENDPOINT_BACKUP")
+LIMITED = [("ENDPOINT_MAX_ROUTES", u32(7)), ("ENDPOINT_BACKUP", u32(1)), ("ENDPOINT_RESUME_ROUTES", u32(5))]
+CHANGES = ("ENDPOINT_WEIGHT", "ENDPOINT_STATE", "ENDPOINT_MAX_ROUTES", "ENDPOINT_BACKUP", "ENDPOINT_RESUME_ROUTES")
 ALLOTTED = [("ALLOTMENT_VIP_ADDR", ip("192.0.2.10")), ("ALLOTMENT_VIP_PORT", be16(80)), ("ALLOTMENT_PROTO", u32(6))]
 ALLOTMENT = ALLOTTED + [("ALLOTMENT_SCHEME", u32(1)), ("ALLOTMENT_AGE", u32(1000))]
 TUPLE = [("ROUTE_PROTO", u32(6)), ("ROUTE_CLIENT_ADDR", ip("198.51.100.7")), ("ROUTE_CLIENT_PORT", be16(40000)),
@@ -52,6 +52,7 @@ REQUESTS = [
     Request("SERVICE_NEW", WIDE, optional=("SERVICE_VIP_PORT_LAST",)),
     Request("SERVICE_SET", VIP + HASHED + AFFINE + SLOW + KEPT, optional=PICKED + TIMEOUTS),
     Request("SERVICE_DEL", VIP),
+    Request("SERVICE_ZERO", VIP),
     Request("SERVICE_GET", VIP, privileged=False),
     Request("ENDPOINT_NEW", ENDPOINT + DRAINING + LIMITED + NAT,
             optional=("ENDPOINT_SOURCE_ADDR", "ENDPOINT_FORWARD", "ENDPOINT_HOST_PORT") + CHANGES),
@@ -117,7 +118,7 @@ SPECIAL = [
     Case("a share without amount", "ALLOTMENT_SET", ALLOTMENT + [share("127.0.0.2")], errno.EINVAL,
          "a share needs an amount", attr="ALLOTMENT_SHARE"),
     Case("two shares of a host", "ALLOTMENT_SET", ALLOTMENT + [share("127.0.0.2", 1), share("127.0.0.2", 2)],
-         errno.EINVAL, "a host has two shares", attr="ALLOTMENT_SHARE"),
+         errno.EINVAL, "an endpoint has two shares", attr="ALLOTMENT_SHARE"),
     Case("nothing for anybody", "ALLOTMENT_SET", ALLOTMENT + [share("127.0.0.2", 0)], errno.EINVAL,
          "nobody would get anything", attr="ALLOTMENT_SHARE"),
     Case("a host without endpoint", "ALLOTMENT_SET", ALLOTMENT + [share("127.0.0.9", 1)], errno.ENOENT,
@@ -172,7 +173,7 @@ SPECIAL = [
          attr="SERVICE_SCHEDULER"),
     Case("scheduler 0", "SERVICE_NEW", SERVICE + [("SERVICE_SCHEDULER", u32(0))], errno.ERANGE,
          "integer out of range", attr="SERVICE_SCHEDULER"),
-    Case("scheduler 10", "SERVICE_SET", VIP + [("SERVICE_SCHEDULER", u32(10))], errno.ERANGE,
+    Case("scheduler 11", "SERVICE_SET", VIP + [("SERVICE_SCHEDULER", u32(11))], errno.ERANGE,
          "integer out of range", attr="SERVICE_SCHEDULER"),
     Case("mode", "SERVICE_SET", SERVICE + HASHED, errno.EINVAL, "Attribute failed policy validation",
          attr="SERVICE_MODE"),
@@ -221,13 +222,15 @@ SPECIAL = [
     Case("exists", "ENDPOINT_NEW", ENDPOINT, errno.EEXIST, "endpoint exists"),
     Case("unknown service", "ENDPOINT_NEW", replaced(ENDPOINT, "ENDPOINT_VIP_PORT", be16(81)), errno.ENOENT,
          "no such service"),
-    Case("weight 101", "ENDPOINT_NEW", replaced(ENDPOINT, "ENDPOINT_WEIGHT", u32(101)), errno.ERANGE,
-         "integer out of range", attr="ENDPOINT_WEIGHT"),
+    Case("weight 65536", "ENDPOINT_NEW", replaced(ENDPOINT, "ENDPOINT_WEIGHT", u32(65536)), errno.ERANGE,
+         "at most 65535", attr="ENDPOINT_WEIGHT"),
     Case("state 0", "ENDPOINT_NEW", ENDPOINT + [("ENDPOINT_STATE", u32(0))], errno.ERANGE,
          "integer out of range", attr="ENDPOINT_STATE"),
     Case("state 4", "ENDPOINT_SET", HOST + [("ENDPOINT_STATE", u32(4))], errno.ERANGE,
          "integer out of range", attr="ENDPOINT_STATE"),
     Case("nothing", "ENDPOINT_SET", HOST, errno.EINVAL, "nothing to change"),
+    Case("more to resume", "ENDPOINT_SET", HOST + LIMITED[:1] + [("ENDPOINT_RESUME_ROUTES", u32(8))], errno.ERANGE,
+         "resume-routes is more than max-routes", attr="ENDPOINT_RESUME_ROUTES"),
     Case("backup 2", "ENDPOINT_SET", HOST + [("ENDPOINT_BACKUP", u32(2))], errno.ERANGE,
          "integer out of range", attr="ENDPOINT_BACKUP"),
     Case("backup 2", "ENDPOINT_NEW", replaced(ENDPOINT, "ENDPOINT_HOST_ADDR", ip("127.0.0.9")) +
@@ -417,7 +420,7 @@ def states(ktap, fwd, accepted, state):
     accepted("weight alone", "ENDPOINT_SET", HOST + [("ENDPOINT_WEIGHT", u32(7))])
     result("another weight leaves the state", 7, 3, 0, 0)
     accepted("a limit", "ENDPOINT_SET", HOST + LIMITED[:1])
-    accepted("a backup", "ENDPOINT_SET", HOST + LIMITED[1:])
+    accepted("a backup", "ENDPOINT_SET", HOST + LIMITED[1:2])
     result("neither changes another", 7, 3, 0, 0, 7, 1)
     accepted("no limit", "ENDPOINT_SET", HOST + [("ENDPOINT_MAX_ROUTES", u32(0))])
     result("a limit can be lifted", 7, 3, 0, 0, 0, 1)

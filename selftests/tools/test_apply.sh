@@ -113,7 +113,7 @@ for line in sys.stdin:
 	EOC
 	lbu apply "$tmp/l4.toml" dry-run | tee "$tmp/plan"
 	diff "$tmp/plan" - <<-EOC
-		nlb endpoint add $VIP:81/tcp host $HOST2 via tunnel weight 1 state active max-routes 0 backup no
+		nlb endpoint add $VIP:81/tcp host $HOST2 via tunnel weight 1 state active max-routes 0 resume-routes 0 backup no
 		nlb service set $VIP:81/tcp scheduler wlc  # was scheduler wrr
 		nlb endpoint set $VIP:81/tcp host $HOST1 weight 9 state draining  # was weight 1 state active
 	EOC
@@ -145,7 +145,7 @@ refused_in_the_middle() {
 		[[service.endpoint]]
 		host = "2001:db8:99::1"
 	EOC
-	refuses "bad.toml:10:1: nlb endpoint add $VIP:81/tcp host 2001:db8:99::1 via tunnel weight 1 state active max-routes 0 backup no: " \
+	refuses "bad.toml:10:1: nlb endpoint add $VIP:81/tcp host 2001:db8:99::1 via tunnel weight 1 state active max-routes 0 resume-routes 0 backup no: " \
 		lbu apply "$tmp/bad.toml"
 	grep -F "; nothing has changed" "$tmp/err"
 	lbu save | diff "$tmp/before.toml" -

@@ -57,7 +57,10 @@ services() {
 	refuses 1 "longer than the VIP's address (attribute affinity-prefix)" lbu service set $VIP:81 prefix 64
 	refuses 2 "required" lbu service set $VIP:81
 	refuses 1 "only mode l4 has a scheduler (attribute scheduler)" lbu service set $VIP:80 scheduler lc
-	refuses 2 "possible values: wrr, rr, lc, wlc, mh, sh, sed, nq, fo" lbu service add $VIP:82 scheduler dh
+	refuses 2 "possible values: wrr, rr, lc, wlc, mh, sh, sed, nq, fo, twos" lbu service add $VIP:82 scheduler dh
+	lbu service zero
+	lbu service zero $VIP:81
+	refuses 1 "Error: no such service" lbu service zero $VIP:82
 	lbu service del $VIP:81
 	lbu service del $VIP:53/udp
 	refuses 1 "Error: no such service" lbu service del $VIP:81
@@ -79,13 +82,18 @@ endpoints() {
 	lbu endpoint set $VIP:81 host $HOST1 weight 3
 	lbu endpoint set $VIP:81 host $HOST2 max-routes 9 backup yes
 	lbu endpoint show $VIP:81 host $HOST2 | grep -E " $HOST2 +tunnel +$LBU_TO_HOST2 +0 +active +0 +0 +9 +yes +0 +0 +0$"
+	refuses 1 "resume-routes is more than max-routes (attribute resume-routes)" lbu endpoint set $VIP:81 host $HOST2 resume-routes 10
+	lbu endpoint set $VIP:81 host $HOST2 resume-routes 6
+	lbu endpoint show $VIP:81 host $HOST2 | grep -E " +9/6 +yes "
+	refuses 1 "resume-routes is more than max-routes (attribute max-routes)" lbu endpoint set $VIP:81 host $HOST2 max-routes 5
+	lbu endpoint set $VIP:81 host $HOST2 resume-routes 0
 	json '.[0] | .max_routes == 9 and .backup' lbu -j endpoint show $VIP:81 host $HOST2
 	lbu endpoint show $VIP:81 host $HOST1 | grep -E " +3 +active +0 +0 +- +no +0 +0 +0$"
 	refuses 2 "required" lbu endpoint set $VIP:81 host $HOST1
 	refuses 2 "possible values: active, draining, inactive" lbu endpoint set $VIP:81 host $HOST1 state down
 	[ "$(lbu -j endpoint | jq length)" = 4 ]
 	lbu endpoint show $VIP:81 host $HOST1 | grep -E " $HOST1 +tunnel +$LBU_TO_HOST1 +3 "
-	refuses 1 "out of range (attribute weight)" lbu endpoint set $VIP:81 host $HOST1 weight 101
+	refuses 1 "at most 65535 (attribute weight)" lbu endpoint set $VIP:81 host $HOST1 weight 65536
 	refuses 2 "required" lbu endpoint add $VIP:81 weight 1
 	lbu endpoint del $VIP:81 host $HOST1
 	refuses 1 "no such endpoint" lbu endpoint del $VIP:81 host $HOST1

@@ -17,6 +17,7 @@ use crate::{
         Allotment,
         AllotmentShare,
         Endpoint,
+        EndpointId,
         Miss,
         Route,
         Service,
@@ -113,12 +114,15 @@ pub struct NewEndpoint {
 /// of nothing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct EndpointChange {
-    /// Share of new connections, up to 100; 1 at first.
+    /// Share of new connections, up to 65535; 1 at first.
     pub weight: Option<u32>,
     /// What may be sent to it; active at first. An endpoint that becomes inactive loses its routes.
     pub state: Option<EndpointState>,
     /// Active routes with which it gets no more; 0, as at first, for no limit.
     pub max_routes: Option<u32>,
+    /// Once it has had so many, it gets more again when it has fewer than this, at most `max_routes`; 0, as at
+    /// first, for fewer than `max_routes`.
+    pub resume_routes: Option<u32>,
     /// Whether it gets only what no other endpoint can take; not so at first.
     pub backup: Option<bool>,
 }
@@ -164,6 +168,15 @@ impl Fwd {
         self.connection.execute(&request, service::NAMES)
     }
 
+    /// Have the counters of a service and its endpoints begin at zero again, or those of all.
+    pub fn service_zero(&mut self, of: Option<&ServiceKey>) -> Result<()> {
+        let request = match of {
+            Some(key) => service_request(cmd::SERVICE_ZERO, key),
+            None => Request::new(cmd::SERVICE_ZERO),
+        };
+        self.connection.execute(&request, service::NAMES)
+    }
+
     /// One service.
     pub fn service(&mut self, key: &ServiceKey) -> Result<Service> {
         let request = service_request(cmd::SERVICE_GET, key);
@@ -188,23 +201,31 @@ impl Fwd {
     pub fn endpoint_set(
         &mut self,
         key: &ServiceKey,
-        host: IpAddr,
+        endpoint: impl Into<EndpointId>,
         change: EndpointChange,
     ) -> Result<()> {
-        let request = endpoint_request(cmd::ENDPOINT_SET, key, Some(host));
+        let request = endpoint_request(cmd::ENDPOINT_SET, key, Some(endpoint.into()));
         let request = changed(request, change);
         self.connection.execute(&request, endpoint::NAMES)
     }
 
     /// Remove an endpoint; routes of existing connections stay until they end.
-    pub fn endpoint_del(&mut self, key: &ServiceKey, host: IpAddr) -> Result<()> {
-        let request = endpoint_request(cmd::ENDPOINT_DEL, key, Some(host));
+    pub fn endpoint_del(
+        &mut self,
+        key: &ServiceKey,
+        endpoint: impl Into<EndpointId>,
+    ) -> Result<()> {
+        let request = endpoint_request(cmd::ENDPOINT_DEL, key, Some(endpoint.into()));
         self.connection.execute(&request, endpoint::NAMES)
     }
 
     /// One endpoint.
-    pub fn endpoint(&mut self, key: &ServiceKey, host: IpAddr) -> Result<Endpoint> {
-        let request = endpoint_request(cmd::ENDPOINT_GET, key, Some(host));
+    pub fn endpoint(
+        &mut self,
+        key: &ServiceKey,
+        endpoint: impl Into<EndpointId>,
+    ) -> Result<Endpoint> {
+        let request = endpoint_request(cmd::ENDPOINT_GET, key, Some(endpoint.into()));
         self.connection
             .get(&request, endpoint::NAMES, Endpoint::decode)
     }
@@ -246,8 +267,16 @@ impl Fwd {
     }
 
     /// Plumb a route by hand.
-    pub fn route_add(&mut self, key: &ConnectionKey, host: IpAddr) -> Result<()> {
-        let request = route_request(cmd::ROUTE_NEW, key).addr(route::HOST_ADDR, host);
+    pub fn route_add(
+        &mut self,
+        key: &ConnectionKey,
+        endpoint: impl Into<EndpointId>,
+    ) -> Result<()> {
+        let EndpointId { host, port } = endpoint.into();
+        let mut request = route_request(cmd::ROUTE_NEW, key).addr(route::HOST_ADDR, host);
+        if let Some(port) = port {
+            request = request.port(route::HOST_PORT, port);
+        }
         self.connection.execute(&request, route::NAMES)
     }
 
@@ -356,31 +385,35 @@ fn allotment_set(key: &ServiceKey, new: &NewAllotment) -> Request {
         let mut nest = Vec::new();
         let host = attr::addr_bytes(&share.host_addr);
         let amount = share.amount.to_ne_bytes();
-        // Short, both of them.
+        // Short, all of them.
         let _ = attr::put(&mut nest, allotment_share::HOST_ADDR, &host)
-            && attr::put(&mut nest, allotment_share::AMOUNT, &amount);
+            && attr::put(&mut nest, allotment_share::AMOUNT, &amount)
+            && share.host_port.is_none_or(|port| {
+                attr::put(&mut nest, allotment_share::HOST_PORT, &port.to_be_bytes())
+            });
         request.put(allotment::SHARE | attr::NLA_F_NESTED, &nest)
     })
 }
 
-fn endpoint_request(cmd: u8, key: &ServiceKey, host: Option<IpAddr>) -> Request {
-    let request = of_service(cmd, key, endpoint::VIP_PORT_LAST);
-    match host {
-        Some(host) => request.addr(endpoint::HOST_ADDR, host),
-        None => request,
+fn endpoint_request(cmd: u8, key: &ServiceKey, endpoint: Option<EndpointId>) -> Request {
+    let mut request = of_service(cmd, key, endpoint::VIP_PORT_LAST);
+    if let Some(EndpointId { host, port }) = endpoint {
+        request = request.addr(endpoint::HOST_ADDR, host);
+        if let Some(port) = port {
+            request = request.port(endpoint::HOST_PORT, port);
+        }
     }
+    request
 }
 
 fn endpoint_new(key: &ServiceKey, new: &NewEndpoint) -> Request {
-    let mut request = endpoint_request(cmd::ENDPOINT_NEW, key, Some(new.host));
+    let id = EndpointId::new(new.host, new.port);
+    let mut request = endpoint_request(cmd::ENDPOINT_NEW, key, Some(id));
     if let Some(source) = new.source {
         request = request.addr(endpoint::SOURCE_ADDR, source);
     }
     if let Some(forward) = new.forward {
         request = request.u32(endpoint::FORWARD, forward as u32);
-    }
-    if let Some(port) = new.port {
-        request = request.port(endpoint::HOST_PORT, port);
     }
     changed(request, new.change)
 }
@@ -391,6 +424,7 @@ fn changed(request: Request, change: EndpointChange) -> Request {
         (endpoint::WEIGHT, change.weight),
         (endpoint::STATE, change.state.map(|state| state as u32)),
         (endpoint::MAX_ROUTES, change.max_routes),
+        (endpoint::RESUME_ROUTES, change.resume_routes),
         (endpoint::BACKUP, change.backup.map(u32::from)),
     ];
     with_numbers(request, &values)
@@ -514,6 +548,7 @@ mod tests {
                 weight: None,
                 state: Some(EndpointState::Draining),
                 max_routes: Some(1000),
+                resume_routes: Some(750),
                 backup: Some(true),
             },
             ..plain
@@ -523,6 +558,7 @@ mod tests {
         assert_eq!(long[short.len()..], [
             8, 0, 12, 0, 2, 0, 0, 0,
             8, 0, 15, 0, 0xe8, 3, 0, 0,
+            8, 0, 19, 0, 0xee, 2, 0, 0,
             8, 0, 16, 0, 1, 0, 0, 0,
         ]);
         let nat = NewEndpoint {
@@ -533,8 +569,8 @@ mod tests {
         let long = endpoint_new(&key, &nat).finish(0x23, 1).unwrap();
         #[rustfmt::skip]
         assert_eq!(long[short.len()..], [
-            8, 0, 13, 0, 5, 0, 0, 0,
             6, 0, 14, 0, 0x1f, 0x90, 0, 0,
+            8, 0, 13, 0, 5, 0, 0, 0,
         ]);
     }
 

@@ -84,6 +84,7 @@ pub use crate::{
         AllotmentShare,
         Counter,
         Endpoint,
+        EndpointId,
         Forwarder,
         Keep,
         Mapping,

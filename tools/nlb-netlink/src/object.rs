@@ -25,7 +25,6 @@ use crate::{
         fwd::{
             AllotmentScheme,
             AllotmentState,
-            EndpointState,
             Forward,
             MissState,
             RouteEnd,
@@ -126,9 +125,14 @@ fn connection(proto: Proto, client: (IpAddr, u16), vip: (IpAddr, u16)) -> Connec
     }
 }
 
+mod endpoint;
 mod rule;
 mod trace;
 
+pub use endpoint::{
+    Endpoint,
+    EndpointId, //
+};
 pub use rule::Rule;
 pub use trace::Trace;
 
@@ -189,73 +193,6 @@ impl Service {
 }
 
 object! {
-    /// A host that serves a service.
-    Endpoint: uapi::fwd::endpoint,
-    required {
-        /// VIP of the service.
-        vip_addr: IpAddr = VIP_ADDR, attr::addr;
-        /// Port of the service.
-        vip_port: u16 = VIP_PORT, attr::be16;
-        /// TCP or UDP.
-        proto: Proto = PROTO, Proto::decode;
-        /// Address of the host.
-        host_addr: IpAddr = HOST_ADDR, attr::addr;
-    }
-    optional {
-        /// The last one, if the service has several.
-        vip_port_last: u16 = VIP_PORT_LAST, attr::be16;
-        /// Source address of the packets to the host, if not the client's.
-        source_addr: IpAddr = SOURCE_ADDR, attr::addr;
-        /// How packets get to the host.
-        forward: Named<Forward> = FORWARD, Named::decode;
-        /// Port of the host, where packets get another one than the service's.
-        host_port: u16 = HOST_PORT, attr::be16;
-        /// Share of new connections.
-        weight: u32 = WEIGHT, attr::u32;
-        /// What may be sent to the endpoint.
-        state: Named<EndpointState> = STATE, Named::decode;
-        /// Routes that point to the endpoint now.
-        routes: u32 = ROUTES, attr::u32;
-        /// Those of connections that are not being closed.
-        active_routes: u32 = ACTIVE_ROUTES, attr::u32;
-        /// Active routes with which it gets no more, 0 for no limit.
-        max_routes: u32 = MAX_ROUTES, attr::u32;
-        /// Whether it gets only what no other endpoint can take.
-        backup: bool = BACKUP, boolean;
-        /// Sixteenths of the weight that count now; all do when absent.
-        slow_start_step: u32 = SLOW_START_STEP, attr::u32;
-        /// Connections or flows since the endpoint was added.
-        connections: u64 = CONNECTIONS, attr::uint;
-        /// Packets sent to the host.
-        packets: u64 = PACKETS, attr::uint;
-        /// Bytes of these packets.
-        bytes: u64 = BYTES, attr::uint;
-    }
-    flags {}
-}
-
-/// A number that is 0 or 1.
-fn boolean(payload: &[u8]) -> Option<bool> {
-    Some(attr::u32(payload)? != 0)
-}
-
-impl Endpoint {
-    /// The service the endpoint belongs to.
-    pub fn service(&self) -> ServiceKey {
-        let ports = Ports::shown(self.vip_port, self.vip_port_last);
-        ServiceKey::new(self.vip_addr, ports, self.proto)
-    }
-
-    /// What it gets of new connections, beside the others: its weight, or 0 if it gets none.
-    pub fn share(&self) -> u32 {
-        match self.state {
-            Some(Named::Known(EndpointState::Active)) => self.weight.unwrap_or(1),
-            _ => 0,
-        }
-    }
-}
-
-object! {
     /// Which endpoints of a service get its next connections.
     Allotment: uapi::fwd::allotment,
     required {
@@ -304,8 +241,27 @@ object! {
         /// Tokens, those that are left when the kernel says it, or percent.
         amount: u32 = AMOUNT, attr::u32;
     }
-    optional {}
+    optional {
+        /// Port of the endpoint, which there has to be only where the host has several.
+        host_port: u16 = HOST_PORT, attr::be16;
+    }
     flags {}
+}
+
+impl AllotmentShare {
+    /// So much for an endpoint.
+    pub fn new(endpoint: EndpointId, amount: u32) -> Self {
+        Self {
+            host_addr: endpoint.host,
+            amount,
+            host_port: endpoint.port,
+        }
+    }
+
+    /// Whose it is.
+    pub fn endpoint(&self) -> EndpointId {
+        EndpointId::new(self.host_addr, self.host_port)
+    }
 }
 
 object! {
@@ -326,6 +282,8 @@ object! {
     optional {
         /// Host that the packets go to.
         host_addr: IpAddr = HOST_ADDR, attr::addr;
+        /// Port of it that they go to, with half-nat and nat.
+        host_port: u16 = HOST_PORT, attr::be16;
         /// How packets get to the host.
         forward: Named<Forward> = FORWARD, Named::decode;
         /// Source address of the packets to the host, if not the client's.

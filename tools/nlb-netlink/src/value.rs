@@ -47,7 +47,7 @@ use crate::uapi::{
 
 /// A text that is not what it should be; says what would be.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ParseError(String);
+pub struct ParseError(pub(crate) String);
 
 impl fmt::Display for ParseError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -461,7 +461,7 @@ macro_rules! enumeration {
 
 enumeration! {
     ServiceMode { Peek L4 }
-    Scheduler { Wrr Rr Lc Wlc Mh Sh Sed Nq Fo }
+    Scheduler { Wrr Rr Lc Wlc Mh Sh Sed Nq Fo Twos }
     EndpointState { Active Draining Inactive }
     AllotmentScheme { Tokens Percentages }
     AllotmentState { Valid Low Over }

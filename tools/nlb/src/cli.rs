@@ -251,7 +251,7 @@ pub(crate) enum Object {
 #[derive(Subcommand)]
 pub(crate) enum RouteCommand {
     /// Plumb a route for a connection by hand
-    #[command(override_usage = "nlb route add VIP:PORT/PROTO client ADDR:PORT host ADDR")]
+    #[command(override_usage = "nlb route add VIP:PORT/PROTO client ADDR:PORT host ADDR [port N]")]
     Add {
         /// The service
         #[arg(value_name = "VIP:PORT/PROTO")]
@@ -262,6 +262,9 @@ pub(crate) enum RouteCommand {
         /// Address of the host
         #[arg(long, value_name = "ADDR")]
         host: IpAddr,
+        /// Port of the endpoint, if the host has several; 0 for the service's own
+        #[arg(long, value_name = "N")]
+        port: Option<u16>,
     },
     /// Remove the route of a connection
     #[command(override_usage = "nlb route del VIP:PORT/PROTO client ADDR:PORT")]
@@ -276,7 +279,7 @@ pub(crate) enum RouteCommand {
     /// Show all routes, or those of a service, a client or a host
     #[command(
         visible_aliases = ["list", "ls"],
-        override_usage = "nlb route show [VIP:PORT/PROTO] [client ADDR:PORT] [from PREFIX] [host ADDR]"
+        override_usage = "nlb route show [VIP:PORT/PROTO] [client ADDR:PORT] [from PREFIX] [host ADDR [port N]]"
     )]
     Show {
         /// The service
@@ -291,9 +294,14 @@ pub(crate) enum RouteCommand {
         /// Address of the host
         #[arg(long, value_name = "ADDR")]
         host: Option<IpAddr>,
+        /// Port that the host gets packets for, with half-nat and nat
+        #[arg(long, value_name = "N", requires = "host")]
+        port: Option<u16>,
     },
     /// Remove all routes, or those of a service, of clients or a host
-    #[command(override_usage = "nlb route flush [VIP:PORT/PROTO] [from PREFIX] [host ADDR]")]
+    #[command(
+        override_usage = "nlb route flush [VIP:PORT/PROTO] [from PREFIX] [host ADDR [port N]]"
+    )]
     Flush {
         /// The service
         #[arg(value_name = "VIP:PORT/PROTO")]
@@ -304,6 +312,9 @@ pub(crate) enum RouteCommand {
         /// Address of the host
         #[arg(long, value_name = "ADDR")]
         host: Option<IpAddr>,
+        /// Port that the host gets packets for, with half-nat and nat
+        #[arg(long, value_name = "N", requires = "host")]
+        port: Option<u16>,
     },
 }
 

@@ -18,6 +18,7 @@ mod tests;
 
 use std::fmt;
 
+use nlb_netlink::ServiceKey;
 use table::{
     Change,
     Kind, //
@@ -40,8 +41,12 @@ impl fmt::Display for Place {
 #[derive(Clone, Debug)]
 pub(crate) struct Entry {
     pub(crate) kind: Kind,
-    /// What tells it from others of its kind and owner, as this program writes it.
+    /// Its name, as this program writes it.
     pub(crate) name: String,
+    /// Of an endpoint, its port, if that is not its service's, or 0: with the name, what tells it from others.
+    pub(crate) port: u16,
+    /// Whether there are, or will be, others of its name, so that a command has to say the port.
+    shares_name: bool,
     /// All that the kind has, in the order of its table.
     pub(crate) settings: Vec<Setting>,
     /// Keys of a peer, the preferred one first; endpoints of a service.
@@ -66,6 +71,18 @@ impl Entry {
     pub(crate) fn get(&self, keyword: &str) -> Option<&str> {
         let setting = self.settings.iter().find(|own| own.keyword == keyword)?;
         setting.value.as_deref()
+    }
+
+    /// What tells it from others of its kind and owner.
+    fn id(&self) -> (&str, u16) {
+        (&self.name, self.port)
+    }
+
+    /// Notes the port of an endpoint of the service `owner`: the service's own is it, said or not.
+    fn note_port(&mut self, owner: Option<&str>, port: Option<u16>) {
+        let own = owner.and_then(|owner| owner.parse::<ServiceKey>().ok());
+        let own = own.and_then(|own| own.socket()).map(|own| own.port());
+        self.port = port.filter(|_| port != own).unwrap_or(0);
     }
 
     /// Its settings as words of the command line.

@@ -59,6 +59,8 @@ object! {
         route_state: Named<RouteState> = ROUTE_STATE, Named::decode;
         /// Host that the client's last connection went to.
         affinity_host: IpAddr = AFFINITY_HOST, attr::addr;
+        /// Port of that, with half-nat and nat.
+        affinity_host_port: u16 = AFFINITY_HOST_PORT, attr::be16;
         /// Milliseconds for which that counts.
         affinity_expires: u64 = AFFINITY_EXPIRES, attr::uint;
         /// State of the service's allotment.
@@ -67,6 +69,8 @@ object! {
         choice: Named<TraceChoice> = CHOICE, Named::decode;
         /// Host that the packet goes to, or that answers.
         host_addr: IpAddr = HOST_ADDR, attr::addr;
+        /// Port of the host, with half-nat and nat.
+        host_port: u16 = HOST_PORT, attr::be16;
         /// How packets get there.
         forward: Named<Forward> = FORWARD, Named::decode;
         /// Source address of the packets to the host, if not the client's.

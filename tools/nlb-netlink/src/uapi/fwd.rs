@@ -69,6 +69,8 @@ pub enum Scheduler {
     Nq = 8,
     /// The one with the highest weight, as long as it has room.
     Fo = 9,
+    /// Of two that are drawn by their weights, the one with fewer connections for its weight.
+    Twos = 10,
 }
 
 impl Scheduler {
@@ -84,6 +86,7 @@ impl Scheduler {
             7 => Some(Self::Sed),
             8 => Some(Self::Nq),
             9 => Some(Self::Fo),
+            10 => Some(Self::Twos),
             _ => None,
         }
     }
@@ -100,6 +103,7 @@ impl Scheduler {
             Self::Sed => "sed",
             Self::Nq => "nq",
             Self::Fo => "fo",
+            Self::Twos => "twos",
         }
     }
 }
@@ -596,7 +600,7 @@ pub mod service {
     pub const MODE: u16 = 4;
     /// Number of endpoints.
     pub const ENDPOINTS: u16 = 5;
-    /// Connections (TCP) or flows (UDP) since the service was added.
+    /// Connections (TCP) or flows (UDP) since the service was added or the counters were zeroed.
     pub const CONNECTIONS: u16 = 6;
     /// The packets.
     pub const PACKETS: u16 = 7;
@@ -671,11 +675,11 @@ pub mod endpoint {
     /// Source address of the packets to the host, where the way of forwarding changes it; the
     /// address that routing would choose when absent.
     pub const SOURCE_ADDR: u16 = 5;
-    /// Share of new connections; 0 takes no new ones, 1 when absent.
+    /// Share of new connections, at most 65535; 0 takes no new ones, 1 when absent.
     pub const WEIGHT: u16 = 6;
     /// Routes that point to the endpoint now.
     pub const ROUTES: u16 = 7;
-    /// Connections or flows since the endpoint was added.
+    /// Connections or flows since the endpoint was added or the counters were zeroed.
     pub const CONNECTIONS: u16 = 8;
     /// The packets.
     pub const PACKETS: u16 = 9;
@@ -688,8 +692,10 @@ pub mod endpoint {
     pub const STATE: u16 = 12;
     /// How packets get to the host; tunnel when absent.
     pub const FORWARD: u16 = 13;
-    /// Port of the host, for half-nat and nat; the service's own when absent, or, if that has
-    /// several, the one that a packet has.
+    /// Port of the host, for half-nat and nat; the service's own when absent or 0, or, if that has
+    /// several, the one that a packet has. Host and port tell the endpoints of a service apart. To
+    /// name one, the port is needed only where its host has several, and 0 stands for the service's
+    /// own.
     pub const HOST_PORT: u16 = 14;
     /// Active routes that the endpoint may have for it to be picked; 0, or absent at first, for no
     /// limit.
@@ -702,6 +708,12 @@ pub mod endpoint {
     /// Sixteenths of the weight that count now; absent when all do, for there is no slow start
     /// under way.
     pub const SLOW_START_STEP: u16 = 18;
+    /// Once the endpoint has had max-routes, it is picked again when it has fewer active routes
+    /// than this, at most max-routes; 0, or absent at first, for as soon as it has fewer than
+    /// max-routes.
+    pub const RESUME_ROUTES: u16 = 19;
+    /// Whether it is passed over for these two limits, 0 or 1.
+    pub const FULL: u16 = 20;
     /// Names, in the order of the ids, which begin at 1.
     #[rustfmt::skip]
     pub const NAMES: &[&str] = &[
@@ -723,6 +735,8 @@ pub mod endpoint {
         "backup",
         "vip-port-last",
         "slow-start-step",
+        "resume-routes",
+        "full",
     ];
 }
 
@@ -760,6 +774,9 @@ pub mod route {
     pub const FORWARDER_PORT: u16 = 15;
     /// Why it was removed; only where that is told.
     pub const END: u16 = 16;
+    /// Port of the host that the packets go to, with half-nat and nat. Where a route is made, the
+    /// port of the endpoint, as an endpoint has it; needed only where the host has several.
+    pub const HOST_PORT: u16 = 17;
     /// Names, in the order of the ids, which begin at 1.
     #[rustfmt::skip]
     pub const NAMES: &[&str] = &[
@@ -779,6 +796,7 @@ pub mod route {
         "forward",
         "forwarder-port",
         "end",
+        "host-port",
     ];
 }
 
@@ -821,11 +839,15 @@ pub mod allotment_share {
     /// Tokens, of which each new connection takes one, up to 1000000; or percent, up to 100. In
     /// answers, the tokens that are left.
     pub const AMOUNT: u16 = 2;
+    /// Its port, as an endpoint has it; needed only where the host has several endpoints of the
+    /// service.
+    pub const HOST_PORT: u16 = 3;
     /// Names, in the order of the ids, which begin at 1.
     #[rustfmt::skip]
     pub const NAMES: &[&str] = &[
         "host-addr",
         "amount",
+        "host-port",
     ];
 }
 
@@ -957,6 +979,10 @@ pub mod trace {
     pub const ANSWERED_VIP_ADDR: u16 = 23;
     /// The answered vip port.
     pub const ANSWERED_VIP_PORT: u16 = 24;
+    /// Port of the host, with half-nat and nat, if it is given.
+    pub const HOST_PORT: u16 = 25;
+    /// Port of affinity-host, as an endpoint has it.
+    pub const AFFINITY_HOST_PORT: u16 = 26;
     /// Names, in the order of the ids, which begin at 1.
     #[rustfmt::skip]
     pub const NAMES: &[&str] = &[
@@ -984,6 +1010,8 @@ pub mod trace {
         "answered-client-port",
         "answered-vip-addr",
         "answered-vip-port",
+        "host-port",
+        "affinity-host-port",
     ];
 }
 
@@ -1093,6 +1121,9 @@ pub mod cmd {
     /// Tell what would happen to a packet that opens this connection, a TCP SYN or a datagram, or
     /// that has the addresses and ports of a host's replies. Nothing changes.
     pub const TRACE_GET: u8 = 34;
+    /// Have the counters of a service and its endpoints begin at zero again, or those of all
+    /// services. Counters of routes, rules and the namespace go on.
+    pub const SERVICE_ZERO: u8 = 35;
     /// Names, in the order of the ids, which begin at 1.
     #[rustfmt::skip]
     pub const NAMES: &[&str] = &[
@@ -1130,6 +1161,7 @@ pub mod cmd {
         "rule-ntf",
         "rule-del-ntf",
         "trace-get",
+        "service-zero",
     ];
     /// Names of the attributes each command takes or gives, in the same order.
     #[rustfmt::skip]
@@ -1168,5 +1200,6 @@ pub mod cmd {
         super::rule::NAMES,
         super::rule::NAMES,
         super::trace::NAMES,
+        super::service::NAMES,
     ];
 }

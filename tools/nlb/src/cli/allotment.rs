@@ -23,7 +23,7 @@ pub(crate) enum AllotmentCommand {
     /// again, until another one comes. `nlb monitor services` tells when a quarter is left, and when it
     /// is over.
     #[command(
-        override_usage = "nlb allotment set VIP:PORT/PROTO scheme {tokens|percentages} age MS share HOST=N [share HOST=N]..."
+        override_usage = "nlb allotment set VIP:PORT/PROTO scheme {tokens|percentages} age MS share HOST[:PORT]=N [share HOST[:PORT]=N]..."
     )]
     Set {
         /// The service
@@ -35,8 +35,9 @@ pub(crate) enum AllotmentCommand {
         /// For how many milliseconds it holds, at most 3600000
         #[arg(long, value_name = "MS")]
         age: u32,
-        /// What the endpoint at a host gets; one that is not named gets nothing
-        #[arg(long = "share", value_name = "HOST=N", required = true)]
+        /// What the endpoint at a host gets, of several that with this port; one that is not named gets
+        /// nothing
+        #[arg(long = "share", value_name = "HOST[:PORT]=N", required = true)]
         shares: Vec<Share>,
     },
     /// Have the endpoints of a service picked by its scheduler again
@@ -58,7 +59,7 @@ pub(crate) enum AllotmentCommand {
     },
 }
 
-/// A host and an amount: `10.0.2.2=40`.
+/// An endpoint and an amount: `10.0.2.2=40`.
 #[derive(Clone)]
 pub(crate) struct Share(pub(crate) AllotmentShare);
 
@@ -67,9 +68,9 @@ impl FromStr for Share {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let (host, amount) = text.split_once('=').ok_or("not like 10.0.2.2=40")?;
-        Ok(Self(AllotmentShare {
-            host_addr: host.parse().map_err(|_| "no address of a host")?,
-            amount: amount.parse().map_err(|_| "no number behind =")?,
-        }))
+        Ok(Self(AllotmentShare::new(
+            host.parse().map_err(|_| "no address of a host")?,
+            amount.parse().map_err(|_| "no number behind =")?,
+        )))
     }
 }

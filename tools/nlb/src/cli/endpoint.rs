@@ -32,7 +32,7 @@ pub(crate) enum EndpointCommand {
     /// address of this machine. What the host needs for each of them is in
     /// Documentation/forwarding.rst.
     #[command(
-        override_usage = "nlb endpoint add VIP:PORT/PROTO host ADDR [via {tunnel|direct|ipip|half-nat|nat}] [port N] [weight N] [state {active|draining|inactive}] [max-routes N] [backup {yes|no}] [source ADDR]"
+        override_usage = "nlb endpoint add VIP:PORT/PROTO host ADDR [via {tunnel|direct|ipip|half-nat|nat}] [port N] [weight N] [state {active|draining|inactive}] [max-routes N [resume-routes N]] [backup {yes|no}] [source ADDR]"
     )]
     Add {
         /// The service
@@ -44,7 +44,8 @@ pub(crate) enum EndpointCommand {
         /// How packets get to the host; tunnel when left out
         #[arg(long, value_parser = names::<Forward>())]
         via: Option<Forward>,
-        /// Port of the host, with half-nat and nat; the service's own when left out
+        /// Port of the host, with half-nat and nat; the service's own when left out. A host may have
+        /// several endpoints, with a port each
         #[arg(long, value_name = "N")]
         port: Option<u16>,
         /// What it gets
@@ -60,10 +61,10 @@ pub(crate) enum EndpointCommand {
     /// A draining endpoint gets no new connections and keeps those it has; an inactive one gets no
     /// packet at all, so that clients of its connections are reset when they send something. The
     /// weight stays, for when it is active again. An endpoint with as many active routes as it may
-    /// have is passed over until there are fewer.
+    /// have is passed over until there are fewer, or fewer than resume-routes.
     #[command(
-        override_usage = "nlb endpoint set VIP:PORT/PROTO host ADDR [weight N] [state {active|draining|inactive}] [max-routes N] [backup {yes|no}]",
-        group = clap::ArgGroup::new("changes").args(["weight", "state", "max_routes", "backup"]).required(true).multiple(true)
+        override_usage = "nlb endpoint set VIP:PORT/PROTO host ADDR [port N] [weight N] [state {active|draining|inactive}] [max-routes N] [resume-routes N] [backup {yes|no}]",
+        group = clap::ArgGroup::new("changes").args(["weight", "state", "max_routes", "resume_routes", "backup"]).required(true).multiple(true)
     )]
     Set {
         /// The service
@@ -72,12 +73,15 @@ pub(crate) enum EndpointCommand {
         /// Address of the host
         #[arg(long, value_name = "ADDR")]
         host: IpAddr,
+        /// Port of the endpoint, if the host has several; 0 for the service's own
+        #[arg(long, value_name = "N")]
+        port: Option<u16>,
         /// What it gets
         #[command(flatten)]
         change: ChangeArgs,
     },
     /// Remove an endpoint; routes of existing connections stay until they end
-    #[command(override_usage = "nlb endpoint del VIP:PORT/PROTO host ADDR")]
+    #[command(override_usage = "nlb endpoint del VIP:PORT/PROTO host ADDR [port N]")]
     Del {
         /// The service
         #[arg(value_name = "VIP:PORT/PROTO")]
@@ -85,11 +89,14 @@ pub(crate) enum EndpointCommand {
         /// Address of the host
         #[arg(long, value_name = "ADDR")]
         host: IpAddr,
+        /// Port of the endpoint, if the host has several; 0 for the service's own
+        #[arg(long, value_name = "N")]
+        port: Option<u16>,
     },
     /// Show one endpoint, those of a service, or all
     #[command(
         visible_aliases = ["list", "ls"],
-        override_usage = "nlb endpoint show [VIP:PORT/PROTO [host ADDR]]"
+        override_usage = "nlb endpoint show [VIP:PORT/PROTO [host ADDR [port N]]]"
     )]
     Show {
         /// The service
@@ -98,13 +105,16 @@ pub(crate) enum EndpointCommand {
         /// Address of the host
         #[arg(long, value_name = "ADDR", requires = "service")]
         host: Option<IpAddr>,
+        /// Port of the endpoint, if the host has several; 0 for the service's own
+        #[arg(long, value_name = "N", requires = "host")]
+        port: Option<u16>,
     },
 }
 
 /// What new connections an endpoint gets.
 #[derive(Args)]
 pub(crate) struct ChangeArgs {
-    /// Share of new connections, 0 to 100; 1 at first
+    /// Share of new connections, 0 to 65535; 1 at first
     #[arg(long, value_name = "N")]
     weight: Option<u32>,
     /// What may be sent to it; active at first
@@ -113,6 +123,10 @@ pub(crate) struct ChangeArgs {
     /// With so many active routes it gets no more; 0, as at first, for no limit
     #[arg(long, value_name = "N")]
     max_routes: Option<u32>,
+    /// Once it has had that many, it gets more again when it has fewer than this; 0, as at first, for
+    /// as soon as there is room
+    #[arg(long, value_name = "N")]
+    resume_routes: Option<u32>,
     /// Whether it gets new connections only when no other endpoint can take one; no at first
     #[arg(long, value_parser = yes_or_no())]
     backup: Option<bool>,
@@ -124,6 +138,7 @@ impl From<&ChangeArgs> for EndpointChange {
             weight: args.weight,
             state: args.state,
             max_routes: args.max_routes,
+            resume_routes: args.resume_routes,
             backup: args.backup,
         }
     }

@@ -29,7 +29,7 @@ pub(crate) enum ServiceCommand {
     /// It may have several ports, like 192.0.2.10:8000-8999/tcp, or all, like 192.0.2.10:*/tcp. A packet
     /// is for the service of its own port, else for that of several with its port, else for that of all.
     #[command(
-        override_usage = "nlb service add VIP:PORT/PROTO [mode {peek|l4}] [scheduler {wrr|rr|lc|wlc|mh|sh|sed|nq|fo}] [affinity SECONDS [prefix N]] [slow-start SECONDS] [idle-timeout SECONDS] [fin-timeout SECONDS] [syn-timeout SECONDS] [miss-timeout MS] [classifier PORT]"
+        override_usage = "nlb service add VIP:PORT/PROTO [mode {peek|l4}] [scheduler {wrr|rr|lc|wlc|mh|sh|sed|nq|fo|twos}] [affinity SECONDS [prefix N]] [slow-start SECONDS] [idle-timeout SECONDS] [fin-timeout SECONDS] [syn-timeout SECONDS] [miss-timeout MS] [classifier PORT]"
     )]
     Add {
         /// The service, like 192.0.2.10:80/tcp; tcp when left out
@@ -53,10 +53,10 @@ pub(crate) enum ServiceCommand {
     /// one with the fewest for its weight. mh: by the client's address and port, with Maglev
     /// consistent hashing. sh: the same by the address alone. sed: the one that would have the
     /// fewest for its weight with the new one. nq: one without connections, else as sed. fo: the
-    /// one with the highest weight that has room. With each of them an endpoint of weight 0 gets
-    /// no new clients.
+    /// one with the highest weight that has room. twos: of two that are drawn by weight, the one with
+    /// fewer for its weight. With each of them an endpoint of weight 0 gets no new clients.
     #[command(
-        override_usage = "nlb service set VIP:PORT/PROTO [scheduler {wrr|rr|lc|wlc|mh|sh|sed|nq|fo}] [affinity SECONDS] [prefix N] [slow-start SECONDS] [idle-timeout SECONDS] [fin-timeout SECONDS] [syn-timeout SECONDS] [miss-timeout MS]",
+        override_usage = "nlb service set VIP:PORT/PROTO [scheduler {wrr|rr|lc|wlc|mh|sh|sed|nq|fo|twos}] [affinity SECONDS] [prefix N] [slow-start SECONDS] [idle-timeout SECONDS] [fin-timeout SECONDS] [syn-timeout SECONDS] [miss-timeout MS]",
         group = clap::ArgGroup::new("change").args(["scheduler", "affinity", "prefix", "slow_start", "idle_timeout", "fin_timeout", "syn_timeout", "miss_timeout"]).required(true).multiple(true)
     )]
     Set {
@@ -73,6 +73,15 @@ pub(crate) enum ServiceCommand {
         /// The service
         #[arg(value_name = "VIP:PORT/PROTO")]
         service: ServiceKey,
+    },
+    /// Have the counters of one service and its endpoints, or of all, begin at zero again
+    ///
+    /// Connections, packets and bytes; those of routes, of rules and in `nlb stats` go on.
+    #[command(override_usage = "nlb service zero [VIP:PORT/PROTO]")]
+    Zero {
+        /// The service
+        #[arg(value_name = "VIP:PORT/PROTO")]
+        service: Option<ServiceKey>,
     },
     /// Show one service or all
     #[command(

@@ -38,7 +38,7 @@ fn shares(allotment: &Allotment) -> String {
     let shares: Vec<_> = allotment
         .shares
         .iter()
-        .map(|share| format!("{}={}", share.host_addr, share.amount))
+        .map(|share| format!("{}={}", share.endpoint(), share.amount))
         .collect();
     shares.join(" ")
 }

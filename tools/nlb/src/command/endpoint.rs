@@ -4,14 +4,12 @@
 
 use nlb_netlink::{
     Endpoint,
+    EndpointId,
     Fwd,
     NewEndpoint, //
 };
 
-use super::{
-    socket,
-    Outcome, //
-};
+use super::Outcome;
 use crate::{
     cli::EndpointCommand,
     output::{
@@ -26,7 +24,7 @@ use crate::{
 const COLUMNS: &[Column<Endpoint>] = &[
     left("SERVICE", |endpoint| endpoint.service().to_string()),
     left("HOST", |endpoint| {
-        socket(Some(endpoint.host_addr), endpoint.host_port) //
+        endpoint.id().to_string() //
     }),
     left("VIA", |endpoint| maybe(endpoint.forward)),
     left("SOURCE", |endpoint| maybe(endpoint.source_addr)),
@@ -34,14 +32,21 @@ const COLUMNS: &[Column<Endpoint>] = &[
     left("STATE", |endpoint| maybe(endpoint.state)),
     right("ROUTES", |endpoint| maybe(endpoint.routes)),
     right("ACTIVE", |endpoint| maybe(endpoint.active_routes)),
-    right("MAX", |endpoint| {
-        maybe(endpoint.max_routes.filter(|max| *max > 0))
-    }),
+    right("MAX", limits),
     left("BACKUP", |endpoint| maybe(endpoint.backup.map(yes_or_no))),
     right("CONNECTIONS", |endpoint| maybe(endpoint.connections)),
     right("PACKETS", |endpoint| maybe(endpoint.packets)),
     right("BYTES", |endpoint| maybe(endpoint.bytes)),
 ];
+
+/// The limit of active routes, and, if it has one, that below which it gets some again, like 1000/750.
+fn limits(endpoint: &Endpoint) -> String {
+    match (endpoint.max_routes, endpoint.resume_routes) {
+        (None | Some(0), _) => "-".to_owned(),
+        (Some(max), Some(resume @ 1..)) => format!("{max}/{resume}"),
+        (Some(max), _) => max.to_string(),
+    }
+}
 
 fn yes_or_no(value: bool) -> &'static str {
     if value {
@@ -74,13 +79,22 @@ pub(super) fn run(command: Option<&EndpointCommand>, format: Format) -> Outcome 
         Some(EndpointCommand::Set {
             service,
             host,
+            port,
             change,
-        }) => fwd.endpoint_set(service, *host, change.into())?,
-        Some(EndpointCommand::Del { service, host }) => fwd.endpoint_del(service, *host)?,
+        }) => fwd.endpoint_set(service, EndpointId::new(*host, *port), change.into())?,
+        Some(EndpointCommand::Del {
+            service,
+            host,
+            port,
+        }) => fwd.endpoint_del(service, EndpointId::new(*host, *port))?,
         Some(EndpointCommand::Show {
             service: Some(service),
             host: Some(host),
-        }) => format.list(&[fwd.endpoint(service, *host)?], COLUMNS)?,
+            port,
+        }) => {
+            let endpoint = fwd.endpoint(service, EndpointId::new(*host, *port))?;
+            format.list(&[endpoint], COLUMNS)?;
+        }
         Some(EndpointCommand::Show { service, .. }) => {
             format.list(&fwd.endpoints(service.as_ref())?, COLUMNS)?;
         }

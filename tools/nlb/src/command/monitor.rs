@@ -108,12 +108,16 @@ fn endpoint(endpoint: &Endpoint) -> String {
         Some(max @ 1..) => format!(" max-routes {max}"),
         _ => String::new(),
     };
+    let resume_routes = match endpoint.resume_routes {
+        Some(resume @ 1..) => format!(" resume-routes {resume}"),
+        _ => String::new(),
+    };
     let backup = match endpoint.backup {
         Some(true) => " backup yes",
         _ => "",
     };
     format!(
-        "{} host {} via {} weight {} state {}{max_routes}{backup}",
+        "{} host {} via {} weight {} state {}{max_routes}{resume_routes}{backup}",
         endpoint.service(),
         socket(Some(endpoint.host_addr), endpoint.host_port),
         maybe(endpoint.forward),
@@ -146,7 +150,7 @@ fn route(route: &Route) -> String {
         "{} client {} host {} via {} id {} state {} origin {}{end}",
         key.service(),
         key.client,
-        maybe(route.host_addr),
+        socket(route.host_addr, route.host_port),
         maybe(route.forward),
         maybe(route.flow_id),
         maybe(route.state),

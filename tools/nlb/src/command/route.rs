@@ -5,6 +5,7 @@
 use std::net::IpAddr;
 
 use nlb_netlink::{
+    EndpointId,
     Error,
     Fwd,
     Route,
@@ -34,7 +35,7 @@ const ENOENT: i32 = 2;
 const COLUMNS: &[Column<Route>] = &[
     left("CLIENT", |route| route.key().client.to_string()),
     left("SERVICE", |route| route.key().service().to_string()),
-    left("HOST", |route| maybe(route.host_addr)),
+    left("HOST", |route| socket(route.host_addr, route.host_port)),
     left("FORWARDER", |route| {
         socket(route.forwarder_addr, route.forwarder_port) //
     }),
@@ -61,7 +62,11 @@ pub(super) fn run(command: Option<&RouteCommand>, format: Format) -> Outcome {
             service,
             client,
             host,
-        }) => fwd.route_add(&connection(service, *client)?, *host)?,
+            port,
+        }) => {
+            let endpoint = EndpointId::new(*host, *port);
+            fwd.route_add(&connection(service, *client)?, endpoint)?;
+        }
         Some(RouteCommand::Del { service, client }) => {
             fwd.route_del(&connection(service, *client)?)?
         }
@@ -70,6 +75,7 @@ pub(super) fn run(command: Option<&RouteCommand>, format: Format) -> Outcome {
             client: Some(client),
             from: None,
             host: None,
+            port: None,
         }) if service.socket().is_some() => {
             format.list(&[fwd.route(&connection(service, *client)?)?], COLUMNS)?;
         }
@@ -78,8 +84,9 @@ pub(super) fn run(command: Option<&RouteCommand>, format: Format) -> Outcome {
             client,
             from,
             host,
+            port,
         }) => {
-            let mut routes = select(fwd.routes()?, service.as_ref(), *from, *host);
+            let mut routes = select(fwd.routes()?, service.as_ref(), *from, (*host, *port));
             routes.retain(|route| client.is_none_or(|client| route.key().client == client));
             format.list(&routes, COLUMNS)?;
         }
@@ -87,8 +94,9 @@ pub(super) fn run(command: Option<&RouteCommand>, format: Format) -> Outcome {
             service,
             from,
             host,
+            port,
         }) => {
-            for route in select(fwd.routes()?, service.as_ref(), *from, *host) {
+            for route in select(fwd.routes()?, service.as_ref(), *from, (*host, *port)) {
                 match fwd.route_del(&route.key()) {
                     // It expired meanwhile.
                     Err(Error::Refused(refusal)) if refusal.errno == ENOENT => {}
@@ -106,7 +114,7 @@ fn select(
     mut routes: Vec<Route>,
     of: Option<&ServiceKey>,
     from: Option<Prefix>,
-    host: Option<IpAddr>,
+    (host, port): (Option<IpAddr>, Option<u16>),
 ) -> Vec<Route> {
     routes.retain(|route| {
         let is_of = |of: &ServiceKey| {
@@ -115,6 +123,7 @@ fn select(
         of.is_none_or(is_of)
             && from.is_none_or(|from| from.contains(route.client_addr))
             && host.is_none_or(|host| route.host_addr == Some(host))
+            && port.is_none_or(|port| route.host_port == Some(port))
     });
     routes
 }

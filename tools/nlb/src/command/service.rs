@@ -61,6 +61,7 @@ pub(super) fn run(command: Option<&ServiceCommand>, format: Format) -> Outcome {
         Some(ServiceCommand::Set { service, picking }) => {
             fwd.service_set(service, picking.into())?;
         }
+        Some(ServiceCommand::Zero { service }) => fwd.service_zero(service.as_ref())?,
         Some(ServiceCommand::Del { service }) => fwd.service_del(service)?,
         Some(ServiceCommand::Show {
             service: Some(service),

@@ -10,14 +10,14 @@ use std::{
     io::{
         self,
         Write, //
-    },
-    net::IpAddr, //
+    }, //
 };
 
 use nlb_netlink::{
     AllotmentState,
     ConnectionKey,
     Endpoint,
+    EndpointId,
     EndpointState,
     Error,
     Fwd,
@@ -35,6 +35,7 @@ use serde::Serialize;
 use super::{
     connection,
     rule,
+    socket,
     Outcome, //
 };
 use crate::{
@@ -150,16 +151,19 @@ fn trace(key: &ConnectionKey) -> Result<Traced, Failure> {
             false => None,
         };
         let shares: Option<HashMap<_, _>> = shares.map(|shares| {
-            let each = shares.iter().map(|share| (share.host_addr, share.amount));
+            let each = shares.iter().map(|share| {
+                let port = share.host_port.unwrap_or(0);
+                (EndpointId::new(share.host_addr, Some(port)), share.amount)
+            });
             each.collect()
         });
         let all = there(fwd.endpoints(Some(&service)))?.unwrap_or_default();
         endpoints.extend(all.into_iter().map(|endpoint| {
             let share = shares.as_ref().map(|shares| {
-                let share = shares.get(&endpoint.host_addr);
+                let share = shares.get(&endpoint.id());
                 share.copied().unwrap_or(0)
             });
-            let picked = trace.choice.is_some() && trace.host_addr == Some(endpoint.host_addr);
+            let picked = trace.choice.is_some() && is_it(&trace, &endpoint);
             Candidate {
                 standing: standing(&endpoint, picked, share, trace.choice),
                 endpoint,
@@ -177,6 +181,11 @@ fn trace(key: &ConnectionKey) -> Result<Traced, Failure> {
     })
 }
 
+/// Whether the packet goes to this endpoint.
+fn is_it(trace: &Trace, endpoint: &Endpoint) -> bool {
+    trace.host_addr == Some(endpoint.host_addr) && trace.host_port == endpoint.host_port
+}
+
 fn device(index: u32) -> Result<Option<String>, Failure> {
     let links = Links::open()?.links()?;
     let mut found = links.into_iter().filter(|link| link.index == index);
@@ -190,7 +199,6 @@ fn standing(
     share: Option<u32>,
     choice: Option<Named<TraceChoice>>,
 ) -> Standing {
-    let max = endpoint.max_routes.unwrap_or(0);
     let by_scheduler = matches!(
         choice,
         None | Some(Named::Known(
@@ -202,7 +210,7 @@ fn standing(
         Some(Named::Known(EndpointState::Inactive)) => Standing::Inactive,
         Some(Named::Known(EndpointState::Draining)) => Standing::Draining,
         _ if by_scheduler && endpoint.weight == Some(0) => Standing::NoWeight,
-        _ if max > 0 && endpoint.active_routes.unwrap_or(0) >= max => Standing::Full,
+        _ if endpoint.full == Some(true) => Standing::Full,
         _ if endpoint.backup == Some(true) && choice != Some(Named::Known(TraceChoice::Backup)) => {
             Standing::Backup
         }
@@ -239,7 +247,8 @@ fn lines(traced: &Traced) -> Vec<(&'static str, String)> {
         (None, Some(priority)) => lines.push(("rule", format!("priority {priority}"))),
         (None, None) => {}
     }
-    if let Some(host) = trace.affinity_host {
+    if trace.affinity_host.is_some() {
+        let host = socket(trace.affinity_host, trace.affinity_host_port);
         let expires = milliseconds(trace.affinity_expires);
         lines.push(("affinity", format!("{host}, for {expires}")));
     }
@@ -249,8 +258,8 @@ fn lines(traced: &Traced) -> Vec<(&'static str, String)> {
     for candidate in &traced.endpoints {
         lines.push(("endpoint", endpoint(candidate, trace.choice)));
     }
-    if let Some(host) = trace.host_addr {
-        lines.push(("way", way(traced, host)));
+    if trace.host_addr.is_some() {
+        lines.push(("way", way(traced)));
         if let Some(fast) = fast(trace) {
             lines.push(("fast path", fast.to_owned()));
         }
@@ -296,8 +305,13 @@ fn endpoint(candidate: &Candidate, choice: Option<Named<TraceChoice>>) -> String
         Standing::Inactive => "inactive".to_owned(),
         Standing::Draining => "draining".to_owned(),
         Standing::Full => format!(
-            "full: {active} active routes of {}",
-            maybe(endpoint.max_routes)
+            "full: {active} active routes of {}{}",
+            maybe(endpoint.max_routes),
+            match endpoint.resume_routes {
+                Some(resume) if active < endpoint.max_routes.unwrap_or(0) =>
+                    format!(", until fewer than {resume}"),
+                _ => String::new(),
+            }
         ),
         Standing::Backup => "a backup, and another can take it".to_owned(),
         Standing::NoWeight => "weight 0".to_owned(),
@@ -310,15 +324,16 @@ fn endpoint(candidate: &Candidate, choice: Option<Named<TraceChoice>>) -> String
         .map(|step| format!(" ({step}/16 by slow start)"));
     format!(
         "{} weight {}{}{} active {active}: {why}",
-        endpoint.host_addr,
+        endpoint.id(),
         maybe(endpoint.weight),
         step.unwrap_or_default(),
         share.unwrap_or_default()
     )
 }
 
-fn way(traced: &Traced, host: IpAddr) -> String {
+fn way(traced: &Traced) -> String {
     let trace = &traced.trace;
+    let host = socket(trace.host_addr, trace.host_port);
     let ends = match (trace.answered(), trace.source_addr) {
         (Some(answered), _) => format!("from {host} back to {}", answered.client.ip()),
         (None, Some(source)) => format!("to {host} from {source}"),

@@ -116,7 +116,7 @@ impl Source<'_> {
             return Err(self.mistake(&value.span(), what));
         };
         let mut entries: Vec<Entry> = Vec::with_capacity(array.len());
-        let mut seen: HashMap<String, Place> = HashMap::new();
+        let mut seen: HashMap<(String, u16), Place> = HashMap::new();
         for element in array {
             let DeValue::Table(table) = element.get_ref() else {
                 let what = format!("{} is a table with {}", shape.noun, shape.name.0);
@@ -124,7 +124,7 @@ impl Source<'_> {
             };
             let entry = self.entry(shape, owner, &element.span(), table)?;
             let place = self.place(&element.span());
-            if let Some(first) = seen.insert(entry.name.clone(), place) {
+            if let Some(first) = seen.insert((entry.name.clone(), entry.port), place) {
                 let what = format!(
                     "{} {} is in line {} already; remove one of them",
                     shape.table, entry.name, first.line
@@ -180,6 +180,8 @@ impl Source<'_> {
         let mut entry = Entry {
             kind: shape.kind,
             name: text,
+            port: 0,
+            shares_name: false,
             settings,
             parts: Vec::new(),
             place: Some(self.place(span)),
@@ -191,6 +193,17 @@ impl Source<'_> {
                 .is_some_and(|own| own.value != "false");
             if ["secret-file", "unauthenticated"].contains(&own.keyword) && !is_said {
                 own.value = None;
+            }
+        }
+        if entry.kind == Kind::Endpoint {
+            let port = entry.get("port").and_then(|port| port.parse().ok());
+            entry.note_port(owner, port.filter(|port| *port > 0));
+            for own in &mut entry.settings {
+                if own.keyword == "port" {
+                    // One with another port is another endpoint, and 0 is the same as nothing.
+                    own.any = true;
+                    own.value.take_if(|port| port == "0");
+                }
             }
         }
         self.rules(&entry, span, &given)?;

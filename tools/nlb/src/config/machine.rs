@@ -99,7 +99,7 @@ fn read_kind(kind: Kind) -> Result<Vec<Entry>, Error> {
     }
     for entry in &mut entries {
         if entry.kind == Kind::Service {
-            entry.parts.sort_by(|a, b| a.name.cmp(&b.name));
+            entry.parts.sort_by(|a, b| a.id().cmp(&b.id()));
         }
     }
     Ok(entries)

@@ -3,7 +3,10 @@
 //! What leads from one configuration to another: commands, in an order in which no service is
 //! without endpoints on the way.
 
-use std::collections::HashMap;
+use std::collections::{
+    HashMap,
+    HashSet, //
+};
 
 use nlb_netlink::ServiceKey;
 
@@ -61,6 +64,9 @@ struct Phases {
 
 /// The steps from `have` to `want`, of the kinds that `want` says everything about.
 pub(crate) fn plan(have: &Config, want: &Config) -> Result<Vec<Step>, Impossible> {
+    let (mut have, mut want) = (have.clone(), want.clone());
+    note_shared_names(&mut have, &mut want);
+    let (have, want) = (&have, &want);
     let mut phases = Phases::default();
     for kind in &want.kinds {
         let old: HashMap<_, _> = have.of(*kind).map(|entry| (&entry.name, entry)).collect();
@@ -102,6 +108,23 @@ pub(crate) fn plan(have: &Config, want: &Config) -> Result<Vec<Step>, Impossible
         forget,
     } = phases;
     Ok([add, open, close, anew, remove, forget].concat())
+}
+
+/// Notes which hosts have several endpoints of a service, before or after or on the way.
+fn note_shared_names(have: &mut Config, want: &mut Config) {
+    let mut ports: HashMap<(String, String), HashSet<u16>> = HashMap::new();
+    for entry in have.entries.iter().chain(&want.entries) {
+        for part in &entry.parts {
+            let name = (entry.name.clone(), part.name.clone());
+            ports.entry(name).or_default().insert(part.port);
+        }
+    }
+    for entry in have.entries.iter_mut().chain(&mut want.entries) {
+        for part in &mut entry.parts {
+            let name = (entry.name.clone(), part.name.clone());
+            part.shares_name = ports.get(&name).is_some_and(|ports| ports.len() > 1);
+        }
+    }
 }
 
 impl Phases {
@@ -171,9 +194,9 @@ impl Phases {
 
     /// Endpoints of a service, keys of a peer.
     fn parts(&mut self, old: &Entry, new: &Entry) -> Result<(), Impossible> {
-        let theirs: HashMap<_, _> = old.parts.iter().map(|part| (&part.name, part)).collect();
+        let theirs: HashMap<_, _> = old.parts.iter().map(|part| (part.id(), part)).collect();
         for part in &new.parts {
-            let Some(own) = theirs.get(&part.name) else {
+            let Some(own) = theirs.get(&part.id()) else {
                 self.add(Some(new), part)?;
                 continue;
             };
@@ -208,7 +231,7 @@ impl Phases {
             _ => {}
         }
         for own in &old.parts {
-            if !new.parts.iter().any(|part| part.name == own.name) {
+            if !new.parts.iter().any(|part| part.id() == own.id()) {
                 self.remove(Some(new), own);
             }
         }
@@ -293,6 +316,10 @@ fn about(command: &str, owner: Option<&Entry>, entry: &Entry) -> Words {
     words.extend(owner.map(|owner| owner.name.clone()));
     words.extend(shape.keyword.map(str::to_owned));
     words.push(entry.name.clone());
+    // What adds it says so anyway.
+    if command != "add" && (entry.shares_name || entry.port > 0) {
+        words.extend(["port".to_owned(), entry.port.to_string()]);
+    }
     words
 }
 

@@ -250,6 +250,9 @@ const ENDPOINT: &[Attribute<Endpoint>] = &[
     attribute::<u32, _>("max-routes", Is("0"), Set, |endpoint| {
         text(endpoint.max_routes)
     }),
+    attribute::<u32, _>("resume-routes", Is("0"), Set, |endpoint| {
+        text(endpoint.resume_routes)
+    }),
     Attribute {
         keyword: "backup",
         otherwise: Is("no"),
@@ -265,7 +268,7 @@ pub(crate) const BARE: &str = "action";
 
 /// Numbers that are smaller than the largest of their type.
 pub(crate) const LIMITS: &[(&str, u64)] = &[
-    ("weight", 100),
+    ("weight", 65535),
     ("affinity", 31 * 24 * 3600),
     ("prefix", 128),
     ("slow-start", 3600),
@@ -447,6 +450,8 @@ fn shown<T>(kind: Kind, attributes: &[Attribute<T>], name: String, object: &T) -
     Entry {
         kind,
         name,
+        port: 0,
+        shares_name: false,
         settings: attributes.iter().map(setting).collect(),
         parts: Vec::new(),
         place: None,
@@ -493,6 +498,8 @@ impl From<&Service> for Entry {
 impl From<&Endpoint> for Entry {
     fn from(endpoint: &Endpoint) -> Self {
         let name = endpoint.host_addr.to_string();
-        shown(Kind::Endpoint, ENDPOINT, name, endpoint)
+        let mut entry = shown(Kind::Endpoint, ENDPOINT, name, endpoint);
+        entry.note_port(Some(&endpoint.service().to_string()), endpoint.host_port);
+        entry
     }
 }

@@ -87,9 +87,9 @@ fn a_file_becomes_commands() {
             "nlb rule add priority 10 reject from 198.51.100.0/24 to 192.0.2.10:80-81/tcp",
             "nlb rule add priority 9 drop from any proto udp",
             "nlb service add 192.0.2.10:80/tcp mode peek idle-timeout 0 fin-timeout 0 syn-timeout 0 miss-timeout 0 classifier 8080",
-            "nlb endpoint add 192.0.2.10:80/tcp host 10.0.2.2 via tunnel weight 1 state active max-routes 0 backup no",
+            "nlb endpoint add 192.0.2.10:80/tcp host 10.0.2.2 via tunnel weight 1 state active max-routes 0 resume-routes 0 backup no",
             "nlb service add [2001:db8::1]:53/udp mode l4 scheduler mh affinity 0 prefix 128 slow-start 0 idle-timeout 0",
-            "nlb endpoint add [2001:db8::1]:53/udp host 2001:db8:2::2 via tunnel weight 3 state draining max-routes 0 backup no source 2001:db8:2::1",
+            "nlb endpoint add [2001:db8::1]:53/udp host 2001:db8:2::2 via tunnel weight 3 state draining max-routes 0 resume-routes 0 backup no source 2001:db8:2::1",
         ]
     );
 }
@@ -190,8 +190,8 @@ fn what_is_wrong_is_told_with_its_place() {
         ),
         ("classifier = 80", "f:3:14: only mode peek has a classifier"),
         (
-            "[[service.endpoint]]\nhost = \"10.0.2.2\"\nweight = 101",
-            "f:5:10: weight is 101; the most is 100",
+            "[[service.endpoint]]\nhost = \"10.0.2.2\"\nweight = 65536",
+            "f:5:10: weight is 65536; the most is 65535",
         ),
         (
             "[[service.endpoint]]\nhost = \"10.0.2.2\"\nweight = -1",
@@ -199,7 +199,7 @@ fn what_is_wrong_is_told_with_its_place() {
         ),
         (
             "[[service.endpoint]]\nhost = \"10.0.2.2\"\nhosts = 1",
-            "f:5:1: unknown key `hosts`; an endpoint has host, via, port, weight, state, max-routes, backup and source",
+            "f:5:1: unknown key `hosts`; an endpoint has host, via, port, weight, state, max-routes, resume-routes, backup and source",
         ),
         (
             "[service.endpoint]",
@@ -208,6 +208,10 @@ fn what_is_wrong_is_told_with_its_place() {
         (
             "[[service.endpoint]]\nhost = \"::1\"\n[[service.endpoint]]\nhost = \"0::1\"",
             "f:5:1: endpoint ::1 is in line 3 already; remove one of them",
+        ),
+        (
+            "[[service.endpoint]]\nhost = \"::1\"\nvia = \"nat\"\n[[service.endpoint]]\nhost = \"::1\"\nport = 80",
+            "f:6:1: endpoint ::1 is in line 3 already; remove one of them",
         ),
         (
             service,
@@ -282,12 +286,12 @@ fn changes_come_in_an_order_that_does_no_harm() {
     assert_eq!(
         commands(&parsed(have), &parsed(want)),
         [
-            "nlb endpoint add 192.0.2.10:80/tcp host 10.0.5.2 via tunnel weight 1 state active max-routes 0 backup no",
+            "nlb endpoint add 192.0.2.10:80/tcp host 10.0.5.2 via tunnel weight 1 state active max-routes 0 resume-routes 0 backup no",
             "nlb service set 192.0.2.10:80/tcp scheduler wlc  # was scheduler wrr",
             "nlb endpoint set 192.0.2.10:80/tcp host 10.0.3.2 state active  # was state draining",
             "nlb endpoint set 192.0.2.10:80/tcp host 10.0.2.2 weight 2 state draining  # was weight 1 state active",
             "nlb endpoint del 192.0.2.10:80/tcp host 10.0.4.2  # was source 10.0.4.1",
-            "nlb endpoint add 192.0.2.10:80/tcp host 10.0.4.2 via tunnel weight 1 state active max-routes 0 backup no source 10.0.4.9",
+            "nlb endpoint add 192.0.2.10:80/tcp host 10.0.4.2 via tunnel weight 1 state active max-routes 0 resume-routes 0 backup no source 10.0.4.9",
             "nlb service del 192.0.2.10:82/tcp  # was mode l4 scheduler wrr affinity 0 prefix 32 slow-start 0",
             "nlb service add 192.0.2.10:82/tcp mode peek idle-timeout 0 fin-timeout 0 syn-timeout 0 miss-timeout 0",
             "nlb forwarder del 10.0.2.1",
@@ -304,6 +308,50 @@ fn changes_come_in_an_order_that_does_no_harm() {
     assert!(!lines
         .iter()
         .any(|line| line.contains("forwarder") || line.contains("10.0.4.2")));
+}
+
+#[test]
+fn a_host_has_several_ports() {
+    let config = |endpoints: &[&str]| {
+        let text = endpoints.iter().map(|rest| {
+            format!(
+                "[[service.endpoint]]\nhost = \"10.0.2.2\"\n{}\n",
+                rest.replace(' ', "\n")
+            )
+        });
+        let text: String = text.collect();
+        parsed(&format!("[[service]]\nvip = \"192.0.2.10:80\"\n{text}"))
+    };
+    let nat = |port: u16, more: &str| format!("via=\"nat\" port={port} {more}");
+    let have = config(&["via=\"nat\"", &nat(8080, "weight=2"), &nat(8081, "")]);
+    // Its own port is one like others, said or not.
+    assert!(commands(
+        &have,
+        &config(&[&nat(80, ""), &nat(8080, "weight=2"), &nat(8081, "")])
+    )
+    .is_empty());
+    let want = config(&[
+        "via=\"nat\" port=0 weight=5",
+        &nat(8080, ""),
+        &nat(8082, ""),
+    ]);
+    assert_eq!(
+        commands(&have, &want),
+        [
+            "nlb endpoint add 192.0.2.10:80/tcp host 10.0.2.2 via nat port 8082 weight 1 state active max-routes 0 resume-routes 0 backup no",
+            "nlb endpoint set 192.0.2.10:80/tcp host 10.0.2.2 port 0 weight 5  # was weight 1",
+            "nlb endpoint set 192.0.2.10:80/tcp host 10.0.2.2 port 8080 weight 1  # was weight 2",
+            "nlb endpoint del 192.0.2.10:80/tcp host 10.0.2.2 port 8081",
+        ]
+    );
+    // While there are two, even for a moment, the name is not enough.
+    assert_eq!(
+        commands(&config(&["weight=3"]), &config(&[&nat(8080, "")])),
+        [
+            "nlb endpoint add 192.0.2.10:80/tcp host 10.0.2.2 via nat port 8080 weight 1 state active max-routes 0 resume-routes 0 backup no",
+            "nlb endpoint del 192.0.2.10:80/tcp host 10.0.2.2 port 0",
+        ]
+    );
 }
 
 /// Services with these ports.

@@ -6,14 +6,13 @@
 //! The forwarder gives an allotment up when its age is over, and here another one is made in time, of what is known
 //! then: so nobody goes by what this unit knew before it ended, or before it could not tell the forwarder any more.
 
-use super::plan::{Effect, Known, Plan};
+use super::plan::{Known, Plan};
 use nlb_netlink::{
-    Allotment, AllotmentScheme, AllotmentShare, AllotmentState, Endpoint, EndpointState, Named,
-    NewAllotment, ServiceKey,
+    Allotment, AllotmentScheme, AllotmentShare, AllotmentState, Endpoint, EndpointId,
+    EndpointState, Named, NewAllotment, ServiceKey,
 };
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
-    net::IpAddr,
+    collections::{BTreeMap, HashSet},
     time::Duration,
 };
 
@@ -31,7 +30,7 @@ pub(crate) struct Order {
 pub(crate) type Orders = BTreeMap<ServiceKey, Order>;
 
 /// What endpoints can take.
-pub(crate) type Weights = Vec<(IpAddr, u32)>;
+pub(crate) type Weights = Vec<(EndpointId, u32)>;
 
 /// Of each service that can be allotted, what its endpoints can take once the plan is carried out: those that hosts
 /// speak of by what is left of their capacity, others by their weight. Not of services of which no host speaks, and
@@ -46,20 +45,16 @@ pub(crate) fn weights(
     if orders.is_empty() {
         return all;
     }
-    let effects = plan.effects.iter();
-    let effects: HashMap<(ServiceKey, IpAddr), &Effect> = effects
-        .map(|(place, effect)| ((effect.service, place.physical.ip()), effect))
-        .collect();
     let rows = known.rows.iter();
     let spoken: HashSet<_> = rows
         .filter_map(|(place, _)| Some(plan.effects.get(place)?.service))
         .collect();
+    let effects = plan.by_seat.iter().flatten();
     let panics: HashSet<_> = effects
-        .values()
         .filter(|effect| effect.is_panic())
         .map(|effect| effect.service)
         .collect();
-    for endpoint in endpoints {
+    for (number, endpoint) in endpoints.iter().enumerate() {
         let service = endpoint.service();
         if !orders.contains_key(&service)
             || !spoken.contains(&service)
@@ -68,7 +63,7 @@ pub(crate) fn weights(
         {
             continue;
         }
-        let weight = match effects.get(&(service, endpoint.host_addr)) {
+        let weight = match plan.by_seat.get(number).copied().flatten() {
             Some(effect) => effect
                 .weight
                 .filter(|_| effect.state == EndpointState::Active),
@@ -76,7 +71,7 @@ pub(crate) fn weights(
         };
         if let Some(weight) = weight.filter(|weight| *weight > 0) {
             let weights: &mut Weights = all.entry(service).or_default();
-            weights.push((endpoint.host_addr, weight));
+            weights.push((endpoint.id(), weight));
         }
     }
     all
@@ -84,7 +79,7 @@ pub(crate) fn weights(
 
 /// Parts of `total` in proportion, which are whole numbers and together `total`; whoever can take anything gets one at
 /// least, as long as there are enough.
-pub(crate) fn shares(weights: &[(IpAddr, u32)], total: u32) -> Vec<AllotmentShare> {
+pub(crate) fn shares(weights: &[(EndpointId, u32)], total: u32) -> Vec<AllotmentShare> {
     let sum: u64 = weights.iter().map(|(_, weight)| u64::from(*weight)).sum();
     if sum == 0 {
         return Vec::new();
@@ -93,9 +88,9 @@ pub(crate) fn shares(weights: &[(IpAddr, u32)], total: u32) -> Vec<AllotmentShar
     let mut parts: Vec<_> = weights
         .iter()
         .filter(|(_, weight)| *weight > 0)
-        .map(|(host, weight)| {
+        .map(|(endpoint, weight)| {
             let part = u64::from(*weight) * u64::from(total);
-            (*host, part / sum, part % sum)
+            (*endpoint, part / sum, part % sum)
         })
         .collect();
     let given: u64 = parts.iter().map(|(_, part, _)| part).sum();
@@ -115,10 +110,7 @@ pub(crate) fn shares(weights: &[(IpAddr, u32)], total: u32) -> Vec<AllotmentShar
     }
     let parts = parts.into_iter().filter(|(_, part, _)| *part > 0);
     parts
-        .map(|(host_addr, part, _)| AllotmentShare {
-            host_addr,
-            amount: part as u32,
-        })
+        .map(|(endpoint, part, _)| AllotmentShare::new(endpoint, part as u32))
         .collect()
 }
 

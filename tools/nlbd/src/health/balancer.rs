@@ -29,7 +29,7 @@ pub(crate) trait Balancer: Send {
 
     /// What the endpoint of a change is called.
     fn named(&self, change: &Change) -> String {
-        change.host.to_string()
+        change.endpoint().to_string()
     }
 }
 
@@ -212,6 +212,7 @@ mod tests {
             number: last.into(),
             service: "192.0.2.10:80/tcp".parse().unwrap(),
             host: [10, 0, 0, last].into(),
+            port: None,
             change: EndpointChange {
                 state: Some(EndpointState::Draining),
                 ..EndpointChange::default()

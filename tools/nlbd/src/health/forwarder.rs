@@ -103,7 +103,7 @@ impl Balancer for Forwarder {
         let Some((fwd, _)) = &mut self.open else {
             return Err(Refused::All(Error::NoAnswer.to_string()));
         };
-        match fwd.endpoint_set(&change.service, change.host, change.change) {
+        match fwd.endpoint_set(&change.service, change.endpoint(), change.change) {
             Ok(()) => Ok(()),
             Err(Error::Refused(refusal)) if refusal.errno == ENOENT => Err(Refused::Gone),
             Err(error @ Error::Refused(_)) => Err(Refused::This(error.to_string())),

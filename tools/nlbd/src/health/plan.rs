@@ -8,7 +8,9 @@
 
 use super::config::Panic;
 use nlb_health::row::{Directive, Health, Row, Status};
-use nlb_netlink::{Endpoint, EndpointChange, EndpointState, Named, Ports, Proto, ServiceKey};
+use nlb_netlink::{
+    Endpoint, EndpointChange, EndpointId, EndpointState, Named, Ports, Proto, ServiceKey,
+};
 use serde::{Deserialize, Serialize};
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
@@ -168,6 +170,13 @@ pub(crate) struct Effect {
     pub(crate) cause: Cause,
 }
 
+impl Change {
+    /// The endpoint, as the forwarder knows it.
+    pub(crate) fn endpoint(&self) -> EndpointId {
+        EndpointId::new(self.host, Some(self.port.unwrap_or(0)))
+    }
+}
+
 impl Effect {
     /// It is not healthy, and gets connections because too many are not.
     pub(crate) fn is_panic(&self) -> bool {
@@ -182,6 +191,7 @@ pub(crate) struct Change {
     pub(crate) number: usize,
     pub(crate) service: ServiceKey,
     pub(crate) host: IpAddr,
+    pub(crate) port: Option<u16>,
     pub(crate) change: EndpointChange,
     pub(crate) cause: Cause,
 }
@@ -194,6 +204,8 @@ pub(crate) struct Plan {
     pub(crate) effects: BTreeMap<Place, Effect>,
     /// Those that somebody else has changed since they were gone.
     pub(crate) by_hand: BTreeSet<Place>,
+    /// What each endpoint does, if a row is about it.
+    pub(crate) by_seat: Vec<Option<Effect>>,
     /// Which endpoints are those of a row.
     seats: Vec<(Place, usize)>,
 }
@@ -354,9 +366,13 @@ impl<'a> Index<'a> {
     fn find<'b>(&'b self, place: &'b Place) -> impl Iterator<Item = usize> + use<'a, 'b> {
         let key = self.service(place).map(|key| (key, place.physical.ip()));
         let own = key.and_then(|key| self.endpoints.get(&key));
-        let own = own.into_iter().flatten().filter(move |(_, endpoint)| {
+        let own = own.map(Vec::as_slice).unwrap_or_default();
+        // Beside an endpoint with that very port, another one there is somebody else's.
+        let port = place.physical.port();
+        let is_named = port > 0 && own.iter().any(|(_, seat)| seat.port == Some(port));
+        let own = own.iter().filter(move |(_, endpoint)| {
             let is_its = |port| [0, port].contains(&place.physical.port());
-            endpoint.port.is_none_or(is_its)
+            endpoint.port.map_or(!is_named, is_its)
         });
         own.map(|(number, _)| *number)
     }
@@ -432,6 +448,7 @@ pub(crate) fn plan(
         }
     }
     plan.seats = places;
+    plan.by_seat = effects;
     plan
 }
 
@@ -532,6 +549,7 @@ fn change(effect: &Effect, endpoint: &Seat) -> Option<Change> {
         number: effect.number,
         service: effect.service,
         host: endpoint.host,
+        port: endpoint.port,
         change,
         cause: effect.cause,
     })

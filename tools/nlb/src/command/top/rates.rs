@@ -84,7 +84,7 @@ impl Sample {
 pub(super) struct Row {
     /// What tells it from others; the service for an endpoint.
     pub(super) name: String,
-    /// The host of an endpoint.
+    /// The host of an endpoint, and its port, with half-nat and nat.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) host: Option<String>,
     /// State of an endpoint, mode of a service.
@@ -143,7 +143,7 @@ impl Rates {
         let endpoints: HashMap<_, _> = before
             .endpoints
             .iter()
-            .map(|own| ((own.service(), own.host_addr), of_host(own)))
+            .map(|own| ((own.service(), own.id()), of_host(own)))
             .collect();
         let forwarders: HashMap<_, _> = before
             .forwarders
@@ -153,9 +153,9 @@ impl Rates {
 
         let mut hosts: HashMap<_, Vec<Row>> = HashMap::new();
         for own in &now.endpoints {
-            let past = endpoints.get(&(own.service(), own.host_addr));
+            let past = endpoints.get(&(own.service(), own.id()));
             let row = Row {
-                host: Some(own.host_addr.to_string()),
+                host: Some(own.id().to_string()),
                 weight: own.weight,
                 active_routes: own.active_routes,
                 ..row(
@@ -368,7 +368,7 @@ mod tests {
         assert_eq!(drops, [("table-full", 0.5, 5), ("ttl-expired", 0.0, 3)]);
         let by_name = Rates::between(&before, &now, SortBy::Name);
         assert_eq!(by_name.rows[1].host.as_deref(), Some("10.0.2.2"));
-        // It was removed and added meanwhile.
+        // It was removed and added meanwhile, or its counters were zeroed.
         let again = sample(later, &[(2, 6, 1)], 0);
         let rates = Rates::between(&before, &again, SortBy::Name);
         assert_eq!(rates.rows[1].connections, 3.0);

@@ -17,10 +17,12 @@ fn trace(outcome: TraceOutcome) -> Trace {
         rule: None,
         route_state: None,
         affinity_host: None,
+        affinity_host_port: None,
         affinity_expires: None,
         allotment_state: None,
         choice: None,
         host_addr: None,
+        host_port: None,
         forward: None,
         source_addr: None,
         ifindex: None,
@@ -48,6 +50,8 @@ fn host(last: u8) -> Endpoint {
         routes: Some(0),
         active_routes: Some(5),
         max_routes: Some(0),
+        resume_routes: Some(0),
+        full: Some(false),
         backup: Some(false),
         slow_start_step: None,
         connections: None,
@@ -71,14 +75,7 @@ fn why_an_endpoint_is_picked_or_not() {
     assert_eq!(of(inactive, None, scheduler), Standing::Inactive);
     let draining = |own: &mut Endpoint| own.state = Some(Named::Known(EndpointState::Draining));
     assert_eq!(of(draining, None, scheduler), Standing::Draining);
-    assert_eq!(
-        of(|own| own.max_routes = Some(5), None, None),
-        Standing::Full
-    );
-    assert_eq!(
-        of(|own| own.max_routes = Some(6), None, None),
-        Standing::Other
-    );
+    assert_eq!(of(|own| own.full = Some(true), None, None), Standing::Full);
     assert_eq!(
         of(|own| own.weight = Some(0), None, scheduler),
         Standing::NoWeight
@@ -98,6 +95,26 @@ fn why_an_endpoint_is_picked_or_not() {
     );
     assert_eq!(of(|_| (), Some(0), allotment), Standing::NoShare);
     assert_eq!(of(|_| (), Some(0), scheduler), Standing::Other);
+}
+
+#[test]
+fn of_several_ports_one_is_it() {
+    let mut trace = trace(TraceOutcome::NewRoute);
+    trace.host_addr = Some([10, 0, 2, 2].into());
+    let own = |port| {
+        let mut endpoint = host(2);
+        endpoint.host_port = port;
+        endpoint
+    };
+    for port in [None, Some(8080), Some(8081)] {
+        trace.host_port = port;
+        let found = [None, Some(8080), Some(8081)].map(|other| is_it(&trace, &own(other)));
+        assert_eq!(
+            found,
+            [None, Some(8080), Some(8081)].map(|other| other == port)
+        );
+    }
+    assert!(!is_it(&trace, &host(3)));
 }
 
 #[test]

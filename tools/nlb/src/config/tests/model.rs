@@ -68,7 +68,14 @@ impl Model {
         }
         let owner = words.remove(0).to_owned();
         let id = match kind {
-            "endpoint" | "key" => format!("{kind} {owner} {}", words.drain(..2).nth(1).unwrap()),
+            "endpoint" => {
+                let host = words.drain(..2).nth(1).unwrap();
+                match self.endpoint(&format!("endpoint {owner} {host} "), verb, &words) {
+                    Ok(id) => id,
+                    Err(errno) => return Err(refused(errno)),
+                }
+            }
+            "key" => format!("{kind} {owner} {}", words.drain(..2).nth(1).unwrap()),
             _ => format!("{kind} {owner}"),
         };
         let mut settings = BTreeMap::new();
@@ -79,6 +86,9 @@ impl Model {
                 _ => words.remove(0),
             };
             settings.insert(keyword.to_owned(), value.to_owned());
+        }
+        if kind == "endpoint" && verb != "add" {
+            settings.remove("port");
         }
         let parent = format!("{} {owner}", if kind == "key" { "peer" } else { "service" });
         match verb {
@@ -131,6 +141,20 @@ impl Model {
         Ok(())
     }
 
+    /// The endpoint at a host that a command names.
+    fn endpoint(&self, host: &str, verb: &str, words: &[&str]) -> Result<String, i32> {
+        let port = words.iter().skip_while(|word| **word != "port").nth(1);
+        if let Some(port) = port.or((verb == "add").then_some(&"0")) {
+            return Ok(format!("{host}{port}"));
+        }
+        let mut there = self.objects.keys().filter(|id| id.starts_with(host));
+        match (there.next(), there.next()) {
+            (Some(only), None) => Ok(only.clone()),
+            (None, _) => Err(2),
+            _ => Err(76),
+        }
+    }
+
     /// How many hosts of a service get connections.
     fn hosts(&self, service: &str) -> usize {
         let hosts = self.objects.iter().filter(|(id, settings)| {
@@ -154,14 +178,12 @@ fn model(config: &Config) -> Model {
 /// The text of some configuration.
 fn any_file() -> impl Strategy<Value = String> {
     let endpoint = (
-        0u8..4,
         prop_oneof![Just("active"), Just("draining"), Just("inactive")],
         0u8..3,
     )
-        .prop_map(|(host, state, weight)| {
-            (host, format!("state = \"{state}\"\nweight = {weight}\n"))
-        });
-    let endpoints = prop::collection::btree_map(0u8..4, endpoint, 0..4);
+        .prop_map(|(state, weight)| format!("state = \"{state}\"\nweight = {weight}\n"));
+    // Some by a port of its own, of which a host may have several.
+    let endpoints = prop::collection::btree_map((0u8..3, 0u8..3), endpoint, 0..5);
     let service = (
         prop::bool::ANY,
         prop_oneof![Just("wrr"), Just("lc"), Just("mh")],
@@ -194,8 +216,11 @@ fn any_file() -> impl Strategy<Value = String> {
                 false => format!("scheduler = \"{scheduler}\""),
             };
             out += &format!("[[service]]\nvip = \"192.0.2.10:{port}\"\n{mode}\n");
-            for (host, (_, rest)) in endpoints {
+            for ((host, own), rest) in endpoints {
                 out += &format!("[[service.endpoint]]\nhost = \"10.0.{host}.2\"\n{rest}");
+                if own > 0 {
+                    out += &format!("via = \"nat\"\nport = 808{own}\n");
+                }
             }
         }
         for (priority, (action, from)) in rules {

@@ -32,7 +32,7 @@ fn orders() -> Orders {
 
 /// Last byte of the host, and what it gets.
 fn split(parts: &[u32], total: u32) -> Vec<(u8, u32)> {
-    let hosts = (1..).map(|last| [10, 0, 0, last].into());
+    let hosts = (1..).map(|last| std::net::IpAddr::from([10, 0, 0, last]).into());
     let own: Vec<_> = hosts.zip(parts.iter().copied()).collect();
     let all = shares(&own, total);
     all.iter()
@@ -76,6 +76,30 @@ fn weighed(known: &Known, endpoints: &[Endpoint]) -> Vec<(String, u32)> {
     let own = all.into_values().flatten();
     own.map(|(host, weight)| (host.to_string(), weight))
         .collect()
+}
+
+#[test]
+fn ports_of_a_host_are_allotted_each() {
+    let mut endpoints: Vec<_> = (0..4).map(|_| endpoint(WEB, 1, Active, 7)).collect();
+    for (endpoint, port) in endpoints.iter_mut().zip([8080, 8081, 8082]) {
+        endpoint.host_port = Some(port);
+    }
+    let at = |port: u16| place("192.0.2.10:80", &format!("10.0.0.1:{port}"));
+    let all = known(&[(at(8080), GOOD), (at(8081), BAD)]);
+    // Of the other two no row speaks.
+    let is = |name: &str, weight| (name.to_owned(), weight);
+    assert_eq!(
+        weighed(&all, &endpoints),
+        [
+            is("10.0.0.1:8080", 50),
+            is("10.0.0.1:8082", 7),
+            is("10.0.0.1", 7)
+        ]
+    );
+    // A row without a port is about all of them.
+    let all = known(&[(at(0), GOOD)]);
+    let ports = weighed(&all, &endpoints);
+    assert!(ports.len() == 4 && ports.iter().all(|(_, weight)| *weight == 50));
 }
 
 #[test]
@@ -292,7 +316,7 @@ fn nothing_stale_is_allotted() {
     let other = NewAllotment {
         scheme: AllotmentScheme::Percentages,
         age: 60_000,
-        shares: shares(&[([10, 0, 0, 2].into(), 1)], 100),
+        shares: shares(&[(std::net::IpAddr::from([10, 0, 0, 2]).into(), 1)], 100),
     };
     scene.kernel.set = Some((other, scene.pair.now));
     assert_eq!(scene.look(), Act::Nothing);

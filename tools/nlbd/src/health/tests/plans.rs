@@ -110,6 +110,28 @@ fn weights() {
 }
 
 #[test]
+fn a_port_of_a_host_is_set_alone() {
+    let mut endpoints: Vec<_> = (0..3).map(|_| endpoint(WEB, 1, Active, 50)).collect();
+    endpoints[0].host_port = Some(8080);
+    endpoints[1].host_port = Some(8081);
+    let at = |port: u16| place("192.0.2.10:80", &format!("10.0.0.1:{port}"));
+    let strict = Panic {
+        threshold: 100,
+        ..PANIC
+    };
+    let set = |rows: &[_]| -> Vec<_> {
+        let plan = run(&known(rows), strict, &endpoints);
+        let changes = plan.changes.iter().map(|change| change.endpoint());
+        changes.map(|own| (own.to_string(), own.port)).collect()
+    };
+    let is = |name: &str, port| (name.to_owned(), Some(port));
+    assert_eq!(set(&[(at(8081), BAD)]), [is("10.0.0.1:8081", 8081)]);
+    // The one without a port of its own is for all that nobody else is for.
+    assert_eq!(set(&[(at(80), BAD)]), [is("10.0.0.1", 0)]);
+    assert_eq!(set(&[(at(0), BAD)]).len(), 3);
+}
+
+#[test]
 fn states_follow_health_and_directive() {
     let endpoints: Vec<_> = (1..=6).map(|last| endpoint(WEB, last, Active, 1)).collect();
     let rows = [
@@ -448,7 +470,7 @@ fn services_are_found_as_packets_find_them() {
         &services,
         &seats(&endpoints[..1]),
     );
-    assert_eq!(plan, Plan::default());
+    assert!(plan.changes.is_empty() && plan.effects.is_empty());
     // With NAT, the port has to be that of the host.
     let mut nat = endpoint(one, 1, Active, 1);
     nat.host_port = Some(8080);

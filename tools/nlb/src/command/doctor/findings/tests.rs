@@ -154,6 +154,8 @@ fn lbu() -> Facts {
         forward: None,
         host_port: None,
         max_routes: None,
+        resume_routes: None,
+        full: None,
         backup: None,
         slow_start_step: None,
         source_addr: Some(LBU.into()),
