@@ -55,7 +55,7 @@ together() {
 	[ $(($(sum_of route-new) - added)) = $((4 * flows)) ]
 	background lbu "$tmp/flush" bash -c "while :; do nlb route flush; nlb route show >/dev/null; done"
 	local flusher=$!
-	ns client python3 "$race" "$port" $flows 30
+	ns client python3 "$race" "$port" $flows 12
 	kill $flusher
 	wait $flusher 2>/dev/null || :
 	wait_for 20 consistent "$port"
@@ -72,7 +72,7 @@ endpoints_change() {
 		ns lbu nlb service add "$service" scheduler mh
 		for n in 0 1 3; do ns lbu nlb endpoint add "$service" host "$(host "$service" $n)"; done
 	done
-	background client "$tmp/race" python3 "$race" 9402 $flows 60
+	background client "$tmp/race" python3 "$race" 9402 $flows 24
 	local racer=$!
 	while kill -0 $racer 2>/dev/null; do
 		for service in $(services 9402); do
