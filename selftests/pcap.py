@@ -10,6 +10,7 @@ import argparse
 import dataclasses
 import heapq
 import ipaddress
+import itertools
 import pathlib
 import struct
 import sys
@@ -103,37 +104,40 @@ def parse(ip):
     )
 
 
-def no_rst(files):
-    """No packet in any of the captures has the RST flag."""
-    total, resets = 0, 0
-    for path in files:
-        for packet in read(path):
-            total += 1
-            if packet.flags & RST:
-                resets += 1
-                print(f"{pathlib.Path(path).name}: {packet}")
-    print(f"{total} packets, {resets} with RST")
-    return total > 0 and resets == 0
-
-
-def no_early_rst(files):
-    """No RST before both sides have closed: who has forgotten a connection answers so what is sent again (RFC 9293)."""
-    total, resets, closed = 0, 0, {}
-    for frame in heapq.merge(*map(frames, files), key=lambda frame: frame.time):
+def resets(files, excused):
+    """No packet has the RST flag, but those of which excused() says so, which is asked about each packet, in order of time."""
+    total, found = 0, 0
+    named = (zip(frames(path), itertools.repeat(path)) for path in files)
+    for frame, path in heapq.merge(*named, key=lambda pair: pair[0].time):
         packet = parse(frame.data)
         if not packet:
             continue
         total += 1
+        fine = excused(packet)
+        if packet.flags & RST and not fine:
+            found += 1
+            print(f"{pathlib.Path(path).name}: {packet}")
+    print(f"{total} packets, {found} with RST")
+    return total > 0 and found == 0
+
+
+def no_rst(files):
+    """No packet in any of the captures has the RST flag."""
+    return resets(files, lambda packet: False)
+
+
+def no_early_rst(files):
+    """No RST before both sides have closed: who has forgotten a connection answers so what is sent again (RFC 9293)."""
+    closed = {}
+
+    def both_have_closed(packet):
         ends = frozenset(((packet.source, packet.source_port), (packet.destination, packet.destination_port)))
         if packet.flags & SYN or ends not in closed:
             closed[ends] = set()
         if packet.flags & FIN:
             closed[ends].add(packet.source)
-        if packet.flags & RST and len(closed[ends]) < 2:
-            resets += 1
-            print(packet)
-    print(f"{total} packets, {resets} with RST")
-    return total > 0 and resets == 0
+        return len(closed[ends]) == 2
+    return resets(files, both_have_closed)
 
 
 def same_length(files):
@@ -209,33 +213,22 @@ def data_from(files, address):
     return count > 0
 
 
+# What each needs besides the files.
+FACTS = {no_rst: (), no_early_rst: (), same_length: (), batches: (), pair: (),
+         no_data_from: ("address",), data_from: ("address",), one_rst: ("address",)}
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    facts = parser.add_subparsers(dest="fact", required=True)
-    for name, needs_address in (("no-rst", False), ("no-early-rst", False), ("same-length", False), ("batches", False), ("pair", False),
-                                ("no-data-from", True), ("data-from", True), ("one-rst", True)):
-        fact = facts.add_parser(name)
-        if needs_address:
-            fact.add_argument("address")
-        fact.add_argument("files", nargs="+")
-    args = parser.parse_args()
-    if args.fact == "no-rst":
-        holds = no_rst(args.files)
-    elif args.fact == "no-early-rst":
-        holds = no_early_rst(args.files)
-    elif args.fact == "same-length":
-        holds = same_length(args.files)
-    elif args.fact == "batches":
-        holds = batches(args.files)
-    elif args.fact == "pair":
-        holds = pair(args.files)
-    elif args.fact == "one-rst":
-        holds = one_rst(args.files, args.address)
-    elif args.fact == "no-data-from":
-        holds = no_data_from(args.files, args.address)
-    else:
-        holds = data_from(args.files, args.address)
-    return 0 if holds else 1
+    facts = parser.add_subparsers(required=True)
+    for fact, words in FACTS.items():
+        command = facts.add_parser(fact.__name__.replace("_", "-"))
+        command.set_defaults(fact=fact)
+        for word in words:
+            command.add_argument(word)
+        command.add_argument("files", nargs="+")
+    args = vars(parser.parse_args())
+    return 0 if args.pop("fact")(**args) else 1
 
 
 if __name__ == "__main__":

@@ -1,15 +1,19 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0
-"""Services, endpoints, weights, states and schedulers of the LBU change at random under load: chaos.py SECONDS [SEED].
+"""Services, endpoints, weights, states, schedulers, allotments and rules of the LBU change at random under load, one by
+one or as a file says that is applied: chaos.py SECONDS [SEED].
 
 TCP connections and UDP flows of the client get back what they send, byte by byte, all the time. What may cut a connection
 off is that its endpoint becomes inactive or its service is deleted, which is noted beforehand; nothing else may. Each
-service has one endpoint that always takes connections. At the end all services go, under traffic.
+service has one endpoint that always takes connections. What rules drop and reject is of other addresses of the client,
+from which there comes something all the time. At the end all services go, under traffic.
 """
 
+import contextlib
 import json
 import os
 import random
+import re
 import socket
 import subprocess
 import sys
@@ -22,18 +26,23 @@ ENDPOINTS = {
     4: ["10.0.2.2", "10.0.2.3 via direct", "10.0.2.4 via ipip", "10.0.3.2 via half-nat port 8000", "10.0.3.3 via nat port 8000"],
     6: ["2001:db8:2::2", "2001:db8:2::3 via direct", "2001:db8:3::2 via half-nat port 8000", "2001:db8:3::3 via nat port 8000"],
 }
+# Addresses of the client, and nobody's connections.
+STRANGERS = {4: ["198.51.100.7", "198.51.100.8"], 6: ["2001:db8:f::7", "2001:db8:f::8"]}
 SCHEDULERS = ["rr", "wrr", "lc", "wlc", "mh", "sh", "sed", "nq", "fo", "twos"]
 failures = []
 over = threading.Event()
 
 
-def nlb(*words, check=True):
-    return subprocess.run(["nlb", "-n", "lbu", *words], check=check, capture_output=True, text=True)
+def nlb(*words, text=None):
+    done = subprocess.run(["nlb", "-n", "lbu", *words], check=False, capture_output=True, text=True, input=text)
+    if done.returncode:
+        raise SystemExit(f"nlb {' '.join(words)}: {done.stderr}\n{text or ''}")
+    return done
 
 
 class Service:
     def __init__(self, chance, family, proto):
-        self.chance, self.proto = chance, proto
+        self.chance, self.family, self.proto = chance, family, proto
         self.to = (VIP if family == 4 else VIP6), 7000
         self.name = f"{VIP}:7000/{proto}" if family == 4 else f"[{VIP6}]:7000/{proto}"
         self.anchor, *self.others = ENDPOINTS[family]
@@ -72,8 +81,8 @@ class Service:
         """One change at random; what it was."""
         chance = self.chance
         what = chance.choices(
-            ["weight", "state", "cut-off", "endpoint", "limit", "backup", "scheduler", "affinity", "slow-start", "service"],
-            [6, 6, 3, 6, 3, 2, 4, 2, 2, 1])[0]
+            ["weight", "state", "cut-off", "endpoint", "limit", "backup", "scheduler", "affinity", "slow-start", "allotment",
+             "service"], [6, 6, 3, 6, 3, 2, 4, 2, 2, 6, 1])[0]
         other = chance.choice(self.others)
         if what == "service":
             self.delete()
@@ -84,6 +93,8 @@ class Service:
             nlb("service", "set", self.name, "affinity", chance.choice(["0", "5"]))
         elif what == "slow-start":
             nlb("service", "set", self.name, "slow-start", chance.choice(["0", "3"]))
+        elif what == "allotment":
+            self.allot()
         elif what == "weight" and chance.random() < 0.3:
             self.endpoint("set", self.anchor, "weight", str(chance.choice([1, 100, 65535])))
         elif other not in self.there:
@@ -106,6 +117,89 @@ class Service:
         else:
             self.cut_off(other)
         return what
+
+    def allot(self):
+        """Tokens, maybe fewer than there are connections, or percentages; endpoints that have none are passed over meanwhile."""
+        chance = self.chance
+        hosts = chance.sample([self.anchor, *self.there], chance.randint(1, 1 + len(self.there)))
+        scheme = chance.choice(["tokens", "percentages"])
+        shares = [chance.randint(1, 20) for _ in hosts]
+        if scheme == "percentages":
+            cuts = [0, *sorted(chance.sample(range(1, 100), len(hosts) - 1)), 100]
+            shares = [end - begin for begin, end in zip(cuts, cuts[1:])]
+        shares = [word for host, share in zip(hosts, shares) for word in ("share", f"{host.split()[0]}={share}")]
+        nlb("allotment", "set", self.name, "scheme", scheme, "age", str(chance.choice([100, 1000, 5000])), *shares)
+
+    def takes(self, host):
+        """Whether a host of a file is to stay in it."""
+        if host == self.anchor.split()[0] or self.chance.random() < 0.7:
+            return True
+        self.there = [other for other in self.there if other.split()[0] != host]
+        return False
+
+
+class Rules:
+    """What is dropped, rejected and accepted."""
+
+    def __init__(self, chance):
+        self.chance, self.there, self.next = chance, [], 1
+
+    def change(self):
+        chance = self.chance
+        if len(self.there) >= 8 or self.there and chance.random() < 0.4:
+            nlb("rule", "del", "priority", self.there.pop(chance.randrange(len(self.there))))
+            return "rule del"
+        family = chance.choice([4, 6])
+        action = chance.choice(["drop", "drop", "reject", "accept"])
+        source = chance.choice(STRANGERS[family] + [["198.51.100.0/24", "2001:db8:f::/64"][family == 6]])
+        if action == "accept":
+            source = "any"
+        vip = VIP if family == 4 else VIP6
+        to = chance.choice([vip, f"{vip if family == 4 else f'[{vip}]'}:7000/{chance.choice(['tcp', 'udp'])}"])
+        # Some before those that are there, some behind.
+        priority = str(self.next * 1000 + chance.randrange(1000)) if chance.random() < 0.5 else str(1000 - self.next)
+        self.next += 1
+        nlb("rule", "add", action, "from", source, "to", to, "priority", priority)
+        self.there.append(priority)
+        return "rule add"
+
+
+def apply(services, chance):
+    """Another configuration than there is, as a file: weights, schedulers, hosts that go."""
+    services, saved = {service.name: service for service in services}, nlb("save").stdout
+    # A part for each table; those of a service's endpoints follow it.
+    service, parts = None, []
+    for part in re.split(r"^(?=\[\[)", saved, flags=re.MULTILINE):
+        if part.startswith("[[service]]"):
+            service = services[re.search(r'^vip = "(.*)"$', part, re.MULTILINE)[1]]
+            part = re.sub(r'^scheduler = ".*"', lambda _: f'scheduler = "{chance.choice(SCHEDULERS)}"', part, flags=re.MULTILINE)
+        elif part.startswith("[[service.endpoint]]"):
+            if not service.takes(re.search(r'^host = "(.*)"$', part, re.MULTILINE)[1]):
+                continue
+            part = re.sub(r"^weight = \d+", lambda _: f"weight = {chance.randint(1, 100)}", part, flags=re.MULTILINE)
+        parts.append(part)
+    text = "".join(parts)
+    nlb("apply", "-", text=text)
+    left = nlb("apply", "-", "dry-run", text=text).stdout
+    if left:
+        failures.append(f"not as the file says: {left}")
+        over.set()
+    return "apply"
+
+
+def strangers():
+    """What rules may drop, from addresses without a way back."""
+    while not over.is_set():
+        for family, addresses in STRANGERS.items():
+            for address in addresses:
+                for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
+                    with socket.socket(socket.AF_INET6 if family == 6 else socket.AF_INET, kind) as sock:
+                        sock.setblocking(False)
+                        sock.bind((address, 0))
+                        with contextlib.suppress(OSError):
+                            sock.connect((VIP if family == 4 else VIP6, 7000))
+                            sock.send(b"?")
+        time.sleep(0.2)
 
 
 def failed(service, port, text):
@@ -200,13 +294,24 @@ def main(seconds, seed):
             thread = threading.Thread(target=run, args=(service, random.Random(chance.random())), daemon=True)
             thread.start()
             threads.append(thread)
+    threads.append(threading.Thread(target=strangers, daemon=True))
+    threads[-1].start()
+    rules = Rules(random.Random(chance.random()))
     changes = {}
     end = time.monotonic() + seconds
     while time.monotonic() < end and not over.is_set():
-        what = chance.choice(services).change()
+        number = chance.random()
+        if number < 0.1:
+            what = rules.change()
+        elif number < 0.15:
+            what = apply(services, chance)
+        else:
+            what = chance.choice(services).change()
         changes[what] = changes.get(what, 0) + 1
         time.sleep(chance.random() * 0.05)
     print("changes:", changes, flush=True)
+    counters = json.loads(nlb("-j", "stats", "show", "fwd").stdout)[0]["counters"]
+    print("rules:", {name: counters[name] for name in ("drop-rule", "reject-rule")}, flush=True)
     # Each service has carried something to the end, and goes while there is traffic.
     before = [service.traffic for service in services]
     deadline = time.monotonic() + 20

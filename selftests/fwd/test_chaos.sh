@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: GPL-2.0
 # long
 #
-# Services, endpoints, weights, states and schedulers change at random under load, all ways to hosts, both families and
-# protocols: no connection breaks that need not, and at the end nothing is left.
+# Services, endpoints, weights, states, schedulers, allotments and rules change at random under load, also by files that are
+# applied, all ways to hosts, both families and protocols: no connection breaks that need not, and at the end nothing is left.
 
 . "$(dirname "$0")/../lib.sh"
 # shellcheck source=selftests/kmemleak.sh
@@ -37,6 +37,13 @@ ip -n host2 -batch - <<-EOF
 	addr add 2001:db8:3::3/64 dev lbu nodad
 	route replace $CLIENT via $LBU_TO_HOST2
 	route replace $CLIENT6 via $LBU_TO_HOST2_6
+EOF
+# Of those whom the rules are about, and not chosen for others.
+ip -n client -batch - <<-EOF
+	addr add 198.51.100.7/32 dev lbu
+	addr add 198.51.100.8/32 dev lbu
+	addr add 2001:db8:f::7/128 dev lbu nodad preferred_lft 0
+	addr add 2001:db8:f::8/128 dev lbu nodad preferred_lft 0
 EOF
 ns host1 nlb forwarder add $LBU_TO_HOST1
 ns host1 nlb forwarder add $LBU_TO_HOST1_6

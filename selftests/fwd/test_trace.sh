@@ -150,61 +150,124 @@ ways() {
 	lbu -j trace "[2001:db8:1::2]:7" "[$VIP6]:53/udp" | jq -e '.outcome == "no-endpoint" and .service_port_last == 65535'
 }
 
-# reply FILTER FROM TO: of a packet with these addresses and ports.
+# over FAMILY COMMAND...: with the addresses as they are written before a port.
+over() {
+	[ "$1" = 4 ] || local VIP="[$VIP6]" CLIENT="[$CLIENT6]" HOST1="[$HOST1_6]" HOST2="[$HOST2_6]" LBU_TO_HOST1="[$LBU_TO_HOST1_6]"
+	"${@:2}"
+}
+plain() { tr -d '[]' <<<"$1"; }
+# every COMMAND PROTO FIRST: over both families UDP, and TCP; FIRST is a port of the client, which is another one for each
+# protocol.
+every() {
+	local family
+	for family in 4 6; do
+		over $family "$1" udp 20000
+		over $family "$1" tcp 20002
+	done
+}
+
+# reply FILTER FROM TO/PROTO: of a packet with these addresses and ports.
 reply() {
-	lbu -j trace "$2" "$3/udp" >"$tmp/trace"
+	lbu -j trace "$2" "$3" >"$tmp/trace"
 	jq -ce "$1" "$tmp/trace" >/dev/null || ! cat "$tmp/trace"
 }
 # What a host answers: by nat it comes back, by half-nat it might.
-replies() {
-	local nat before
-	lbu route flush
-	lbu service add $VIP:9405-9406/udp
-	lbu endpoint add $VIP:9405-9406/udp host $HOST1 via nat port 8005
-	lbu service add $VIP:9407/udp
-	lbu endpoint add $VIP:9407/udp host $HOST1 via half-nat port 8007
-	udp_echo host1 $HOST1 8005
-	ask() {
-		ns client python3 - <<-END
-		import socket
-		s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-		s.settimeout(20)
-		s.bind(("$CLIENT", 20000))
-		s.sendto(b"ask", ("$VIP", 9405))
-		assert s.recvfrom(10) == (b"ask", ("$VIP", 9405))
-		END
-	}
-	ask
-	nat=$(lbu -j route show $VIP:9405-9406/udp | jq '.[0].forwarder_port')
-	remember 300000
-	says '.outcome == "route" and .route_state == "udp"' 9405/udp
-	reply '.outcome == "reply" and .forward == "nat" and .host_addr == "10.0.2.2" and .service_port == 9405
-		and .service_port_last == 9406 and .of.vip_addr == "192.0.2.10" and .answered_client_addr == "10.0.1.2"
-		and .answered_client_port == 20000 and .answered_vip_addr == "192.0.2.10" and .answered_vip_port == 9405
-		and .route_state == "udp" and .device == "client" and .mtu == 1500 and .slow == "reply" and .fast_path == false
-		and .endpoints == []' $HOST1:8005 "$LBU_TO_HOST1:$nat"
-	unchanged
-	lbu trace $HOST1:8005 "$LBU_TO_HOST1:$nat/udp" | tee "$tmp/text"
-	grep -qx "answers    $CLIENT:20000 > $VIP:9405/udp" "$tmp/text"
-	grep -qx "way        nat from $HOST1:8005 back to $CLIENT dev client mtu 1500" "$tmp/text"
-	grep -qx "outcome    translated back, goes on as $VIP:9405 > $CLIENT:20000 (reply-packets)" "$tmp/text"
-	before=$(counter lbu fwd reply-packets)
-	ask
-	is "$(counter lbu fwd reply-packets)" $((before + 1))
-	send 9407 20001 1
-	wait_for 20 routes_are 2
-	reply '.outcome == "reply" and .forward == "half-nat" and .answered_vip_port == 9407' $HOST1:8007 $CLIENT:20001
+reply_services() {
+	lbu service add "$VIP:9405-9406/$1"
+	lbu endpoint add "$VIP:9405-9406/$1" host "$(plain "$HOST1")" via nat port 8005
+	lbu service add "$VIP:9407/$1"
+	lbu endpoint add "$VIP:9407/$1" host "$(plain "$HOST1")" via half-nat port 8007
+	local vip client kind=DGRAM talk
+	vip=$(plain "$VIP") client=$(plain "$CLIENT") talk=$tmp/talk-$1-$VIP
+	[ "$1" = udp ] || kind=STREAM
+	mkfifo "$talk"
+	# For each line it asks once, by the same connection. The other one is only begun.
+	background client "$talk.log" python3 -c "
+import os, socket
+family = socket.AF_INET6 if ':' in '$vip' else socket.AF_INET
+with socket.socket(family, socket.SOCK_$kind) as s:
+    s.bind(('$client', $2 + 1))
+    s.setblocking(False)
+    if not s.connect_ex(('$vip', 9407)):
+        s.send(b'?')
+s = socket.socket(family, socket.SOCK_$kind)
+s.settimeout(20)
+s.bind(('$client', $2))
+s.connect(('$vip', 9405))
+# For writing, too, or it would end behind the first one.
+with open('$talk', opener=lambda name, _: os.open(name, os.O_RDWR)) as lines:
+    for line in lines:
+        s.send(b'ask')
+        assert s.recv(10) == b'ask'
+        print('answered', flush=True)"
+	asks "$1"
+}
+asks() {
+	local talk=$tmp/talk-$1-$VIP before
+	before=$(grep -c answered "$talk.log" || true)
+	echo >"$talk"
+	wait_for 20 is_answered
+}
+is_answered() { (($(grep -c answered "$talk.log") > before)); }
+nat_port() { lbu -j route show "$VIP:9405-9406/$1" | jq '.[0].forwarder_port'; }
+
+replies_are_known() {
+	local nat state=established
+	nat=$(nat_port "$1")
+	[ "$1" = tcp ] || state=udp
+	says '.outcome == "route" and .route_state == "'$state'"' "9405/$1" "$2"
+	reply '.outcome == "reply" and .forward == "nat" and .host_addr == "'"$(plain "$HOST1")"'" and .service_port == 9405
+		and .service_port_last == 9406 and .of.vip_addr == "'"$(plain "$VIP")"'" and .answered_client_addr == "'"$(plain "$CLIENT")"'"
+		and .answered_client_port == '"$2"' and .answered_vip_addr == "'"$(plain "$VIP")"'" and .answered_vip_port == 9405
+		and .route_state == "'$state'" and .device == "client" and .mtu == 1500 and .slow == "reply" and .fast_path == false
+		and .endpoints == []' "$HOST1:8005" "$LBU_TO_HOST1:$nat/$1"
+	lbu trace "$HOST1:8005" "$LBU_TO_HOST1:$nat/$1" | tee "$tmp/text"
+	grep -qxF "answers    $CLIENT:$2 > $VIP:9405/$1" "$tmp/text"
+	grep -qxF "way        nat from $HOST1:8005 back to $(plain "$CLIENT") dev client mtu 1500" "$tmp/text"
+	grep -qxF "outcome    translated back, goes on as $VIP:9405 > $CLIENT:$2 (reply-packets)" "$tmp/text"
+	reply '.outcome == "reply" and .forward == "half-nat" and .answered_vip_port == 9407' "$HOST1:8007" "$CLIENT:$(($2 + 1))/$1"
 	# Of another port, another host, and the other protocol, it is none.
-	reply '.outcome == "no-service" and (has("answered_vip_addr") | not)' $HOST1:8007 $CLIENT:20002
-	reply '.outcome == "no-service"' "${endpoints[1]}:8007" $CLIENT:20001
-	lbu -j trace $HOST1:8007 $CLIENT:20001/tcp | jq -e '.outcome == "no-service" and (has("route_state") | not)'
+	reply '.outcome == "no-service" and (has("answered_vip_addr") | not)' "$HOST1:8007" "$CLIENT:$(($2 + 7))/$1"
+	reply '.outcome == "no-service"' "$HOST2:8007" "$CLIENT:$(($2 + 1))/$1"
+	reply '.outcome == "no-service" and (has("route_state") | not)' "$HOST1:8007" "$CLIENT:$(($2 + 1))/$(other "$1")"
+}
+other() { if [ "$1" = tcp ]; then echo udp; else echo tcp; fi; }
+# A reply is one: of UDP each counts once.
+replies_come_true() {
+	local before after
+	before=$(counter lbu fwd reply-packets)
+	asks "$1"
+	after=$(counter lbu fwd reply-packets)
+	if [ "$1" = udp ]; then is "$after" $((before + 1)); else ((after > before)); fi
+}
+no_way_for_replies() {
+	nats+=("$(nat_port "$1")")
+	reply '.outcome == "no-way" and .answered_client_port == '"$2"' and (has("mtu") | not)' "$HOST1:8005" "$LBU_TO_HOST1:${nats[-1]}/$1"
+}
+no_replies() {
+	reply '.outcome == "no-service"' "$HOST1:8005" "$LBU_TO_HOST1:${nats[0]}/$1"
+	nats=("${nats[@]:1}")
+	lbu service del "$VIP:9405-9406/$1"
+	lbu service del "$VIP:9407/$1"
+}
+replies() {
+	local nats=()
+	lbu route flush
+	topology_ipv6
+	vip_add_ipv6 lbu
+	background host1 "$tmp/serve" "$(dirname "$0")/modes.py" serve 8005
+	wait_for 20 grep -q ready "$tmp/serve"
+	every reply_services
+	# Those that have only begun, a minute at first, are not the last ones that were made.
+	remember 60000
+	every replies_are_known
+	unchanged
+	every replies_come_true
 	ip -n lbu link set client down
-	reply '.outcome == "no-way" and .answered_client_port == 20000 and (has("mtu") | not)' $HOST1:8005 "$LBU_TO_HOST1:$nat"
+	every no_way_for_replies
 	ip -n lbu link set client up
 	lbu route flush
-	reply '.outcome == "no-service"' $HOST1:8005 "$LBU_TO_HOST1:$nat"
-	lbu service del $VIP:9405-9406/udp
-	lbu service del $VIP:9407/udp
+	every no_replies
 }
 
 ktap_begin

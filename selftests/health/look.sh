@@ -1,9 +1,40 @@
 # SPDX-License-Identifier: GPL-2.0
 # shellcheck shell=bash
 #
-# What test_health.sh looks at: the kernel's endpoints and who answers, and what nlbd counts and tells.
+# What test_health.sh looks at: the kernel's endpoints and who answers, and what nlbd counts and tells. Its agents, which
+# check a web server.
 
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+
+# A test that has its agents speak to another address than lbu_of, or that has more in their configurations, says so by
+# these: lines for the agent, and for the application.
+declare -A says_to=()
+agent_more() { :; }
+web_more=
+agent_config() {
+	cat <<-EOF
+		host = ${1#host}
+		lbus = ["${says_to[$1]-${lbu_of[$1]}:4771}"]
+		addresses = ["${address[$1]}"]
+		socket = "$tmp/$1/socket"
+		state = "$tmp/$1/state.json"
+		heartbeat_ms = 300
+		age_limit_ms = ${age_limit:-4000}
+		$(agent_more "$1")
+		[[app]]
+		name = "web"
+		vip = "$VIP:80/tcp"
+		$web_more
+		[[app.check]]
+		kind = "http"
+		path = "/page"
+		body = "web $1"
+		interval_ms = 200
+		rise = 1
+		fall = 1
+	EOF
+}
+health_config() { printf 'lbu = 9\nsocket = "%s"\nstate = "%s"\n' "$tmp/nlbd" "$tmp/nlbd.json"; }
 
 is_counted() { are_counted "$1" 0; }
 # are_counted REASON COUNT: more than so many.

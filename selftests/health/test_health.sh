@@ -9,34 +9,17 @@
 . "$(dirname "$0")/look.sh"
 
 # One speaks IPv4, the other IPv6.
-declare -A says_to=([host1]="$LBU_TO_HOST1:4771" [host2]="[$LBU_TO_HOST2_6]:4771")
+says_to=([host1]="$LBU_TO_HOST1:4771" [host2]="[$LBU_TO_HOST2_6]:4771")
 
-agent_config() {
+agent_more() {
 	cat <<-EOF
-		host = ${1#host}
 		name = "$1.example"
-		lbus = ["${says_to[$1]}"]
-		addresses = ["${address[$1]}"]
-		socket = "$tmp/$1/socket"
 		metrics = "127.0.0.1:4772"
-		state = "$tmp/$1/state.json"
 		register = [65534]
-		heartbeat_ms = 300
-		age_limit_ms = ${age_limit:-4000}
 		[group]
 		id = 7
 		address = "${address[$1]}:4772"
 		members = ["$HOST1:4772", "$HOST2:4772"]
-		[[app]]
-		name = "web"
-		vip = "$VIP:80/tcp"
-		[[app.check]]
-		kind = "http"
-		path = "/page"
-		body = "web $1"
-		interval_ms = 200
-		rise = 1
-		fall = 1
 	EOF
 }
 health_config() {

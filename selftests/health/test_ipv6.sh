@@ -8,33 +8,15 @@
 
 . "$(dirname "$0")/look.sh"
 
-agent_config() {
+agent_more() {
 	cat <<-EOF
-		host = ${1#host}
 		name = "$1.example"
-		lbus = ["[${lbu_of[$1]}]:4771"]
-		addresses = ["${address[$1]}"]
-		socket = "$tmp/$1/socket"
-		state = "$tmp/$1/state.json"
-		heartbeat_ms = 300
-		age_limit_ms = 4000
 		[group]
 		id = 7
 		address = "[${address[$1]}]:4772"
 		members = ["[$HOST1_6]:4772", "[$HOST2_6]:4772"]
-		[[app]]
-		name = "web"
-		vip = "$VIP:80/tcp"
-		[[app.check]]
-		kind = "http"
-		path = "/page"
-		body = "web $1"
-		interval_ms = 200
-		rise = 1
-		fall = 1
 	EOF
 }
-health_config() { printf 'lbu = 9\nsocket = "%s"\nstate = "%s"\n' "$tmp/nlbd" "$tmp/nlbd.json"; }
 
 # There is nothing but IPv6.
 everything_is_ipv6() {
@@ -155,6 +137,7 @@ vip_add lbu host1 host2
 vip_add_ipv6 lbu host1 host2
 for machine in client lbu host1 host2; do ip -n $machine -4 addr flush scope global; done
 VIP="[$VIP6]" address=([host1]=$HOST1_6 [host2]=$HOST2_6) lbu_of=([host1]=$LBU_TO_HOST1_6 [host2]=$LBU_TO_HOST2_6)
+for host in host1 host2; do says_to[$host]="[${lbu_of[$host]}]:4771"; done
 everywhere='[::]:80'
 keys_make 1
 for port in 80 9000; do

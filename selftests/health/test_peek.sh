@@ -8,29 +8,7 @@
 
 . "$(dirname "$0")/look.sh"
 
-agent_config() {
-	cat <<-EOF
-		host = ${1#host}
-		lbus = ["${lbu_of[$1]}:4771"]
-		addresses = ["${address[$1]}"]
-		socket = "$tmp/$1/socket"
-		state = "$tmp/$1/state.json"
-		heartbeat_ms = 300
-		age_limit_ms = 4000
-		[[app]]
-		name = "web"
-		vip = "$VIP:80/tcp"
-		capacity = 40
-		[[app.check]]
-		kind = "http"
-		path = "/page"
-		body = "web $1"
-		interval_ms = 200
-		rise = 1
-		fall = 1
-	EOF
-}
-health_config() { printf 'lbu = 9\nsocket = "%s"\nstate = "%s"\n' "$tmp/nlbd" "$tmp/nlbd.json"; }
+web_more="capacity = 40"
 classify_config() {
 	cat <<-EOF
 		listen = ["$VIP:80"]

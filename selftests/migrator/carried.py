@@ -4,7 +4,7 @@
 import socket
 
 import crowd
-from machines import IP, counter
+from machines import counter
 from scene import Info, Scene, buffers, counters, expect, fill, loss, pattern, wait_until, with_sysctl
 
 SO_MAX_PACING_RATE = 47
@@ -15,7 +15,7 @@ INFINITE_SSTHRESH = 0x7FFFFFFF
 def options():
     """What the program has set on its socket goes along, the rest is the listener's."""
     tcp, sol = socket.IPPROTO_TCP, socket.SOL_SOCKET
-    tos = {"ip": (socket.IPPROTO_IP, socket.IP_TOS), "ip6": (socket.IPPROTO_IPV6, socket.IPV6_TCLASS)}[IP]
+    tos = {"ip": (socket.IPPROTO_IP, socket.IP_TOS), "ip6": (socket.IPPROTO_IPV6, socket.IPV6_TCLASS)}[crowd.network().ip]
     values = {(sol, socket.SO_KEEPALIVE): 1, (tcp, socket.TCP_NODELAY): 1, (tcp, socket.TCP_KEEPIDLE): 700,
               (tcp, socket.TCP_KEEPINTVL): 33, (tcp, socket.TCP_KEEPCNT): 7, (tcp, socket.TCP_USER_TIMEOUT): 43_210,
               (tcp, socket.TCP_NOTSENT_LOWAT): 12_345, tos: 0x10, (sol, SO_MAX_PACING_RATE): 9_000_000}

@@ -3,7 +3,8 @@
 
 What a connection does, every thread does by itself. What is done to a whole
 machine, such as to lose its packets, is done once, when all have come there:
-none is ahead of it, and none behind.
+none is ahead of it, and none behind. With several networks each number plays in
+each of them: what takes long is waiting, and all wait at the same time.
 """
 
 import argparse
@@ -16,16 +17,20 @@ import threading
 import time
 import traceback
 
+from machines import HERE, IPV4, IPV6
+
 # How many seconds a scenario may take.
 PATIENCE = 240
 _here = threading.local()
 
 
 class Crowd:
-    """`count` threads; how a scenario went, when they have ended."""
+    """`numbers` threads in each of the networks; how a scenario went, when they have ended."""
 
-    def __init__(self, count, patience, first=0):
-        self.count, self.patience, self.first = count, patience, first
+    def __init__(self, numbers, patience, first=0, networks=(HERE,)):
+        self.patience, self.networks = patience, networks
+        self.places = [(number, network) for number in range(first, first + numbers) for network in networks]
+        self.count = count = len(self.places)
         self.barrier = threading.Barrier(count)
         self.given, self.answer = [None] * count, None
         self.undo = []  # what is done to machines at the moment, and how it ends
@@ -34,8 +39,8 @@ class Crowd:
 
     def play(self, function, arguments):
         """Whether it went well for all."""
-        threads = [threading.Thread(target=self._part, args=(number, function, arguments), daemon=True)
-                   for number in range(self.count)]
+        threads = [threading.Thread(target=self._part, args=(index, function, arguments), daemon=True)
+                   for index in range(self.count)]
         for thread in threads:
             thread.start()
         deadline = time.monotonic() + self.patience
@@ -53,21 +58,31 @@ class Crowd:
                 self.failure = self.failure or traceback.format_exc().rstrip()
         return self.failure is None
 
-    def _part(self, number, function, arguments):
-        _here.crowd, _here.number = self, number
+    def _part(self, index, function, arguments):
+        _here.crowd, _here.index = self, index
         try:
             function(*arguments)
         except threading.BrokenBarrierError:
             pass  # another one has failed
         except BaseException:  # pylint: disable=broad-except
             if self.failure is None:
-                self.failure = "\n".join(self.notes[number] + [traceback.format_exc().rstrip()])
+                self.failure = "\n".join(self.notes[index] + [traceback.format_exc().rstrip()])
             self.barrier.abort()
 
 
 def number():
-    """Which one this is; no other one has the number, nor had it in a crowd before."""
-    return _here.crowd.first + _here.number
+    """Which one this is; no other one in its network has the number, nor had it in a crowd before."""
+    return _here.crowd.places[_here.index][0]
+
+
+def network():
+    """Where this one is."""
+    return _here.crowd.places[_here.index][1]
+
+
+def networks():
+    """Where they all are."""
+    return _here.crowd.networks
 
 
 def size():
@@ -77,15 +92,15 @@ def size():
 
 def note(text):
     """For people, if this one fails."""
-    _here.crowd.notes[_here.number].append(text)
+    _here.crowd.notes[_here.index].append(text)
 
 
 def once(function, given=None):
     """When all have come here, one calls the function with a list of what each has given; all get what it returns."""
     crowd = _here.crowd
-    crowd.given[_here.number] = given
+    crowd.given[_here.index] = given
     crowd.barrier.wait()
-    if _here.number == 0:
+    if _here.index == 0:
         crowd.answer = function(list(crowd.given))
     crowd.barrier.wait()
     return crowd.answer
@@ -115,29 +130,34 @@ def until_the_end(undo):
     _here.crowd.undo.append(undo)
 
 
-def succeeds(function, arguments, times, beside):
-    """Whether a scenario goes well that many times, so many of them beside each other; what went wrong is told."""
+def succeeds(function, arguments, times, beside, where):
+    """Whether a scenario goes well that many times in each network, so many of them beside each other; what went wrong is
+    told."""
     start, left = time.monotonic(), times
     while left:
-        several = Crowd(min(left, beside), PATIENCE, times - left)
+        numbers = min(left, beside)
+        several = Crowd(numbers, PATIENCE, times - left, where)
         if not several.play(function, arguments):
             print(f"# after {times - left} of {times}:\n# " + several.failure.replace("\n", "\n# "))
             return False
-        left -= several.count
+        left -= numbers
     print(f"# {', '.join(several.notes[0])}; {times} in {time.monotonic() - start:.1f} s")
     return True
 
 
 def main(scenarios):
     """Reads lines "TEXT: SCENARIO [ARGUMENT...]", plays each scenario --times N where lib.sh's cluster() is, --beside M
-    of them at the same time, and answers each line with "ok TEXT" or "not ok TEXT". Lines that begin with "#" are for
-    people. One process for all of them: starting one is dear where the processor is emulated."""
+    of them at the same time (with --both over IPv4, and as many over IPv6), and answers each line with "ok TEXT" or "not ok
+    TEXT". Lines that begin with "#" are for people. One process for all of them: starting one is dear where the processor
+    is emulated."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--times", type=int, default=1)
     parser.add_argument("--beside", type=int, default=10)
+    parser.add_argument("--both", action="store_true")
     args = parser.parse_args()
+    where = (IPV4, IPV6) if args.both else (HERE,)
     for line in sys.stdin:
         text, _, words = line.rstrip("\n").rpartition(": ")
         name, *arguments = shlex.split(words)
-        good = succeeds(scenarios[name], arguments, args.times, args.beside)
+        good = succeeds(scenarios[name], arguments, args.times, args.beside, where)
         print("ok" if good else "not ok", text, flush=True)

@@ -41,16 +41,22 @@ service_add() {
 	ns lbu nlb endpoint add "$1" host $HOST2
 }
 
-# ipv6: from now on, all that these functions do is done over IPv6, beside what cluster has made.
-ipv6() {
+# both_families: cluster's machines do the same over IPv6, too.
+both_families() {
 	topology_ipv6
 	vip_add_ipv6 lbu host1 host2
+	HOST1=$HOST1_6 HOST2=$HOST2_6 LBU_TO_HOST1=$LBU_TO_HOST1_6 LBU_TO_HOST2=$LBU_TO_HOST2_6 machines_meet
+	HOST1=$HOST1_6 HOST2=$HOST2_6 service_add "[$VIP6]:80/tcp"
+	vips="(host $VIP or host $VIP6)"
+}
+# ipv6: from now on, all that these functions do is done over IPv6, beside what cluster has made.
+ipv6() {
+	both_families
 	export NLB_TEST_IPV6=1
 	# shellcheck disable=SC2034 # for those who source this
 	VIP=$VIP6 CLIENT=$CLIENT6 HOST1=$HOST1_6 HOST2=$HOST2_6 \
 		LBU_TO_HOST1=$LBU_TO_HOST1_6 LBU_TO_HOST2=$LBU_TO_HOST2_6
-	machines_meet
-	service_add "[$VIP]:80/tcp"
+	vips="host $VIP"
 }
 
 # A program started by one of these ends when `stop NAME` is called, when another of that name is
@@ -93,7 +99,7 @@ client() { ns client "$tcp" client $VIP 80 "$@"; }
 watch() {
 	local at
 	for at in client:lbu lbu:client host1:client host2:client; do
-		capture_sent "${at%:*}" "${at#*:}" "$tmp/sent-${at%:*}.pcap" tcp port 80 and host $VIP
+		capture_sent "${at%:*}" "${at#*:}" "$tmp/sent-${at%:*}.pcap" tcp port 80 and "${vips:-host $VIP}"
 	done
 	capture_ready
 	"$pruned" >"$tmp/pruned"

@@ -7,7 +7,7 @@ import pathlib
 import socket
 
 import crowd
-from machines import CLIENT, IP, VIP, genl, machine
+from machines import CLIENT, VIP, genl, machine
 from scene import (PATIENCE, SO_SNDBUFFORCE, Info, Scene, Writer, buffers, expect, expect_end, pattern, run,  # noqa: E402
                    table, wait_until, with_sysctl)
 
@@ -15,9 +15,15 @@ from scene import (PATIENCE, SO_SNDBUFFORCE, Info, Scene, Writer, buffers, expec
 OPT_ECN = 8
 
 
+# How nft marks a packet. Of IPv6's header the kernel lets nobody write the second byte alone, as "ip6 ecn set ce" would.
+MARK = {"ip": "ip ecn set ce", "ip6": "@nh,0,16 set @nh,0,16 | 0x30"}
+
+
 def congestion(name, port):
     """What that machine sends from or to the port meets congestion: it is marked."""
-    return crowd.meanwhile(lambda rules: table(name, "congestion", "output", rules), f"tcp {port} 80 {IP} ecn != not-ect {IP} ecn set ce")
+    ip = crowd.network().ip
+    return crowd.meanwhile(lambda rules: table(name, "congestion", "output", rules),
+                           f"tcp {port} 80 {ip} ecn != not-ect {MARK[ip]}")
 
 
 @contextlib.contextmanager
@@ -81,13 +87,13 @@ def tracking(name, exempt):
 
 
 def tracker(name, exempt):
-    ours = f"{IP} daddr {VIP} tcp dport 80", f"{IP} saddr {VIP} tcp sport 80"
     lines = []
-    for (hook, before, after), packets in zip((("prerouting", "early", "in"), ("output", "own", "out")), ours):
+    for first, then, before, after, end in ("prerouting", "input", "early", "in", "d"), ("output", "output", "own", "out", "s"):
+        ours = [f"{there.ip} {end}addr {there.vip} tcp {end}port 80" for there in crowd.networks()]
         if exempt:
-            lines.append(f"chain {before} {{ type filter hook {hook} priority raw; {packets} notrack; }}")
-        hook = "input" if after == "in" else "output"
-        lines.append(f"chain {after} {{ type filter hook {hook} priority 0; {packets} ct state invalid counter drop; }}")
+            lines += [f"chain {before} {{ type filter hook {first} priority raw;", *(f"{packets} notrack" for packets in ours), "}"]
+        lines += [f"chain {after} {{ type filter hook {then} priority 0;",
+                  *(f"{packets} ct state invalid counter drop" for packets in ours), "}"]
     run(name, "nft -f -", "table inet tracker {\n" + "\n".join(lines) + "\n}")
     return lambda: run(name, "nft delete table inet tracker")
 

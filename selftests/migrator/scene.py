@@ -19,9 +19,8 @@ import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 import crowd  # noqa: E402
-from machines import ANY, FAMILY, HOST1, HOST2, VIP, counter, genl, machine, sysctl  # noqa: E402
+from machines import ANY, counter, genl, machine, sysctl  # noqa: E402
 
-HOSTS = {"host1": HOST1, "host2": HOST2}
 PATIENCE = 60
 
 ESTABLISHED, CLOSE_WAIT = 1, 8
@@ -166,9 +165,9 @@ def fill(sock, data):
 class Listener:
     """A listening socket from which each thread accepts its own connection."""
 
-    def __init__(self, name, address):
+    def __init__(self, name, family, address):
         with machine(name):
-            self.sock = socket.create_server((address, 80), family=FAMILY, backlog=64)
+            self.sock = socket.create_server((address, 80), family=family, backlog=64)
         self.sock.settimeout(PATIENCE)
         self.lock, self.waiting = threading.Lock(), {}
 
@@ -187,29 +186,38 @@ class Listener:
         assert not self.waiting, f"accepted, and nobody knows them: {list(self.waiting)}"
 
 
+def close(listeners):
+    """What all have given to crowd.once(): each one has that of its network."""
+    for listener in set(listeners):
+        listener.close()
+
+
 class Scene:
     """Listeners on the VIP at the LBU and on all addresses of the host."""
 
     def __init__(self, host="host1"):
-        self.host = host
+        self.host, self.network = host, crowd.network()
         with machine("lbu"):
             self.migrator = genl.Family("nlb-migrator")
-        self.lbu, self.listener = crowd.once(self.listen)
+        self.lbu, self.listener = crowd.once(self.listen)[self.network]
 
     def listen(self, _):
-        listeners = Listener("lbu", VIP), Listener(self.host, ANY[FAMILY])
-        for listener in listeners:
-            crowd.until_the_end(listener.close)
+        listeners = {}
+        for there in crowd.networks():
+            listeners[there] = (Listener("lbu", there.family, there.vip),
+                                Listener(self.host, there.family, ANY[there.family]))
+            for listener in listeners[there]:
+                crowd.until_the_end(listener.close)
         return listeners
 
     def connect(self, prepare=None):
         """A connection from the client to the LBU: both ends."""
         with machine("client"):
-            client = socket.socket(FAMILY)
+            client = socket.socket(self.network.family)
         client.settimeout(PATIENCE)
         if prepare:
             prepare(client)
-        client.connect((VIP, 80))
+        client.connect((self.network.vip, 80))
         crowd.note(f"port {client.getsockname()[1]}")
         origin = self.lbu.accept(client.getsockname())
         origin.settimeout(PATIENCE)
@@ -220,7 +228,7 @@ class Scene:
     def attempt(self, origin, fd=None):
         return self.migrator.do("MIGRATE", [
             ("MIGRATION_FD", genl.u32(origin.fileno() if fd is None else fd)),
-            ("MIGRATION_PEER_ADDR", genl.ip(HOSTS[self.host])),
+            ("MIGRATION_PEER_ADDR", genl.ip(getattr(self.network, self.host))),
             ("MIGRATION_TIMEOUT", genl.u32(30000))])
 
     def migrate(self, origin):
@@ -230,7 +238,7 @@ class Scene:
         assert answer.error == 0, f"{genl.name_of(answer.error)}: {answer.text}"
         origin.close()
         moved = self.listener.accept(name)
-        assert moved.getsockname()[:2] == (VIP, 80)
+        assert moved.getsockname()[:2] == (self.network.vip, 80)
         moved.settimeout(PATIENCE)
         return moved
 

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: GPL-2.0
 """What a connection may be in the middle of when it moves.
 
-state.py [--times N] [--beside M]: scenarios as crowd.main() plays them.
+state.py [--times N] [--beside M] [--both]: scenarios as crowd.main() plays them.
 """
 
 import fcntl
@@ -15,10 +15,10 @@ import time
 
 import crowd
 from carried import keepalive, learnt, options  # noqa: F401 scenarios
-from machines import CLIENT, FAMILY, IP, VIP, machine
+from machines import machine
 from network import ecn, to_and_fro, tracked, tracked_before  # noqa: F401 scenarios
-from scene import (CLOSE_WAIT, ESTABLISHED, Info, Scene, Writer, buffers, counters, expect, expect_end, fill, loss,
-                   pattern, readable, run, wait_until, watch, with_sysctl, write_seq)
+from scene import (CLOSE_WAIT, ESTABLISHED, Info, Scene, Writer, buffers, close, counters, expect, expect_end, fill,
+                   loss, pattern, readable, run, wait_until, watch, with_sysctl, write_seq)
 
 # include/uapi/linux/tcp.h: TCPI_OPT_USEC_TS
 OPT_USEC_TS = 64
@@ -60,8 +60,8 @@ def in_flight_received():
     """Everything in flight has arrived, but its acknowledgements have not."""
     scene = Scene()
     client, origin = scene.connect()
-    data = pattern(10_000)
-    with loss("lbu", "prerouting", f"{IP} saddr {CLIENT} tcp dport 80"):
+    data, here = pattern(10_000), crowd.network()
+    with loss("lbu", "prerouting", f"{here.ip} saddr {here.client} tcp dport 80"):
         origin.sendall(data)
         expect(client, data)
     # tcp_early_retrans is off at the LBU: it waits for a timeout of seconds.
@@ -192,7 +192,7 @@ def holes(count, fin="", sack="1"):
     # Only what begins with a byte of a hole is lost: each is sent in one segment. Nor does the client hear of the first
     # holes before the last one is sent.
     with loss("lbu", "prerouting", f"tcp sport {port} tcp sequence {{ {lost} }}"), \
-            loss("client", "prerouting", f"{IP} saddr {VIP} tcp sport 80"), \
+            loss("client", "prerouting", f"{scene.network.ip} saddr {scene.network.vip} tcp sport 80"), \
             with_sysctl("client", "ipv4/tcp_early_retrans", "0"):
         for at in range(0, len(data), size):
             client.sendall(data[at:at + size])
@@ -381,16 +381,21 @@ def dropped_as_too_big(_):
     return stats["counters"]["drop-too-big"]
 
 
-def route_in_microseconds(_):
-    """A feature of the LBU's route to the client."""
-    run("lbu", f"ip route add {CLIENT} dev client features tcp_usec_ts")
-    return lambda: run("lbu", f"ip route del {CLIENT} dev client")
+def routes_in_microseconds(_):
+    """A feature of the LBU's routes to the client."""
+    there = crowd.networks()
+
+    def each(command, features=""):
+        for network in there:
+            run("lbu", f"ip route {command} {network.client} dev client {features}")
+    each("add", "features tcp_usec_ts")
+    return lambda: each("del")
 
 
 def microseconds():
     """Timestamps of the origin count microseconds; those of the target go on so."""
     scene = Scene()
-    with crowd.meanwhile(route_in_microseconds):
+    with crowd.meanwhile(routes_in_microseconds):
         client, origin = scene.connect()
     assert Info(origin).options & OPT_USEC_TS
     up, down = pattern(30_000), pattern(300_000, 5)
@@ -447,13 +452,14 @@ OPT_MSS, OPT_WINDOW, OPT_SACK, OPT_TIMESTAMP = 2, 3, 4, 8
 
 def wrap():
     """All numbers pass 2^32 soon after, or before, the move: both ends are made for it."""
+    here = crowd.network()
     for base, before in ((20_000, 100), (22_000, 20_000), (24_000, 200_000)):
         scene = Scene()
-        crowd.once(lambda _, scene=scene: scene.lbu.close())
+        crowd.once(close, scene.lbu)
         ends = {}
         for name in ("client", "lbu"):
             with machine(name):
-                ends[name] = socket.socket(FAMILY)
+                ends[name] = socket.socket(here.family)
         client, origin = ends["client"], ends["lbu"]
         ours, theirs = 2 ** 32 - before, 2 ** 32 - before // 2
         for sock, send, receive in ((client, theirs, ours), (origin, ours, theirs)):
@@ -464,10 +470,10 @@ def wrap():
                 sock.setsockopt(socket.IPPROTO_TCP, QUEUE_SEQ, struct.pack("=I", seq))
         # Each its own, for the LBU remembers those of before for a while.
         port = base + crowd.number()
-        client.bind((CLIENT, port))
-        origin.bind((VIP, 80))
-        client.connect((VIP, 80))
-        origin.connect((CLIENT, port))
+        client.bind((here.client, port))
+        origin.bind((here.vip, 80))
+        client.connect((here.vip, 80))
+        origin.connect((here.client, port))
         for sock in (client, origin):
             options = [(OPT_SACK, 0), (OPT_WINDOW, 7 | 7 << 16), (OPT_TIMESTAMP, 0), (OPT_MSS, 1460)]
             packed = b"".join(struct.pack("=II", *option) for option in options)
@@ -501,7 +507,7 @@ def wrap():
         download.done()
         assert counters(("client", "PAWSEstab")) == paws
         scene.finish(client, moved)
-        crowd.once(lambda _, scene=scene: scene.listener.close())
+        crowd.once(close, scene.listener)
 
 
 def rolled_back():
@@ -513,7 +519,7 @@ def rolled_back():
     client.sendall(up)
     with loss("client", "prerouting", "iifname lbu tcp sport 80"):
         fill(origin, down)
-        crowd.once(lambda _: scene.listener.close())
+        crowd.once(close, scene.listener)
         answer = scene.attempt(origin)
         assert "no listener" in answer.text, answer.text
     expect(client, down)

@@ -30,6 +30,7 @@ both_ways() {
 ktap_begin
 cluster
 all_scenarios
+small_segments
 ktap_run "the client's path changes: conntrack at the host, and ten go 50 times to and fro" both_ways
 ktap_run "nothing is left at the host" wait_for 100 no_mappings host1
 ktap_end
