@@ -31,6 +31,7 @@ use nlb::{
             Addr,
             FourTuple, //
         },
+        carrier::Carrier,
         least,
         slow_start::{
             self,
@@ -64,12 +65,24 @@ impl Default for Settings {
     }
 }
 
+/// How packets get to an endpoint.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Method {
+    pub(crate) forward: Forward,
+    /// The port of the host, where that is another one than they have.
+    pub(crate) host_port: Option<u16>,
+    /// What they travel in; where they do not, what they would without a route.
+    pub(crate) carrier: Carrier,
+}
+
 /// A host, with its share of a service's new connections.
 pub(crate) struct Endpoint {
     target: Arc<Target>,
     forward: Forward,
     /// What the way of forwarding changes it to.
     host_port: Option<u16>,
+    /// What packets travel in that are sent inside of others.
+    carrier: Carrier,
     weight: Atomic<u32>,
     max_routes: Atomic<u32>,
     /// 0 or 1.
@@ -93,7 +106,11 @@ impl Endpoint {
     /// An endpoint without routes.
     pub(crate) fn new(
         target: Arc<Target>,
-        (forward, host_port): (Forward, Option<u16>),
+        Method {
+            forward,
+            host_port,
+            carrier,
+        }: Method,
         settings: Settings,
     ) -> Result<Arc<Self>> {
         Ok(Arc::new(
@@ -101,6 +118,7 @@ impl Endpoint {
                 target,
                 forward,
                 host_port,
+                carrier,
                 weight: Atomic::new(settings.weight),
                 max_routes: Atomic::new(settings.max_routes),
                 backup: Atomic::new(settings.backup.into()),
@@ -125,14 +143,32 @@ impl Endpoint {
         self.forward
     }
 
+    /// The way of packets there, with nat from a port that is not chosen yet.
+    pub(crate) fn way(&self) -> Way {
+        match self.forward {
+            Forward::Tunnel => Way::Tunnel,
+            Forward::Direct => Way::Direct,
+            Forward::Ipip | Forward::Gre | Forward::Gue => Way::Inside(self.carrier),
+            Forward::HalfNat => Way::HalfNat,
+            Forward::Nat => Way::Nat(0),
+        }
+    }
+
     /// The way there of packets for which nothing is remembered. Into the tunnel they would need a flow id:
     /// they go by IPIP instead, which the host takes from its forwarders. None if there is no such way.
     pub(crate) fn stateless_way(&self) -> Option<Way> {
         match self.forward {
-            Forward::Tunnel | Forward::Ipip => Some(Way::Ipip),
+            Forward::Tunnel | Forward::Ipip | Forward::Gre | Forward::Gue => {
+                Some(Way::Inside(self.carrier))
+            }
             Forward::Direct => Some(Way::Direct),
             Forward::HalfNat | Forward::Nat => None,
         }
+    }
+
+    /// What packets travel in that are sent inside of others.
+    pub(crate) fn carrier(&self) -> Carrier {
+        self.carrier
     }
 
     /// The host's port, if the way of forwarding makes it another one than the service's.

@@ -258,8 +258,8 @@ fn endpoint_new(req: &Request<'_>) -> Result {
     if service.endpoint(host).is_some() {
         return Err(req.error(EEXIST, c"endpoint exists"));
     }
-    forward::check_service(req, &service, method.0)?;
-    let target = forward::target_by(req, method.0, host, source)?;
+    forward::check_service(req, &service, method.forward)?;
+    let target = forward::target_by(req, method.forward, host, source)?;
     let endpoint = Endpoint::new(target, method, settings)?;
     match service.add_endpoint(endpoint.clone()) {
         Err(EEXIST) => Err(req.error(EEXIST, c"endpoint exists")),

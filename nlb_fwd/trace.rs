@@ -25,6 +25,7 @@ use crate::{
         TraceOutcome,
         TraceSlow, //
     },
+    way::Way, //
 };
 use kernel::sync::{
     rcu,
@@ -45,7 +46,6 @@ use nlb::{
             FourTuple,
             Proto, //
         },
-        ipip,
         tcp::Flags,
         tcp_state::{
             State,
@@ -110,7 +110,7 @@ impl Forwarder {
             way: None,
         };
         if let Some(route) = trace.route.filter(|route| !gives_way(route)) {
-            let way = way_out(net, route.target(), route.way().forward(), guard);
+            let way = way_out(net, route.target(), route.way(), guard);
             trace.service = Some(route.service());
             trace.outcome = trace.leave_by(way, TraceOutcome::Route);
             return trace;
@@ -198,15 +198,18 @@ impl Forwarder {
             Err(NoEndpoint::Overflow) => return TraceOutcome::Overflow,
         };
         trace.choice = Some(choice);
-        let forward = match endpoint.forward() {
-            Forward::Tunnel if is_full => Forward::Ipip,
-            forward => forward,
+        let way = match is_full {
+            true => endpoint.stateless_way(),
+            false => Some(endpoint.way()),
+        };
+        let Some(way) = way else {
+            return TraceOutcome::NoWay;
         };
         let outcome = match is_full {
             true => TraceOutcome::Stateless,
             false => TraceOutcome::NewRoute,
         };
-        trace.leave_by(way_out(net, endpoint.target(), forward, guard), outcome)
+        trace.leave_by(way_out(net, endpoint.target(), way, guard), outcome)
     }
 }
 
@@ -232,23 +235,21 @@ fn gives_way(route: &Route) -> bool {
 }
 
 /// The way to a host.
-fn way_out(net: &Net, target: &Target, forward: Forward, guard: &rcu::Guard) -> WayOut {
+fn way_out(net: &Net, target: &Target, way: Way, guard: &rcu::Guard) -> WayOut {
+    let forward = way.forward();
     let (host, source) = (target.host(), target.source());
     // As the target has it remembered, but new.
     let next = match forward {
         Forward::Direct => ip::Route::lookup_neighbour(net, Some(source), host),
         _ => ip::Route::lookup(net, Some(source), host),
     };
-    let overhead = match forward {
-        Forward::Ipip => ipip::overhead(host.is_v4()) as u32,
-        _ => 0,
-    };
+    let overhead = way.overhead(host.is_v4());
     let next = next.ok();
     let link = next
         .as_ref()
         .map(|next| (next.ifindex(guard), next.mtu().saturating_sub(overhead)));
     let slow = match (forward, &next) {
-        (Forward::Ipip, _) => Some(TraceSlow::Ipip),
+        (Forward::Ipip | Forward::Gre | Forward::Gue, _) => Some(TraceSlow::Ipip),
         (_, Some(next)) => next.next_hop(net, guard).err().map(|reason| match reason {
             NoNextHop::Work => TraceSlow::Work,
             NoNextHop::PostRouting => TraceSlow::PostRouting,

@@ -124,6 +124,10 @@ pub(crate) enum Forward {
     HalfNat = 4,
     /// As with half-nat, and with an address and a port of this machine in place of the client's.
     Nat = 5,
+    /// Inside of IP packets, behind a GRE header without a key.
+    Gre = 6,
+    /// Inside of UDP datagrams, behind a GUE header.
+    Gue = 7,
 }
 
 impl Forward {
@@ -135,6 +139,8 @@ impl Forward {
             3 => Some(Self::Ipip),
             4 => Some(Self::HalfNat),
             5 => Some(Self::Nat),
+            6 => Some(Self::Gre),
+            7 => Some(Self::Gue),
             _ => None,
         }
     }
@@ -408,7 +414,7 @@ impl TraceChoice {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub(crate) enum TraceSlow {
-    /// It is not for this way of forwarding.
+    /// It is not for packets that travel inside of others.
     Ipip = 1,
     /// There is something to be done on the way, such as IPsec.
     Work = 2,
@@ -533,6 +539,11 @@ pub(crate) mod endpoint {
     /// Sixteenths of the weight that count now; absent when all do, for there is no slow start
     /// under way.
     pub(crate) const SLOW_START_STEP: u16 = 18;
+    /// Port of the host for datagrams, with gue; 6080 when absent.
+    pub(crate) const TUN_PORT: u16 = 19;
+    /// Whether what the packets travel in has a checksum, 0 or 1, with gre and gue; when absent 1
+    /// for gue over IPv6, else 0.
+    pub(crate) const TUN_CSUM: u16 = 20;
 }
 
 /// Attributes of a route.
@@ -934,7 +945,7 @@ pub(crate) static SERVICE_GET_DO: [Policy; 19] = [
 pub(crate) static SERVICE_GET_DUMP: [Policy; 1] = [Policy::reject()];
 
 /// Policy of the do request of `endpoint-new`, indexed by attribute id.
-pub(crate) static ENDPOINT_NEW_DO: [Policy; 18] = [
+pub(crate) static ENDPOINT_NEW_DO: [Policy; 21] = [
     Policy::reject(),
     // vip-addr
     Policy::binary(4, 16),
@@ -961,7 +972,7 @@ pub(crate) static ENDPOINT_NEW_DO: [Policy; 18] = [
     // state
     Policy::u32_range(1, 3),
     // forward
-    Policy::u32_range(1, 5),
+    Policy::u32_range(1, 7),
     // host-port
     Policy::be16_min(1),
     // max-routes
@@ -970,6 +981,12 @@ pub(crate) static ENDPOINT_NEW_DO: [Policy; 18] = [
     Policy::u32_max(1),
     // vip-port-last
     Policy::be16_min(1),
+    // slow-start-step
+    Policy::reject(),
+    // tun-port
+    Policy::be16_min(1),
+    // tun-csum
+    Policy::u32_max(1),
 ];
 
 /// Policy of the do request of `endpoint-set`, indexed by attribute id.

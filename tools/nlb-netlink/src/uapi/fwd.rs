@@ -152,6 +152,10 @@ pub enum Forward {
     HalfNat = 4,
     /// As with half-nat, and with an address and a port of this machine in place of the client's.
     Nat = 5,
+    /// Inside of IP packets, behind a GRE header without a key.
+    Gre = 6,
+    /// Inside of UDP datagrams, behind a GUE header.
+    Gue = 7,
 }
 
 impl Forward {
@@ -163,6 +167,8 @@ impl Forward {
             3 => Some(Self::Ipip),
             4 => Some(Self::HalfNat),
             5 => Some(Self::Nat),
+            6 => Some(Self::Gre),
+            7 => Some(Self::Gue),
             _ => None,
         }
     }
@@ -175,6 +181,8 @@ impl Forward {
             Self::Ipip => "ipip",
             Self::HalfNat => "half-nat",
             Self::Nat => "nat",
+            Self::Gre => "gre",
+            Self::Gue => "gue",
         }
     }
 }
@@ -543,7 +551,7 @@ impl TraceChoice {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum TraceSlow {
-    /// It is not for this way of forwarding.
+    /// It is not for packets that travel inside of others.
     Ipip = 1,
     /// There is something to be done on the way, such as IPsec.
     Work = 2,
@@ -702,6 +710,11 @@ pub mod endpoint {
     /// Sixteenths of the weight that count now; absent when all do, for there is no slow start
     /// under way.
     pub const SLOW_START_STEP: u16 = 18;
+    /// Port of the host for datagrams, with gue; 6080 when absent.
+    pub const TUN_PORT: u16 = 19;
+    /// Whether what the packets travel in has a checksum, 0 or 1, with gre and gue; when absent 1
+    /// for gue over IPv6, else 0.
+    pub const TUN_CSUM: u16 = 20;
     /// Names, in the order of the ids, which begin at 1.
     #[rustfmt::skip]
     pub const NAMES: &[&str] = &[
@@ -723,6 +736,8 @@ pub mod endpoint {
         "backup",
         "vip-port-last",
         "slow-start-step",
+        "tun-port",
+        "tun-csum",
     ];
 }
 
