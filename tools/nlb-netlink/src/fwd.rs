@@ -103,6 +103,10 @@ pub struct NewEndpoint {
     pub forward: Option<Forward>,
     /// Port of the host, with half-nat and nat; the service's own when `None`.
     pub port: Option<u16>,
+    /// Port of the host for what packets travel in, with gue; 6080 when `None`.
+    pub tun_port: Option<u16>,
+    /// Whether that has a checksum, with gre and gue; only that of gue over IPv6 has when `None`.
+    pub tun_csum: Option<bool>,
     /// Source address of the packets to the host; what routing chooses when `None`.
     pub source: Option<IpAddr>,
     /// What new connections it gets.
@@ -382,6 +386,12 @@ fn endpoint_new(key: &ServiceKey, new: &NewEndpoint) -> Request {
     if let Some(port) = new.port {
         request = request.port(endpoint::HOST_PORT, port);
     }
+    if let Some(port) = new.tun_port {
+        request = request.port(endpoint::TUN_PORT, port);
+    }
+    if let Some(checksum) = new.tun_csum {
+        request = request.u32(endpoint::TUN_CSUM, checksum.into());
+    }
     changed(request, new.change)
 }
 
@@ -485,6 +495,8 @@ mod tests {
             host: [10, 0, 2, 2].into(),
             forward: None,
             port: None,
+            tun_port: None,
+            tun_csum: None,
             source: Some([10, 0, 1, 1].into()),
             change: EndpointChange {
                 weight: Some(3),
@@ -535,6 +547,19 @@ mod tests {
         assert_eq!(long[short.len()..], [
             8, 0, 13, 0, 5, 0, 0, 0,
             6, 0, 14, 0, 0x1f, 0x90, 0, 0,
+        ]);
+        let gue = NewEndpoint {
+            forward: Some(Forward::Gue),
+            tun_port: Some(6080),
+            tun_csum: Some(true),
+            ..plain
+        };
+        let long = endpoint_new(&key, &gue).finish(0x23, 1).unwrap();
+        #[rustfmt::skip]
+        assert_eq!(long[short.len()..], [
+            8, 0, 13, 0, 7, 0, 0, 0,
+            6, 0, 19, 0, 0x17, 0xc0, 0, 0,
+            8, 0, 20, 0, 1, 0, 0, 0,
         ]);
     }
 

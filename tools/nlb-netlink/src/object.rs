@@ -210,6 +210,10 @@ object! {
         forward: Named<Forward> = FORWARD, Named::decode;
         /// Port of the host, where packets get another one than the service's.
         host_port: u16 = HOST_PORT, attr::be16;
+        /// Port of the host for what packets travel in, with gue.
+        tun_port: u16 = TUN_PORT, attr::be16;
+        /// Whether that has a checksum, with gre and gue.
+        tun_csum: bool = TUN_CSUM, boolean;
         /// Share of new connections.
         weight: u32 = WEIGHT, attr::u32;
         /// What may be sent to the endpoint.

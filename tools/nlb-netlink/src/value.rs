@@ -465,7 +465,7 @@ enumeration! {
     EndpointState { Active Draining Inactive }
     AllotmentScheme { Tokens Percentages }
     AllotmentState { Valid Low Over }
-    Forward { Tunnel Direct Ipip HalfNat Nat }
+    Forward { Tunnel Direct Ipip HalfNat Nat Gre Gue }
     RouteState { SynRecv Established FinWait Closed Udp }
     RouteOrigin { L4 Migration Manual }
     RouteEnd { Expired Replaced Inactive Deleted Service Migration }

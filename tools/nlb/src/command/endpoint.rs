@@ -59,6 +59,8 @@ pub(super) fn run(command: Option<&EndpointCommand>, format: Format) -> Outcome 
             host,
             via,
             port,
+            tun_port,
+            tun_csum,
             change,
             source,
         }) => {
@@ -66,6 +68,8 @@ pub(super) fn run(command: Option<&EndpointCommand>, format: Format) -> Outcome 
                 host: *host,
                 forward: *via,
                 port: *port,
+                tun_port: *tun_port,
+                tun_csum: *tun_csum,
                 source: *source,
                 change: change.into(),
             };

@@ -112,11 +112,18 @@ fn endpoint(endpoint: &Endpoint) -> String {
         Some(true) => " backup yes",
         _ => "",
     };
+    let port = endpoint.tun_port.map(|port| format!(" tun-port {port}"));
+    let checksum = match endpoint.tun_csum {
+        Some(true) => " tun-csum yes",
+        Some(false) => " tun-csum no",
+        None => "",
+    };
     format!(
-        "{} host {} via {} weight {} state {}{max_routes}{backup}",
+        "{} host {} via {}{}{checksum} weight {} state {}{max_routes}{backup}",
         endpoint.service(),
         socket(Some(endpoint.host_addr), endpoint.host_port),
         maybe(endpoint.forward),
+        port.unwrap_or_default(),
         maybe(endpoint.weight),
         maybe(endpoint.state)
     )

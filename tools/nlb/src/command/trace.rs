@@ -342,7 +342,7 @@ fn fast(trace: &Trace) -> Option<&'static str> {
     Some(match trace.slow {
         None => "yes",
         Some(Named::Known(slow)) => match slow {
-            TraceSlow::Ipip => "no: not with ipip",
+            TraceSlow::Ipip => "no: not with ipip, gre and gue",
             TraceSlow::Work => "no: the way does more than lead there (IPsec, encapsulation)",
             TraceSlow::PostRouting => "no: there are hooks in POST_ROUTING",
             TraceSlow::Link => "no: the device is no Ethernet",

@@ -245,6 +245,14 @@ const SERVICE: &[Attribute<Service>] = &[
 const ENDPOINT: &[Attribute<Endpoint>] = &[
     attribute::<Forward, _>("via", Is("tunnel"), Anew, |endpoint| text(endpoint.forward)),
     attribute::<u16, _>("port", Any, Anew, |endpoint| text(endpoint.host_port)),
+    attribute::<u16, _>("tun-port", Any, Anew, |endpoint| text(endpoint.tun_port)),
+    Attribute {
+        keyword: "tun-csum",
+        otherwise: Any,
+        change: Anew,
+        read: |endpoint| yes_or_no(endpoint.tun_csum),
+        given: |matches, id| yes_or_no(matches.get_one::<bool>(id).copied()),
+    },
     attribute::<u32, _>("weight", Is("1"), Set, |endpoint| text(endpoint.weight)),
     attribute::<EndpointState, _>("state", Is("active"), Set, |endpoint| text(endpoint.state)),
     attribute::<u32, _>("max-routes", Is("0"), Set, |endpoint| {

@@ -153,6 +153,8 @@ fn lbu() -> Facts {
         host_addr: HOST.into(),
         forward: None,
         host_port: None,
+        tun_port: None,
+        tun_csum: None,
         max_routes: None,
         backup: None,
         slow_start_step: None,
