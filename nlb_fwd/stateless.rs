@@ -364,14 +364,10 @@ impl Forwarder {
         if parsed.tuple.proto() != Proto::Tcp || parsed.flags.is_initial_syn() {
             return Err(skb);
         }
-        let Some(endpoint) = service.stateless_endpoint(state.rcu(), &parsed.tuple) else {
-            return Err(skb);
-        };
-        let iif = state.in_dev().map_or(0, NetDevice::ifindex);
-        if tuple_in_use(state.net(), &parsed.tuple, iif) {
-            return Err(skb);
+        match endpoint_without_route(state, service, &parsed.tuple) {
+            Some(endpoint) => Ok(self.adopt(state, service, endpoint, skb, parsed)),
+            None => Err(skb),
         }
-        Ok(self.adopt(state, service, endpoint, skb, parsed))
     }
 
     /// Takes a packet from the middle of a connection that had no route until now, and gives it one if
@@ -415,11 +411,7 @@ impl Forwarder {
         tuple: &FourTuple,
     ) -> Option<(&'a Arc<Endpoint>, Way)> {
         let service = self.service_of(tuple, state.rcu())?;
-        let endpoint = service.stateless_endpoint(state.rcu(), tuple)?;
-        let iif = state.in_dev().map_or(0, NetDevice::ifindex);
-        if tuple.proto() == Proto::Tcp && tuple_in_use(state.net(), tuple, iif) {
-            return None;
-        }
+        let endpoint = endpoint_without_route(state, service, tuple)?;
         Some((endpoint, endpoint.stateless_way()?))
     }
 
@@ -445,6 +437,20 @@ impl Forwarder {
         self.send_stateless(state, endpoint, skb, parsed);
         Verdict::Stolen
     }
+}
+
+/// The endpoint that has this connection without a route, if there may be such connections, and it is none
+/// that this machine's own stack has.
+#[inline]
+fn endpoint_without_route<'a>(
+    state: &'a HookState<'_>,
+    service: &'a Service,
+    tuple: &FourTuple,
+) -> Option<&'a Arc<Endpoint>> {
+    let endpoint = service.stateless_endpoint(state.rcu(), tuple)?;
+    let iif = state.in_dev().map_or(0, NetDevice::ifindex);
+    let is_own = tuple.proto() == Proto::Tcp && tuple_in_use(state.net(), tuple, iif);
+    (!is_own).then_some(endpoint)
 }
 
 #[kunit_tests(nlb_fwd_stateless)]
