@@ -111,7 +111,8 @@ impl Forwarder {
         let sent_by = match self.route_of(tuple, state.rcu()) {
             Some(route) => Some((route.target(), route.way())),
             None => self
-                .stateless_way(state, tuple)
+                .one_packet_way(state, tuple, outer.destination, outer.carrier)
+                .or_else(|| self.stateless_way(state, tuple))
                 .map(|(endpoint, way)| (endpoint.target(), way)),
         };
         let target = sent_by

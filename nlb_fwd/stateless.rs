@@ -59,9 +59,11 @@ use nlb::{
     time,
     wire::{
         addr::{
+            Addr,
             FourTuple,
             Proto, //
         },
+        carrier::Carrier,
         parse::Parsed,
         tcp::Flags, //
     },
@@ -402,6 +404,28 @@ impl Forwarder {
         }
     }
 
+    /// The endpoint at `host` that a datagram without a route can have gone to, as its service schedules
+    /// each by itself, and a way there with this carrier.
+    #[cold]
+    pub(crate) fn one_packet_way<'a>(
+        &'a self,
+        state: &'a HookState<'_>,
+        tuple: &FourTuple,
+        host: Addr,
+        carrier: Carrier,
+    ) -> Option<(&'a Arc<Endpoint>, Way)> {
+        let service = self.service_of(tuple, state.rcu())?;
+        if !service.is_one_packet() {
+            return None;
+        }
+        let ways = service
+            .endpoints(state.rcu())
+            .iter()
+            .filter(|endpoint| endpoint.host() == host)
+            .filter_map(|endpoint| Some((endpoint, endpoint.stateless_way()?)));
+        ways.into_iter().find(|(_, way)| way.may_be(carrier))
+    }
+
     /// The endpoint that the packets of this connection go to without a route, if there may be such, and
     /// their way there.
     #[cold]
@@ -413,6 +437,34 @@ impl Forwarder {
         let service = self.service_of(tuple, state.rcu())?;
         let endpoint = endpoint_without_route(state, service, tuple)?;
         Some((endpoint, endpoint.stateless_way()?))
+    }
+
+    /// Sends a datagram of a service that schedules each by itself to an endpoint, and remembers nothing.
+    #[cold]
+    pub(crate) fn send_one(
+        &self,
+        state: &HookState<'_>,
+        service: &Service,
+        skb: SkBuff,
+        parsed: &Parsed,
+    ) -> Verdict {
+        let endpoint = match self.pick(service, state.rcu(), &parsed.tuple) {
+            Ok(endpoint) => endpoint,
+            Err(counter) => {
+                self.stats.inc(counter);
+                return match counter {
+                    Counter::PassNoEndpoint => Verdict::Accept(skb),
+                    _ => Verdict::Drop(skb, DropReason::NOMEM),
+                };
+            }
+        };
+        self.stats.inc(Counter::OnePacket);
+        for traffic in [&service.traffic, &endpoint.traffic] {
+            traffic.connection();
+            traffic.packet(parsed.total_len);
+        }
+        self.send_stateless(state, endpoint, skb, parsed);
+        Verdict::Stolen
     }
 
     /// Sends a packet of a connection without a route to its endpoint.
@@ -447,7 +499,10 @@ fn endpoint_without_route<'a>(
     service: &'a Service,
     tuple: &FourTuple,
 ) -> Option<&'a Arc<Endpoint>> {
-    let endpoint = service.stateless_endpoint(state.rcu(), tuple)?;
+    let endpoint = match service.is_one_packet() {
+        true => service.hashed(state.rcu(), tuple)?,
+        false => service.stateless_endpoint(state.rcu(), tuple)?,
+    };
     let iif = state.in_dev().map_or(0, NetDevice::ifindex);
     let is_own = tuple.proto() == Proto::Tcp && tuple_in_use(state.net(), tuple, iif);
     (!is_own).then_some(endpoint)

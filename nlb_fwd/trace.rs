@@ -159,13 +159,16 @@ impl Forwarder {
         });
         let client = client.map(|(endpoint, _)| endpoint);
         let allotted = || allotment.and_then(|allotment| allotment.would_pick(now));
+        let one_packet = service.is_one_packet();
         let is_full = match trace.route {
+            _ if one_packet => false,
             None => !self.has_room(tuple.proto()),
             // A closed route makes way for the new one.
             Some(_) => tuple.proto() == Proto::Tcp && self.half_open.is_full(),
         };
         let hashed = match is_full {
             true => service.pick_by_hash(guard, tuple),
+            false if one_packet => None,
             false => service.stateless_endpoint(guard, tuple),
         };
         if is_full && hashed.is_none() {
@@ -198,7 +201,7 @@ impl Forwarder {
             Err(NoEndpoint::Overflow) => return TraceOutcome::Overflow,
         };
         trace.choice = Some(choice);
-        let way = match is_full {
+        let way = match is_full || one_packet {
             true => endpoint.stateless_way(),
             false => Some(endpoint.way()),
         };
@@ -207,6 +210,7 @@ impl Forwarder {
         };
         let outcome = match is_full {
             true => TraceOutcome::Stateless,
+            false if one_packet => TraceOutcome::OnePacket,
             false => TraceOutcome::NewRoute,
         };
         trace.leave_by(way_out(net, endpoint.target(), way, guard), outcome)

@@ -357,6 +357,8 @@ pub(crate) enum TraceOutcome {
     /// It is a host's answer to a connection with half-nat or nat, and goes to the client as a
     /// packet of the VIP.
     Reply = 12,
+    /// It is sent on without a route, for its service schedules each packet by itself.
+    OnePacket = 13,
 }
 
 impl TraceOutcome {
@@ -375,6 +377,7 @@ impl TraceOutcome {
             10 => Some(Self::NoWay),
             11 => Some(Self::Stateless),
             12 => Some(Self::Reply),
+            13 => Some(Self::OnePacket),
             _ => None,
         }
     }
@@ -493,6 +496,9 @@ pub(crate) mod service {
     /// all, 1 to 65535, may be beneath them. A packet is for the service of its own port, else for
     /// that of several, else for that of all.
     pub(crate) const VIP_PORT_LAST: u16 = 18;
+    /// Whether each datagram is scheduled by itself and leaves no route, 0 or 1, UDP in mode l4
+    /// only; 0 when absent at first. Endpoints with half-nat and nat are not for such a service.
+    pub(crate) const ONE_PACKET: u16 = 19;
 }
 
 /// Attributes of a endpoint.
@@ -819,7 +825,7 @@ pub(crate) static ALLOTMENT_SHARE: [Policy; 3] = [
 ];
 
 /// Policy of the do request of `service-new`, indexed by attribute id.
-pub(crate) static SERVICE_NEW_DO: [Policy; 19] = [
+pub(crate) static SERVICE_NEW_DO: [Policy; 20] = [
     Policy::reject(),
     // vip-addr
     Policy::binary(4, 16),
@@ -857,6 +863,8 @@ pub(crate) static SERVICE_NEW_DO: [Policy; 19] = [
     Policy::u32_max(5000),
     // vip-port-last
     Policy::be16_min(1),
+    // one-packet
+    Policy::u32_max(1),
 ];
 
 /// Policy of the do request of `service-del`, indexed by attribute id.
@@ -1202,7 +1210,7 @@ pub(crate) static STATS_GET_DO: [Policy; 1] = [Policy::reject()];
 pub(crate) static STATS_GET_DUMP: [Policy; 1] = [Policy::reject()];
 
 /// Policy of the do request of `service-set`, indexed by attribute id.
-pub(crate) static SERVICE_SET_DO: [Policy; 19] = [
+pub(crate) static SERVICE_SET_DO: [Policy; 20] = [
     Policy::reject(),
     // vip-addr
     Policy::binary(4, 16),
@@ -1240,6 +1248,8 @@ pub(crate) static SERVICE_SET_DO: [Policy; 19] = [
     Policy::u32_max(5000),
     // vip-port-last
     Policy::be16_min(1),
+    // one-packet
+    Policy::u32_max(1),
 ];
 
 /// Policy of the do request of `allotment-set`, indexed by attribute id.

@@ -93,6 +93,9 @@ pub(super) fn fill_service(w: &mut Writer<'_>, s: &Service) -> Result {
         w.put_u32(service::SYN_TIMEOUT, timeouts.syn)?;
         w.put_u32(service::MISS_TIMEOUT, s.miss_timeout())?;
     }
+    if key.proto == Proto::Udp && s.mode() == ServiceMode::L4 {
+        w.put_u32(service::ONE_PACKET, s.is_one_packet().into())?;
+    }
     w.put_u32(service::ENDPOINTS, endpoints as u32)?;
     w.put_uint(service::CONNECTIONS, s.traffic.connections())?;
     w.put_uint(service::PACKETS, s.traffic.packets())?;

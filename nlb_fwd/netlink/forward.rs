@@ -105,6 +105,11 @@ pub(super) fn check_service(req: &Request<'_>, service: &Service, forward: Forwa
         let text = c"mode peek needs the tunnel";
         return Err(req.bad_attr(EINVAL, endpoint::FORWARD, text));
     }
+    // Their replies are known by routes.
+    if service.is_one_packet() && matches!(forward, Forward::HalfNat | Forward::Nat) {
+        let text = c"half-nat and nat need routes, and the service makes none";
+        return Err(req.bad_attr(EINVAL, endpoint::FORWARD, text));
+    }
     Ok(())
 }
 

@@ -199,6 +199,8 @@ enum nlb_fwd_rule_action {
  *   is no room for one.
  * @NLB_FWD_TRACE_OUTCOME_REPLY: It is a host's answer to a connection with
  *   half-nat or nat, and goes to the client as a packet of the VIP.
+ * @NLB_FWD_TRACE_OUTCOME_ONE_PACKET: It is sent on without a route, for its
+ *   service schedules each packet by itself.
  */
 enum nlb_fwd_trace_outcome {
 	NLB_FWD_TRACE_OUTCOME_ROUTE = 1,
@@ -213,6 +215,7 @@ enum nlb_fwd_trace_outcome {
 	NLB_FWD_TRACE_OUTCOME_NO_WAY,
 	NLB_FWD_TRACE_OUTCOME_STATELESS,
 	NLB_FWD_TRACE_OUTCOME_REPLY,
+	NLB_FWD_TRACE_OUTCOME_ONE_PACKET,
 };
 
 /**
@@ -274,6 +277,7 @@ enum {
 	NLB_FWD_A_SERVICE_SYN_TIMEOUT,
 	NLB_FWD_A_SERVICE_MISS_TIMEOUT,
 	NLB_FWD_A_SERVICE_VIP_PORT_LAST,
+	NLB_FWD_A_SERVICE_ONE_PACKET,
 
 	__NLB_FWD_A_SERVICE_MAX,
 	NLB_FWD_A_SERVICE_MAX = (__NLB_FWD_A_SERVICE_MAX - 1)

@@ -92,6 +92,8 @@ pub struct Picking {
     /// those who listen to [`Group::Misses`](crate::Group::Misses), up to 5000; 0 for not at all; TCP
     /// only.
     pub miss_timeout: Option<u32>,
+    /// Whether each datagram is scheduled by itself and leaves no route; UDP only.
+    pub one_packet: Option<bool>,
 }
 
 /// An endpoint to add.
@@ -348,6 +350,7 @@ fn picked(request: Request, picking: Picking) -> Request {
         (service::FIN_TIMEOUT, picking.fin_timeout),
         (service::SYN_TIMEOUT, picking.syn_timeout),
         (service::MISS_TIMEOUT, picking.miss_timeout),
+        (service::ONE_PACKET, picking.one_packet.map(u32::from)),
     ];
     with_numbers(request, &values)
 }
@@ -453,6 +456,7 @@ mod tests {
             fin_timeout: Some(30),
             syn_timeout: Some(10),
             miss_timeout: Some(500),
+            one_packet: Some(true),
         };
         let bytes = service_new(&key, &new).finish(0x23, 5).unwrap();
         #[rustfmt::skip]
@@ -465,6 +469,7 @@ mod tests {
             8, 0, 15, 0, 30, 0, 0, 0,
             8, 0, 16, 0, 10, 0, 0, 0,
             8, 0, 17, 0, 244, 1, 0, 0,
+            8, 0, 19, 0, 1, 0, 0, 0,
         ]);
         let several: ServiceKey = "192.0.2.10:8000-8999/tcp".parse().unwrap();
         let bytes = service_request(cmd::SERVICE_DEL, &several)

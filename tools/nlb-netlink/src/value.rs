@@ -474,7 +474,7 @@ enumeration! {
     TraceChoice { Affinity Allotment Scheduler Backup Hash }
     TraceOutcome {
         Route NewRoute Classifier DropRule RejectRule NoService NoEndpoint Overflow TableFull NoWay
-        Stateless Reply
+        Stateless Reply OnePacket
     }
     TraceSlow { Ipip Work PostRouting Link Neighbour Reply }
     MappingSide { Forwarder Host }

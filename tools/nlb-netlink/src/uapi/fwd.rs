@@ -465,6 +465,8 @@ pub enum TraceOutcome {
     /// It is a host's answer to a connection with half-nat or nat, and goes to the client as a
     /// packet of the VIP.
     Reply = 12,
+    /// It is sent on without a route, for its service schedules each packet by itself.
+    OnePacket = 13,
 }
 
 impl TraceOutcome {
@@ -483,6 +485,7 @@ impl TraceOutcome {
             10 => Some(Self::NoWay),
             11 => Some(Self::Stateless),
             12 => Some(Self::Reply),
+            13 => Some(Self::OnePacket),
             _ => None,
         }
     }
@@ -502,6 +505,7 @@ impl TraceOutcome {
             Self::NoWay => "no-way",
             Self::Stateless => "stateless",
             Self::Reply => "reply",
+            Self::OnePacket => "one-packet",
         }
     }
 }
@@ -642,6 +646,9 @@ pub mod service {
     /// all, 1 to 65535, may be beneath them. A packet is for the service of its own port, else for
     /// that of several, else for that of all.
     pub const VIP_PORT_LAST: u16 = 18;
+    /// Whether each datagram is scheduled by itself and leaves no route, 0 or 1, UDP in mode l4
+    /// only; 0 when absent at first. Endpoints with half-nat and nat are not for such a service.
+    pub const ONE_PACKET: u16 = 19;
     /// Names, in the order of the ids, which begin at 1.
     #[rustfmt::skip]
     pub const NAMES: &[&str] = &[
@@ -663,6 +670,7 @@ pub mod service {
         "syn-timeout",
         "miss-timeout",
         "vip-port-last",
+        "one-packet",
     ];
 }
 

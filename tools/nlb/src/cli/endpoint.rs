@@ -137,6 +137,7 @@ impl From<&ChangeArgs> for EndpointChange {
     }
 }
 
-fn yes_or_no() -> impl TypedValueParser<Value = bool> {
+/// `yes` or `no`.
+pub(super) fn yes_or_no() -> impl TypedValueParser<Value = bool> {
     PossibleValuesParser::new(["yes", "no"]).map(|text| text == "yes")
 }

@@ -96,8 +96,12 @@ fn service(service: &Service) -> String {
     .iter()
     .filter_map(|(name, seconds)| Some(format!(" {name} {}", seconds.filter(|s| *s > 0)?)))
     .collect();
+    let one_packet = match service.one_packet {
+        Some(true) => " one-packet yes",
+        _ => "",
+    };
     format!(
-        "{} mode {}{scheduler}{affinity}{times}",
+        "{} mode {}{scheduler}{affinity}{times}{one_packet}",
         service.key(),
         maybe(service.mode)
     )

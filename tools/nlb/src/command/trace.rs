@@ -375,6 +375,7 @@ fn outcome(traced: &Traced) -> String {
             "dropped, no route leads to the client (drop-no-route)"
         }
         TraceOutcome::NoWay => "dropped, no route leads to the host (drop-no-route)",
+        TraceOutcome::OnePacket => "is sent on by itself, without a route (one-packet)",
         TraceOutcome::Stateless => "is sent on without a route (stateless-packets)",
         TraceOutcome::Reply => match answered {
             Some(key) => {

@@ -136,6 +136,7 @@ fn lbu() -> Facts {
         affinity_timeout: None,
         affinity_prefix: None,
         slow_start: None,
+        one_packet: None,
         idle_timeout: None,
         fin_timeout: None,
         syn_timeout: None,
