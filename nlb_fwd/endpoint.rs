@@ -29,6 +29,7 @@ use nlb::{
             Addr,
             FourTuple, //
         },
+        carrier::Carrier,
         least,
         ports::Ports,
         slow_start::{
@@ -88,6 +89,16 @@ impl Place {
     }
 }
 
+/// How packets get to an endpoint.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Method {
+    pub(crate) forward: Forward,
+    /// The port of the host, where that is another one than they have.
+    pub(crate) host_port: Option<u16>,
+    /// What they travel in; where they do not, what they would without a route.
+    pub(crate) carrier: Carrier,
+}
+
 /// A host, with its share of a service's new connections.
 pub(crate) struct Endpoint {
     target: Arc<Target>,
@@ -95,6 +106,8 @@ pub(crate) struct Endpoint {
     forward: Forward,
     /// What the way of forwarding changes it to.
     host_port: Option<u16>,
+    /// What packets travel in that are sent inside of others.
+    carrier: Carrier,
     weight: Atomic<u32>,
     /// 0 or 1.
     backup: Atomic<u32>,
@@ -117,7 +130,11 @@ impl Endpoint {
     /// An endpoint without routes, of a service with these ports.
     pub(crate) fn new(
         target: Arc<Target>,
-        (forward, host_port): (Forward, Option<u16>),
+        Method {
+            forward,
+            host_port,
+            carrier,
+        }: Method,
         ports: &Ports,
         settings: Settings,
     ) -> Result<Arc<Self>> {
@@ -127,6 +144,7 @@ impl Endpoint {
                 target,
                 forward,
                 host_port,
+                carrier,
                 weight: Atomic::new(settings.weight),
                 backup: Atomic::new(settings.backup.into()),
                 state: Atomic::new(settings.state as u32),
@@ -150,14 +168,32 @@ impl Endpoint {
         self.forward
     }
 
+    /// The way of packets there, with nat from a port that is not chosen yet.
+    pub(crate) fn way(&self) -> Way {
+        match self.forward {
+            Forward::Tunnel => Way::Tunnel,
+            Forward::Direct => Way::Direct,
+            Forward::Ipip | Forward::Gre | Forward::Gue => Way::Inside(self.carrier),
+            Forward::HalfNat => Way::HalfNat,
+            Forward::Nat => Way::Nat(0),
+        }
+    }
+
     /// The way there of packets for which nothing is remembered. Into the tunnel they would need a flow id:
     /// they go by IPIP instead, which the host takes from its forwarders. None if there is no such way.
     pub(crate) fn stateless_way(&self) -> Option<Way> {
         match self.forward {
-            Forward::Tunnel | Forward::Ipip => Some(Way::Ipip),
+            Forward::Tunnel | Forward::Ipip | Forward::Gre | Forward::Gue => {
+                Some(Way::Inside(self.carrier))
+            }
             Forward::Direct => Some(Way::Direct),
             Forward::HalfNat | Forward::Nat => None,
         }
+    }
+
+    /// What packets travel in that are sent inside of others.
+    pub(crate) fn carrier(&self) -> Carrier {
+        self.carrier
     }
 
     /// The host's port, if the way of forwarding makes it another one than the service's.
@@ -170,7 +206,7 @@ impl Endpoint {
     pub(crate) fn port_of(&self, tuple: &FourTuple) -> Option<u16> {
         match self.forward {
             Forward::HalfNat | Forward::Nat => Some(self.host_port.unwrap_or(tuple.vip_port())),
-            Forward::Tunnel | Forward::Direct | Forward::Ipip => None,
+            Forward::Tunnel | Forward::Direct | Forward::Ipip | Forward::Gre | Forward::Gue => None,
         }
     }
 

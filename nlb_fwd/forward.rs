@@ -8,10 +8,7 @@ use crate::{
     service::Service,
     state::Forwarder,
     stats::Counter,
-    uapi::{
-        Forward,
-        RouteOrigin, //
-    },
+    uapi::RouteOrigin,
     way::{
         nat_port,
         Way, //
@@ -50,7 +47,6 @@ use nlb::{
             Addr,
             FourTuple, //
         },
-        ipip,
         parse::Parsed,
         tcp::Flags, //
     },
@@ -117,15 +113,13 @@ impl Forwarder {
                 .map_err(|_| InsertError::NoMemory)?;
             self.add_route(net, guard, &route).map(|()| route)
         };
-        match endpoint.map(|endpoint| (endpoint.forward(), endpoint)) {
-            None | Some((Forward::Tunnel, _)) => {
+        match endpoint.map(|endpoint| (endpoint.way(), endpoint)) {
+            None | Some((Way::Tunnel, _)) => {
                 nlb_tunnel::check_family(tuple, target).map_err(NoRoute::FlowId)?;
                 add(Way::Tunnel)
             }
-            Some((Forward::Direct, _)) => add(Way::Direct),
-            Some((Forward::Ipip, _)) => add(Way::Ipip),
-            Some((Forward::HalfNat, _)) => add(Way::HalfNat),
-            Some((Forward::Nat, endpoint)) => {
+            Some((way @ (Way::Direct | Way::Inside(_) | Way::HalfNat), _)) => add(way),
+            Some((Way::Nat(_), endpoint)) => {
                 for _ in 0..TRIES {
                     let port = nat_port(self.next_port.fetch_add(1u32, Relaxed));
                     let answers = endpoint.answers(tuple, (target.source(), port));
@@ -204,7 +198,7 @@ impl Forwarder {
             Way::Tunnel => {
                 return nlb_tunnel::send_at_once(state, route.mapping(), packet, parsed);
             }
-            Way::Ipip => return Err(packet),
+            Way::Inside(_) => return Err(packet),
             Way::Direct | Way::HalfNat | Way::Nat(_) => {}
         }
         let next = route.endpoint().and_then(|endpoint| {
@@ -232,7 +226,7 @@ fn changed(way: Way, endpoint: &Endpoint, parsed: &Parsed) -> Rewrite {
     let port = || endpoint.host_port().unwrap_or(parsed.tuple.vip_port());
     let host = || (endpoint.host(), port());
     match way {
-        Way::Tunnel | Way::Direct | Way::Ipip => rewritten(parsed, None, None),
+        Way::Tunnel | Way::Direct | Way::Inside(_) => rewritten(parsed, None, None),
         Way::HalfNat => rewritten(parsed, None, Some(host())),
         Way::Nat(port) => {
             let from = (endpoint.target().source(), port);
@@ -255,22 +249,19 @@ fn transmit(
     let Ok(next) = endpoint.target().route(net) else {
         return Err(no_route(skb));
     };
-    let overhead = match way {
-        // CAST: Small.
-        Way::Ipip => ipip::overhead(parsed.tuple.is_v4()) as u32,
-        _ => 0,
-    };
-    let mtu = next.mtu().saturating_sub(overhead);
+    let mtu = next
+        .mtu()
+        .saturating_sub(way.overhead(parsed.tuple.is_v4()));
     let to = changed(way, endpoint, parsed);
     if let Err((counter, reason)) = ready(state, &mut skb, parsed, mtu, &to) {
         return Err((skb, counter, reason));
     }
-    if way != Way::Ipip {
+    let Some(carrier) = way.carrier() else {
         return Ok(next.output(net, skb));
-    }
+    };
     // Without padding of the link layer.
     match skb.trim(parsed.total_len as u32) {
-        Ok(()) => Ok(next.send_ipip(net, skb, parsed.l4_offset as u16)),
+        Ok(()) => Ok(next.send_inside(net, skb, parsed.l4_offset as u16, carrier)),
         Err(_) => Err((skb, Counter::DropNoMemory, DropReason::NOMEM)),
     }
 }

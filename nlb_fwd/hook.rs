@@ -168,6 +168,9 @@ impl Forwarder {
             self.stats.inc(Counter::PassMidStream);
             return Verdict::Accept(skb);
         }
+        if service.is_one_packet() {
+            return self.send_one(state, service, skb, parsed);
+        }
         match self.open(state, service, parsed) {
             Ok(Some(route)) => return self.forward(state, &route, skb, parsed),
             Ok(None) => {}

@@ -17,7 +17,6 @@ use crate::{
     route::Route,
     state::Forwarder,
     stats::Counter,
-    uapi::Forward,
     way::Way, //
 };
 use kernel::{
@@ -40,9 +39,9 @@ use nlb::{
     wire::{
         addr::{
             Addr,
-            FourTuple, //
+            FourTuple,
+            Proto, //
         },
-        ipip,
         report::{
             self,
             Report,
@@ -67,11 +66,12 @@ impl Forwarder {
             return Err(skb);
         }
         let Some(report) = nlb_tunnel::parse_icmp_error(&mut skb) else {
-            return self.error_about_ipip(state, skb);
+            return self.error_about_outer(state, skb);
         };
         let Some(tuple) = report.replied() else {
             return Err(skb);
         };
+        let carries = report.quoted.tuple.proto() == Proto::Udp;
         if let Some(route) = self.route_of(&tuple, state.rcu()) {
             // No router forwards packets of such a sender.
             if !report.source.is_unicast() {
@@ -95,31 +95,32 @@ impl Forwarder {
                 let ends = (endpoint.target(), None);
                 Ok(self.passed_on(to_host(state.net(), way, ends, skb, &report)))
             }
+            None if carries => self.error_about_outer(state, skb),
             _ => Err(skb),
         }
     }
 
     /// Takes an ICMP error about a packet that this machine has sent inside another one: the client
     /// hears of it. Everything else comes back, be it that too little is quoted to know the connection.
-    fn error_about_ipip(&self, state: &HookState<'_>, mut skb: SkBuff) -> Result<Verdict, SkBuff> {
-        let Ok((report, outer)) = Report::parse_ipip(skb.data(), skb.len() as usize) else {
+    fn error_about_outer(&self, state: &HookState<'_>, mut skb: SkBuff) -> Result<Verdict, SkBuff> {
+        let Ok((report, outer)) = Report::parse_carrier(skb.data(), skb.len() as usize) else {
             return Err(skb);
         };
         let tuple = &report.quoted.tuple;
-        let overhead = ipip::overhead(tuple.is_v4());
         let ends = (report.destination, outer.source, outer.destination);
         let sent_by = match self.route_of(tuple, state.rcu()) {
             Some(route) => Some((route.target(), route.way())),
             None => self
-                .stateless_way(state, tuple)
+                .one_packet_way(state, tuple, outer.destination, outer.carrier)
+                .or_else(|| self.stateless_way(state, tuple))
                 .map(|(endpoint, way)| (endpoint.target(), way)),
         };
         let target = sent_by
-            .filter(|(_, way)| *way == Way::Ipip)
-            .map(|(target, _)| target)
-            .filter(|target| (target.source(), target.source(), target.host()) == ends)
+            .filter(|(_, way)| way.may_be(outer.carrier))
             // No packet from here has more headers.
-            .filter(|_| outer.offset == overhead);
+            .filter(|(_, way)| way.overhead(tuple.is_v4()) as usize == outer.offset)
+            .map(|(target, _)| target)
+            .filter(|target| (target.source(), target.source(), target.host()) == ends);
         let Some(target) = target else {
             return Err(skb);
         };
@@ -127,7 +128,7 @@ impl Forwarder {
             return Err(skb);
         }
         // CAST: A small number.
-        if nlb_tunnel::tell_of_inner(state, &mut skb, &report, target, overhead as u16) {
+        if nlb_tunnel::tell_of_inner(state, &mut skb, &report, target, outer.offset as u16) {
             self.stats.inc(Counter::IcmpTold);
         }
         skb.consume();
@@ -165,24 +166,20 @@ fn to_host(
     let Ok(next) = target.route(net) else {
         return Err(no_route(skb));
     };
-    let forward = way.forward();
-    let source = match forward {
-        Forward::Nat => target.source(),
+    let source = match way {
+        Way::Nat(_) => target.source(),
         _ => report.source,
     };
     let ends = reply.map(|reply| ((source, target.host()), reply));
-    let overhead = match forward {
-        Forward::Ipip => ipip::overhead(source.is_v4()),
-        _ => 0,
-    };
-    // CAST: A small number.
-    let mtu = next.mtu().saturating_sub(overhead as u32);
-    match ready(&mut skb, report, mtu, ends) {
-        // CAST: Headers are short.
-        Ok(()) if overhead != 0 => Ok(next.send_ipip(net, skb, report.icmp_offset as u16)),
-        Ok(()) => Ok(next.output(net, skb)),
-        Err((counter, reason)) => Err((skb, counter, reason)),
+    let mtu = next.mtu().saturating_sub(way.overhead(source.is_v4()));
+    if let Err((counter, reason)) = ready(&mut skb, report, mtu, ends) {
+        return Err((skb, counter, reason));
     }
+    Ok(match way.carrier() {
+        // CAST: Headers are short.
+        Some(carrier) => next.send_inside(net, skb, report.icmp_offset as u16, carrier),
+        None => next.output(net, skb),
+    })
 }
 
 /// Sends an ICMP error about a translated packet of a client, which came from the side of its host, to
@@ -277,8 +274,8 @@ mod tests {
     #[test]
     fn what_cannot_go_on_does_not_change() {
         let checked = errors::check_passed_on(|packet, report, ends| {
-            let mut skb =
-                SkBuff::alloc(0, 320, GFP_KERNEL).map_err(|_| error::DropReason::NoSpace)?;
+            let mut skb = SkBuff::alloc(0, errors::MAX_LEN as u16, GFP_KERNEL)
+                .map_err(|_| error::DropReason::NoSpace)?;
             let is_put = skb.put(packet).is_ok();
             let late = Report { ttl: 1, ..*report };
             let refused = [

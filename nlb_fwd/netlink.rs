@@ -260,11 +260,14 @@ fn endpoint_new(req: &Request<'_>) -> Result {
     let _lock = forwarder.config.lock();
     let service = find_service(req, &forwarder, &key)?;
     // The one at the service's own port is it, whether that was said or not.
-    if service.endpoint(host, Some(method.1.unwrap_or(0))).is_ok() {
+    if service
+        .endpoint(host, Some(method.host_port.unwrap_or(0)))
+        .is_ok()
+    {
         return Err(req.error(EEXIST, c"endpoint exists"));
     }
-    forward::check_service(req, &service, method.0)?;
-    let target = forward::target_by(req, method.0, host, source)?;
+    forward::check_service(req, &service, method.forward)?;
+    let target = forward::target_by(req, method.forward, host, source)?;
     let endpoint = Endpoint::new(target, method, &key.ports, settings)?;
     match service.add_endpoint(endpoint.clone()) {
         Err(EEXIST) => Err(req.error(EEXIST, c"endpoint exists")),

@@ -144,6 +144,8 @@ pub(crate) struct Config {
     /// Milliseconds for which packets from the middle of unknown connections wait for an answer, 0
     /// for not at all.
     pub(crate) miss_timeout: u32,
+    /// Whether each datagram is scheduled by itself.
+    pub(crate) one_packet: bool,
 }
 
 /// How long routes are kept after their last packet, in seconds; 0 for what is usual.
@@ -182,6 +184,8 @@ pub(crate) struct Service {
     fin_timeout: Atomic<u32>,
     syn_timeout: Atomic<u32>,
     miss_timeout: Atomic<u32>,
+    /// 0 or 1.
+    one_packet: Atomic<u32>,
     schedule: RcuCell<Schedule<Endpoint>>,
     allotment: RcuCell<Allotment<Endpoint>>,
     turn: Atomic<u32>,
@@ -213,6 +217,7 @@ impl Service {
                 fin_timeout: Atomic::new(config.timeouts.fin),
                 syn_timeout: Atomic::new(config.timeouts.syn),
                 miss_timeout: Atomic::new(config.miss_timeout),
+                one_packet: Atomic::new(config.one_packet.into()),
                 schedule: RcuCell::new(Some(Schedule::new(config.scheduler, KVec::new(), false)?)),
                 allotment: RcuCell::new(None),
                 turn: Atomic::new(0),
@@ -310,6 +315,17 @@ impl Service {
         self.miss_timeout.store(ms, Relaxed);
     }
 
+    /// Whether each datagram is scheduled by itself, and leaves no route.
+    #[inline]
+    pub(crate) fn is_one_packet(&self) -> bool {
+        read_once(&self.one_packet) != 0
+    }
+
+    /// Changes that. Flows that have a route keep it.
+    pub(crate) fn set_one_packet(&self, one_packet: bool) {
+        self.one_packet.store(one_packet.into(), Relaxed);
+    }
+
     /// Routes of the service now.
     pub(crate) fn routes(&self) -> u32 {
         self.routes.load(Relaxed)
@@ -403,6 +419,18 @@ impl Service {
     ) -> Result<&'a Arc<Endpoint>, NoEndpoint> {
         let schedule = self.schedule.get(guard).ok_or(NoEndpoint::Nobody)?;
         schedule.would_pick(&self.turn, tuple)
+    }
+
+    /// The endpoint that the scheduler always names for this connection, if it goes by a hash.
+    pub(crate) fn hashed<'a>(
+        &'a self,
+        guard: &'a rcu::Guard,
+        tuple: &FourTuple,
+    ) -> Option<&'a Arc<Endpoint>> {
+        match self.scheduler() {
+            Scheduler::Mh | Scheduler::Sh => self.would_pick(guard, tuple).ok(),
+            _ => None,
+        }
     }
 
     /// The endpoint for a connection without a route: see [`Schedule::pick_by_hash`].

@@ -59,9 +59,11 @@ use nlb::{
     time,
     wire::{
         addr::{
+            Addr,
             FourTuple,
             Proto, //
         },
+        carrier::Carrier,
         parse::Parsed,
         tcp::Flags, //
     },
@@ -364,14 +366,10 @@ impl Forwarder {
         if parsed.tuple.proto() != Proto::Tcp || parsed.flags.is_initial_syn() {
             return Err(skb);
         }
-        let Some(endpoint) = service.stateless_endpoint(state.rcu(), &parsed.tuple) else {
-            return Err(skb);
-        };
-        let iif = state.in_dev().map_or(0, NetDevice::ifindex);
-        if tuple_in_use(state.net(), &parsed.tuple, iif) {
-            return Err(skb);
+        match endpoint_without_route(state, service, &parsed.tuple) {
+            Some(endpoint) => Ok(self.adopt(state, service, endpoint, skb, parsed)),
+            None => Err(skb),
         }
-        Ok(self.adopt(state, service, endpoint, skb, parsed))
     }
 
     /// Takes a packet from the middle of a connection that had no route until now, and gives it one if
@@ -406,6 +404,28 @@ impl Forwarder {
         }
     }
 
+    /// The endpoint at `host` that a datagram without a route can have gone to, as its service schedules
+    /// each by itself, and a way there with this carrier.
+    #[cold]
+    pub(crate) fn one_packet_way<'a>(
+        &'a self,
+        state: &'a HookState<'_>,
+        tuple: &FourTuple,
+        host: Addr,
+        carrier: Carrier,
+    ) -> Option<(&'a Arc<Endpoint>, Way)> {
+        let service = self.service_of(tuple, state.rcu())?;
+        if !service.is_one_packet() {
+            return None;
+        }
+        let ways = service
+            .endpoints(state.rcu())
+            .iter()
+            .filter(|endpoint| endpoint.host() == host)
+            .filter_map(|endpoint| Some((endpoint, endpoint.stateless_way()?)));
+        ways.into_iter().find(|(_, way)| way.may_be(carrier))
+    }
+
     /// The endpoint that the packets of this connection go to without a route, if there may be such, and
     /// their way there.
     #[cold]
@@ -415,12 +435,36 @@ impl Forwarder {
         tuple: &FourTuple,
     ) -> Option<(&'a Arc<Endpoint>, Way)> {
         let service = self.service_of(tuple, state.rcu())?;
-        let endpoint = service.stateless_endpoint(state.rcu(), tuple)?;
-        let iif = state.in_dev().map_or(0, NetDevice::ifindex);
-        if tuple.proto() == Proto::Tcp && tuple_in_use(state.net(), tuple, iif) {
-            return None;
-        }
+        let endpoint = endpoint_without_route(state, service, tuple)?;
         Some((endpoint, endpoint.stateless_way()?))
+    }
+
+    /// Sends a datagram of a service that schedules each by itself to an endpoint, and remembers nothing.
+    #[cold]
+    pub(crate) fn send_one(
+        &self,
+        state: &HookState<'_>,
+        service: &Service,
+        skb: SkBuff,
+        parsed: &Parsed,
+    ) -> Verdict {
+        let endpoint = match self.pick(service, state.rcu(), &parsed.tuple) {
+            Ok(endpoint) => endpoint,
+            Err(counter) => {
+                self.stats.inc(counter);
+                return match counter {
+                    Counter::PassNoEndpoint => Verdict::Accept(skb),
+                    _ => Verdict::Drop(skb, DropReason::NOMEM),
+                };
+            }
+        };
+        self.stats.inc(Counter::OnePacket);
+        for traffic in [&service.traffic, &endpoint.traffic] {
+            traffic.connection();
+            traffic.packet(parsed.total_len);
+        }
+        self.send_stateless(state, endpoint, skb, parsed);
+        Verdict::Stolen
     }
 
     /// Sends a packet of a connection without a route to its endpoint.
@@ -445,6 +489,23 @@ impl Forwarder {
         self.send_stateless(state, endpoint, skb, parsed);
         Verdict::Stolen
     }
+}
+
+/// The endpoint that has this connection without a route, if there may be such connections, and it is none
+/// that this machine's own stack has.
+#[inline]
+fn endpoint_without_route<'a>(
+    state: &'a HookState<'_>,
+    service: &'a Service,
+    tuple: &FourTuple,
+) -> Option<&'a Arc<Endpoint>> {
+    let endpoint = match service.is_one_packet() {
+        true => service.hashed(state.rcu(), tuple)?,
+        false => service.stateless_endpoint(state.rcu(), tuple)?,
+    };
+    let iif = state.in_dev().map_or(0, NetDevice::ifindex);
+    let is_own = tuple.proto() == Proto::Tcp && tuple_in_use(state.net(), tuple, iif);
+    (!is_own).then_some(endpoint)
 }
 
 #[kunit_tests(nlb_fwd_stateless)]

@@ -42,6 +42,8 @@ nlb::counters! {
     StatelessPackets = "stateless-packets",
     /// Of these, SYNs.
     StatelessSyn = "stateless-syn",
+    /// Datagrams of services that schedule each by itself.
+    OnePacket = "one-packet",
     /// New connections that went to the endpoint of their client's last one.
     AffinityHit = "affinity-hit",
     /// New connections whose endpoint was not remembered for want of room or memory.

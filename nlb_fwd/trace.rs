@@ -25,6 +25,7 @@ use crate::{
         TraceOutcome,
         TraceSlow, //
     },
+    way::Way, //
 };
 use kernel::sync::{
     rcu,
@@ -45,7 +46,6 @@ use nlb::{
             FourTuple,
             Proto, //
         },
-        ipip,
         tcp::Flags,
         tcp_state::{
             State,
@@ -112,8 +112,8 @@ impl Forwarder {
             way: None,
         };
         if let Some(route) = trace.route.filter(|route| !gives_way(route)) {
-            let (forward, port) = (route.way().forward(), route.host_port());
-            let way = way_out(net, (route.target(), port), forward, guard);
+            let to = (&**route.target(), route.host_port());
+            let way = way_out(net, to, route.way(), guard);
             trace.service = Some(route.service());
             trace.outcome = trace.leave_by(way, TraceOutcome::Route);
             return trace;
@@ -162,13 +162,16 @@ impl Forwarder {
         });
         let client = client.map(|(endpoint, _)| endpoint);
         let allotted = || allotment.and_then(|allotment| allotment.would_pick(now));
+        let one_packet = service.is_one_packet();
         let is_full = match trace.route {
+            _ if one_packet => false,
             None => !self.has_room(tuple.proto()),
             // A closed route makes way for the new one.
             Some(_) => tuple.proto() == Proto::Tcp && self.half_open.is_full(),
         };
         let hashed = match is_full {
             true => service.pick_by_hash(guard, tuple),
+            false if one_packet => None,
             false => service.stateless_endpoint(guard, tuple),
         };
         if is_full && hashed.is_none() {
@@ -201,16 +204,20 @@ impl Forwarder {
             Err(NoEndpoint::Overflow) => return TraceOutcome::Overflow,
         };
         trace.choice = Some(choice);
-        let forward = match endpoint.forward() {
-            Forward::Tunnel if is_full => Forward::Ipip,
-            forward => forward,
+        let way = match is_full || one_packet {
+            true => endpoint.stateless_way(),
+            false => Some(endpoint.way()),
+        };
+        let Some(way) = way else {
+            return TraceOutcome::NoWay;
         };
         let outcome = match is_full {
             true => TraceOutcome::Stateless,
+            false if one_packet => TraceOutcome::OnePacket,
             false => TraceOutcome::NewRoute,
         };
         let to = (&**endpoint.target(), endpoint.host_port());
-        trace.leave_by(way_out(net, to, forward, guard), outcome)
+        trace.leave_by(way_out(net, to, way, guard), outcome)
     }
 }
 
@@ -239,25 +246,23 @@ fn gives_way(route: &Route) -> bool {
 fn way_out(
     net: &Net,
     (target, port): (&Target, Option<u16>),
-    forward: Forward,
+    way: Way,
     guard: &rcu::Guard,
 ) -> WayOut {
+    let forward = way.forward();
     let (host, source) = (target.host(), target.source());
     // As the target has it remembered, but new.
     let next = match forward {
         Forward::Direct => ip::Route::lookup_neighbour(net, Some(source), host),
         _ => ip::Route::lookup(net, Some(source), host),
     };
-    let overhead = match forward {
-        Forward::Ipip => ipip::overhead(host.is_v4()) as u32,
-        _ => 0,
-    };
+    let overhead = way.overhead(host.is_v4());
     let next = next.ok();
     let link = next
         .as_ref()
         .map(|next| (next.ifindex(guard), next.mtu().saturating_sub(overhead)));
     let slow = match (forward, &next) {
-        (Forward::Ipip, _) => Some(TraceSlow::Ipip),
+        (Forward::Ipip | Forward::Gre | Forward::Gue, _) => Some(TraceSlow::Ipip),
         (_, Some(next)) => next.next_hop(net, guard).err().map(|reason| match reason {
             NoNextHop::Work => TraceSlow::Work,
             NoNextHop::PostRouting => TraceSlow::PostRouting,

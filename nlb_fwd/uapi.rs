@@ -127,6 +127,10 @@ pub(crate) enum Forward {
     HalfNat = 4,
     /// As with half-nat, and with an address and a port of this machine in place of the client's.
     Nat = 5,
+    /// Inside of IP packets, behind a GRE header without a key.
+    Gre = 6,
+    /// Inside of UDP datagrams, behind a GUE header.
+    Gue = 7,
 }
 
 impl Forward {
@@ -138,6 +142,8 @@ impl Forward {
             3 => Some(Self::Ipip),
             4 => Some(Self::HalfNat),
             5 => Some(Self::Nat),
+            6 => Some(Self::Gre),
+            7 => Some(Self::Gue),
             _ => None,
         }
     }
@@ -354,6 +360,8 @@ pub(crate) enum TraceOutcome {
     /// It is a host's answer to a connection with half-nat or nat, and goes to the client as a
     /// packet of the VIP.
     Reply = 12,
+    /// It is sent on without a route, for its service schedules each packet by itself.
+    OnePacket = 13,
 }
 
 impl TraceOutcome {
@@ -372,6 +380,7 @@ impl TraceOutcome {
             10 => Some(Self::NoWay),
             11 => Some(Self::Stateless),
             12 => Some(Self::Reply),
+            13 => Some(Self::OnePacket),
             _ => None,
         }
     }
@@ -411,7 +420,7 @@ impl TraceChoice {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub(crate) enum TraceSlow {
-    /// It is not for this way of forwarding.
+    /// It is not for packets that travel inside of others.
     Ipip = 1,
     /// There is something to be done on the way, such as IPsec.
     Work = 2,
@@ -490,6 +499,9 @@ pub(crate) mod service {
     /// all, 1 to 65535, may be beneath them. A packet is for the service of its own port, else for
     /// that of several, else for that of all.
     pub(crate) const VIP_PORT_LAST: u16 = 18;
+    /// Whether each datagram is scheduled by itself and leaves no route, 0 or 1, UDP in mode l4
+    /// only; 0 when absent at first. Endpoints with half-nat and nat are not for such a service.
+    pub(crate) const ONE_PACKET: u16 = 19;
 }
 
 /// Attributes of a endpoint.
@@ -544,6 +556,11 @@ pub(crate) mod endpoint {
     pub(crate) const RESUME_ROUTES: u16 = 19;
     /// Whether it is passed over for these two limits, 0 or 1.
     pub(crate) const FULL: u16 = 20;
+    /// Port of the host for datagrams, with gue; 6080 when absent.
+    pub(crate) const TUN_PORT: u16 = 21;
+    /// Whether what the packets travel in has a checksum, 0 or 1, with gre and gue; when absent 1
+    /// for gue over IPv6, else 0.
+    pub(crate) const TUN_CSUM: u16 = 22;
 }
 
 /// Attributes of a route.
@@ -834,7 +851,7 @@ pub(crate) static ALLOTMENT_SHARE: [Policy; 4] = [
 ];
 
 /// Policy of the do request of `service-new`, indexed by attribute id.
-pub(crate) static SERVICE_NEW_DO: [Policy; 19] = [
+pub(crate) static SERVICE_NEW_DO: [Policy; 20] = [
     Policy::reject(),
     // vip-addr
     Policy::binary(4, 16),
@@ -872,6 +889,8 @@ pub(crate) static SERVICE_NEW_DO: [Policy; 19] = [
     Policy::u32_max(5000),
     // vip-port-last
     Policy::be16_min(1),
+    // one-packet
+    Policy::u32_max(1),
 ];
 
 /// Policy of the do request of `service-del`, indexed by attribute id.
@@ -960,7 +979,7 @@ pub(crate) static SERVICE_GET_DO: [Policy; 19] = [
 pub(crate) static SERVICE_GET_DUMP: [Policy; 1] = [Policy::reject()];
 
 /// Policy of the do request of `endpoint-new`, indexed by attribute id.
-pub(crate) static ENDPOINT_NEW_DO: [Policy; 20] = [
+pub(crate) static ENDPOINT_NEW_DO: [Policy; 23] = [
     Policy::reject(),
     // vip-addr
     Policy::binary(4, 16),
@@ -987,7 +1006,7 @@ pub(crate) static ENDPOINT_NEW_DO: [Policy; 20] = [
     // state
     Policy::u32_range(1, 3),
     // forward
-    Policy::u32_range(1, 5),
+    Policy::u32_range(1, 7),
     // host-port
     Policy::be16(),
     // max-routes
@@ -1000,6 +1019,12 @@ pub(crate) static ENDPOINT_NEW_DO: [Policy; 20] = [
     Policy::reject(),
     // resume-routes
     Policy::u32(),
+    // full
+    Policy::reject(),
+    // tun-port
+    Policy::be16_min(1),
+    // tun-csum
+    Policy::u32_max(1),
 ];
 
 /// Policy of the do request of `endpoint-set`, indexed by attribute id.
@@ -1241,7 +1266,7 @@ pub(crate) static STATS_GET_DO: [Policy; 1] = [Policy::reject()];
 pub(crate) static STATS_GET_DUMP: [Policy; 1] = [Policy::reject()];
 
 /// Policy of the do request of `service-set`, indexed by attribute id.
-pub(crate) static SERVICE_SET_DO: [Policy; 19] = [
+pub(crate) static SERVICE_SET_DO: [Policy; 20] = [
     Policy::reject(),
     // vip-addr
     Policy::binary(4, 16),
@@ -1279,6 +1304,8 @@ pub(crate) static SERVICE_SET_DO: [Policy; 19] = [
     Policy::u32_max(5000),
     // vip-port-last
     Policy::be16_min(1),
+    // one-packet
+    Policy::u32_max(1),
 ];
 
 /// Policy of the do request of `allotment-set`, indexed by attribute id.

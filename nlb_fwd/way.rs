@@ -6,7 +6,10 @@ use crate::{
     endpoint::Endpoint,
     uapi::Forward, //
 };
-use nlb::wire::addr::FourTuple;
+use nlb::wire::{
+    addr::FourTuple,
+    carrier::Carrier, //
+};
 
 /// What a route does with a packet of the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,7 +19,7 @@ pub(crate) enum Way {
     /// It goes to the host as it is, on a link that the host is on, too.
     Direct,
     /// It goes to the host inside an IP packet.
-    Ipip,
+    Inside(Carrier),
     /// It goes to the address and port of the host; replies come back.
     HalfNat,
     /// The same, from an address of this machine and this port of it.
@@ -30,7 +33,7 @@ impl Way {
         let to = match self {
             Self::HalfNat => (tuple.client(), tuple.client_port()),
             Self::Nat(port) => (endpoint.target().source(), *port),
-            Self::Tunnel | Self::Direct | Self::Ipip => return None,
+            Self::Tunnel | Self::Direct | Self::Inside(_) => return None,
         };
         endpoint.answers(tuple, to)
     }
@@ -43,12 +46,40 @@ impl Way {
         }
     }
 
+    /// What packets to the host travel in, if not by themselves.
+    pub(crate) fn carrier(&self) -> Option<Carrier> {
+        match self {
+            Self::Inside(carrier) => Some(*carrier),
+            _ => None,
+        }
+    }
+
+    /// Whether what has come back of a packet to the host, inside this, can be one that went this way: an
+    /// error need not quote a checksum as it was sent.
+    pub(crate) fn may_be(&self, carrier: Carrier) -> bool {
+        match (self.carrier(), carrier) {
+            (Some(Carrier::Gue { port, .. }), Carrier::Gue { port: quoted, .. }) => port == quoted,
+            (Some(own), quoted) => own == quoted,
+            (None, _) => false,
+        }
+    }
+
+    /// Bytes by which packets of this family are longer on their way to the host.
+    #[inline]
+    pub(crate) fn overhead(&self, is_v4: bool) -> u32 {
+        // CAST: Small.
+        self.carrier()
+            .map_or(0, |carrier| carrier.overhead(is_v4) as u32)
+    }
+
     /// How packets get to the host.
     pub(crate) fn forward(&self) -> Forward {
         match self {
             Self::Tunnel => Forward::Tunnel,
             Self::Direct => Forward::Direct,
-            Self::Ipip => Forward::Ipip,
+            Self::Inside(Carrier::Ipip) => Forward::Ipip,
+            Self::Inside(Carrier::Gre { .. }) => Forward::Gre,
+            Self::Inside(Carrier::Gue { .. }) => Forward::Gue,
             Self::HalfNat => Forward::HalfNat,
             Self::Nat(_) => Forward::Nat,
         }

@@ -190,7 +190,7 @@ pub fn is_valid_icmp_error(skb: &mut SkBuff, report: &Report) -> bool {
 /// client's packet in it behind a header of `overhead` bytes; in a `PRE_ROUTING` hook. Whether it was
 /// told.
 ///
-/// `report` is what [`Report::parse_ipip`] made of the packet. The MTU of the way is remembered, and
+/// `report` is what [`Report::parse_carrier`] made of the packet. The MTU of the way is remembered, and
 /// the client hears what it hears of errors about the tunnel's packets.
 pub fn tell_of_inner(
     state: &HookState<'_>,

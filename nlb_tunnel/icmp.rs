@@ -411,7 +411,7 @@ mod tests {
     #[test]
     fn what_is_quoted_of_inner_packets() {
         let lost = |_: Error| error::DropReason::NoSpace;
-        let exposed = errors::check_ipip(|bytes, report, outer| {
+        let exposed = errors::check_exposed(|bytes, report, outer| {
             let mut skb = packet(bytes).map_err(lost)?;
             quote_only(&mut skb, report).map_err(lost)?;
             skb.pull(outer.offset as u16).map_err(lost)?;
@@ -423,7 +423,7 @@ mod tests {
             skb.consume();
             Ok(len)
         });
-        assert!(exposed.is_ok_and(|exposed| exposed >= 40));
+        assert!(exposed.is_ok_and(|exposed| exposed >= 150));
         let none = errors::check_none(|bytes| {
             let mut skb = packet(bytes).map_err(lost)?;
             let report = parse_reason(&mut skb);

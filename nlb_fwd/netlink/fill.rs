@@ -50,6 +50,7 @@ use nlb::{
             FourTuple,
             Proto, //
         },
+        carrier::Carrier,
         slow_start, //
     },
 };
@@ -92,6 +93,9 @@ pub(super) fn fill_service(w: &mut Writer<'_>, s: &Service) -> Result {
         w.put_u32(service::SYN_TIMEOUT, timeouts.syn)?;
         w.put_u32(service::MISS_TIMEOUT, s.miss_timeout())?;
     }
+    if key.proto == Proto::Udp && s.mode() == ServiceMode::L4 {
+        w.put_u32(service::ONE_PACKET, s.is_one_packet().into())?;
+    }
     w.put_u32(service::ENDPOINTS, endpoints as u32)?;
     w.put_uint(service::CONNECTIONS, s.traffic.connections())?;
     w.put_uint(service::PACKETS, s.traffic.packets())?;
@@ -101,7 +105,7 @@ pub(super) fn fill_service(w: &mut Writer<'_>, s: &Service) -> Result {
 /// Whether packets to the host are from this machine.
 pub(super) fn changes_source(forward: Forward) -> bool {
     match forward {
-        Forward::Tunnel | Forward::Ipip | Forward::Nat => true,
+        Forward::Tunnel | Forward::Ipip | Forward::Gre | Forward::Gue | Forward::Nat => true,
         Forward::Direct | Forward::HalfNat => false,
     }
 }
@@ -118,6 +122,14 @@ pub(super) fn fill_endpoint(w: &mut Writer<'_>, s: &Service, e: &Endpoint) -> Re
         w.put_be16(endpoint::HOST_PORT, port)?;
     }
     w.put_u32(endpoint::FORWARD, e.forward() as u32)?;
+    match e.carrier() {
+        Carrier::Ipip => {}
+        Carrier::Gre { checksum } => w.put_u32(endpoint::TUN_CSUM, checksum.into())?,
+        Carrier::Gue { checksum, port } => {
+            w.put_be16(endpoint::TUN_PORT, port)?;
+            w.put_u32(endpoint::TUN_CSUM, checksum.into())?;
+        }
+    }
     w.put_u32(endpoint::WEIGHT, settings.weight)?;
     w.put_u32(endpoint::STATE, settings.state as u32)?;
     w.put_u32(endpoint::MAX_ROUTES, settings.max_routes)?;

@@ -4,6 +4,7 @@
 
 use super::target;
 use crate::{
+    endpoint::Method,
     service::{
         Service,
         ServiceKey, //
@@ -26,18 +27,17 @@ use nlb::{
     },
     wire::{
         addr::Addr,
+        carrier::{
+            Carrier,
+            GUE_PORT, //
+        },
         flow_id::FlowId, //
     }, //
 };
 use nlb_tunnel::Target;
 
-/// How packets get to a new endpoint at `host`, and to which port of it where that is another one than
-/// they have, as far as that can be right without its service.
-pub(super) fn method(
-    req: &Request<'_>,
-    key: &ServiceKey,
-    host: Addr,
-) -> Result<(Forward, Option<u16>)> {
+/// How packets get to a new endpoint at `host`, as far as that can be right without its service.
+pub(super) fn method(req: &Request<'_>, key: &ServiceKey, host: Addr) -> Result<Method> {
     let forward = match req.u32(endpoint::FORWARD) {
         None => Forward::Tunnel,
         Some(number) => Forward::from_u32(number)
@@ -66,7 +66,36 @@ pub(super) fn method(
         let text = c"replies from ports above 60999 look like the tunnel's";
         return Err(req.bad_attr(EINVAL, endpoint::HOST_PORT, text));
     }
-    Ok((forward, port))
+    Ok(Method {
+        forward,
+        host_port: port,
+        carrier: carrier(req, forward, host)?,
+    })
+}
+
+/// What packets travel in, as a request says. Datagrams over IPv6 have a checksum unless it says
+/// otherwise: there is none in the IP header that would keep them from a wrong machine (RFC 6935).
+fn carrier(req: &Request<'_>, forward: Forward, host: Addr) -> Result<Carrier> {
+    let port = req.be16(endpoint::TUN_PORT);
+    if port.is_some() && forward != Forward::Gue {
+        let text = c"only gue has a port";
+        return Err(req.bad_attr(EINVAL, endpoint::TUN_PORT, text));
+    }
+    let checksum = req.u32(endpoint::TUN_CSUM).map(|checksum| checksum != 0);
+    if checksum.is_some() && !matches!(forward, Forward::Gre | Forward::Gue) {
+        let text = c"only gre and gue have a checksum";
+        return Err(req.bad_attr(EINVAL, endpoint::TUN_CSUM, text));
+    }
+    Ok(match forward {
+        Forward::Gre => Carrier::Gre {
+            checksum: checksum.unwrap_or(false),
+        },
+        Forward::Gue => Carrier::Gue {
+            checksum: checksum.unwrap_or(!host.is_v4()),
+            port: port.unwrap_or(GUE_PORT),
+        },
+        _ => Carrier::Ipip,
+    })
 }
 
 /// Whether endpoints of a service may have this way of forwarding.
@@ -74,6 +103,11 @@ pub(super) fn check_service(req: &Request<'_>, service: &Service, forward: Forwa
     // Migrations need it.
     if service.mode() == ServiceMode::Peek && forward != Forward::Tunnel {
         let text = c"mode peek needs the tunnel";
+        return Err(req.bad_attr(EINVAL, endpoint::FORWARD, text));
+    }
+    // Their replies are known by routes.
+    if service.is_one_packet() && matches!(forward, Forward::HalfNat | Forward::Nat) {
+        let text = c"half-nat and nat need routes, and the service makes none";
         return Err(req.bad_attr(EINVAL, endpoint::FORWARD, text));
     }
     Ok(())

@@ -17,6 +17,7 @@ use crate::{
         Affinity,
         MAX_TIMEOUT, //
     },
+    endpoint::Endpoint,
     service::{
         Config,
         Service,
@@ -32,7 +33,10 @@ use crate::{
 };
 use kernel::{
     prelude::*,
-    sync::rcu, //
+    sync::{
+        rcu,
+        Arc, //
+    }, //
 };
 use nlb::{
     errno::{
@@ -92,6 +96,7 @@ pub(super) fn service_new(req: &Request<'_>) -> Result {
         slow_start: slow_start(req, mode)?.unwrap_or(0),
         timeouts: timeouts(req, &key, Timeouts::default())?,
         miss_timeout: miss_timeout(req, &key)?.unwrap_or(0),
+        one_packet: one_packet(req, &key, mode)?.unwrap_or(false),
     };
     match forwarder.add_service(key, config) {
         Ok(service) => {
@@ -199,6 +204,16 @@ fn miss_timeout(req: &Request<'_>, key: &ServiceKey) -> Result<Option<u32>> {
     Ok(ms)
 }
 
+/// What a request says of datagrams that are scheduled each by itself.
+fn one_packet(req: &Request<'_>, key: &ServiceKey, mode: ServiceMode) -> Result<Option<bool>> {
+    let one_packet = req.u32(service::ONE_PACKET).map(|value| value != 0);
+    if one_packet.is_some() && (key.proto != Proto::Udp || mode != ServiceMode::L4) {
+        let text = c"only UDP in mode l4 is scheduled packet by packet";
+        return Err(req.bad_attr(EINVAL, service::ONE_PACKET, text));
+    }
+    Ok(one_packet)
+}
+
 pub(super) fn service_set(req: &Request<'_>) -> Result {
     let forwarder = forwarder(req)?;
     let key = service_key(req)?;
@@ -215,6 +230,7 @@ pub(super) fn service_set(req: &Request<'_>) -> Result {
         service::FIN_TIMEOUT,
         service::SYN_TIMEOUT,
         service::MISS_TIMEOUT,
+        service::ONE_PACKET,
     ];
     if changes.iter().all(|id| req.attr(*id).is_none()) {
         return Err(req.error(EINVAL, c"nothing to change"));
@@ -228,6 +244,17 @@ pub(super) fn service_set(req: &Request<'_>) -> Result {
     let slow_start = slow_start(req, service.mode())?;
     let timeouts = timeouts(req, &key, service.timeouts())?;
     let miss_timeout = miss_timeout(req, &key)?;
+    let one_packet = one_packet(req, &key, service.mode())?;
+    let needs_routes = |endpoint: &Arc<Endpoint>| endpoint.stateless_way().is_none();
+    if one_packet == Some(true)
+        && service
+            .endpoints(&rcu::read_lock())
+            .iter()
+            .any(needs_routes)
+    {
+        let text = c"an endpoint of the service needs routes (half-nat, nat)";
+        return Err(req.bad_attr(EINVAL, service::ONE_PACKET, text));
+    }
     // What can fail comes first.
     if let Some(scheduler) = wanted {
         forwarder
@@ -238,6 +265,9 @@ pub(super) fn service_set(req: &Request<'_>) -> Result {
     service.set_timeouts(timeouts);
     if let Some(ms) = miss_timeout {
         service.set_miss_timeout(ms);
+    }
+    if let Some(one_packet) = one_packet {
+        service.set_one_packet(one_packet);
     }
     if let Some(seconds) = slow_start {
         service.set_slow_start(seconds);

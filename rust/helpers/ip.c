@@ -3,12 +3,21 @@
 #include <linux/icmpv6.h>
 #include <linux/ipv6.h>
 #include <net/ip.h>
+#include <net/gre.h>
 #include <net/icmp.h>
 #include <net/inet_ecn.h>
 #include <net/ip_tunnels.h>
 #include <net/netfilter/ipv6/nf_defrag_ipv6.h>
 #include <net/route.h>
 #include <net/udp.h>
+
+__nlb_helper void nlb_helper_gre_build_header(struct sk_buff *skb, bool csum, __be16 proto)
+{
+	IP_TUNNEL_DECLARE_FLAGS(flags) = { };
+
+	__assign_bit(IP_TUNNEL_CSUM_BIT, flags, csum);
+	gre_build_header(skb, gre_calc_hlen(flags), flags, proto, 0, 0);
+}
 
 __nlb_helper void nlb_helper_icmp_send(struct sk_buff *skb_in, int type, int code, __be32 info)
 {
@@ -74,4 +83,10 @@ __nlb_helper char nlb_helper_rt_tos2priority(u8 tos)
 __nlb_helper struct rtable *nlb_helper_skb_rtable(const struct sk_buff *skb)
 {
 	return skb_rtable(skb);
+}
+
+__nlb_helper __be16 nlb_helper_udp_flow_src_port(struct net *net, struct sk_buff *skb, int min,
+						 int max, bool use_eth)
+{
+	return udp_flow_src_port(net, skb, min, max, use_eth);
 }

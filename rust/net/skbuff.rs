@@ -6,6 +6,7 @@
 
 mod arrival;
 mod datagram;
+mod offload;
 mod reason;
 mod rewrite;
 #[cfg(CONFIG_KUNIT = "y")]

@@ -5,6 +5,7 @@
 
 use super::{
     addr::Addr,
+    carrier::Carrier,
     error::DropReason,
     field,
     ipv4,
@@ -56,6 +57,22 @@ pub fn emit<'a>(
     destination: Addr,
     buffer: &'a mut [u8; MAX_HEADER_LEN],
 ) -> Result<&'a [u8], DropReason> {
+    let protocol = match destination.is_v4() {
+        true => IPPROTO_IPIP,
+        false => IPPROTO_IPV6,
+    };
+    emit_header(inner, len, (source, destination), protocol, buffer)
+}
+
+/// As [`emit`], where something else of this protocol is between the two headers: `len` bytes come
+/// behind this one.
+pub(super) fn emit_header<'a>(
+    inner: &[u8],
+    len: usize,
+    (source, destination): (Addr, Addr),
+    protocol: u8,
+    buffer: &'a mut [u8; MAX_HEADER_LEN],
+) -> Result<&'a [u8], DropReason> {
     if let (Some(source), Some(destination)) = (source.to_v4(), destination.to_v4()) {
         if field::u8(inner, 0) >> 4 == 6 {
             return Err(DropReason::Family);
@@ -65,7 +82,7 @@ pub fn emit<'a>(
         let header = ipv4::Repr {
             source,
             destination,
-            protocol: IPPROTO_IPIP,
+            protocol,
             payload_len: if len > max { 0 } else { len as u16 },
             ident: 0,
             dont_fragment: ip.dont_fragment(),
@@ -84,7 +101,7 @@ pub fn emit<'a>(
     *buffer = ipv6::Repr {
         source,
         destination,
-        next_header: IPPROTO_IPV6,
+        next_header: protocol,
         payload_len: u16::try_from(len).unwrap_or(0),
         hop_limit: TTL,
     }
@@ -104,6 +121,8 @@ pub struct Outer<T = Parsed> {
     pub total_len: usize,
     /// Offset of the inner packet.
     pub offset: usize,
+    /// What carries it.
+    pub carrier: Carrier,
     /// The headers of the inner packet; offsets count from its own network header.
     pub parsed: T,
 }
@@ -161,36 +180,45 @@ fn parse_whole<T>(
     if is_fragment {
         return Err(DropReason::Fragment);
     }
-    parse_outer(header, |inner, offset| {
+    let only_ip = |carrier| match carrier {
+        Carrier::Ipip => true,
+        Carrier::Gre { .. } | Carrier::Gue { .. } => false,
+    };
+    parse_outer(header, only_ip, |inner, offset| {
         let len = frame.len.checked_sub(offset).ok_or(DropReason::Truncated)?;
         parse_inner(inner, Frame { len, ..frame })
     })
 }
 
-/// Reads the headers of a packet that was cut, as ICMP errors quote it, and of the one inside it, of
-/// which as much has to be there as [`parse::parse_quoted`] needs.
+/// Reads the headers of a packet that was cut, as ICMP errors quote it, and of the one inside it,
+/// whatever carries it, of which as much has to be there as [`parse::parse_quoted`] needs.
 ///
 /// Errors: [`DropReason::Protocol`] if no packet of the same family is inside, else as there.
 pub fn parse_quoted(bytes: &[u8]) -> Result<Outer, DropReason> {
-    parse_outer(bytes, |inner, _| {
-        let parsed = parse::parse_quoted(inner)?;
-        Ok((parsed, parsed.tuple.is_v4()))
-    })
+    parse_outer(
+        bytes,
+        |_| true,
+        |inner, _| {
+            let parsed = parse::parse_quoted(inner)?;
+            Ok((parsed, parsed.tuple.is_v4()))
+        },
+    )
 }
 
-/// Reads the outer header, and has `parse_inner` read what is behind it at this offset, and say whether
-/// that is IPv4.
+/// Reads the outer header, asks `takes` about what carries the inner packet, and has `parse_inner` read
+/// that at its offset, and say whether it is IPv4.
 fn parse_outer<T>(
     bytes: &[u8],
+    takes: impl FnOnce(Carrier) -> bool,
     parse_inner: impl FnOnce(&[u8], usize) -> Result<(T, bool), DropReason>,
 ) -> Result<Outer<T>, DropReason> {
-    let (source, destination, protocol, offset, total_len, inside);
+    let (source, destination, protocol, start, total_len);
     match field::u8(bytes, 0) >> 4 {
         6 => {
             let ip = ipv6::Packet::new_header(bytes)?;
-            (protocol, offset) = ip.first_upper_layer()?;
+            (protocol, start) = ip.first_upper_layer()?;
             (source, destination) = (ip.source(), ip.destination());
-            (total_len, inside) = (ip.total_len(), IPPROTO_IPV6);
+            total_len = ip.total_len();
             if source.is_v4() || destination.is_v4() {
                 return Err(DropReason::BadValue);
             }
@@ -200,14 +228,17 @@ fn parse_outer<T>(
             if ip.is_later_fragment() {
                 return Err(DropReason::Fragment);
             }
-            (protocol, offset) = (ip.protocol(), ip.header_len());
+            (protocol, start) = (ip.protocol(), ip.header_len());
             (source, destination) = (ip.source(), ip.destination());
-            (total_len, inside) = (ip.total_len(), IPPROTO_IPIP);
+            total_len = ip.total_len();
         }
     }
-    if protocol != inside {
+    let behind = bytes.get(start..).ok_or(DropReason::Truncated)?;
+    let carrier = Carrier::read(protocol, behind, source.is_v4())?;
+    if !takes(carrier) {
         return Err(DropReason::Protocol);
     }
+    let offset = start.saturating_add(carrier.header_len());
     let inner = bytes.get(offset..).ok_or(DropReason::Truncated)?;
     let (parsed, is_v4) = parse_inner(inner, offset)?;
     if is_v4 != source.is_v4() {
@@ -218,6 +249,7 @@ fn parse_outer<T>(
         destination,
         total_len,
         offset,
+        carrier,
         parsed,
     })
 }

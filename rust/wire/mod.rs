@@ -28,6 +28,7 @@
 extern crate std;
 
 pub mod addr;
+pub mod carrier;
 pub mod checksum;
 pub mod control;
 pub mod crc32c;

@@ -169,9 +169,9 @@ impl Report {
         Ok(head.report(quoted.total_len, quoted))
     }
 
-    /// As [`Report::parse`], of an error about a packet with another one inside (IP in IP): that one
-    /// is `quoted` then, and its place is in [`Outer`].
-    pub fn parse_ipip(header: &[u8], len: usize) -> Result<(Report, Outer), DropReason> {
+    /// As [`Report::parse`], of an error about a packet with another one inside, whatever carries it: that
+    /// one is `quoted` then, and its place is in [`Outer`].
+    pub fn parse_carrier(header: &[u8], len: usize) -> Result<(Report, Outer), DropReason> {
         let head = Head::read(header, len)?;
         if !head.message.kind().is_error() {
             return Err(DropReason::BadValue);

@@ -26,6 +26,9 @@ ENDPOINTS = {
     4: ["10.0.2.2", "10.0.2.3 via direct", "10.0.2.4 via ipip", "10.0.3.2 via half-nat port 8000", "10.0.3.3 via nat port 8000"],
     6: ["2001:db8:2::2", "2001:db8:2::3 via direct", "2001:db8:3::2 via half-nat port 8000", "2001:db8:3::3 via nat port 8000"],
 }
+# Where the kernel has GRE and GUE.
+if os.environ.get("NLB_CARRIERS"):
+    ENDPOINTS[4] += ["10.0.2.5 via gre tun-csum yes", "10.0.2.6 via gue"]
 # Addresses of the client, and nobody's connections.
 STRANGERS = {4: ["198.51.100.7", "198.51.100.8"], 6: ["2001:db8:f::7", "2001:db8:f::8"]}
 SCHEDULERS = ["rr", "wrr", "lc", "wlc", "mh", "sh", "sed", "nq", "fo", "twos"]

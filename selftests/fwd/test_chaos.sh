@@ -32,6 +32,19 @@ ip -n host1 -batch - <<-EOF
 	link add tun4 type ipip local 10.0.2.4 remote $LBU_TO_HOST1
 	link set tun4 up
 EOF
+carriers=''
+if modprobe -qa ip_gre fou; then
+	carriers=1
+	ip -n host1 -batch - <<-EOF
+		addr add 10.0.2.5/24 dev lbu
+		addr add 10.0.2.6/24 dev lbu
+		link add gre4 type gre local 10.0.2.5 remote $LBU_TO_HOST1 icsum
+		link set gre4 up
+		link add gue4 type ipip local 10.0.2.6 remote $LBU_TO_HOST1
+		link set gue4 up
+	EOF
+	ns host1 ip fou add port 6080 gue
+fi
 ip -n host2 -batch - <<-EOF
 	addr add 10.0.3.3/24 dev lbu
 	addr add 2001:db8:3::3/64 dev lbu nodad
@@ -51,7 +64,7 @@ background host1 "$tmp/host1.log" "$here/modes.py" serve 7000
 background host2 "$tmp/host2.log" "$here/modes.py" serve 8000
 wait_for 20 grep -q ready "$tmp/host1.log"
 wait_for 20 grep -q ready "$tmp/host2.log"
-ktap_run "connections and flows that need not break do not" ns client "$here/chaos.py" $((${LONG:+180} + 20)) ${SEED:+"$SEED"}
+NLB_CARRIERS=$carriers ktap_run "connections and flows that need not break do not" ns client "$here/chaos.py" $((${LONG:+180} + 20)) ${SEED:+"$SEED"}
 ktap_run "namespaces and modules go" nothing_left
 [ ! -w /sys/kernel/debug/kmemleak ] || ktap_run "nothing has leaked" nothing_leaked
 ktap_end

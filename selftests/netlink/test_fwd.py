@@ -237,7 +237,7 @@ SPECIAL = [
          [("ENDPOINT_BACKUP", u32(2))], errno.ERANGE, "integer out of range", attr="ENDPOINT_BACKUP"),
     Case("forward 0", "ENDPOINT_NEW", ENDPOINT + [("ENDPOINT_FORWARD", u32(0))], errno.ERANGE,
          "integer out of range", attr="ENDPOINT_FORWARD"),
-    Case("forward 6", "ENDPOINT_NEW", ENDPOINT + [("ENDPOINT_FORWARD", u32(6))], errno.ERANGE,
+    Case("forward 8", "ENDPOINT_NEW", ENDPOINT + [("ENDPOINT_FORWARD", u32(8))], errno.ERANGE,
          "integer out of range", attr="ENDPOINT_FORWARD"),
     Case("a source with direct", "ENDPOINT_NEW", ENDPOINT + [("ENDPOINT_FORWARD", u32(2))], errno.EINVAL,
          "the client's address stays the source", attr="ENDPOINT_SOURCE_ADDR"),
@@ -251,7 +251,7 @@ SPECIAL = [
     Case("a port with ipip", "ENDPOINT_NEW", ENDPOINT + replaced(NAT, "ENDPOINT_FORWARD", u32(3)), errno.EINVAL,
          "only half-nat and nat change the port", attr="ENDPOINT_HOST_PORT"),
     *(Case(f"this machine by way {number}", "ENDPOINT_NEW", HOST + [("ENDPOINT_FORWARD", u32(number))], errno.EINVAL,
-           "not the address of another machine", attr="ENDPOINT_HOST_ADDR") for number in (2, 3, 4, 5)),
+           "not the address of another machine", attr="ENDPOINT_HOST_ADDR") for number in (2, 3, 4, 5, 6, 7)),
     Case("a host on no link", "ENDPOINT_NEW", replaced(HOST, "ENDPOINT_HOST_ADDR", ip("10.9.9.9")) +
          [("ENDPOINT_FORWARD", u32(2))], errno.EHOSTUNREACH, "the host is on no link of this machine",
          attr="ENDPOINT_HOST_ADDR"),
@@ -343,7 +343,8 @@ def ways(ktap, fwd, accepted, state):
             host, "ENDPOINT_HOST_ADDR", ip(behind)) + [("ENDPOINT_FORWARD", u32(2))], errno.EHOSTUNREACH,
             "the host is on no link of this machine", attr="ENDPOINT_HOST_ADDR"), state)
         for number, source, port in ((1, ip(here), None), (2, None, None), (3, ip(here), None), (4, None, be16(80)),
-                                     (4, None, be16(8080)), (5, ip(here), be16(80)), (5, ip(here), be16(8080))):
+                                     (4, None, be16(8080)), (5, ip(here), be16(80)), (5, ip(here), be16(8080)),
+                                     (6, ip(here), None), (7, ip(here), None)):
             given = [("ENDPOINT_HOST_PORT", port)] if port == be16(8080) else []
             accepted(f"{family}, way {number}", "ENDPOINT_NEW", host + [("ENDPOINT_FORWARD", u32(number))] + given)
             found = shown("ENDPOINT_GET", host, "ENDPOINT_FORWARD", "ENDPOINT_SOURCE_ADDR", "ENDPOINT_HOST_PORT")
@@ -374,7 +375,7 @@ def peek(ktap, fwd, accepted, state):
     genl.refuse(ktap, fwd, Case("mode peek", "SERVICE_SET", replaced(VIP, *other) + HASHED, errno.EINVAL,
                                 "only mode l4 has a scheduler", attr="SERVICE_SCHEDULER"), state)
     endpoint = replaced(replaced(HOST, "ENDPOINT_VIP_PORT", be16(81)), "ENDPOINT_HOST_ADDR", ip("10.9.9.9"))
-    for number in (2, 3, 4, 5):
+    for number in (2, 3, 4, 5, 6, 7):
         genl.refuse(ktap, fwd, Case(f"mode peek by way {number}", "ENDPOINT_NEW",
                                     endpoint + [("ENDPOINT_FORWARD", u32(number))], errno.EINVAL,
                                     "mode peek needs the tunnel", attr="ENDPOINT_FORWARD"), state)

@@ -151,7 +151,7 @@ refused_in_the_middle() {
 	lbu save | diff "$tmp/before.toml" -
 	# Found before anything is done.
 	sed -i 's/weight = 5/weigth = 5/' "$tmp/bad.toml"
-	refuses "bad.toml:9:1: unknown key \`weigth\`; an endpoint has host, via, port, weight" lbu apply "$tmp/bad.toml" dry-run
+	refuses "bad.toml:9:1: unknown key \`weigth\`; an endpoint has host, via, port, tun-port, tun-csum, weight" lbu apply "$tmp/bad.toml" dry-run
 	refuses "bad.toml:9:1" lbu apply "$tmp/bad.toml"
 	refuses "No such file" lbu apply "$tmp/nothing.toml"
 	lbu save | diff "$tmp/before.toml" -

@@ -77,6 +77,9 @@ enum nlb_fwd_endpoint_state {
  *   service's. The host's replies come back this way and are translated, too.
  * @NLB_FWD_FORWARD_NAT: As with half-nat, and with an address and a port of
  *   this machine in place of the client's.
+ * @NLB_FWD_FORWARD_GRE: Inside of IP packets, behind a GRE header without a
+ *   key.
+ * @NLB_FWD_FORWARD_GUE: Inside of UDP datagrams, behind a GUE header.
  */
 enum nlb_fwd_forward {
 	NLB_FWD_FORWARD_TUNNEL = 1,
@@ -84,6 +87,8 @@ enum nlb_fwd_forward {
 	NLB_FWD_FORWARD_IPIP,
 	NLB_FWD_FORWARD_HALF_NAT,
 	NLB_FWD_FORWARD_NAT,
+	NLB_FWD_FORWARD_GRE,
+	NLB_FWD_FORWARD_GUE,
 };
 
 enum nlb_fwd_route_state {
@@ -197,6 +202,8 @@ enum nlb_fwd_rule_action {
  *   is no room for one.
  * @NLB_FWD_TRACE_OUTCOME_REPLY: It is a host's answer to a connection with
  *   half-nat or nat, and goes to the client as a packet of the VIP.
+ * @NLB_FWD_TRACE_OUTCOME_ONE_PACKET: It is sent on without a route, for its
+ *   service schedules each packet by itself.
  */
 enum nlb_fwd_trace_outcome {
 	NLB_FWD_TRACE_OUTCOME_ROUTE = 1,
@@ -211,6 +218,7 @@ enum nlb_fwd_trace_outcome {
 	NLB_FWD_TRACE_OUTCOME_NO_WAY,
 	NLB_FWD_TRACE_OUTCOME_STATELESS,
 	NLB_FWD_TRACE_OUTCOME_REPLY,
+	NLB_FWD_TRACE_OUTCOME_ONE_PACKET,
 };
 
 /**
@@ -234,7 +242,8 @@ enum nlb_fwd_trace_choice {
 /**
  * enum nlb_fwd_trace_slow - Why packets of a connection do not take the fast
  *   path.
- * @NLB_FWD_TRACE_SLOW_IPIP: It is not for this way of forwarding.
+ * @NLB_FWD_TRACE_SLOW_IPIP: It is not for packets that travel inside of
+ *   others.
  * @NLB_FWD_TRACE_SLOW_WORK: There is something to be done on the way, such as
  *   IPsec.
  * @NLB_FWD_TRACE_SLOW_POST_ROUTING: Somebody has a hook where packets leave.
@@ -271,6 +280,7 @@ enum {
 	NLB_FWD_A_SERVICE_SYN_TIMEOUT,
 	NLB_FWD_A_SERVICE_MISS_TIMEOUT,
 	NLB_FWD_A_SERVICE_VIP_PORT_LAST,
+	NLB_FWD_A_SERVICE_ONE_PACKET,
 
 	__NLB_FWD_A_SERVICE_MAX,
 	NLB_FWD_A_SERVICE_MAX = (__NLB_FWD_A_SERVICE_MAX - 1)
@@ -297,6 +307,8 @@ enum {
 	NLB_FWD_A_ENDPOINT_SLOW_START_STEP,
 	NLB_FWD_A_ENDPOINT_RESUME_ROUTES,
 	NLB_FWD_A_ENDPOINT_FULL,
+	NLB_FWD_A_ENDPOINT_TUN_PORT,
+	NLB_FWD_A_ENDPOINT_TUN_CSUM,
 
 	__NLB_FWD_A_ENDPOINT_MAX,
 	NLB_FWD_A_ENDPOINT_MAX = (__NLB_FWD_A_ENDPOINT_MAX - 1)

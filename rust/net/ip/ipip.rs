@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Packets sent inside other IP packets, to machines with the kernel's device `ipip` or `ip6tnl`, and
-//! taken out of them.
+//! Packets sent inside other IP packets, to machines with the kernel's device `ipip`, `ip6tnl`, `gre` or
+//! `ip6gre`, or its receiver of GUE (`ip fou`), and taken out of those that have nothing between the two
+//! headers.
 //!
-//! C headers: [`include/net/ip_tunnels.h`](srctree/include/net/ip_tunnels.h),
+//! C headers: [`include/net/gre.h`](srctree/include/net/gre.h),
+//! [`include/net/udp.h`](srctree/include/net/udp.h), [`include/net/ip_tunnels.h`](srctree/include/net/ip_tunnels.h),
 //! [`include/net/inet_ecn.h`](srctree/include/net/inet_ecn.h)
 
 use super::{
@@ -14,17 +16,24 @@ use super::{
         },
         Net, //
     },
+    in6_addr,
     route::{
         clear_ipv4_control_block,
         clear_ipv6_control_block,
         Route,
         LINK_HEADROOM, //
     },
+    ETH_P_IP,
+    ETH_P_IPV6, //
 };
 use crate::{
     bindings,
     wire::{
         addr::Addr,
+        carrier::{
+            Carrier,
+            MAX_HEADER_LEN, //
+        },
         error,
         ipip::{
             self,
@@ -45,26 +54,55 @@ use kernel::{
     prelude::*, //
 };
 
+/// Source ports of datagrams with packets inside: where no flow id of the tunnel has one
+/// ([`FlowId::SOURCE_MIN`](crate::wire::flow_id::FlowId::SOURCE_MIN)).
+const SOURCE_PORTS: (u16, u16) = (32768, 60999);
+
 impl Route {
     /// Sends a packet of the route's family, whose data starts at its IP header and whose transport
     /// header is at `l4_offset`, inside an IP packet on this way. Any context but hard interrupts.
     ///
     /// The inner packet goes as it is, without what the link layer may have added behind it. A
-    /// batch of segments stays one, and a checksum that is left to the device stays so. The packet
-    /// is consumed in any case; errors: `EINVAL` if it is not of the route's family, `ENOMEM`, or
-    /// the stack's.
-    pub fn send_ipip(self, net: &Net, mut skb: SkBuff, l4_offset: u16) -> Result {
-        if let Err(e) = self.push_ipip(net, &mut skb, l4_offset) {
+    /// batch of segments stays one, and a checksum that is left to the device stays so. Datagrams of
+    /// one connection have one source port, by which machines on the way and the host's queues tell
+    /// connections apart. The packet is consumed in any case; errors: `EINVAL` if it is not of the
+    /// route's family, `ENOMEM`, or the stack's.
+    pub fn send_inside(
+        self,
+        net: &Net,
+        mut skb: SkBuff,
+        l4_offset: u16,
+        carrier: Carrier,
+    ) -> Result {
+        if let Err(e) = self.push_carrier(net, &mut skb, l4_offset, carrier) {
             skb.drop_reason(DropReason::NOMEM);
             return Err(e);
         }
         self.local_out(net, skb)
     }
 
-    fn push_ipip(&self, net: &Net, skb: &mut SkBuff, l4_offset: u16) -> Result {
-        let (source, destination) = (self.source(), self.destination());
-        push_header(skb, source, destination, l4_offset)?;
-        if destination.is_v4() {
+    fn push_carrier(
+        &self,
+        net: &Net,
+        skb: &mut SkBuff,
+        l4_offset: u16,
+        carrier: Carrier,
+    ) -> Result {
+        let ends = (self.source(), self.destination());
+        let port = match carrier {
+            Carrier::Gue { .. } => {
+                let (min, max) = (c_int::from(SOURCE_PORTS.0), c_int::from(SOURCE_PORTS.1));
+                skb.reset_network_header();
+                // SAFETY: The namespace is valid, and the packet, with its network header's place, too.
+                let port = unsafe {
+                    bindings::udp_flow_src_port(net.as_raw(), skb.as_raw(), min, max, false)
+                };
+                u16::from_be(port)
+            }
+            Carrier::Ipip | Carrier::Gre { .. } => 0,
+        };
+        push_headers(skb, ends, l4_offset, carrier, port)?;
+        if ends.1.is_v4() {
             clear_ipv4_control_block(skb);
             // SAFETY: The packet has an IPv4 header.
             unsafe { bindings::ip_select_ident(net.as_raw(), skb.as_raw(), ptr::null_mut()) };
@@ -75,14 +113,24 @@ impl Route {
     }
 }
 
-/// Puts the header in front of a packet, which becomes one of this machine's own.
-fn push_header(skb: &mut SkBuff, source: Addr, destination: Addr, l4_offset: u16) -> Result {
-    let mut buffer = [0; ipip::MAX_HEADER_LEN];
+/// Puts what carries it in front of a packet, which becomes one of this machine's own. Of a batch, and
+/// where the device does so, checksums are filled later.
+fn push_headers(
+    skb: &mut SkBuff,
+    ends: (Addr, Addr),
+    l4_offset: u16,
+    carrier: Carrier,
+    source_port: u16,
+) -> Result {
+    let mut buffer = [0; MAX_HEADER_LEN];
     let len = skb.len() as usize;
-    let header =
-        ipip::emit(skb.data(), len, source, destination, &mut buffer).map_err(|_| EINVAL)?;
-    // CAST: 20 or 40.
-    let header_len = header.len() as u16;
+    let header = carrier
+        .emit(skb.data(), len, ends, source_port, &mut buffer)
+        .map_err(|_| EINVAL)?;
+    let is_v4 = ends.1.is_v4();
+    let (ip, behind) = header
+        .split_at_checked(ipip::overhead(is_v4))
+        .ok_or(EINVAL)?;
     // The places of the inner headers, which the offload is told about.
     skb.reset_network_header();
     skb.set_transport_header(l4_offset);
@@ -94,19 +142,84 @@ fn push_header(skb: &mut SkBuff, source: Addr, destination: Addr, l4_offset: u16
     skb.orphan();
     skb.clear_hash();
     skb.clear_tstamp();
-    skb.cow_head(header_len + LINK_HEADROOM)?;
-    let (gso, protocol) = if destination.is_v4() {
-        (bindings::SKB_GSO_IPXIP4, ipip::IPPROTO_IPIP)
-    } else {
-        (bindings::SKB_GSO_IPXIP6, ipip::IPPROTO_IPV6)
-    };
-    // CAST: A bit that C has as a number without a sign.
+    // CAST: Headers are short.
+    skb.cow_head(header.len() as u16 + LINK_HEADROOM)?;
+    let offload = offload_of(carrier, is_v4);
     // SAFETY: The packet is valid, and its headers' places are set.
-    to_result(unsafe { bindings::iptunnel_handle_offloads(skb.as_raw(), gso as c_int) })?;
+    to_result(unsafe { bindings::iptunnel_handle_offloads(skb.as_raw(), offload) })?;
+    let inside = if is_v4 {
+        ipip::IPPROTO_IPIP
+    } else {
+        ipip::IPPROTO_IPV6
+    };
     // SAFETY: By the type invariants of the packet.
-    unsafe { bindings::skb_set_inner_ipproto(skb.as_raw(), protocol) };
-    skb.push(header_len)?.copy_from_slice(header);
+    unsafe { bindings::skb_set_inner_ipproto(skb.as_raw(), inside) };
+    // Between the two is no link layer.
+    skb.set_inner_mac_header();
+    push_behind(skb, ends, carrier, behind)?;
+    // CAST: 20 or 40.
+    skb.push(ip.len() as u16)?.copy_from_slice(ip);
     skb.reset_network_header();
+    Ok(())
+}
+
+/// How a batch inside of this carrier is cut into segments.
+fn offload_of(carrier: Carrier, is_v4: bool) -> c_int {
+    let inner = if is_v4 {
+        bindings::SKB_GSO_IPXIP4
+    } else {
+        bindings::SKB_GSO_IPXIP6
+    };
+    match carrier {
+        Carrier::Ipip => inner,
+        Carrier::Gre { checksum: false } => bindings::SKB_GSO_GRE,
+        Carrier::Gre { checksum: true } => bindings::SKB_GSO_GRE_CSUM,
+        Carrier::Gue {
+            checksum: false, ..
+        } => inner | bindings::SKB_GSO_UDP_TUNNEL,
+        Carrier::Gue { checksum: true, .. } => inner | bindings::SKB_GSO_UDP_TUNNEL_CSUM,
+    }
+}
+
+/// Puts what is behind the outer IP header in front of a packet, with its checksum, if it has one.
+fn push_behind(
+    skb: &mut SkBuff,
+    (source, destination): (Addr, Addr),
+    carrier: Carrier,
+    header: &[u8],
+) -> Result {
+    match carrier {
+        Carrier::Ipip => return Ok(()),
+        Carrier::Gre { checksum } => {
+            let ethertype = if destination.is_v4() {
+                ETH_P_IP
+            } else {
+                ETH_P_IPV6
+            };
+            // SAFETY: The packet is valid, and there is room in front of it.
+            unsafe { bindings::gre_build_header(skb.as_raw(), checksum, ethertype.to_be()) };
+            return Ok(());
+        }
+        Carrier::Gue { .. } => {}
+    }
+    // CAST: Headers are short.
+    skb.push(header.len() as u16)?.copy_from_slice(header);
+    skb.set_transport_header(0);
+    let nocheck = !matches!(carrier, Carrier::Gue { checksum: true, .. });
+    // CAST: As C has the length of a packet.
+    let len = skb.len() as c_int;
+    match (source.to_v4(), destination.to_v4()) {
+        (Some(source), Some(destination)) => {
+            let (from, to) = (u32::from_ne_bytes(source), u32::from_ne_bytes(destination));
+            // SAFETY: The packet has a UDP header, whose place is set.
+            unsafe { bindings::udp_set_csum(nocheck, skb.as_raw(), from, to, len) };
+        }
+        _ => {
+            let (from, to) = (in6_addr(&source), in6_addr(&destination));
+            // SAFETY: As above; the addresses are only read.
+            unsafe { bindings::udp6_set_csum(nocheck, skb.as_raw(), &from, &to, len) };
+        }
+    }
     Ok(())
 }
 
@@ -166,11 +279,14 @@ fn traffic_class(header: &[u8]) -> u8 {
 mod tests {
     use super::*;
     use crate::wire::{
+        checksum,
         parse::{
+            addresses,
             parse,
             Frame, //
         },
         vectors::{
+            errors,
             forward::{
                 FORWARDED,
                 FORWARDED_V6, //
@@ -198,7 +314,13 @@ mod tests {
             let mut skb = SkBuff::alloc(0, inner.len() as u16, GFP_KERNEL)?;
             skb.put(inner)?;
             let clone = skb.try_clone(GFP_KERNEL)?;
-            push_header(&mut skb, source, destination, parsed.l4_offset as u16)?;
+            push_headers(
+                &mut skb,
+                (source, destination),
+                parsed.l4_offset as u16,
+                Carrier::Ipip,
+                0,
+            )?;
             assert_eq!(skb.data(), vector.ipip);
             assert_eq!(clone.data(), inner);
             clone.consume();
@@ -213,6 +335,52 @@ mod tests {
             skb.consume();
         }
         Ok(())
+    }
+
+    /// GRE and GUE, where the inner checksum is there already, and where it is left to the device.
+    #[test]
+    fn exact_bytes_of_carriers() {
+        for partial in [false, true] {
+            let done = errors::check_carried_whole(|carrier, inner, ends, whole| {
+                let parsed = parse(inner, Frame::complete(inner.len())).ok()?;
+                let mut skb = SkBuff::alloc(0, inner.len() as u16, GFP_KERNEL).ok()?;
+                skb.put(inner).ok()?;
+                let offset = parsed.checksum.offset().filter(|_| partial);
+                if let Some(offset) = offset {
+                    leave_checksum(&mut skb, parsed.l4_offset, offset)?;
+                }
+                let clone = skb.try_clone(GFP_KERNEL).ok()?;
+                let before = clone.data().first()? >> 4;
+                let l4_offset = parsed.l4_offset as u16;
+                push_headers(&mut skb, ends, l4_offset, carrier, errors::GUE_SOURCE).ok()?;
+                // As where the device can do nothing.
+                skb.checksum_help().ok()?;
+                let is_same = skb.data() == whole && clone.data().first()? >> 4 == before;
+                clone.consume();
+                skb.consume();
+                Some(is_same)
+            });
+            assert!(done.is_ok_and(|done| done >= 80));
+        }
+    }
+
+    /// Leaves the checksum at this offset, of a packet with the transport header at `l4_offset`, to the
+    /// device.
+    fn leave_checksum(skb: &mut SkBuff, l4_offset: usize, offset: usize) -> Option<()> {
+        let len = skb.len().checked_sub(l4_offset as u32)?;
+        let (source, destination) = addresses(skb.data())?;
+        let packet = skb.data_mut(skb.len() as u16).ok()?;
+        let protocol = match offset.checked_sub(l4_offset)? {
+            6 => 17,
+            _ => 6,
+        };
+        let pseudo = checksum::fold(checksum::pseudo_header(source, destination, protocol, len));
+        packet
+            .get_mut(offset..)?
+            .first_chunk_mut::<2>()?
+            .copy_from_slice(&pseudo.to_be_bytes());
+        skb.leave_checksum(l4_offset as u16, offset.checked_sub(l4_offset)? as u16);
+        Some(())
     }
 
     #[test]
@@ -245,7 +413,8 @@ mod tests {
             let inner = vector.direct;
             let mut skb = SkBuff::alloc(64, inner.len() as u16, GFP_KERNEL)?;
             skb.put(inner)?;
-            assert_eq!(push_header(&mut skb, end, end, 20), Err(EINVAL));
+            let pushed = push_headers(&mut skb, (end, end), 20, Carrier::Ipip, 0);
+            assert_eq!(pushed, Err(EINVAL));
             assert_eq!(skb.data(), inner);
             skb.consume();
         }

@@ -139,16 +139,11 @@ mod cases {
         }
         let sum = (sum & 0xffff) + (sum >> 16);
         let sum = ((sum & 0xffff) + (sum >> 16)) as u16;
-        skb.set_transport_header(l4 as u16);
         skb.data_mut((l4 + 20) as u16)?
             .get_mut(l4 + 16..l4 + 18)
             .ok_or(EINVAL)?
             .copy_from_slice(&sum.to_be_bytes());
-        let headroom = skb.data().as_ptr() as usize - skb.raw().head as usize;
-        let headers = skb.headers_mut();
-        headers.set_ip_summed(bindings::CHECKSUM_PARTIAL as u8);
-        headers.__bindgen_anon_1.__bindgen_anon_1.csum_start = (headroom + l4) as u16;
-        headers.__bindgen_anon_1.__bindgen_anon_1.csum_offset = 16;
+        skb.leave_checksum(l4 as u16, 16);
         Ok(())
     }
 

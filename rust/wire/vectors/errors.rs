@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! ICMP errors about packets of connections, before and behind the forwarder, each way but the tunnel.
+//! ICMP errors about packets of connections, before and behind the forwarder, each way but the tunnel; and
+//! packets inside of others.
 //!
 //! They are in a file that `make.py` has written, which composes every packet by itself.
 
@@ -11,11 +12,16 @@ use super::{
             FourTuple,
             Proto, //
         },
-        error::DropReason,
-        ipip::{
-            self,
-            Outer, //
+        carrier::{
+            Carrier,
+            GUE_PORT,
+            IPPROTO_UDP,
+            MAX_HEADER_LEN, //
         },
+        checksum,
+        error::DropReason,
+        field,
+        ipip::Outer,
         parse::addresses,
         report::Report, //
     },
@@ -39,7 +45,10 @@ use super::{
 const PACKETS: &str = include_str!("errors/packets.txt");
 
 /// No packet here is longer.
-pub const MAX_LEN: usize = 320;
+pub const MAX_LEN: usize = 340;
+
+/// Source port of datagrams with packets inside.
+pub const GUE_SOURCE: u16 = 54321;
 
 /// New ends of an error and of the packet that it quotes, whose sender is the `client` of the tuple.
 pub type Ends = ((Addr, Addr), FourTuple);
@@ -98,6 +107,100 @@ fn decoded<'a>(text: &str, buffer: &'a mut [u8; MAX_LEN]) -> Option<&'a [u8]> {
     buffer.get(..len)
 }
 
+/// What carries packets in a case, and what happens there.
+fn carrier<'a>(case: &Case<'a>) -> Option<(Carrier, &'a str)> {
+    let (name, what) = case.way.split_once('-')?;
+    let carrier = match name {
+        "ipip" => Carrier::Ipip,
+        "gre" => Carrier::Gre { checksum: false },
+        "gre+csum" => Carrier::Gre { checksum: true },
+        "gue" | "gue+csum" => Carrier::Gue {
+            checksum: name == "gue+csum",
+            port: GUE_PORT,
+        },
+        _ => return None,
+    };
+    Some((carrier, what))
+}
+
+/// The ends of packets from forwarder to host.
+fn outer_ends(is_v4: bool) -> (Addr, Addr) {
+    match is_v4 {
+        true => (FORWARDER, HOST),
+        false => (FORWARDER_V6, HOST_V6),
+    }
+}
+
+/// Whether a packet behind this header, whose checksum is zero, is what a case says.
+fn is_carried(case: &Case<'_>, carrier: Carrier, header: &[u8], inner: &[u8]) -> Option<bool> {
+    let mut bytes = [0; MAX_LEN];
+    let end = header.len().saturating_add(inner.len());
+    let packet = bytes.get_mut(..end)?;
+    let (front, behind) = packet.split_at_mut_checked(header.len())?;
+    front.copy_from_slice(header);
+    behind.copy_from_slice(inner);
+    let (source, destination) = addresses(packet)?;
+    let start = header.len().checked_sub(carrier.header_len())?;
+    let segment = packet.get_mut(start..)?;
+    match carrier {
+        Carrier::Gre { checksum: true } => {
+            let check = checksum::checksum(segment);
+            field::put(segment, 4, check.to_be_bytes());
+        }
+        Carrier::Gue { checksum: true, .. } => {
+            let check = checksum::transport(source, destination, IPPROTO_UDP, segment);
+            field::put(segment, 6, checksum::udp_nonzero(check).to_be_bytes());
+        }
+        _ => {}
+    }
+    Some(is_result(case, packet))
+}
+
+/// Runs `emit(carrier, packet, ends, source_port, buffer)` over all clients' packets that are carried: it
+/// returns what comes in front, with checksums that are zero.
+///
+/// Returns how many there were, or the name of the one that came out wrong.
+pub fn check_carried(
+    emit: impl for<'a> Fn(
+        Carrier,
+        &[u8],
+        (Addr, Addr),
+        u16,
+        &'a mut [u8; MAX_HEADER_LEN],
+    ) -> Result<&'a [u8], DropReason>,
+) -> Result<usize, &'static str> {
+    each_carried(|carrier, inner, ends, case| {
+        let mut buffer = [0; MAX_HEADER_LEN];
+        let header = emit(carrier, inner, ends, GUE_SOURCE, &mut buffer).ok()?;
+        is_carried(case, carrier, header, inner)
+    })
+}
+
+/// Calls `is(carrier, packet, outer)` with all clients' packets that are carried, and what is to come of
+/// them: whether that is so.
+///
+/// Returns how many there were, or the name of the one that came out wrong.
+pub fn check_carried_whole(
+    mut is: impl FnMut(Carrier, &[u8], (Addr, Addr), &[u8]) -> Option<bool>,
+) -> Result<usize, &'static str> {
+    each_carried(|carrier, inner, ends, case| {
+        let mut buffer = [0; MAX_LEN];
+        is(carrier, inner, ends, decoded(case.result, &mut buffer)?)
+    })
+}
+
+fn each_carried(
+    mut is: impl FnMut(Carrier, &[u8], (Addr, Addr), &Case<'_>) -> Option<bool>,
+) -> Result<usize, &'static str> {
+    each(|case| match carrier(case) {
+        Some((carrier, "carried")) => {
+            let is_v4 = addresses(case.packet)?.0.is_v4();
+            is(carrier, case.packet, outer_ends(is_v4), case)?.then_some(true)
+        }
+        _ => Some(false),
+    })
+}
+
 /// Whether `bytes` are what a case says.
 fn is_result(case: &Case<'_>, bytes: &[u8]) -> bool {
     let mut buffer = [0; MAX_LEN];
@@ -117,7 +220,7 @@ fn ends(way: &str, report: &Report) -> Option<Option<Ends>> {
         Proto::Udp => (5000, 53),
     };
     Some(match way {
-        "direct-to-host" | "ipip-to-host" => None,
+        "direct-to-host" => None,
         "half-nat-to-host" => Some((
             (report.source, host),
             FourTuple::new(host, HOST_PORT, client, client_port, proto)?,
@@ -130,6 +233,8 @@ fn ends(way: &str, report: &Report) -> Option<Option<Ends>> {
             (vip, client),
             FourTuple::new(client, client_port, vip, vip_port, proto)?,
         )),
+        // Inside of another packet.
+        _ if way.ends_with("-to-host") => None,
         _ => return None,
     })
 }
@@ -142,7 +247,8 @@ pub fn check_passed_on(
     mut apply: impl FnMut(&mut [u8], &Report, Option<Ends>) -> Result<(), DropReason>,
 ) -> Result<usize, &'static str> {
     each(|case| {
-        if matches!(case.way, "none" | "ipip-to-client") {
+        let carrier = carrier(case);
+        if case.way == "none" || matches!(carrier, Some((_, "to-client" | "carried"))) {
             return Some(false);
         }
         let report = Report::parse(case.packet, case.packet.len()).ok()?;
@@ -154,19 +260,13 @@ pub fn check_passed_on(
         let packet = bytes.get_mut(..case.packet.len())?;
         packet.copy_from_slice(case.packet);
         apply(packet, &report, ends(case.way, &report)?).ok()?;
-        if case.way == "ipip-to-host" {
-            let (source, destination) = if report.source.is_v4() {
-                (FORWARDER, HOST)
-            } else {
-                (FORWARDER_V6, HOST_V6)
-            };
-            let mut buffer = [0; ipip::MAX_HEADER_LEN];
-            let header = ipip::emit(packet, packet.len(), source, destination, &mut buffer).ok()?;
-            let mut outer = [0; MAX_LEN];
-            let end = header.len().saturating_add(packet.len());
-            outer.get_mut(..header.len())?.copy_from_slice(header);
-            outer.get_mut(header.len()..end)?.copy_from_slice(packet);
-            return is_result(case, outer.get(..end)?).then_some(true);
+        if let Some((carrier, _)) = carrier {
+            let ends = outer_ends(report.source.is_v4());
+            let mut buffer = [0; MAX_HEADER_LEN];
+            let header = carrier
+                .emit(packet, packet.len(), ends, GUE_SOURCE, &mut buffer)
+                .ok()?;
+            return is_carried(case, carrier, header, packet)?.then_some(true);
         }
         is_result(case, packet).then_some(true)
     })
@@ -176,24 +276,21 @@ pub fn check_passed_on(
 /// `packet` what is quoted of the inner one, and returns how many bytes that are.
 ///
 /// Returns how many there were, or the name of the one that came out wrong.
-pub fn check_ipip(
+pub fn check_exposed(
     mut expose: impl FnMut(&mut [u8], &Report, &Outer) -> Result<usize, DropReason>,
 ) -> Result<usize, &'static str> {
     each(|case| {
-        if case.way != "ipip-to-client" {
+        let Some((carrier, "to-client")) = carrier(case) else {
             return Some(false);
-        }
-        // It is not one about a packet with ports.
-        Report::parse(case.packet, case.packet.len()).err()?;
-        let (report, outer) = Report::parse_ipip(case.packet, case.packet.len()).ok()?;
-        let quoted = &report.quoted.tuple;
-        let (forwarder, host) = if quoted.is_v4() {
-            (FORWARDER, HOST)
-        } else {
-            (FORWARDER_V6, HOST_V6)
         };
-        let is_ours = (outer.source, outer.destination) == (forwarder, host);
-        (is_ours && report.destination == forwarder).then_some(())?;
+        // It is not one about a packet with ports, but for the outer one's.
+        let plain = Report::parse(case.packet, case.packet.len());
+        (plain.is_ok() == matches!(carrier, Carrier::Gue { .. })).then_some(())?;
+        let (report, outer) = Report::parse_carrier(case.packet, case.packet.len()).ok()?;
+        let quoted = &report.quoted.tuple;
+        let ends = outer_ends(quoted.is_v4());
+        let is_ours = (outer.source, outer.destination) == ends && outer.carrier == carrier;
+        (is_ours && report.destination == ends.0).then_some(())?;
         let mut bytes = [0; MAX_LEN];
         let packet = bytes.get_mut(..case.packet.len())?;
         packet.copy_from_slice(case.packet);
@@ -216,7 +313,7 @@ pub fn check_none(
             return Some(false);
         }
         let reason = parse(case.packet).err()?;
-        Report::parse_ipip(case.packet, case.packet.len()).err()?;
+        Report::parse_carrier(case.packet, case.packet.len()).err()?;
         (reason.as_str() == case.result).then_some(true)
     })
 }
@@ -241,7 +338,7 @@ mod tests {
     #[test]
     fn exact_bytes() {
         let passed = check_passed_on(pass_on).unwrap();
-        let exposed = check_ipip(|packet, report, outer| {
+        let exposed = check_exposed(|packet, report, outer| {
             let start = report.quote_offset + outer.offset;
             let end = report.quote_offset + report.quote_len;
             packet.copy_within(start..end, 0);
@@ -249,10 +346,10 @@ mod tests {
         })
         .unwrap();
         let none = check_none(|packet| Report::parse(packet, packet.len())).unwrap();
-        std::println!("{passed} errors passed on, {exposed} about IP in IP, {none} that are none");
+        std::println!("{passed} errors passed on, {exposed} about packets inside of others, {none} that are none");
         assert!(passed >= 300 && exposed >= 40 && none >= 40);
         assert!(check_passed_on(|_, _, _| Ok(())).is_err());
-        assert!(check_ipip(|packet, _, _| Ok(packet.len())).is_err());
+        assert!(check_exposed(|packet, _, _| Ok(packet.len())).is_err());
         assert!(check_none(|_| Err(DropReason::NoSpace)).is_err());
     }
 
@@ -263,7 +360,7 @@ mod tests {
             for len in 0..case.packet.len() {
                 let cut = case.packet.get(..len)?;
                 Report::parse(cut, len).err()?;
-                Report::parse_ipip(cut, len).err()?;
+                Report::parse_carrier(cut, len).err()?;
             }
             Some(true)
         });

@@ -114,6 +114,11 @@ pub(crate) fn u32(payload: &[u8]) -> Option<u32> {
     payload.try_into().ok().map(u32::from_ne_bytes)
 }
 
+/// A `u32` that is 0 or 1.
+pub(crate) fn boolean(payload: &[u8]) -> Option<bool> {
+    Some(u32(payload)? != 0)
+}
+
 /// A `u64` or a `uint`: 4 or 8 bytes in host order.
 pub(crate) fn uint(payload: &[u8]) -> Option<u64> {
     if let Some(value) = u32(payload) {

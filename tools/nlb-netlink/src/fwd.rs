@@ -93,6 +93,8 @@ pub struct Picking {
     /// those who listen to [`Group::Misses`](crate::Group::Misses), up to 5000; 0 for not at all; TCP
     /// only.
     pub miss_timeout: Option<u32>,
+    /// Whether each datagram is scheduled by itself and leaves no route; UDP only.
+    pub one_packet: Option<bool>,
 }
 
 /// An endpoint to add.
@@ -104,6 +106,10 @@ pub struct NewEndpoint {
     pub forward: Option<Forward>,
     /// Port of the host, with half-nat and nat; the service's own when `None`.
     pub port: Option<u16>,
+    /// Port of the host for what packets travel in, with gue; 6080 when `None`.
+    pub tun_port: Option<u16>,
+    /// Whether that has a checksum, with gre and gue; only that of gue over IPv6 has when `None`.
+    pub tun_csum: Option<bool>,
     /// Source address of the packets to the host; what routing chooses when `None`.
     pub source: Option<IpAddr>,
     /// What new connections it gets.
@@ -373,6 +379,7 @@ fn picked(request: Request, picking: Picking) -> Request {
         (service::FIN_TIMEOUT, picking.fin_timeout),
         (service::SYN_TIMEOUT, picking.syn_timeout),
         (service::MISS_TIMEOUT, picking.miss_timeout),
+        (service::ONE_PACKET, picking.one_packet.map(u32::from)),
     ];
     with_numbers(request, &values)
 }
@@ -414,6 +421,12 @@ fn endpoint_new(key: &ServiceKey, new: &NewEndpoint) -> Request {
     }
     if let Some(forward) = new.forward {
         request = request.u32(endpoint::FORWARD, forward as u32);
+    }
+    if let Some(port) = new.tun_port {
+        request = request.port(endpoint::TUN_PORT, port);
+    }
+    if let Some(checksum) = new.tun_csum {
+        request = request.u32(endpoint::TUN_CSUM, checksum.into());
     }
     changed(request, new.change)
 }
@@ -477,6 +490,7 @@ mod tests {
             fin_timeout: Some(30),
             syn_timeout: Some(10),
             miss_timeout: Some(500),
+            one_packet: Some(true),
         };
         let bytes = service_new(&key, &new).finish(0x23, 5).unwrap();
         #[rustfmt::skip]
@@ -489,6 +503,7 @@ mod tests {
             8, 0, 15, 0, 30, 0, 0, 0,
             8, 0, 16, 0, 10, 0, 0, 0,
             8, 0, 17, 0, 244, 1, 0, 0,
+            8, 0, 19, 0, 1, 0, 0, 0,
         ]);
         let several: ServiceKey = "192.0.2.10:8000-8999/tcp".parse().unwrap();
         let bytes = service_request(cmd::SERVICE_DEL, &several)
@@ -519,6 +534,8 @@ mod tests {
             host: [10, 0, 2, 2].into(),
             forward: None,
             port: None,
+            tun_port: None,
+            tun_csum: None,
             source: Some([10, 0, 1, 1].into()),
             change: EndpointChange {
                 weight: Some(3),
@@ -571,6 +588,19 @@ mod tests {
         assert_eq!(long[short.len()..], [
             6, 0, 14, 0, 0x1f, 0x90, 0, 0,
             8, 0, 13, 0, 5, 0, 0, 0,
+        ]);
+        let gue = NewEndpoint {
+            forward: Some(Forward::Gue),
+            tun_port: Some(6080),
+            tun_csum: Some(true),
+            ..plain
+        };
+        let long = endpoint_new(&key, &gue).finish(0x23, 1).unwrap();
+        #[rustfmt::skip]
+        assert_eq!(long[short.len()..], [
+            8, 0, 13, 0, 7, 0, 0, 0,
+            6, 0, 21, 0, 0x17, 0xc0, 0, 0,
+            8, 0, 22, 0, 1, 0, 0, 0,
         ]);
     }
 

@@ -172,6 +172,8 @@ object! {
         /// Milliseconds for which packets from the middle of unknown connections wait for an answer,
         /// 0 for not at all.
         miss_timeout: u32 = MISS_TIMEOUT, attr::u32;
+        /// Whether each datagram is scheduled by itself; UDP in mode l4 only.
+        one_packet: bool = ONE_PACKET, attr::boolean;
         /// Number of endpoints.
         endpoints: u32 = ENDPOINTS, attr::u32;
         /// Connections or flows since the service was added.

@@ -465,7 +465,7 @@ enumeration! {
     EndpointState { Active Draining Inactive }
     AllotmentScheme { Tokens Percentages }
     AllotmentState { Valid Low Over }
-    Forward { Tunnel Direct Ipip HalfNat Nat }
+    Forward { Tunnel Direct Ipip HalfNat Nat Gre Gue }
     RouteState { SynRecv Established FinWait Closed Udp }
     RouteOrigin { L4 Migration Manual }
     RouteEnd { Expired Replaced Inactive Deleted Service Migration }
@@ -474,7 +474,7 @@ enumeration! {
     TraceChoice { Affinity Allotment Scheduler Backup Hash }
     TraceOutcome {
         Route NewRoute Classifier DropRule RejectRule NoService NoEndpoint Overflow TableFull NoWay
-        Stateless Reply
+        Stateless Reply OnePacket
     }
     TraceSlow { Ipip Work PostRouting Link Neighbour Reply }
     MappingSide { Forwarder Host }

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0
-"""Prints ICMP errors before and behind a forwarder, byte by byte.
+"""Prints ICMP errors before and behind a forwarder, byte by byte, and packets inside of others.
 
 Every packet is composed by itself, with all checksums computed in full; nothing of the code under test is used. A line is
 what happens to the error, its name, the error, and what comes of it: bytes in hexadecimal, or why it is none.
@@ -15,6 +15,7 @@ V6 = {"client": "2001:db8::1", "vip": "2001:db8:10::10", "forwarder": "2001:db8:
       "router": "2001:db8:9::9"}
 PORTS = {6: (40000, 80), 17: (5000, 53)}
 HOST_PORT, NAT_PORT = 8080, 12345
+GUE_SOURCE, GUE_PORT = 54321, 6080
 TCP, UDP = 6, 17
 
 
@@ -150,6 +151,64 @@ def cases(addresses, name, kind, packet, **more):
         yield "ipip-to-client", name, error(a["router"], a["forwarder"], kind, carrier, 61), inner
 
 
+CARRIERS = ("gre", "gre+csum", "gue", "gue+csum")
+
+
+def carried(addresses, carrier, inner, first, ttl):
+    """A packet from forwarder to host with another one inside; `first` are the first bytes of its IP header but for
+    lengths, and an identification with IPv4."""
+    a, v6 = addresses, ":" in addresses["vip"]
+    inside = struct.pack(">H", 0x86DD if v6 else 0x0800)
+    if carrier.startswith("gre"):
+        proto, payload = 47, bytes(2) + inside + inner
+        if carrier == "gre+csum":
+            front = b"\x80\0" + inside
+            payload = front + struct.pack(">HH", checksum(front + bytes(4) + inner), 0) + inner
+    else:
+        proto, gue = UDP, bytes([0, 41 if v6 else 4, 0, 0])
+        payload = segment(a["forwarder"], a["host"], UDP, GUE_SOURCE, GUE_PORT, gue + inner, carrier == "gue+csum")
+    ends = octets(a["forwarder"]) + octets(a["host"])
+    if v6:
+        return first + struct.pack(">HBB", len(payload), proto, ttl) + ends + payload
+    tos, ident, fragment = first
+    head = struct.pack(">BBHHHBBH", 0x45, tos, 20 + len(payload), ident, fragment, ttl, proto, 0) + ends
+    return head[:10] + struct.pack(">H", checksum(head)) + head[12:] + payload
+
+
+def inside():
+    """What GRE and GUE carry: clients' packets, and errors about replies, to hosts; and errors about those packets."""
+    for a, kinds in ((V4, KINDS4), (V6, KINDS6)):
+        v6 = a is V6
+        family = "v6" if v6 else "v4"
+        for carrier, proto in itertools.product(CARRIERS, (TCP, UDP)):
+            client, vip = ("client", PORTS[proto][0]), ("vip", PORTS[proto][1])
+            name = f"{family}-{'tcp' if proto == TCP else 'udp'}"
+            packets = {"": Packet(a, proto), "-options": Packet(a, proto, options=True),
+                       "-even": Packet(a, proto, data=DATA[:-1]), "-long": Packet(a, proto, data=bytes(range(200)))}
+            if proto == UDP:
+                packets["-no-checksum"] = Packet(a, proto, sums=False)
+            if not v6:
+                packets["-may-be-fragmented"] = Packet(a, proto, fragment=0)
+            for what, packet in packets.items():
+                inner = packet.quoted(client, vip)
+                first = bytes.fromhex("60000000") if v6 else (0x10, 0, packet.fragment)
+                yield f"{carrier}-carried", name + what, inner, carried(a, carrier, inner, first, 64)
+            quote = Packet(a, proto).quoted(vip, client)
+            before, after = (error(a["router"], a["vip"], kinds["too-big"], quote, ttl) for ttl in (61, 60))
+            first = bytes.fromhex("60000000") if v6 else (0xC0, 0, 0)
+            yield f"{carrier}-to-host", f"{name}-too-big", before, carried(a, carrier, after, first, 64)
+            # As a router sees it on its way, which has given it an identification.
+            first = bytes.fromhex("60012345") if v6 else (0x10, 0x1234, 0x4000)
+            inner = Packet(a, proto).quoted(client, vip)
+            whole = carried(a, carrier, inner, first, 63)
+            for kind, number in kinds.items():
+                yield f"{carrier}-to-client", f"{name}-{kind}", error(a["router"], a["forwarder"], number, whole, 61), inner
+            cut = Packet(a, proto, cut=8).quoted(client, vip)
+            short = whole[:len(whole) - len(inner) + len(cut)]
+            yield (f"{carrier}-to-client", f"{name}-eight-bytes",
+                   error(a["router"], a["forwarder"], kinds["too-big"], short, 61), cut)
+
+
 def zero(addresses):
     """Data with which the checksum of a datagram from client to VIP is zero, which is written as all ones."""
     cport, vport = PORTS[UDP]
@@ -220,6 +279,10 @@ def bad():
         other_family = Packet(V4 if v6 else V6, TCP).quoted(*ends)
         wrong = ip(a["forwarder"], a["host"], 41 if v6 else 4, other_family, 63)
         yield f"{family}-ipip-of-the-other-family", make(wrong, to="forwarder"), "protocol"
+        for what, front in (("key", "2000"), ("sequence", "1000"), ("version", "0001"), ("other", "0000")):
+            gre = bytes.fromhex(front) + struct.pack(">H", 0x6558 if what == "other" else 0x86DD if v6 else 0x0800)
+            strange = ip(a["forwarder"], a["host"], 47, gre + (bytes(4) if front > "0001" else b"") + quote, 63)
+            yield f"{family}-gre-{what}", make(strange, to="forwarder"), "protocol"
         if v6:
             yield f"{family}-of-the-other-family", make(other_family), "family"
             fragment = bytes([TCP, 0, 0, 8, 0, 0, 0, 1])
@@ -248,6 +311,8 @@ def main():
     print("# SPDX-License-Identifier: GPL-2.0")
     print("# Made by make.py, which is checked by scripts/check.")
     for way, name, before, after in good():
+        print(way, name, before.hex(), after.hex())
+    for way, name, before, after in inside():
         print(way, name, before.hex(), after.hex())
     for name, packet, reason in bad():
         print("none", name, packet.hex(), reason)

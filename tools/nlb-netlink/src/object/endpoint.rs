@@ -102,6 +102,10 @@ object! {
         forward: Named<Forward> = FORWARD, Named::decode;
         /// Port of the host, where packets get another one than the service's.
         host_port: u16 = HOST_PORT, attr::be16;
+        /// Port of the host for what packets travel in, with gue.
+        tun_port: u16 = TUN_PORT, attr::be16;
+        /// Whether that has a checksum, with gre and gue.
+        tun_csum: bool = TUN_CSUM, attr::boolean;
         /// Share of new connections.
         weight: u32 = WEIGHT, attr::u32;
         /// What may be sent to the endpoint.
@@ -115,9 +119,9 @@ object! {
         /// Active routes below which it gets some again, once it has had those, 0 for none but that limit.
         resume_routes: u32 = RESUME_ROUTES, attr::u32;
         /// Whether it gets no more for these limits.
-        full: bool = FULL, boolean;
+        full: bool = FULL, attr::boolean;
         /// Whether it gets only what no other endpoint can take.
-        backup: bool = BACKUP, boolean;
+        backup: bool = BACKUP, attr::boolean;
         /// Sixteenths of the weight that count now; all do when absent.
         slow_start_step: u32 = SLOW_START_STEP, attr::u32;
         /// Connections or flows since the endpoint was added.
@@ -128,11 +132,6 @@ object! {
         bytes: u64 = BYTES, attr::uint;
     }
     flags {}
-}
-
-/// A number that is 0 or 1.
-fn boolean(payload: &[u8]) -> Option<bool> {
-    Some(attr::u32(payload)? != 0)
 }
 
 impl Endpoint {

@@ -156,6 +156,10 @@ pub enum Forward {
     HalfNat = 4,
     /// As with half-nat, and with an address and a port of this machine in place of the client's.
     Nat = 5,
+    /// Inside of IP packets, behind a GRE header without a key.
+    Gre = 6,
+    /// Inside of UDP datagrams, behind a GUE header.
+    Gue = 7,
 }
 
 impl Forward {
@@ -167,6 +171,8 @@ impl Forward {
             3 => Some(Self::Ipip),
             4 => Some(Self::HalfNat),
             5 => Some(Self::Nat),
+            6 => Some(Self::Gre),
+            7 => Some(Self::Gue),
             _ => None,
         }
     }
@@ -179,6 +185,8 @@ impl Forward {
             Self::Ipip => "ipip",
             Self::HalfNat => "half-nat",
             Self::Nat => "nat",
+            Self::Gre => "gre",
+            Self::Gue => "gue",
         }
     }
 }
@@ -461,6 +469,8 @@ pub enum TraceOutcome {
     /// It is a host's answer to a connection with half-nat or nat, and goes to the client as a
     /// packet of the VIP.
     Reply = 12,
+    /// It is sent on without a route, for its service schedules each packet by itself.
+    OnePacket = 13,
 }
 
 impl TraceOutcome {
@@ -479,6 +489,7 @@ impl TraceOutcome {
             10 => Some(Self::NoWay),
             11 => Some(Self::Stateless),
             12 => Some(Self::Reply),
+            13 => Some(Self::OnePacket),
             _ => None,
         }
     }
@@ -498,6 +509,7 @@ impl TraceOutcome {
             Self::NoWay => "no-way",
             Self::Stateless => "stateless",
             Self::Reply => "reply",
+            Self::OnePacket => "one-packet",
         }
     }
 }
@@ -547,7 +559,7 @@ impl TraceChoice {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum TraceSlow {
-    /// It is not for this way of forwarding.
+    /// It is not for packets that travel inside of others.
     Ipip = 1,
     /// There is something to be done on the way, such as IPsec.
     Work = 2,
@@ -638,6 +650,9 @@ pub mod service {
     /// all, 1 to 65535, may be beneath them. A packet is for the service of its own port, else for
     /// that of several, else for that of all.
     pub const VIP_PORT_LAST: u16 = 18;
+    /// Whether each datagram is scheduled by itself and leaves no route, 0 or 1, UDP in mode l4
+    /// only; 0 when absent at first. Endpoints with half-nat and nat are not for such a service.
+    pub const ONE_PACKET: u16 = 19;
     /// Names, in the order of the ids, which begin at 1.
     #[rustfmt::skip]
     pub const NAMES: &[&str] = &[
@@ -659,6 +674,7 @@ pub mod service {
         "syn-timeout",
         "miss-timeout",
         "vip-port-last",
+        "one-packet",
     ];
 }
 
@@ -714,6 +730,11 @@ pub mod endpoint {
     pub const RESUME_ROUTES: u16 = 19;
     /// Whether it is passed over for these two limits, 0 or 1.
     pub const FULL: u16 = 20;
+    /// Port of the host for datagrams, with gue; 6080 when absent.
+    pub const TUN_PORT: u16 = 21;
+    /// Whether what the packets travel in has a checksum, 0 or 1, with gre and gue; when absent 1
+    /// for gue over IPv6, else 0.
+    pub const TUN_CSUM: u16 = 22;
     /// Names, in the order of the ids, which begin at 1.
     #[rustfmt::skip]
     pub const NAMES: &[&str] = &[
@@ -737,6 +758,8 @@ pub mod endpoint {
         "slow-start-step",
         "resume-routes",
         "full",
+        "tun-port",
+        "tun-csum",
     ];
 }
 

@@ -181,7 +181,7 @@ fn read_report(bytes: &[u8], len: usize) {
     if report::decrement_ttl(&mut shorter).is_err() {
         assert_eq!(shorter, bytes);
     }
-    if let Ok((report, outer)) = report::Report::parse_ipip(bytes, len) {
+    if let Ok((report, outer)) = report::Report::parse_carrier(bytes, len) {
         assert!(report.total_len <= len);
         assert!(report.quote_offset + report.quote_len <= bytes.len());
         assert_eq!(report.quoted, outer.parsed);
@@ -479,7 +479,7 @@ fn out_of_order(
 
 /// Runs every parser over bytes; the values do not matter, only that all come back.
 pub(crate) fn parse_everything(bytes: &[u8]) {
-    use nlb_wire::{control, encap, icmp, ipip, parse, record};
+    use nlb_wire::{carrier, control, encap, icmp, ipip, parse, record};
     if let Ok(ip) = ipv4::Packet::new_header(bytes) {
         let _ = (
             ip.payload(),
@@ -538,6 +538,24 @@ pub(crate) fn parse_everything(bytes: &[u8]) {
         let mut buffer = [0; ipip::MAX_HEADER_LEN];
         if let Ok(header) = ipip::emit(bytes, bytes.len(), forwarder, host, &mut buffer) {
             assert_eq!(parse::addresses(header), Some((forwarder, host)));
+        }
+        let gre = carrier::Carrier::Gre { checksum: true };
+        let gue = carrier::Carrier::Gue {
+            checksum: false,
+            port: 6080,
+        };
+        for carrier in [gre, gue] {
+            let mut buffer = [0; carrier::MAX_HEADER_LEN];
+            let ends = (forwarder, host);
+            if let Ok(header) = carrier.emit(bytes, bytes.len(), ends, 1, &mut buffer) {
+                assert_eq!(parse::addresses(header), Some(ends));
+                // What they carry is quoted as if there were nothing in between.
+                let outer = ipip::parse_quoted(&[header, bytes].concat());
+                let inner = parse::parse_quoted(bytes)
+                    .ok()
+                    .filter(|inner| inner.tuple.is_v4() == host.is_v4());
+                assert_eq!(outer.ok().map(|outer| outer.parsed), inner);
+            }
         }
         for proto in [Proto::Tcp, Proto::Udp] {
             let Some(tuple) = FourTuple::new(forwarder, 5, host, 6, proto) else {

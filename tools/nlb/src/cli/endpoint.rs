@@ -29,10 +29,11 @@ pub(crate) enum EndpointCommand {
     /// Packets get to the host in the flow-id tunnel, unless via says otherwise. direct: as they
     /// are, on a link of this machine. ipip: inside of IP packets. half-nat: to the host's own
     /// address and port; its replies have to come back by this machine. nat: the same, from an
-    /// address of this machine. What the host needs for each of them is in
+    /// address of this machine. gre: inside of IP packets, with a GRE header. gue: inside of UDP
+    /// datagrams. What the host needs for each of them is in
     /// Documentation/forwarding.rst.
     #[command(
-        override_usage = "nlb endpoint add VIP:PORT/PROTO host ADDR [via {tunnel|direct|ipip|half-nat|nat}] [port N] [weight N] [state {active|draining|inactive}] [max-routes N [resume-routes N]] [backup {yes|no}] [source ADDR]"
+        override_usage = "nlb endpoint add VIP:PORT/PROTO host ADDR [via {tunnel|direct|ipip|half-nat|nat|gre|gue}] [port N] [tun-port N] [tun-csum {yes|no}] [weight N] [state {active|draining|inactive}] [max-routes N [resume-routes N]] [backup {yes|no}] [source ADDR]"
     )]
     Add {
         /// The service
@@ -48,6 +49,13 @@ pub(crate) enum EndpointCommand {
         /// several endpoints, with a port each
         #[arg(long, value_name = "N")]
         port: Option<u16>,
+        /// Port of the host for datagrams with packets inside, with gue; 6080 when left out
+        #[arg(long, value_name = "N")]
+        tun_port: Option<u16>,
+        /// Whether what packets travel in has a checksum, with gre and gue; only gue over IPv6 has
+        /// when left out
+        #[arg(long, value_parser = yes_or_no())]
+        tun_csum: Option<bool>,
         /// What it gets
         #[command(flatten)]
         change: ChangeArgs,
@@ -144,6 +152,7 @@ impl From<&ChangeArgs> for EndpointChange {
     }
 }
 
-fn yes_or_no() -> impl TypedValueParser<Value = bool> {
+/// `yes` or `no`.
+pub(super) fn yes_or_no() -> impl TypedValueParser<Value = bool> {
     PossibleValuesParser::new(["yes", "no"]).map(|text| text == "yes")
 }

@@ -19,7 +19,10 @@ use nlb_netlink::{
     ServiceMode, //
 };
 
-use super::names;
+use super::{
+    endpoint::yes_or_no,
+    names, //
+};
 
 /// Commands of `service`.
 #[derive(Subcommand)]
@@ -29,7 +32,7 @@ pub(crate) enum ServiceCommand {
     /// It may have several ports, like 192.0.2.10:8000-8999/tcp, or all, like 192.0.2.10:*/tcp. A packet
     /// is for the service of its own port, else for that of several with its port, else for that of all.
     #[command(
-        override_usage = "nlb service add VIP:PORT/PROTO [mode {peek|l4}] [scheduler {wrr|rr|lc|wlc|mh|sh|sed|nq|fo|twos}] [affinity SECONDS [prefix N]] [slow-start SECONDS] [idle-timeout SECONDS] [fin-timeout SECONDS] [syn-timeout SECONDS] [miss-timeout MS] [classifier PORT]"
+        override_usage = "nlb service add VIP:PORT/PROTO [mode {peek|l4}] [scheduler {wrr|rr|lc|wlc|mh|sh|sed|nq|fo|twos}] [affinity SECONDS [prefix N]] [slow-start SECONDS] [idle-timeout SECONDS] [fin-timeout SECONDS] [syn-timeout SECONDS] [miss-timeout MS] [one-packet {yes|no}] [classifier PORT]"
     )]
     Add {
         /// The service, like 192.0.2.10:80/tcp; tcp when left out
@@ -56,8 +59,8 @@ pub(crate) enum ServiceCommand {
     /// one with the highest weight that has room. twos: of two that are drawn by weight, the one with
     /// fewer for its weight. With each of them an endpoint of weight 0 gets no new clients.
     #[command(
-        override_usage = "nlb service set VIP:PORT/PROTO [scheduler {wrr|rr|lc|wlc|mh|sh|sed|nq|fo|twos}] [affinity SECONDS] [prefix N] [slow-start SECONDS] [idle-timeout SECONDS] [fin-timeout SECONDS] [syn-timeout SECONDS] [miss-timeout MS]",
-        group = clap::ArgGroup::new("change").args(["scheduler", "affinity", "prefix", "slow_start", "idle_timeout", "fin_timeout", "syn_timeout", "miss_timeout"]).required(true).multiple(true)
+        override_usage = "nlb service set VIP:PORT/PROTO [scheduler {wrr|rr|lc|wlc|mh|sh|sed|nq|fo|twos}] [affinity SECONDS] [prefix N] [slow-start SECONDS] [idle-timeout SECONDS] [fin-timeout SECONDS] [syn-timeout SECONDS] [miss-timeout MS] [one-packet {yes|no}]",
+        group = clap::ArgGroup::new("change").args(["scheduler", "affinity", "prefix", "slow_start", "idle_timeout", "fin_timeout", "syn_timeout", "miss_timeout", "one_packet"]).required(true).multiple(true)
     )]
     Set {
         /// The service
@@ -127,6 +130,10 @@ pub(crate) struct PickingArgs {
     /// most 5000 (see `nlb miss`); 0, as at first, for not at all
     #[arg(long, value_name = "MS")]
     miss_timeout: Option<u32>,
+    /// Whether each datagram is scheduled by itself, and leaves no route; UDP only, and no endpoint by
+    /// half-nat or nat; no at first
+    #[arg(long, value_parser = yes_or_no())]
+    one_packet: Option<bool>,
 }
 
 impl From<&PickingArgs> for Picking {
@@ -140,6 +147,7 @@ impl From<&PickingArgs> for Picking {
             fin_timeout: args.fin_timeout,
             syn_timeout: args.syn_timeout,
             miss_timeout: args.miss_timeout,
+            one_packet: args.one_packet,
         }
     }
 }

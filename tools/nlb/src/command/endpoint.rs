@@ -64,6 +64,8 @@ pub(super) fn run(command: Option<&EndpointCommand>, format: Format) -> Outcome 
             host,
             via,
             port,
+            tun_port,
+            tun_csum,
             change,
             source,
         }) => {
@@ -71,6 +73,8 @@ pub(super) fn run(command: Option<&EndpointCommand>, format: Format) -> Outcome 
                 host: *host,
                 forward: *via,
                 port: *port,
+                tun_port: *tun_port,
+                tun_csum: *tun_csum,
                 source: *source,
                 change: change.into(),
             };

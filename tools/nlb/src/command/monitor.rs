@@ -96,8 +96,12 @@ fn service(service: &Service) -> String {
     .iter()
     .filter_map(|(name, seconds)| Some(format!(" {name} {}", seconds.filter(|s| *s > 0)?)))
     .collect();
+    let one_packet = match service.one_packet {
+        Some(true) => " one-packet yes",
+        _ => "",
+    };
     format!(
-        "{} mode {}{scheduler}{affinity}{times}",
+        "{} mode {}{scheduler}{affinity}{times}{one_packet}",
         service.key(),
         maybe(service.mode)
     )
@@ -116,11 +120,18 @@ fn endpoint(endpoint: &Endpoint) -> String {
         Some(true) => " backup yes",
         _ => "",
     };
+    let port = endpoint.tun_port.map(|port| format!(" tun-port {port}"));
+    let checksum = match endpoint.tun_csum {
+        Some(true) => " tun-csum yes",
+        Some(false) => " tun-csum no",
+        None => "",
+    };
     format!(
-        "{} host {} via {} weight {} state {}{max_routes}{resume_routes}{backup}",
+        "{} host {} via {}{}{checksum} weight {} state {}{max_routes}{resume_routes}{backup}",
         endpoint.service(),
         socket(Some(endpoint.host_addr), endpoint.host_port),
         maybe(endpoint.forward),
+        port.unwrap_or_default(),
         maybe(endpoint.weight),
         maybe(endpoint.state)
     )

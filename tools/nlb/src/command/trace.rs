@@ -357,7 +357,7 @@ fn fast(trace: &Trace) -> Option<&'static str> {
     Some(match trace.slow {
         None => "yes",
         Some(Named::Known(slow)) => match slow {
-            TraceSlow::Ipip => "no: not with ipip",
+            TraceSlow::Ipip => "no: not with ipip, gre and gue",
             TraceSlow::Work => "no: the way does more than lead there (IPsec, encapsulation)",
             TraceSlow::PostRouting => "no: there are hooks in POST_ROUTING",
             TraceSlow::Link => "no: the device is no Ethernet",
@@ -390,6 +390,7 @@ fn outcome(traced: &Traced) -> String {
             "dropped, no route leads to the client (drop-no-route)"
         }
         TraceOutcome::NoWay => "dropped, no route leads to the host (drop-no-route)",
+        TraceOutcome::OnePacket => "is sent on by itself, without a route (one-packet)",
         TraceOutcome::Stateless => "is sent on without a route (stateless-packets)",
         TraceOutcome::Reply => match answered {
             Some(key) => {

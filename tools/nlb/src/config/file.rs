@@ -388,6 +388,12 @@ impl Source<'_> {
                         _ => {}
                     }
                 }
+                if let Some(given) = given.get("one-packet") {
+                    if !entry.name.ends_with("/udp") {
+                        let what = "only UDP is scheduled packet by packet".to_owned();
+                        return Err(self.mistake(&given.span, what));
+                    }
+                }
                 if entry.get("mode") == Some("peek") && !entry.name.ends_with("/tcp") {
                     return Err(self.mistake(span, "mode peek needs TCP"));
                 }

@@ -78,6 +78,8 @@ pub(crate) enum Otherwise {
     IsInMode(&'static str, &'static str),
     /// The same, but only for services of TCP.
     IsForTcp(&'static str),
+    /// The same, but only for services of UDP in mode l4.
+    IsForUdp(&'static str),
     /// The number of bits of a service's address, in mode l4.
     Bits,
     /// The object's name.
@@ -170,6 +172,7 @@ use Otherwise::{
     Bits,
     Is,
     IsForTcp,
+    IsForUdp,
     IsInMode,
     Name,
     Nothing, //
@@ -237,6 +240,13 @@ const SERVICE: &[Attribute<Service>] = &[
     attribute::<u32, _>("miss-timeout", IsForTcp("0"), Set, |service| {
         text(service.miss_timeout)
     }),
+    Attribute {
+        keyword: "one-packet",
+        otherwise: IsForUdp("no"),
+        change: Set,
+        read: |service| yes_or_no(service.one_packet),
+        given: |matches, id| yes_or_no(matches.get_one::<bool>(id).copied()),
+    },
     attribute::<u16, _>("classifier", Nothing, Anew, |service| {
         text(service.classifier_port)
     }),
@@ -245,6 +255,14 @@ const SERVICE: &[Attribute<Service>] = &[
 const ENDPOINT: &[Attribute<Endpoint>] = &[
     attribute::<Forward, _>("via", Is("tunnel"), Anew, |endpoint| text(endpoint.forward)),
     attribute::<u16, _>("port", Any, Anew, |endpoint| text(endpoint.host_port)),
+    attribute::<u16, _>("tun-port", Any, Anew, |endpoint| text(endpoint.tun_port)),
+    Attribute {
+        keyword: "tun-csum",
+        otherwise: Any,
+        change: Anew,
+        read: |endpoint| yes_or_no(endpoint.tun_csum),
+        given: |matches, id| yes_or_no(matches.get_one::<bool>(id).copied()),
+    },
     attribute::<u32, _>("weight", Is("1"), Set, |endpoint| text(endpoint.weight)),
     attribute::<EndpointState, _>("state", Is("active"), Set, |endpoint| text(endpoint.state)),
     attribute::<u32, _>("max-routes", Is("0"), Set, |endpoint| {
@@ -423,6 +441,10 @@ impl<T> Attributes for &'static [Attribute<T>] {
                 Is(value) => Some(value.to_owned()),
                 IsInMode(mode, value) => in_mode(mode).then(|| value.to_owned()),
                 IsForTcp(value) => name.ends_with("/tcp").then(|| value.to_owned()),
+                IsForUdp(value) => {
+                    let is_udp = name.ends_with("/udp") && in_mode("l4");
+                    is_udp.then(|| value.to_owned())
+                }
                 Bits if !in_mode("l4") => None,
                 Bits => Some(if name.starts_with('[') { "128" } else { "32" }.to_owned()),
                 Name => Some(name.to_owned()),

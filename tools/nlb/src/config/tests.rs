@@ -88,7 +88,7 @@ fn a_file_becomes_commands() {
             "nlb rule add priority 9 drop from any proto udp",
             "nlb service add 192.0.2.10:80/tcp mode peek idle-timeout 0 fin-timeout 0 syn-timeout 0 miss-timeout 0 classifier 8080",
             "nlb endpoint add 192.0.2.10:80/tcp host 10.0.2.2 via tunnel weight 1 state active max-routes 0 resume-routes 0 backup no",
-            "nlb service add [2001:db8::1]:53/udp mode l4 scheduler mh affinity 0 prefix 128 slow-start 0 idle-timeout 0",
+            "nlb service add [2001:db8::1]:53/udp mode l4 scheduler mh affinity 0 prefix 128 slow-start 0 idle-timeout 0 one-packet no",
             "nlb endpoint add [2001:db8::1]:53/udp host 2001:db8:2::2 via tunnel weight 3 state draining max-routes 0 resume-routes 0 backup no source 2001:db8:2::1",
         ]
     );
@@ -119,6 +119,14 @@ fn what_is_wrong_is_told_with_its_place() {
         (
             "[[service]]\nvip = \"192.0.2.10\"",
             "f:2:7: `192.0.2.10` is not a service, expected VIP:PORT/PROTO like 192.0.2.10:80/tcp (or 8000-8999 for the port, or * for all)",
+        ),
+        (
+            "[[service]]\nvip = \"192.0.2.10:80\"\none-packet = \"yes\"",
+            "f:3:14: only UDP is scheduled packet by packet",
+        ),
+        (
+            "[[service]]\nvip = \"192.0.2.10:80/udp\"\none-packet = \"maybe\"",
+            "f:3:14: `maybe` for one-packet is none of yes, no",
         ),
         (
             "[[forwarder]]\naddr = \"10.0.2\"",
@@ -199,7 +207,7 @@ fn what_is_wrong_is_told_with_its_place() {
         ),
         (
             "[[service.endpoint]]\nhost = \"10.0.2.2\"\nhosts = 1",
-            "f:5:1: unknown key `hosts`; an endpoint has host, via, port, weight, state, max-routes, resume-routes, backup and source",
+            "f:5:1: unknown key `hosts`; an endpoint has host, via, port, tun-port, tun-csum, weight, state, max-routes, resume-routes, backup and source",
         ),
         (
             "[service.endpoint]",
@@ -418,7 +426,7 @@ fn ports_of_a_service_that_goes_are_free() {
         commands(&have, &want),
         [
             format!("nlb service add 192.0.2.10:80-89/tcp {settings} fin-timeout 0 syn-timeout 0 miss-timeout 0"),
-            format!("nlb service add 192.0.2.10:70-79/udp {settings}"),
+            format!("nlb service add 192.0.2.10:70-79/udp {settings} one-packet no"),
             "nlb service del 192.0.2.10:8000-8999/tcp".to_owned(),
             "nlb service del 192.0.2.10:9000-9999/tcp".to_owned(),
             format!(

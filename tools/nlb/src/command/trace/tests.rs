@@ -45,6 +45,8 @@ fn host(last: u8) -> Endpoint {
         source_addr: None,
         forward: None,
         host_port: None,
+        tun_port: None,
+        tun_csum: None,
         weight: Some(1),
         state: Some(Named::Known(EndpointState::Active)),
         routes: Some(0),

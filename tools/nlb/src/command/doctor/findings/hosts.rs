@@ -44,14 +44,27 @@ pub(super) fn hosts(facts: &Facts, report: &mut Report) {
     }
     let mut seen = BTreeSet::new();
     for endpoint in &facts.endpoints {
-        if seen.insert((endpoint.host_addr, endpoint.source_addr, by_ipip(endpoint))) {
+        let (header, _) = outer(endpoint);
+        if seen.insert((endpoint.host_addr, endpoint.source_addr, header)) {
             host(facts, endpoint, report);
         }
     }
 }
 
-fn by_ipip(endpoint: &Endpoint) -> bool {
-    goes(endpoint, Forward::Ipip)
+/// Bytes in front of packets that travel inside of others, and how messages say that they do.
+fn outer(endpoint: &Endpoint) -> (u32, &'static str) {
+    let (behind, via) = if goes(endpoint, Forward::Ipip) {
+        (0, " via ipip")
+    } else if goes(endpoint, Forward::Gre) {
+        let checksum = endpoint.tun_csum == Some(true);
+        (if checksum { 8 } else { 4 }, " via gre")
+    } else if goes(endpoint, Forward::Gue) {
+        (12, " via gue")
+    } else {
+        return (0, "");
+    };
+    let ip = if endpoint.host_addr.is_ipv4() { 20 } else { 40 };
+    (ip + behind, via)
 }
 
 /// Whether packets can leave by the device that leads to another machine.
@@ -97,11 +110,7 @@ fn host(facts: &Facts, endpoint: &Endpoint, report: &mut Report) {
         }
     }
     let mtu = way.mtu.or(device.map(|link| link.mtu));
-    let (header, via) = match (by_ipip(endpoint), host) {
-        (false, _) => (0, ""),
-        (true, IpAddr::V4(_)) => (20, " via ipip"),
-        (true, IpAddr::V6(_)) => (40, " via ipip"),
-    };
+    let (header, via) = outer(endpoint);
     let mtu = mtu.map_or(CLIENT_MTU, |mtu| mtu.saturating_sub(header));
     if mtu < CLIENT_MTU {
         report.warn(
@@ -178,8 +187,8 @@ pub(super) fn reverse_paths(facts: &Facts, report: &mut Report) {
         .filter_map(|addr| facts.ways.get(&addr)?.as_ref().ok())
         .map(|way| way.index)
         .collect();
-    // A VIP on a device of the kind nlb may be there for the tunnel alone, one on these is for `direct`
-    // or `ipip`. By which links the former comes is not known here.
+    // A VIP on a device of the kind nlb may be there for the tunnel alone, one on these is for `direct`,
+    // `ipip` or `gre`. By which links the former comes is not known here.
     let is_vip = |addr: IpAddr| addr.is_ipv4() && !addr.is_loopback() && !is_link_local(addr);
     let device = |index: u32| facts.links.iter().find(|link| link.index == index);
     let is_direct = is_host(facts)
@@ -190,7 +199,9 @@ pub(super) fn reverse_paths(facts: &Facts, report: &mut Report) {
     for link in facts.links.iter().filter(|link| link.up) {
         if to_forwarders.contains(&link.index) {
             reverse_path(facts, link, " (drop-input)", report);
-        } else if is_kind(link, "ipip") && is_host(facts) || is_direct && !is_apart(link) {
+        } else if (is_kind(link, "ipip") || is_kind(link, "gre")) && is_host(facts)
+            || is_direct && !is_apart(link)
+        {
             reverse_path(facts, link, "", report);
         }
     }

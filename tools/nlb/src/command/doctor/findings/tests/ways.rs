@@ -41,6 +41,21 @@ fn an_outer_header_takes_of_the_mtu() {
     };
     one(v6(1500), |_| {}, warn, check, &text(1460, "2001:db8::2"));
     assert_eq!(wrong(&v6(1540)), []);
+    for (forward, checksum, header) in [
+        (Forward::Gre, false, 24),
+        (Forward::Gre, true, 28),
+        (Forward::Gue, true, 32),
+    ] {
+        let by = |mtu| {
+            let mut facts = ipip(lbu(), mtu);
+            go(&mut facts, forward);
+            facts.endpoints[0].tun_csum = Some(checksum);
+            facts
+        };
+        let text = text(1499, "10.0.2.2").replace("ipip", &forward.to_string());
+        one(by(1499 + header), |_| {}, warn, check, &text);
+        assert_eq!(wrong(&by(1500 + header)), []);
+    }
     // The same host by two ways is looked at for each.
     let mut facts = lbu();
     let mut second = facts.endpoints[0].clone();
