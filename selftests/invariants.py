@@ -421,6 +421,7 @@ def main():
     parser.add_argument("--connections", type=int, help="there are as many connections")
     parser.add_argument("--moved", type=int, help="so many of them change their owner")
     parser.add_argument("--moves", type=int, help="they change their owner so many times in all, and may return")
+    parser.add_argument("--returns", action="store_true", help="they may return to an owner, however often they move")
     parser.add_argument("--resets", type=int, default=0, help="so many of them end with a RST of the server")
     parser.add_argument("--pruned", type=int, default=0, help="so often there was too little memory for a segment")
     parser.add_argument("--begun", type=int, metavar="SCALE", help="they had begun before, with this scale of both windows")
@@ -430,7 +431,7 @@ def main():
     args = parser.parse_args()
     try:
         checker = check(args.files, resets=args.resets, pruned=args.pruned, port=args.port, late=args.late,
-                        headers=args.headers, returns=args.moves is not None, begun=args.begun)
+                        headers=args.headers, returns=args.returns or args.moves is not None, begun=args.begun)
     except (OSError, ValueError) as error:
         print(f"cannot be read: {error}")
         return 1

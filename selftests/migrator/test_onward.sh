@@ -155,7 +155,50 @@ to_and_fro() {
 	stop classifier
 }
 
-# Back to the LBU itself, where an application listens, too.
+# While the client sends, and host1 answers late: what comes meanwhile is held, and goes round between no machines. Nobody
+# reads it but the last one.
+while_it_sends() {
+	local any=$1 n before machine
+	for machine in host1 host2; do
+		stop server-$machine
+		start_load keeper-$machine $machine keeper "$any" 80
+		wait_listen $machine 80
+	done
+	classifier --to $HOST1
+	slow_answers 200ms
+	before=$(went_round)
+	watch
+	background client "$tmp/client.log" "$load" client $VIP 80 --count 1 --chunk 500 --bytes 60000 --pause 0.05
+	client=$!
+	wait_for 10 active_at host1
+	for n in {1..4}; do
+		drain host1 $HOST2
+		goes
+		drain host2 $HOST1
+		goes
+	done
+	prompt_answers
+	end_load keeper-host2
+	server host2 server "$any" 80
+	drain host1 $HOST2
+	goes
+	wait "$client" || { cat "$tmp/client.log"; return 1; }
+	holds --connections 1 --returns
+	[ "$(went_round)" = "$before" ]
+	[ "$(counter host1 migrator held-delivered)" -gt 0 ]
+	end_load keeper-host1
+	server host1 server "$any" 80
+	wait_for 30 ended host1
+	wait_for 30 ended lbu
+	stop classifier
+}
+# Packets whose TTL was used up.
+went_round() {
+	local machine
+	for machine in lbu host1 host2; do counter $machine tunnel drop-ttl-expired; done | jq -s add
+}
+
+# Back to the LBU itself, where an application listens, too; and out again, by a route.
 moved_back() {
 	classifier --to $HOST1
 	ns lbu nlb forwarder add $HOST1
@@ -169,8 +212,11 @@ moved_back() {
 	drain host1 $LBU_TO_HOST1
 	goes
 	not the_route
+	drain lbu $HOST2
+	goes
+	leads_to $HOST2
 	ends_well --moves 2
-	wait_for 5 served server-lbu 1
+	wait_for 5 served server-lbu 0
 	wait_for 30 ended host1
 	wait_for 30 ended lbu
 	stop server-lbu
@@ -249,6 +295,7 @@ all() {
 	ktap_run "on, what has come by the tunnel from its SYN$over" from_its_syn
 	ktap_run "on, to a host that is no endpoint$over" no_endpoint
 	ktap_run "to and fro$over" to_and_fro
+	ktap_run "to and fro, while the client sends$over" while_it_sends "$any"
 	ktap_run "back, to the LBU$over" moved_back
 	ktap_run "on, and the mapping was taken away too early$over" unmapped
 	ktap_run "not to where nobody listens$over" no_listener "$any"
