@@ -377,15 +377,8 @@ impl Service {
 
     /// The endpoint at a host that packets go to by the tunnel, unless nothing may be sent there.
     pub(crate) fn endpoint_by_tunnel(&self, host: Addr) -> Option<Arc<Endpoint>> {
-        let guard = rcu::read_lock();
-        self.endpoints(&guard)
-            .iter()
-            .find(|endpoint| {
-                endpoint.host() == host
-                    && endpoint.forward() == Forward::Tunnel
-                    && !endpoint.is_inactive()
-            })
-            .cloned()
+        self.endpoint_of_migrations(host)
+            .filter(|endpoint| endpoint.forward() == Forward::Tunnel && !endpoint.is_inactive())
     }
 
     /// Which endpoints get the next connections, if somebody has said so.

@@ -213,8 +213,8 @@ impl OriginOps for Mover<'_> {
         // The time for the answer begins now.
         self.deadline_ms = time::monotonic_ms().saturating_add(self.timeout_ms.into());
         let tuple = &self.transfer.entry.tuple;
-        let mapping = self.mapping.as_ref().ok_or(Code::NoFlowId)?;
-        self.transfer.path.plumb(self.net, tuple, mapping)?;
+        let flow_id = self.transfer.flow_id;
+        self.transfer.path.plumb(self.net, tuple, flow_id)?;
         self.plumbed = true;
         // The path owns the mapping now.
         self.mapping = None;

@@ -246,14 +246,14 @@ pub fn is_gone(net: &Net, forwarder: Addr, flow_id: FlowId, tuple: &FourTuple) -
         .is_some_and(|mapping| mapping.tuple() == tuple && mapping.told.is_gone())
 }
 
-/// Sends packets of a connection that come here out of the tunnel on by `mapping`, which is from
-/// [`allocate`], and is the relay's from now on.
+/// Sends packets of a connection that come here out of the tunnel on to the host of a flow id of this
+/// machine's. With `owns`, that is from [`allocate`], and the relay's from now on; else a route's.
 ///
 /// Until [`end_relay`]. A mapping that is installed later is one by which the connection comes back:
 /// what comes by it is for this machine. Process context. Errors: `ENOENT` if no mapping of this host is for the
 /// connection, `EEXIST` if it has a relay, `ENOSPC`, `ENOMEM`, `ESRCH` if the namespace is going away.
-pub fn relay(net: &Net, tuple: &FourTuple, mapping: PartRef<Mapping>) -> Result {
-    STATE.get_arc(net).ok_or(ESRCH)?.relay(tuple, mapping)
+pub fn relay(net: &Net, tuple: &FourTuple, flow_id: FlowId, owns: bool) -> Result {
+    STATE.get_arc(net).ok_or(ESRCH)?.relay(tuple, flow_id, owns)
 }
 
 /// The connection of a relay lives at the other host: forwarders are told. Process context.
@@ -271,7 +271,7 @@ pub fn unwatch_relay(net: &Net, tuple: &FourTuple, flow_id: FlowId) {
     }
 }
 
-/// Ends a relay, and gives its flow id back. Does nothing if the connection has none by this flow id. Any
+/// Ends a relay, and gives its flow id back, if it owns that. Does nothing if the connection has none by this flow id. Any
 /// context.
 pub fn end_relay(net: &Net, tuple: &FourTuple, flow_id: FlowId) {
     if let Some(tunnel) = STATE.get(net, &rcu::read_lock()) {

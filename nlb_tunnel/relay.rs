@@ -10,12 +10,9 @@
 use crate::{
     control,
     icmp,
-    mapping::{
-        forwarder::Mapping,
-        host::{
-            HostKey,
-            HostMapping, //
-        },
+    mapping::host::{
+        HostKey,
+        HostMapping, //
     },
     state::Tunnel,
     stats::Counter, //
@@ -47,7 +44,6 @@ use nlb::{
     random::Secret,
     sync::{
         family_table::FamilyTable,
-        object::PartRef,
         read_once, //
     },
     time,
@@ -71,6 +67,8 @@ const UNWATCHED_SECS: u64 = (2 * 60 + 4) * 60;
 
 /// Where a forwarder has been told that a connection has moved on: part of its mapping.
 pub(crate) struct Told {
+    /// The relay that it was told of.
+    number: Atomic<u64>,
     /// When it is told again, in jiffies.
     next: Atomic<u64>,
     times: Atomic<u32>,
@@ -83,13 +81,20 @@ impl Told {
     /// It was not.
     pub(crate) const fn new() -> Self {
         Self {
+            number: Atomic::new(0),
             next: Atomic::new(0),
             times: Atomic::new(0),
         }
     }
 
-    /// Whether it is to be told at `now` (jiffies); then it counts as told.
-    fn is_due(&self, now: u64) -> bool {
+    /// Whether it is to be told of the relay with this number at `now` (jiffies); then it counts as told.
+    fn is_due(&self, number: u64, now: u64) -> bool {
+        if self.number.load(Relaxed) != number {
+            self.number.store(number, Relaxed);
+            if !self.is_gone() {
+                self.forget();
+            }
+        }
         let times = self.times.load(Relaxed);
         if times == GONE || now < self.next.load(Relaxed) {
             return false;
@@ -126,8 +131,14 @@ impl Told {
 
 /// A connection that has moved on, or is about to.
 pub(crate) struct Relay {
-    /// The way to the other host.
-    mapping: PartRef<Mapping>,
+    /// The other host.
+    host: Addr,
+    /// What its mapping is found by.
+    flow_id: FlowId,
+    /// Whether that is given back with the relay.
+    owns: bool,
+    /// When the last packet was sent on, in jiffies.
+    used: Atomic<u64>,
     /// The mapping by which its packets came here when it moved; of several, one.
     by: HostKey,
     /// How many relays there have been with this one.
@@ -141,7 +152,7 @@ pub(crate) struct Relay {
 impl Relay {
     /// The other host.
     pub(crate) fn host(&self) -> Addr {
-        self.mapping.target().host()
+        self.host
     }
 
     fn is_settled(&self) -> bool {
@@ -149,7 +160,7 @@ impl Relay {
     }
 
     fn is_expired(&self, now: u64) -> bool {
-        let idle = now.saturating_sub(self.mapping.usage().used());
+        let idle = now.saturating_sub(self.used.load(Relaxed));
         let secs = match self.unwatched.load(Relaxed) {
             true => UNWATCHED_SECS,
             false => WATCHED_SECS,
@@ -218,14 +229,23 @@ impl Relays {
 }
 
 impl Tunnel {
-    /// Sends packets of a connection that come here out of the tunnel on by `mapping`, which the relay has
-    /// from now on. `ENOENT` if none come so, `EEXIST`, `ENOSPC`, `ENOMEM`. Process context.
-    pub(crate) fn relay(&self, tuple: &FourTuple, mapping: PartRef<Mapping>) -> Result {
+    /// Sends packets of a connection that come here out of the tunnel on to the host of a flow id, which the relay
+    /// may own from now on. `ENOENT` if none come so, or there is no such flow id; `EEXIST`, `ENOSPC`, `ENOMEM`.
+    /// Process context.
+    pub(crate) fn relay(&self, tuple: &FourTuple, flow_id: FlowId, owns: bool) -> Result {
         let by = self.mapping_of(tuple).ok_or(ENOENT)?;
+        let host = {
+            let guard = rcu::read_lock();
+            let mapping = self.flows.get(&guard, flow_id).ok_or(ENOENT)?;
+            mapping.target().host()
+        };
         let number = self.relays.made.fetch_add(1u64, Relaxed).wrapping_add(1);
         let relay = Arc::new(
             Relay {
-                mapping,
+                host,
+                flow_id,
+                owns,
+                used: Atomic::new(time::jiffies()),
                 by,
                 number,
                 settled: Atomic::new(false),
@@ -241,7 +261,7 @@ impl Tunnel {
         self.relays
             .table
             .get(&rcu::read_lock(), tuple)
-            .filter(|relay| relay.mapping.flow_id() == Some(flow_id))
+            .filter(|relay| relay.flow_id == flow_id)
             .cloned()
     }
 
@@ -264,10 +284,10 @@ impl Tunnel {
         }
     }
 
-    /// Packets of the connection stay here, or the connection has ended. Gives the flow id back. Does nothing
-    /// if the relay is another one.
+    /// Packets of the connection stay here, or the connection has ended. Gives the flow id back that is owned.
+    /// Does nothing if the relay is another one.
     pub(crate) fn end_relay(&self, net: &Net, tuple: &FourTuple, flow_id: FlowId) {
-        self.end_relay_if(net, tuple, |relay| relay.mapping.flow_id() == Some(flow_id));
+        self.end_relay_if(net, tuple, |relay| relay.flow_id == flow_id);
     }
 
     /// As [`Tunnel::end_relay`], of one that leads to `host`.
@@ -282,7 +302,13 @@ impl Tunnel {
         };
         let this = |other: &Arc<Relay>| Arc::ptr_eq(other, relay);
         if fits(relay) && self.relays.table.remove_if(tuple, this) {
-            self.release(net, &relay.mapping);
+            self.give_back(net, relay, &guard);
+        }
+    }
+
+    fn give_back(&self, net: &Net, relay: &Relay, guard: &rcu::Guard) {
+        if let Some(mapping) = self.flows.get(guard, relay.flow_id).filter(|_| relay.owns) {
+            self.release(net, mapping);
         }
     }
 
@@ -308,7 +334,7 @@ impl Tunnel {
         self.relays.table.retain(|relay| {
             let expired = relay.is_expired(now);
             if expired {
-                self.release(net, &relay.mapping);
+                self.give_back(net, relay, &rcu::read_lock());
             }
             !expired
         });
@@ -318,13 +344,18 @@ impl Tunnel {
     /// data starts at its IP header.
     #[cold]
     pub(crate) fn send_on(&self, state: &HookState<'_>, mut skb: SkBuff, relay: &Relay) -> Verdict {
+        let Some(mapping) = self.flows.get(state.rcu(), relay.flow_id) else {
+            // The route was taken away that has owned it.
+            return self.drop(skb, Counter::DropNoRoute, DropReason::IP_OUTNOROUTES);
+        };
+        relay.used.store(time::jiffies(), Relaxed);
         if let Some(parsed) = crate::decap::parse(&mut skb) {
             self.stats.inc(Counter::RelayPackets);
-            self.send(state, &relay.mapping, skb, &parsed);
+            self.send(state, mapping, skb, &parsed);
             return Verdict::Stolen;
         }
         match icmp::parse(&mut skb) {
-            Some(report) => self.carry(state, &relay.mapping, skb, &report),
+            Some(report) => self.carry(state, mapping, skb, &report),
             None => return self.drop(skb, Counter::DropInput, DropReason::IP_INHDR),
         }
         Verdict::Stolen
@@ -345,7 +376,7 @@ impl Tunnel {
         else {
             return;
         };
-        if !mapping.told.is_due(now) {
+        if !mapping.told.is_due(relay.number, now) {
             return;
         }
         let key = mapping.key();
@@ -387,8 +418,10 @@ mod tests {
         let mut times = 0;
         // Ten minutes.
         for tick in 0..600 {
-            times += u32::from(told.is_due(begin + tick * time::HZ));
+            times += u32::from(told.is_due(1, begin + tick * time::HZ));
         }
+        // Of the next relay at once.
+        assert!(told.is_due(2, begin + 600 * time::HZ));
         // After 0, 1, 3, 7, 15, 31, 63 seconds, and each 64 seconds from then on.
         assert_eq!(times, 7 + (599 - 63) / 64);
         assert!(!told.is_gone());
@@ -397,10 +430,10 @@ mod tests {
     #[test]
     fn who_sends_elsewhere_is_told_no_more() {
         let told = Told::new();
-        assert!(told.is_due(1));
+        assert!(told.is_due(1, 1));
         told.gone();
-        assert!(told.is_gone() && !told.is_due(u64::MAX));
+        assert!(told.is_gone() && !told.is_due(1, u64::MAX) && !told.is_due(2, u64::MAX));
         told.forget();
-        assert!(!told.is_gone() && told.is_due(1));
+        assert!(!told.is_gone() && told.is_due(2, 1));
     }
 }

@@ -291,15 +291,6 @@ impl<P> PartRef<P> {
     }
 }
 
-impl<P> Clone for PartRef<P> {
-    fn clone(&self) -> Self {
-        // SAFETY: By the type invariants.
-        unsafe { self.0.as_ref() }.refcount.inc();
-        // INVARIANT: The reference was just taken.
-        Self(self.0, PhantomData)
-    }
-}
-
 impl<P> Deref for PartRef<P> {
     type Target = P;
 
